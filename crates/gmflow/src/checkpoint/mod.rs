@@ -1,0 +1,1 @@
+//! Model folders: what is needed to sample from a trained network.

@@ -1,0 +1,79 @@
+//! The crate's one error type.
+
+use std::path::PathBuf;
+
+/// What can go wrong in this crate; messages name the file or field, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor or argument has the wrong shape.
+    #[error("{what}: expected shape {expected}, got {got}")]
+    Shape {
+        /// The tensor or argument.
+        what: String,
+        /// The shape that was required.
+        expected: String,
+        /// The shape that was found.
+        got: String,
+    },
+    /// A setting is outside its domain.
+    #[error("{field}: expected {expected}, got {got}")]
+    Config {
+        /// The setting's full name, as written in the file or on the command line.
+        field: String,
+        /// The values that are allowed.
+        expected: String,
+        /// The value that was found.
+        got: String,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {field}: expected {expected}, got {got}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The part of the file, such as a tensor's name.
+        field: String,
+        /// What was required there.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// The operating system refused a file operation.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::Config`].
+    pub fn config(field: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self::Config { field: field.into(), expected: expected.into(), got: got.to_string() }
+    }
+
+    /// An [`Error::Shape`], with shapes written as lists.
+    pub fn shape(what: impl Into<String>, expected: impl std::fmt::Debug, got: impl std::fmt::Debug) -> Self {
+        Self::Shape { what: what.into(), expected: format!("{expected:?}"), got: format!("{got:?}") }
+    }
+
+    /// An [`Error::Io`] for `path`.
+    pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    /// An [`Error::File`].
+    pub fn file(
+        path: impl Into<PathBuf>,
+        field: impl Into<String>,
+        expected: impl Into<String>,
+        got: impl ToString,
+    ) -> Self {
+        Self::File { path: path.into(), field: field.into(), expected: expected.into(), got: got.to_string() }
+    }
+}

@@ -1,0 +1,1 @@
+//! Guidance: reweighting the mixture, or extrapolating the mean.

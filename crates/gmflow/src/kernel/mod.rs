@@ -1,0 +1,1 @@
+//! Row-wise and mixture kernels with their own backward pass.

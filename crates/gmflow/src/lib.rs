@@ -1,0 +1,20 @@
+//! Gaussian mixture flow matching: the method, from time grids to samples.
+//!
+//! The modules stand in the order the data flows through them: [`time`] and [`path`] define the forward process,
+//! [`network`] predicts a [`mixture`] of velocities at every pixel, [`loss`] trains it, [`guidance`] and [`solver`]
+//! sample from it, [`pipeline`] joins them and [`checkpoint`] stores them.
+
+pub mod checkpoint;
+pub mod error;
+pub mod guidance;
+pub mod kernel;
+pub mod loss;
+pub mod mixture;
+pub mod network;
+pub mod path;
+pub mod pipeline;
+pub mod rng;
+pub mod solver;
+pub mod time;
+
+pub use error::{Error, Result};

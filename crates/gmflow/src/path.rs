@@ -1,0 +1,1 @@
+//! Forward process, transitions and velocity to data conversions.

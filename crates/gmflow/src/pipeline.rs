@@ -1,0 +1,1 @@
+//! Network, guidance and solver joined into one sampler.

@@ -1,0 +1,1 @@
+//! Solvers: stateless values with `init` and `step`, and explicit state.
