@@ -1,0 +1,189 @@
+//! The folder of a trained model.
+
+use super::file;
+use super::weights::{Precision, in_file, load_weights, write_tensors};
+use crate::network::{Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig, named_tensors};
+use crate::{Error, Result};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+const FORMAT: &str = "gmflow-model";
+const VERSION: u32 = 1;
+const INFO_FILE: &str = "model.json";
+const WEIGHTS_FILE: &str = "model.safetensors";
+const SPECTRUM_FILE: &str = "spectrum.safetensors";
+
+/// What the samples of a model are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataKind {
+    /// Images in [-1, 1].
+    Image,
+    /// Points in the plane.
+    Points,
+}
+
+/// The shape and meaning of one sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataInfo {
+    /// Channels.
+    pub channels: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Images or points.
+    pub kind: DataKind,
+}
+
+/// How far training has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Optimiser steps.
+    pub step: u64,
+    /// Training examples seen.
+    pub images: u64,
+}
+
+/// Everything about a model but its weights: the content of `model.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// The denoising network's architecture.
+    pub network: NetworkConfig,
+    /// The spectrum network's shape, where there is one.
+    #[serde(default)]
+    pub spectrum: Option<SpectrumMlpConfig>,
+    /// The samples' shape.
+    pub data: DataInfo,
+    /// The classes' names, where the data has classes.
+    #[serde(default)]
+    pub classes: Option<Vec<String>>,
+    /// The resolved training configuration.
+    #[serde(default)]
+    pub training: Option<serde_json::Value>,
+    /// How far training had come.
+    #[serde(default)]
+    pub progress: Progress,
+}
+
+/// `model.json` as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct InfoFile {
+    format: String,
+    version: u32,
+    #[serde(flatten)]
+    info: ModelInfo,
+}
+
+/// A model ready to sample from.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Everything but the weights.
+    pub info: ModelInfo,
+    /// The denoising network.
+    pub network: Network,
+    /// The spectrum network, where there is one.
+    pub spectrum: Option<SpectrumMlp>,
+}
+
+impl ModelInfo {
+    /// Reads `model.json` of a model folder without its weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming the field that is wrong.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let path = dir.join(INFO_FILE);
+        let stored: InfoFile = serde_json::from_slice(&file::read(&path)?)
+            .map_err(|error| Error::file(&path, "content", "the description of a model", error))?;
+        if stored.format != FORMAT {
+            return Err(Error::file(&path, "format", FORMAT, stored.format));
+        }
+        if stored.version != VERSION {
+            return Err(Error::file(&path, "version", VERSION.to_string(), stored.version));
+        }
+        stored.info.validate().map_err(|error| in_file(&path, error))?;
+        Ok(stored.info)
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.network.validate()?;
+        let shape = [self.data.channels, self.data.height, self.data.width];
+        self.network.validate_data(shape)?;
+        if let (NetworkConfig::GmDit(net), Some(names)) = (&self.network, &self.classes)
+            && names.len() > net.num_embeds_ada_norm
+        {
+            let expected = format!("at most {} names", net.num_embeds_ada_norm);
+            return Err(Error::config("classes", expected, names.len()));
+        }
+        let Some(spectrum) = &self.spectrum else { return Ok(()) };
+        spectrum.validate()?;
+        if spectrum.base_size[0] != self.data.channels {
+            let expected = format!("{} channels", self.data.channels);
+            return Err(Error::config("spectrum.base_size", expected, spectrum.base_size[0]));
+        }
+        Ok(())
+    }
+}
+
+impl Model {
+    /// Reads a model folder: the raw weights, or those of the moving average called `ema`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong.
+    pub fn load(dir: &Path, ema: Option<&str>, device: &Device) -> Result<Self> {
+        let info = ModelInfo::load(dir)?;
+        let weights = match ema {
+            None => dir.join(WEIGHTS_FILE),
+            Some(name) => dir.join(ema_file(name)?),
+        };
+        let network = load_weights(info.network.build(Initializer::blank(device))?, &weights)?;
+        let spectrum = match &info.spectrum {
+            Some(config) => Some(load_weights(config.build(Initializer::blank(device))?, &dir.join(SPECTRUM_FILE))?),
+            None => None,
+        };
+        Ok(Self { info, network, spectrum })
+    }
+
+    /// The names of the moving averages stored in a model folder, sorted.
+    pub fn ema_names(dir: &Path) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir).map_err(|error| Error::io(dir, error))? {
+            let entry = entry.map_err(|error| Error::io(dir, error))?;
+            let file = entry.file_name().to_string_lossy().into_owned();
+            names.extend(file.strip_prefix("ema.").and_then(|f| f.strip_suffix(".safetensors")).map(str::to_owned));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Writes a model folder: the weights, every named moving average, and `model.json` last, so that a folder with it
+    /// is complete.
+    pub fn save(&self, dir: &Path, emas: &[(&str, &Network)], precision: Precision) -> Result<()> {
+        fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
+        write_tensors(&dir.join(WEIGHTS_FILE), &named_tensors(&self.network), precision)?;
+        for (name, network) in emas {
+            write_tensors(&dir.join(ema_file(name)?), &named_tensors(*network), precision)?;
+        }
+        if let Some(spectrum) = &self.spectrum {
+            write_tensors(&dir.join(SPECTRUM_FILE), &named_tensors(spectrum), precision)?;
+        }
+        let info = InfoFile { format: FORMAT.into(), version: VERSION, info: self.info.clone() };
+        let path = dir.join(INFO_FILE);
+        let json = serde_json::to_vec_pretty(&info)
+            .map_err(|error| Error::file(&path, "content", "values that JSON can hold", error))?;
+        file::write_atomic(&path, &json)
+    }
+}
+
+/// The file of a moving average; its name comes from the user and must not leave the folder.
+fn ema_file(name: &str) -> Result<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(allowed) {
+        return Err(Error::config("ema", "letters, digits, '-', '_' and '.'", name));
+    }
+    Ok(format!("ema.{name}.safetensors"))
+}

@@ -1,0 +1,171 @@
+//! GM-DiT: a diffusion transformer whose output layer predicts a mixture at every pixel.
+
+use super::dit_block::{DitBlock, NORM_EPS, chunks};
+use super::embedding::{time_features, token_positions};
+use super::gmdit_config::GmDitConfig;
+use super::linear::{Init, Initializer, Linear};
+use super::{Denoiser, TorchNames, constant_log_std};
+use crate::mixture::{GaussianMixture, VelocityMixture};
+use crate::{Result, kernel};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+
+/// Channels of the sinusoidal time features.
+const TIME_CHANNELS: usize = 256;
+
+/// A class-conditional diffusion transformer over patches, with a mixture head.
+#[derive(Module, Debug)]
+pub struct GmDit {
+    patch_weight: Param<Tensor<4>>,
+    patch_bias: Param<Tensor<1>>,
+    time_1: Linear,
+    time_2: Linear,
+    labels: Param<Tensor<2>>,
+    transformer_blocks: Vec<DitBlock>,
+    proj_out_1: Linear,
+    proj_out_2: Linear,
+    log_std: Vec<Linear>,
+    #[module(skip)]
+    config: GmDitConfig,
+}
+
+impl GmDit {
+    /// Draws the weights.
+    pub(super) fn new(config: &GmDitConfig, mut init: Initializer) -> Result<Self> {
+        config.validate()?;
+        let (c, p) = (config.hidden(), config.patch_size);
+        let patch_fan_in = config.in_channels * p * p;
+        let blocks = (0..config.num_layers)
+            .map(|_| DitBlock::new(config.num_attention_heads, config.attention_head_dim, &mut init))
+            .collect();
+        Ok(Self {
+            patch_weight: init.param([c, config.in_channels, p, p], Init::Xavier, [patch_fan_in, c]),
+            patch_bias: init.param([c], Init::Zero, [patch_fan_in, c]),
+            time_1: init.linear(TIME_CHANNELS, c, Init::Normal(0.02)),
+            time_2: init.linear(c, c, Init::Normal(0.02)),
+            labels: init.param([config.num_embeds_ada_norm + 1, c], Init::Normal(0.02), [c, c]),
+            transformer_blocks: blocks,
+            proj_out_1: init.linear(c, 2 * c, Init::Zero),
+            proj_out_2: init.linear(c, p * p * config.head_channels(), Init::Zero),
+            log_std: config.log_std_widths().iter().map(|&[i, o]| init.linear(i, o, Init::Zero)).collect(),
+            config: config.clone(),
+        })
+    }
+
+    /// The network's shape.
+    pub fn config(&self) -> &GmDitConfig {
+        &self.config
+    }
+
+    /// Predicts with class dropout: `drop` `[layers + 1]` holds, for every block and for the output modulation, which
+    /// samples of the batch see the null class there. The log-std head always sees the class.
+    pub fn forward_dropped(
+        &self,
+        x_t: Tensor<4>,
+        t: Tensor<1>,
+        class: Tensor<1, Int>,
+        drop: &[Vec<bool>],
+    ) -> VelocityMixture {
+        let time = self.time_embedding(t);
+        let conditional = time.clone() + self.labels.val().select(0, class);
+        let null = time.clone() + self.labels.val().slice([self.null_class()..self.null_class() + 1]);
+        let dropped: Vec<Tensor<2>> = drop
+            .iter()
+            .map(|mask| {
+                let mask: Vec<f32> = mask.iter().map(|&dropped| f32::from(u8::from(dropped))).collect();
+                let mask = Tensor::<2>::from_data(TensorData::new(mask.clone(), [mask.len(), 1]), &time.device());
+                kernel::silu(null.clone() * mask.clone() + conditional.clone() * (1.0 - mask))
+            })
+            .collect();
+        self.predict(x_t, conditional, |site| dropped[site].clone())
+    }
+
+    /// The sum of time and class embedding `[b c]` at `t` `[b]` in [0, 1].
+    pub fn embedding(&self, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> Tensor<2> {
+        let time = self.time_embedding(t);
+        match class {
+            Some(class) => time + self.labels.val().select(0, class),
+            None => time + self.labels.val().slice([self.null_class()..self.null_class() + 1]),
+        }
+    }
+
+    /// Embedded patches plus the position table `[b*n c]` of images `[b c h w]`.
+    pub fn tokens(&self, x_t: Tensor<4>) -> Tensor<2> {
+        let [b, channels, h, w] = x_t.dims();
+        let (p, c) = (self.config.patch_size, self.config.hidden());
+        let (rows, columns) = (h / p, w / p);
+        let base = (self.config.sample_size / p).max(1);
+        let positions = token_positions([rows, columns], base, c, &x_t.device()); // [n c]
+        let patches = x_t.reshape([b, channels, rows, p, columns, p]).permute([0, 2, 4, 1, 3, 5]);
+        let patches = patches.reshape([b * rows * columns, channels * p * p]); // [b*n in*p*p]
+        let weight = self.patch_weight.val().reshape([c, channels * p * p]);
+        let tokens = kernel::linear(patches, weight, Some(self.patch_bias.val())); // [b*n c]
+        let tokens = tokens.reshape([b, rows * columns, c]) + positions.unsqueeze();
+        tokens.reshape([b * rows * columns, c])
+    }
+
+    fn null_class(&self) -> usize {
+        self.config.num_embeds_ada_norm
+    }
+
+    fn time_embedding(&self, t: Tensor<1>) -> Tensor<2> {
+        let features = time_features(t * 1000.0, TIME_CHANNELS, 0.0); // [b 256]
+        self.time_2.forward(kernel::silu(self.time_1.forward(features))) // [b c]
+    }
+
+    /// Runs the blocks, each on the activated embedding that `site` gives it, and the heads.
+    fn predict(&self, x_t: Tensor<4>, embedding: Tensor<2>, site: impl Fn(usize) -> Tensor<2>) -> VelocityMixture {
+        let size = x_t.dims();
+        let mut x = self.tokens(x_t); // [b*n c]
+        for (i, block) in self.transformer_blocks.iter().enumerate() {
+            x = block.forward(x, site(i));
+        }
+        let [shift, scale] = chunks(self.proj_out_1.forward(site(self.transformer_blocks.len())));
+        let x = self.proj_out_2.forward(kernel::modulate(x, shift, scale, NORM_EPS)); // [b*n p*p*(k*c + k)]
+        self.mixture(x, embedding, size)
+    }
+
+    fn mixture(&self, x: Tensor<2>, embedding: Tensor<2>, [b, _, h, w]: [usize; 4]) -> VelocityMixture {
+        let (k, c, p) = (self.config.num_gaussians, self.config.out_channels(), self.config.patch_size);
+        let head = self.config.head_channels();
+        let x = x.reshape([b, h / p, w / p, p, p, head]).permute([0, 5, 1, 3, 2, 4]).reshape([b, head, h, w]);
+        let means = x.clone().slice([0..b, 0..k * c]).reshape([b, k, c, h, w]);
+        let log_weights = activation::log_softmax(x.slice([0..b, k * c..head]), 1).reshape([b, k, 1, h, w]);
+        let log_std = if self.log_std.is_empty() {
+            constant_log_std(self.config.constant_logstd, b, &means.device())
+        } else {
+            let hidden = self.log_std.iter().fold(embedding.detach(), |x, layer| layer.forward(kernel::silu(x)));
+            hidden.reshape([b, 1, 1, 1, 1])
+        };
+        VelocityMixture(GaussianMixture { means, log_weights, log_std })
+    }
+}
+
+impl Denoiser for GmDit {
+    fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture {
+        let embedding = self.embedding(t, class); // [b c]
+        let activated = kernel::silu(embedding.clone());
+        self.predict(x_t, embedding, |_| activated.clone())
+    }
+}
+
+impl TorchNames for GmDit {
+    fn torch_name(path: &str) -> String {
+        let parts: Vec<&str> = path.split('.').collect();
+        match parts.as_slice() {
+            ["patch_weight"] => "pos_embed.proj.weight".into(),
+            ["patch_bias"] => "pos_embed.proj.bias".into(),
+            ["time_1", leaf] => format!("emb.timestep_embedder.linear_1.{leaf}"),
+            ["time_2", leaf] => format!("emb.timestep_embedder.linear_2.{leaf}"),
+            ["labels"] => "emb.class_embedder.embedding_table.weight".into(),
+            ["transformer_blocks", index, field, leaf] => {
+                format!("transformer_blocks.{index}.{}.{leaf}", DitBlock::torch_part(field))
+            }
+            ["log_std", index, leaf] => {
+                let position = index.parse::<usize>().map_or_else(|_| index.to_string(), |i| (2 * i + 1).to_string());
+                format!("gm_out.logstd_layers.{position}.{leaf}")
+            }
+            _ => path.into(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The shape of a GM-DiT, with the field names of a diffusers `config.json`.
+
+use super::gmdit::GmDit;
+use super::linear::Initializer;
+use crate::{Error, Result};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+/// The shape of a [`GmDit`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GmDitConfig {
+    /// Mixture components K.
+    pub num_gaussians: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Channels of one head; heads times this is the hidden width.
+    pub attention_head_dim: usize,
+    /// Transformer blocks.
+    pub num_layers: usize,
+    /// Height and width of the images that the position table is laid out for.
+    pub sample_size: usize,
+    /// Height and width of a patch.
+    pub patch_size: usize,
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the predicted velocity; those of the input by default.
+    pub out_channels: Option<usize>,
+    /// Classes; the label table has one more row, the null class.
+    pub num_embeds_ada_norm: usize,
+    /// Width of the log-std head's hidden layers.
+    pub logstd_inner_dim: usize,
+    /// Layers of the log-std head.
+    pub gm_num_logstd_layers: usize,
+    /// Fixes the log standard deviation instead of predicting it.
+    pub constant_logstd: Option<f64>,
+    /// Share of samples that see the null class in a block, for [`GmDit::forward_dropped`].
+    pub class_dropout_prob: f64,
+}
+
+impl Default for GmDitConfig {
+    /// GM-DiT-XL/2 for 256x256 ImageNet latents.
+    fn default() -> Self {
+        Self {
+            num_gaussians: 8,
+            num_attention_heads: 16,
+            attention_head_dim: 72,
+            num_layers: 28,
+            sample_size: 32,
+            patch_size: 2,
+            in_channels: 4,
+            out_channels: None,
+            num_embeds_ada_norm: 1000,
+            logstd_inner_dim: 1024,
+            gm_num_logstd_layers: 2,
+            constant_logstd: None,
+            class_dropout_prob: 0.0,
+        }
+    }
+}
+
+impl GmDitConfig {
+    /// Checks every field, naming the first that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [
+            ("num_gaussians", self.num_gaussians),
+            ("num_attention_heads", self.num_attention_heads),
+            ("attention_head_dim", self.attention_head_dim),
+            ("num_layers", self.num_layers),
+            ("patch_size", self.patch_size),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels()),
+            ("logstd_inner_dim", self.logstd_inner_dim),
+            ("gm_num_logstd_layers", self.gm_num_logstd_layers),
+        ] {
+            super::at_least_one(field, value)?;
+        }
+        if self.sample_size < self.patch_size {
+            return Err(Error::config("sample_size", "at least patch_size", self.sample_size));
+        }
+        if !self.hidden().is_multiple_of(4) {
+            return Err(Error::config("num_attention_heads * attention_head_dim", "a multiple of 4", self.hidden()));
+        }
+        if !(0.0..1.0).contains(&self.class_dropout_prob) {
+            return Err(Error::config("class_dropout_prob", "a share in [0, 1)", self.class_dropout_prob));
+        }
+        super::finite_log_std(self.constant_logstd)
+    }
+
+    /// Draws the weights.
+    pub fn init(&self, seed: u64, device: &Device) -> Result<GmDit> {
+        self.build(Initializer::new(seed, device))
+    }
+
+    pub(crate) fn build(&self, init: Initializer) -> Result<GmDit> {
+        GmDit::new(self, init)
+    }
+
+    /// Width of the tokens.
+    pub fn hidden(&self) -> usize {
+        self.num_attention_heads.saturating_mul(self.attention_head_dim)
+    }
+
+    /// Channels of the predicted velocity.
+    pub fn out_channels(&self) -> usize {
+        self.out_channels.unwrap_or(self.in_channels)
+    }
+
+    /// Outputs per pixel: K means of `out_channels` and K log weights.
+    pub(super) fn head_channels(&self) -> usize {
+        self.num_gaussians * (self.out_channels() + 1)
+    }
+
+    /// Inputs and outputs of each layer of the log-std head; none where the log standard deviation is constant.
+    pub(super) fn log_std_widths(&self) -> Vec<[usize; 2]> {
+        if self.constant_logstd.is_some() {
+            return Vec::new();
+        }
+        let last = self.gm_num_logstd_layers - 1;
+        let width = |i: usize| if i == 0 { self.hidden() } else { self.logstd_inner_dim };
+        (0..=last).map(|i| [width(i), if i == last { 1 } else { self.logstd_inner_dim }]).collect()
+    }
+}

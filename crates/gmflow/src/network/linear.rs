@@ -1,0 +1,84 @@
+//! A linear map that keeps its weight in PyTorch's orientation.
+
+use crate::kernel;
+use crate::rng::{self, Purpose};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// y = x W^T + b, applied to flat rows.
+#[derive(Module, Debug)]
+pub(super) struct Linear {
+    weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl Linear {
+    /// Maps `[rows in]` to `[rows out]`.
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        kernel::linear(x, self.weight.val(), Some(self.bias.val()))
+    }
+}
+
+/// How a weight is drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Init {
+    /// All zero.
+    Zero,
+    /// Normal with this standard deviation.
+    Normal(f32),
+    /// Uniform within the bound that keeps the variance of activations and gradients (Glorot and Bengio).
+    Xavier,
+    /// Uniform within 1/sqrt(fan in), weight and bias alike.
+    FanIn,
+}
+
+/// Draws parameters on the host; parameter i of a network depends on the seed and i alone.
+pub(crate) struct Initializer<'a> {
+    seed: Option<u64>,
+    next: u64,
+    device: &'a Device,
+}
+
+impl<'a> Initializer<'a> {
+    pub(crate) fn new(seed: u64, device: &'a Device) -> Self {
+        Self { seed: Some(seed), next: 0, device }
+    }
+
+    /// Makes every parameter zero: for networks whose weights are read from a file at once.
+    pub(crate) fn blank(device: &'a Device) -> Self {
+        Self { seed: None, next: 0, device }
+    }
+
+    /// A linear map with a weight `[fan_out fan_in]` drawn by `init` and a bias of zero (except for [`Init::FanIn`]).
+    pub(super) fn linear(&mut self, fan_in: usize, fan_out: usize, init: Init) -> Linear {
+        let weight = self.param([fan_out, fan_in], init, [fan_in, fan_out]);
+        let bias_init = if matches!(init, Init::FanIn) { init } else { Init::Zero };
+        Linear { weight, bias: self.param([fan_out], bias_init, [fan_in, fan_out]) }
+    }
+
+    /// A parameter of any shape; `fans` are its [fan in, fan out].
+    pub(super) fn param<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        init: Init,
+        fans: [usize; 2],
+    ) -> Param<Tensor<D>> {
+        let n = shape.iter().product();
+        let index = self.next;
+        self.next += 1;
+        let uniform =
+            |seed, bound: f32| scaled(rng::uniforms(seed, Purpose::Weights, index, n), |u| bound * (2.0 * u - 1.0));
+        let values = match (self.seed, init) {
+            (None, _) | (_, Init::Zero) => vec![0.0; n],
+            (Some(seed), Init::Normal(std)) => scaled(rng::normals(seed, Purpose::Weights, index, n), |z| z * std),
+            (Some(seed), Init::Xavier) => uniform(seed, (6.0 / (fans[0] + fans[1]) as f32).sqrt()),
+            (Some(seed), Init::FanIn) => uniform(seed, 1.0 / (fans[0] as f32).sqrt()),
+        };
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device))
+    }
+}
+
+fn scaled(mut values: Vec<f32>, f: impl Fn(f32) -> f32) -> Vec<f32> {
+    values.iter_mut().for_each(|v| *v = f(*v));
+    values
+}
