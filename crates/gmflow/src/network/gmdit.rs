@@ -46,8 +46,14 @@ impl GmDit {
             labels: init.param([config.num_embeds_ada_norm + 1, c], Init::Normal(0.02), [c, c]),
             transformer_blocks: blocks,
             proj_out_1: init.linear(c, 2 * c, Init::Zero),
-            proj_out_2: init.linear(c, p * p * config.head_channels(), Init::Zero),
-            log_std: config.log_std_widths().iter().map(|&[i, o]| init.linear(i, o, Init::Zero)).collect(),
+            // Not zero: equal components would have equal gradients and stay equal for ever.
+            proj_out_2: init.linear(c, p * p * config.head_channels(), Init::Xavier),
+            // Only the last layer is zero: behind an all-zero hidden layer nothing but its bias would ever move.
+            log_std: config
+                .log_std_widths()
+                .iter()
+                .map(|&[i, o]| init.linear(i, o, if o == 1 { Init::Zero } else { Init::Xavier }))
+                .collect(),
             config: config.clone(),
         })
     }
