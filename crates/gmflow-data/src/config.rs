@@ -1,0 +1,112 @@
+//! Which data a run learns from, as it stands in a configuration file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::density::Density;
+use crate::settings::ImageSettings;
+use crate::source::{Columns, FolderDataset, IdxDataset, ImageDataset, ParquetDataset};
+use crate::{Error, Result};
+
+/// A data set. Relative paths are taken from the folder given to [`open`](Self::open).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DatasetConfig {
+    /// A 2-D density.
+    Density(Density),
+    /// IDX files, with or without gzip.
+    Idx {
+        /// The file of images.
+        images: PathBuf,
+        /// The file of labels; without it the set has no classes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        labels: Option<PathBuf>,
+        /// Shape and treatment of the images.
+        #[serde(default)]
+        image: ImageSettings,
+    },
+    /// Parquet files with encoded images.
+    Parquet {
+        /// A file, a folder of `*.parquet` files or a pattern such as `data/train-*.parquet`.
+        path: PathBuf,
+        /// The column of images; by default the first of a fitting type.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image_column: Option<String>,
+        /// The column of labels; by default the first class label or else the first of integers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label_column: Option<String>,
+        /// Shape and treatment of the images.
+        #[serde(default)]
+        image: ImageSettings,
+    },
+    /// PNG, JPEG and WebP files in one subfolder per class.
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Shape and treatment of the images; `size` is required.
+        image: ImageSettings,
+    },
+}
+
+impl DatasetConfig {
+    /// The settings of images; `None` for a density.
+    pub fn image(&self) -> Option<&ImageSettings> {
+        match self {
+            Self::Density(_) => None,
+            Self::Idx { image, .. } | Self::Parquet { image, .. } | Self::Folder { image, .. } => Some(image),
+        }
+    }
+
+    /// Every path in the configuration, for a caller that resolves them itself.
+    pub fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Density(_) => Vec::new(),
+            Self::Idx { images, labels, .. } => std::iter::once(images).chain(labels).collect(),
+            Self::Parquet { path, .. } | Self::Folder { path, .. } => vec![path],
+        }
+    }
+
+    /// Checks every setting without touching a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first setting outside its domain.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::Density(density) => return density.validate(),
+            Self::Folder { image, .. } if image.size.is_none() => {
+                return Err(Error::config("image.size", "a size, for a folder", "none"));
+            }
+            _ => {}
+        }
+        self.clone().paths_mut().into_iter().try_for_each(|path| match path.as_os_str().is_empty() {
+            true => Err(Error::config("path", "a file or folder", "an empty path")),
+            false => Ok(()),
+        })?;
+        self.image().map_or(Ok(()), ImageSettings::validate)
+    }
+
+    /// Opens the data set.
+    ///
+    /// # Errors
+    /// Those of [`validate`](Self::validate) and of the sources: [`IdxDataset::open`], [`ParquetDataset::open`],
+    /// [`FolderDataset::open`].
+    pub fn open(&self, base_dir: &Path) -> Result<Dataset> {
+        self.validate()?;
+        let (images, settings): (Arc<dyn ImageDataset>, _) = match self {
+            Self::Density(density) => return Ok(Dataset::Points(*density)),
+            Self::Idx { images, labels, image } => {
+                let labels = labels.as_ref().map(|labels| base_dir.join(labels));
+                (Arc::new(IdxDataset::open(&base_dir.join(images), labels.as_deref(), image)?), image)
+            }
+            Self::Parquet { path, image_column, label_column, image } => {
+                let columns = Columns { image: image_column.as_deref(), label: label_column.as_deref() };
+                (Arc::new(ParquetDataset::open(&base_dir.join(path), columns, image)?), image)
+            }
+            Self::Folder { path, image } => (Arc::new(FolderDataset::open(&base_dir.join(path), image)?), image),
+        };
+        Ok(Dataset::Images { images, corrupt: settings.corrupt, horizontal_flip: settings.horizontal_flip })
+    }
+}

@@ -1,0 +1,182 @@
+//! A data set as a stream of batches, each a pure function of (seed, step).
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand::RngExt;
+
+use crate::density::Density;
+use crate::order::Order;
+use crate::rng::{Purpose, stream};
+use crate::settings::Corrupt;
+use crate::source::{Image, ImageDataset};
+use crate::{Error, Result};
+
+/// Most replacements that are tried for one damaged image.
+const MAX_REPLACEMENTS: u64 = 64;
+
+/// What a run learns from.
+#[derive(Clone, Debug)]
+pub enum Dataset {
+    /// Images of one shape.
+    Images {
+        /// The images.
+        images: Arc<dyn ImageDataset>,
+        /// What happens to damaged ones.
+        corrupt: Corrupt,
+        /// Whether they are mirrored at random.
+        horizontal_flip: bool,
+    },
+    /// Points of a 2-D density, drawn afresh in every step.
+    Points(Density),
+}
+
+impl Dataset {
+    /// `[c, h, w]` of one sample; `[2, 1, 1]` for points.
+    pub fn shape(&self) -> [usize; 3] {
+        match self {
+            Self::Images { images, .. } => images.shape(),
+            Self::Points(_) => [2, 1, 1],
+        }
+    }
+
+    /// The names of the classes; empty without classes.
+    pub fn class_names(&self) -> &[String] {
+        match self {
+            Self::Images { images, .. } => images.class_names(),
+            Self::Points(_) => &[],
+        }
+    }
+
+    /// The number of images; `None` for points, which never repeat.
+    pub fn len(&self) -> Option<usize> {
+        match self {
+            Self::Images { images, .. } => Some(images.len()),
+            Self::Points(_) => None,
+        }
+    }
+
+    /// Whether it is a set of images without an image.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+}
+
+/// The samples of one training step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The step.
+    pub step: u64,
+    /// `[c, h, w]` of one sample.
+    pub shape: [usize; 3],
+    /// Values, for images in [-1, 1]. `[b c h w]`
+    pub images: Vec<f32>,
+    /// The class of each sample; 0 without classes. `[b]`
+    pub labels: Vec<u32>,
+    /// The index of each image in its data set, or the number of the point in the stream. `[b]`
+    pub indices: Vec<u64>,
+}
+
+/// The endless stream of batches of a data set: every epoch visits every image once in an order of its own, and a batch
+/// may span epochs.
+#[derive(Debug)]
+pub struct Batches {
+    dataset: Dataset,
+    batch_size: usize,
+    seed: u64,
+    order: Order,
+    /// Damaged images that have been warned about.
+    named: Mutex<HashSet<usize>>,
+}
+
+impl Batches {
+    /// The stream for one seed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a batch size of 0 or a data set that is empty or has more than 2^32 images.
+    pub fn new(dataset: Dataset, batch_size: usize, seed: u64) -> Result<Self> {
+        if batch_size == 0 {
+            return Err(Error::config("batch_size", "at least 1", 0));
+        }
+        let order = Order::new(dataset.len().unwrap_or(1), seed)?;
+        Ok(Self { dataset, batch_size, seed, order, named: Mutex::default() })
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The batch of a step.
+    ///
+    /// # Errors
+    /// Those of [`ImageDataset::get`], those that [`Corrupt::Skip`] passes over excepted; [`Error::Config`] for a step
+    /// beyond 2^64 samples.
+    pub fn batch(&self, step: u64) -> Result<Batch> {
+        match self.batch_unless(step, || false)? {
+            Some(batch) => Ok(batch),
+            None => Err(Error::loader("a batch", "cancelled")),
+        }
+    }
+
+    /// The batch of a step, or `None` as soon as `cancelled` says so.
+    pub(crate) fn batch_unless(&self, step: u64, cancelled: impl Fn() -> bool) -> Result<Option<Batch>> {
+        let size = self.batch_size as u64;
+        let beyond = || Error::config("step", format!("at most {}", u64::MAX / size - 1), step);
+        let first = step.checked_mul(size).filter(|first| first.checked_add(size).is_some()).ok_or_else(beyond)?;
+        let shape = self.dataset.shape();
+        let mut batch = Batch { step, shape, images: Vec::new(), labels: Vec::new(), indices: Vec::new() };
+        match &self.dataset {
+            Dataset::Points(density) => {
+                batch.images = density.sample(self.seed, step, self.batch_size).into_flattened(); // [b 2 1 1]
+                batch.labels = vec![0; self.batch_size];
+                batch.indices = (first..first + size).collect();
+            }
+            Dataset::Images { images, corrupt, horizontal_flip } => {
+                batch.images.reserve(self.batch_size * shape.iter().product::<usize>());
+                for position in first..first + size {
+                    if cancelled() {
+                        return Ok(None);
+                    }
+                    let (index, mut image) = self.image(images.as_ref(), *corrupt, position)?;
+                    let epoch = self.order.epoch(position);
+                    if *horizontal_flip && stream(self.seed, Purpose::Flip, epoch, index as u64).random() {
+                        mirror(&mut image.pixels, shape[2]);
+                    }
+                    batch.images.extend_from_slice(&image.pixels); // [b c h w]
+                    batch.labels.push(image.label);
+                    batch.indices.push(index as u64);
+                }
+            }
+        }
+        Ok(Some(batch))
+    }
+
+    /// The image at one position of the stream. A damaged one is replaced by others drawn from (seed, position).
+    fn image(&self, images: &dyn ImageDataset, corrupt: Corrupt, position: u64) -> Result<(usize, Image)> {
+        let mut index = self.order.index(position)?;
+        let mut rng = stream(self.seed, Purpose::Replacement, 0, position);
+        for _ in 0..MAX_REPLACEMENTS {
+            match images.get(index) {
+                Ok(image) => return Ok((index, image)),
+                Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => self.name(index, &error),
+                Err(error) => return Err(error),
+            }
+            index = rng.random_range(0..images.len());
+        }
+        let got = format!("{MAX_REPLACEMENTS} damaged images in a row, the last at index {index}");
+        Err(Error::loader("mostly readable images", got))
+    }
+
+    /// Warns of a damaged image, once.
+    fn name(&self, index: usize, error: &Error) {
+        if self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(index) {
+            log::warn!("{error}; another image takes its place");
+        }
+    }
+}
+
+/// Reverses every row. `[c h w]`
+fn mirror(pixels: &mut [f32], width: usize) {
+    pixels.chunks_mut(width.max(1)).for_each(<[f32]>::reverse);
+}

@@ -1,0 +1,44 @@
+//! Where images come from.
+
+mod folder;
+mod idx;
+mod parquet;
+
+pub use folder::{FolderDataset, MAX_FILE_BYTES};
+pub use idx::{IdxDataset, MAX_IDX_BYTES};
+pub use parquet::{Columns, ParquetDataset};
+
+use crate::Result;
+
+/// One image with its class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Values in [-1, 1]. `[c h w]`
+    pub pixels: Vec<f32>,
+    /// The class; 0 in a set without classes.
+    pub label: u32,
+}
+
+/// Images of one shape with random access.
+pub trait ImageDataset: Send + Sync + std::fmt::Debug {
+    /// The number of images, damaged ones included.
+    fn len(&self) -> usize;
+
+    /// Whether there is no image.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `[c, h, w]` of every image.
+    fn shape(&self) -> [usize; 3];
+
+    /// The names of the classes; empty for a set without classes. Every label is below its length otherwise.
+    fn class_names(&self) -> &[String];
+
+    /// The image at `index`.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) when it is damaged, [`Error::Io`](crate::Error::Io) when it cannot be read,
+    /// [`Error::Config`](crate::Error::Config) when there is no such index.
+    fn get(&self, index: usize) -> Result<Image>;
+}
