@@ -1,1 +1,146 @@
 //! Network, guidance and solver joined into one sampler.
+
+use crate::guidance::{Guidance, Guided};
+use crate::network::{Denoiser, Network};
+use crate::rng::{self, Purpose};
+use crate::solver::{SeededDraws, SolverConfig, Span};
+use crate::{Error, Result, time};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// How to sample, apart from which samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplerConfig {
+    /// The solver.
+    pub solver: SolverConfig,
+    /// Network calls; a guided call on a doubled batch counts as one.
+    pub steps: usize,
+    /// Guidance by class.
+    #[serde(default)]
+    pub guidance: Guidance,
+    /// The shift of the time grid.
+    #[serde(default = "no_shift")]
+    pub shift: f32,
+}
+
+fn no_shift() -> f32 {
+    1.0
+}
+
+impl SamplerConfig {
+    /// Checks every field, naming the first that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        self.solver.validate()?;
+        self.guidance.validate()?;
+        time::grid(self.steps, self.shift).map(|_| ())
+    }
+}
+
+/// Which samples to draw.
+#[derive(Clone, Debug)]
+pub struct SampleRequest {
+    /// One seed per sample; the same seed gives the same sample in any batch.
+    pub seeds: Vec<u64>,
+    /// One class per sample; `None` samples without a class.
+    pub classes: Option<Vec<usize>>,
+    /// `[c h w]` of one sample.
+    pub shape: [usize; 3],
+    /// The noise to start from, `[b c h w]`; drawn from the seeds where it is not given.
+    pub noise: Option<Tensor<4>>,
+}
+
+/// A network ready to be sampled from.
+#[derive(Clone, Debug)]
+pub struct Pipeline<'a> {
+    /// The network, on a device without gradients.
+    pub network: &'a Network,
+    /// Where the network lives.
+    pub device: Device,
+}
+
+impl Pipeline<'_> {
+    /// Samples `[b c h w]`; `progress` is told (steps done, of) after every step.
+    ///
+    /// # Errors
+    /// A setting out of range, a class the network does not know, or noise of another shape.
+    pub fn sample(
+        &self,
+        config: &SamplerConfig,
+        request: &SampleRequest,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Tensor<4>> {
+        config.validate()?;
+        let labels = self.labels(config, request)?;
+        let x = self.initial(request)?;
+        let times = time::grid(config.steps, config.shift)?;
+        let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
+        let mut draws = SeededDraws { seeds: request.seeds.clone(), device: self.device.clone() };
+        let mut predict = |x: &Tensor<4>, t: f64| self.predict(config.guidance, labels.as_ref(), x, t);
+        let mut state = config.solver.init(x);
+        for (index, pair) in times.windows(2).enumerate() {
+            let span = Span { index, t: f64::from(pair[0]), to: f64::from(pair[1]), default_substeps };
+            state = config.solver.step(state, span, &mut predict, &mut draws);
+            progress(index + 1, config.steps);
+        }
+        Ok(state.x)
+    }
+
+    /// The guided prediction at (x, t); with guidance, one call on the doubled batch [conditional, unconditional].
+    fn predict(&self, guidance: Guidance, labels: Option<&Labels>, x: &Tensor<4>, t: f64) -> Guided {
+        let b = x.dims()[0];
+        let time = |n: usize| Tensor::<1>::full([n], t as f32, &self.device);
+        let Some(labels) = labels else {
+            let data = self.network.forward(x.clone(), time(b), None).to_data(x, &time(b));
+            return Guided::new(Guidance::Off, data, None);
+        };
+        if !guidance.is_active() {
+            let data = self.network.forward(x.clone(), time(b), Some(labels.class.clone())).to_data(x, &time(b));
+            return Guided::new(guidance, data, None);
+        }
+        let doubled = Tensor::cat(vec![x.clone(), x.clone()], 0); // [2b c h w]
+        let class = Tensor::cat(vec![labels.class.clone(), labels.null.clone()], 0);
+        let both = self.network.forward(doubled.clone(), time(2 * b), Some(class)).to_data(&doubled, &time(2 * b));
+        let (conditional, unconditional) = both.split(b);
+        Guided::new(guidance, conditional, Some(unconditional.0.mean()))
+    }
+
+    fn labels(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<Labels>> {
+        let b = request.seeds.len();
+        let Some(null) = self.network.null_class().filter(|&null| null > 0) else {
+            return match (&request.classes, config.guidance.is_active()) {
+                (None, false) => Ok(None),
+                (Some(_), _) => Err(Error::config("class", "none: the network has no classes", "some")),
+                (None, true) => Err(Error::config("guidance", "0: the network has no classes", "more")),
+            };
+        };
+        let classes = request.classes.clone().unwrap_or_else(|| vec![null; b]);
+        if classes.len() != b {
+            return Err(Error::shape("classes", [b], [classes.len()]));
+        }
+        if let Some(unknown) = classes.iter().find(|&&class| class > null) {
+            return Err(Error::config("class", format!("0 to {}", null - 1), unknown));
+        }
+        let tensor = |values: Vec<usize>| {
+            let values: Vec<i64> = values.into_iter().map(|class| class as i64).collect();
+            Tensor::<1, Int>::from_data(TensorData::new(values, [b]), &self.device)
+        };
+        Ok(Some(Labels { class: tensor(classes), null: tensor(vec![null; b]) }))
+    }
+
+    fn initial(&self, request: &SampleRequest) -> Result<Tensor<4>> {
+        let [c, h, w] = request.shape;
+        let expected = [request.seeds.len(), c, h, w];
+        match &request.noise {
+            Some(noise) if noise.dims() != expected => Err(Error::shape("noise", expected, noise.dims())),
+            Some(noise) => Ok(noise.clone()),
+            None => Ok(rng::normal_batch(&request.seeds, Purpose::InitialNoise, 0, request.shape, &self.device)),
+        }
+    }
+}
+
+/// Labels `[b]` of the conditional and the unconditional half.
+struct Labels {
+    class: Tensor<1, Int>,
+    null: Tensor<1, Int>,
+}

@@ -1,1 +1,145 @@
-//! Guidance: reweighting the mixture, or extrapolating the mean.
+//! Guidance: a shift of the predicted mean, carried out by reweighting the mixture or by extrapolating its mean.
+
+use crate::mixture::{DataMixture, GaussianMixture};
+use crate::{Error, Result};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// How the class-conditional prediction is strengthened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Guidance {
+    /// The conditional prediction as it is; the unconditional one is not computed.
+    #[default]
+    Off,
+    /// Probabilistic guidance (7), (8): the mixture is reweighted, nothing is extrapolated.
+    Probabilistic {
+        /// w~ in [0, 1).
+        scale: f64,
+        /// How much of the shift's part along the conditional mean is removed, 0 to 1.
+        orthogonal: f64,
+    },
+    /// Classifier-free guidance: every component moves by (w - 1)(mu_c - mu_u).
+    ClassifierFree {
+        /// w >= 1.
+        scale: f64,
+        /// How much of the shift's part along the conditional mean is removed, 0 to 1.
+        orthogonal: f64,
+    },
+}
+
+impl Guidance {
+    /// Checks every field, naming the first that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        let orthogonal = match *self {
+            Self::Off => return Ok(()),
+            Self::Probabilistic { scale, .. } if !(0.0..1.0).contains(&scale) => {
+                return Err(Error::config("guidance", "a number in [0, 1)", scale));
+            }
+            Self::ClassifierFree { scale, .. } if !(scale.is_finite() && scale >= 1.0) => {
+                return Err(Error::config("cfg", "a number of at least 1", scale));
+            }
+            Self::Probabilistic { orthogonal, .. } | Self::ClassifierFree { orthogonal, .. } => orthogonal,
+        };
+        if !(0.0..=1.0).contains(&orthogonal) {
+            return Err(Error::config("orthogonal", "a number in [0, 1]", orthogonal));
+        }
+        Ok(())
+    }
+
+    /// Whether the unconditional prediction is needed.
+    pub fn is_active(&self) -> bool {
+        match *self {
+            Self::Off => false,
+            Self::Probabilistic { scale, .. } => scale > 0.0,
+            Self::ClassifierFree { scale, .. } => scale > 1.0,
+        }
+    }
+
+    /// w~ of probabilistic guidance, otherwise 0: what the second-order step is damped by.
+    pub fn probabilistic_scale(&self) -> f64 {
+        match *self {
+            Self::Probabilistic { scale, .. } => scale,
+            _ => 0.0,
+        }
+    }
+}
+
+/// The conditional prediction at one point with what guidance and second-order steps need to know of it.
+#[derive(Clone, Debug)]
+pub struct Guided {
+    /// The conditional mixture that reweighting starts from; extrapolation is already in it.
+    pub base: DataMixture,
+    /// Its mean `[b c h w]`.
+    pub mean: Tensor<4>,
+    /// Its isotropic variance averaged over the image, s_c^2, `[b 1 1 1]`.
+    pub var: Tensor<4>,
+    /// The shift of the mean asked for by probabilistic guidance `[b c h w]`; `None` for none.
+    pub shift: Option<Tensor<4>>,
+}
+
+impl Guided {
+    /// Works out the shift from the conditional mixture and the unconditional mean `[b c h w]`.
+    pub fn new(guidance: Guidance, conditional: DataMixture, unconditional_mean: Option<Tensor<4>>) -> Self {
+        let surrogate = conditional.0.to_iso_gaussian();
+        let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
+        let mut guided = Self { base: conditional, mean, var, shift: None };
+        let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else { return guided };
+        match guidance {
+            Guidance::Off => {}
+            Guidance::Probabilistic { scale, orthogonal } => {
+                let direction = direction(&guided.mean, &unconditional, orthogonal);
+                let rms = power(&direction).sqrt().clamp_min(f32::MIN_POSITIVE);
+                guided.shift = Some(direction * (guided.var.clone().sqrt() * scale / rms));
+            }
+            Guidance::ClassifierFree { scale, orthogonal } => {
+                let shift = direction(&guided.mean, &unconditional, orthogonal) * (scale - 1.0);
+                guided.base.0.means = guided.base.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
+                guided.mean = guided.mean + shift;
+            }
+        }
+        guided
+    }
+
+    /// The guided mixture, (7), (8).
+    pub fn mixture(&self) -> DataMixture {
+        self.shift.as_ref().map_or_else(|| self.base.clone(), |shift| self.shifted(shift))
+    }
+
+    /// The conditional mixture reweighted so that its surrogate's mean moves by `shift` `[b c h w]`.
+    ///
+    /// With q = |shift|^2/s^2, the shift's share of the variance, the target N(mu + shift, (1 - q) s^2) divided by N(mu, s^2)
+    /// has the precision q/((1 - q) s^2) and the precision-weighted mean (q mu + shift)/((1 - q) s^2). Nothing is
+    /// subtracted, so q = 0 is the identity and small q is exact. q is kept below 1 by shortening the shift.
+    pub fn shifted(&self, shift: &Tensor<4>) -> DataMixture {
+        let share = power(shift) / self.var.clone().clamp_min(f32::MIN_POSITIVE); // [b 1 1 1]
+        let bounded = share.clone().clamp_max(MAX_SHARE);
+        let shorten = (bounded.clone() / share.clamp_min(f32::MIN_POSITIVE)).sqrt().clamp_max(1.0);
+        let rest = (bounded.clone() * -1.0 + 1.0) * self.var.clone().clamp_min(f32::MIN_POSITIVE);
+        let nu = (self.mean.clone() * bounded.clone() + shift.clone() * shorten) / rest.clone();
+        let GaussianMixture { means, log_weights, log_std } = self.base.0.tilted(&nu, &(bounded / rest));
+        DataMixture(GaussianMixture { means, log_weights, log_std })
+    }
+}
+
+/// The largest share of the variance that a shift may take, so that the target keeps a positive variance.
+const MAX_SHARE: f64 = 0.99;
+
+/// mu_c - mu_u, less `orthogonal` times its projection on mu_c (per sample, over c, h, w).
+fn direction(conditional: &Tensor<4>, unconditional: &Tensor<4>, orthogonal: f64) -> Tensor<4> {
+    let difference = conditional.clone() - unconditional.clone();
+    if orthogonal == 0.0 {
+        return difference;
+    }
+    let along = power_of(&difference, conditional) / power(conditional).clamp_min(f32::MIN_POSITIVE);
+    difference - conditional.clone() * along * orthogonal
+}
+
+/// The mean square over c, h, w, `[b 1 1 1]`.
+pub(crate) fn power(x: &Tensor<4>) -> Tensor<4> {
+    power_of(x, x)
+}
+
+fn power_of(x: &Tensor<4>, y: &Tensor<4>) -> Tensor<4> {
+    (x.clone() * y.clone()).mean_dim(1).mean_dim(2).mean_dim(3)
+}

@@ -1,1 +1,91 @@
-//! Training losses.
+//! Training losses: the likelihood of a mixture, its transition form, and the squared error of the baseline.
+
+use crate::mixture::GaussianMixture;
+use crate::network::Denoiser;
+use crate::path::{ReverseTransition, forward_diffusion, forward_transition};
+use crate::{Error, Result};
+use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The loss a denoiser is trained with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LossConfig {
+    /// Half the squared error of the mean velocity, summed over channels: ordinary flow matching.
+    L2,
+    /// The negative log-likelihood of a reverse transition of length `transition_ratio` t, (5), (6) and (9).
+    Transition {
+        /// lambda in (0, 1]; 1 is the plain negative log-likelihood of x0.
+        transition_ratio: f64,
+        /// A factor on the loss.
+        #[serde(default = "unit")]
+        weight_scale: f64,
+    },
+}
+
+fn unit() -> f64 {
+    1.0
+}
+
+/// What a loss is evaluated on: data, labels, times and all random draws.
+#[derive(Clone, Debug)]
+pub struct LossBatch {
+    /// Data `[b c h w]`.
+    pub x0: Tensor<4>,
+    /// Labels `[b]`, where the network has classes.
+    pub class: Option<Tensor<1, Int>>,
+    /// Times `[b]` in (0, 1].
+    pub t: Tensor<1>,
+    /// Standard normals `[b c h w]` of the forward diffusion.
+    pub noise: Tensor<4>,
+    /// Standard normals `[b c h w]` of the forward transition; unused by [`LossConfig::L2`].
+    pub transition_noise: Tensor<4>,
+}
+
+impl LossConfig {
+    /// Checks every field, naming the first that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Self::Transition { transition_ratio: r, .. } if !(r > 0.0 && r <= 1.0) => {
+                Err(Error::config("transition_ratio", "a number in (0, 1]", r))
+            }
+            Self::Transition { weight_scale: w, .. } if !(w.is_finite() && w > 0.0) => {
+                Err(Error::config("weight_scale", "a positive number", w))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The mean loss over the batch and its pixels, `[1]`, with gradients into the network.
+    pub fn evaluate(&self, network: &impl Denoiser, batch: LossBatch) -> Tensor<1> {
+        let LossBatch { x0, class, t, noise, transition_noise } = batch;
+        match *self {
+            Self::L2 => {
+                let x_t = forward_diffusion(&x0, &t, &noise);
+                let channels = x0.dims()[1] as f64;
+                let error = network.forward(x_t, t, class).0.mean() - (noise - x0); // [b c h w]
+                error.powi_scalar(2).mean() * (0.5 * channels)
+            }
+            Self::Transition { transition_ratio, weight_scale } => {
+                let t_lo = t.clone() * (1.0 - transition_ratio);
+                let x_lo = forward_diffusion(&x0, &t_lo, &noise);
+                let x_hi = forward_transition(&x_lo, &t_lo, &t, &transition_noise);
+                let data = network.forward(x_hi.clone(), t.clone(), class).to_data(&x_hi, &t);
+                let reverse = data.reverse_transition(&x_hi, &ReverseTransition::new(&t_lo, &t));
+                nll(&reverse, &x_lo).mean() * weight_scale
+            }
+        }
+    }
+}
+
+/// -log q(target), `[b h w]`, without the constant C/2 log(2 pi), (6).
+pub fn nll(mixture: &GaussianMixture, target: &Tensor<4>) -> Tensor<3> {
+    let channels = target.dims()[1] as f64;
+    let squares = (target.clone().unsqueeze_dim::<5>(1) - mixture.means.clone()).powi_scalar(2).sum_dim(2);
+    let precision = (mixture.log_std.clone() * -2.0).exp();
+    let log_joint = mixture.log_weights.clone() - squares * precision * 0.5 - mixture.log_std.clone() * channels;
+    // The shift by the largest term is a constant of the gradient, so it is kept out of the graph.
+    let largest = log_joint.clone().detach().max_dim(1);
+    let sum = (log_joint - largest.clone()).exp().sum_dim(1).log() + largest; // [b 1 1 h w]
+    (sum * -1.0).squeeze_dims::<3>(&[1, 2])
+}

@@ -1,6 +1,8 @@
 //! Gaussian mixtures, one per pixel, and everything that is known about them in closed form.
 
-use burn::tensor::Tensor;
+mod sample;
+
+use burn::tensor::{Tensor, activation::log_softmax};
 
 /// One K-component isotropic mixture per pixel, (4) of the paper.
 #[derive(Clone, Debug)]
@@ -29,3 +31,75 @@ pub struct VelocityMixture(pub GaussianMixture);
 /// A mixture over the data x0: what samplers work with.
 #[derive(Clone, Debug)]
 pub struct DataMixture(pub GaussianMixture);
+
+impl GaussianMixture {
+    /// The mean `[b c h w]`, (11).
+    pub fn mean(&self) -> Tensor<4> {
+        (self.means.clone() * self.log_weights.clone().exp()).sum_dim(1).squeeze_dim::<4>(1)
+    }
+
+    /// The isotropic Gaussian with the mixture's mean and a C-th of its covariance's trace, (11), (12).
+    pub fn to_iso_gaussian(&self) -> IsoGaussian {
+        let weights = self.log_weights.clone().exp(); // [b k 1 h w]
+        let mean = (self.means.clone() * weights.clone()).sum_dim(1); // [b 1 c h w]
+        let spread = (self.means.clone() - mean.clone()).powi_scalar(2).mean_dim(2) * weights.clone(); // [b k 1 h w]
+        let within = (self.log_std.clone() * 2.0).exp() * weights;
+        let var = (spread + within).sum_dim(1).squeeze_dim::<4>(1); // [b 1 h w]
+        IsoGaussian { mean: mean.squeeze_dim::<4>(1), var }
+    }
+
+    /// The mixture times exp(nu . x - zeta |x|^2 / 2), renormalised: the conflation (43)-(50) in natural parameters.
+    ///
+    /// `nu` is `[b c h w]`, `zeta` >= 0 broadcasts to `[b 1 h w]`. No difference of nearly equal precisions is formed:
+    /// each component becomes mean (m + v nu)/(1 + v zeta), variance v/(1 + v zeta), and its log weight gains
+    /// m . (nu - zeta m / 2)/(1 + v zeta) up to a constant.
+    pub fn tilted(&self, nu: &Tensor<4>, zeta: &Tensor<4>) -> GaussianMixture {
+        let (nu, zeta) = (nu.clone().unsqueeze_dim::<5>(1), zeta.clone().unsqueeze_dim::<5>(1)); // [b 1 c h w]
+        let var = (self.log_std.clone() * 2.0).exp();
+        let scale = var.clone() * zeta.clone() + 1.0;
+        let gain = self.means.clone() * (nu.clone() - self.means.clone() * (zeta * 0.5));
+        let gain = gain.sum_dim(2) / scale.clone(); // [b k 1 h w]
+        GaussianMixture {
+            means: (self.means.clone() + nu * var) / scale.clone(),
+            log_weights: log_softmax(self.log_weights.clone() + gain, 1),
+            log_std: self.log_std.clone() - scale.log() * 0.5,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tolerance};
+
+    fn points() -> GaussianMixture {
+        let device = Device::flex();
+        GaussianMixture {
+            means: Tensor::<2>::from_floats([[1.0, 2.0], [-1.0, 0.5]], &device).reshape([1, 2, 2, 1, 1]),
+            log_weights: Tensor::<1>::from_floats([0.25, 0.75], &device).log().reshape([1, 2, 1, 1, 1]),
+            log_std: Tensor::<1>::from_floats([0.5], &device).log().reshape([1, 1, 1, 1, 1]),
+        }
+    }
+
+    #[test]
+    fn moments_of_two_components() {
+        let surrogate = points().to_iso_gaussian();
+        let device = Device::flex();
+        let mean = Tensor::<1>::from_floats([-0.5, 0.875], &device).reshape([1, 2, 1, 1]);
+        surrogate.mean.into_data().assert_approx_eq::<f32>(&mean.into_data(), Tolerance::absolute(1e-6));
+        // (0.75 + 0.421875)/2 between the components and 0.25 within them.
+        let var = Tensor::<1>::from_floats([0.8359375], &device).reshape([1, 1, 1, 1]);
+        surrogate.var.into_data().assert_approx_eq::<f32>(&var.into_data(), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn tilting_by_nothing_changes_nothing_and_by_everything_leaves_the_point() {
+        let device = Device::flex();
+        let (nu, zeta) = (Tensor::<4>::zeros([1, 2, 1, 1], &device), Tensor::<4>::zeros([1, 1, 1, 1], &device));
+        let same = points().tilted(&nu, &zeta);
+        same.means.into_data().assert_approx_eq::<f32>(&points().means.into_data(), Tolerance::absolute(1e-6));
+        let sharp = points().tilted(&(nu + 3e6), &(zeta + 1e6));
+        let expected = Tensor::<4>::full([1, 2, 1, 1], 3.0, &device);
+        sharp.mean().into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-4));
+    }
+}
