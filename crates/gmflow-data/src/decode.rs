@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::imageops::{FilterType, crop_imm, resize};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageReader, Limits, Pixel, Rgba};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Pixel, Rgba};
 
+use crate::jpeg;
 use crate::settings::Background;
 
 /// Most pixels an image file may claim to have; beyond it, decoding is refused before memory is taken.
@@ -91,6 +92,9 @@ fn open(bytes: &[u8]) -> Result<DynamicImage, Fault> {
         .map_err(|error| Fault::new("a PNG, JPEG or WebP image", error))?;
     if reader.format().is_none() {
         return Err(Fault::new("a PNG, JPEG or WebP image", format!("{} unrecognised bytes", bytes.len())));
+    }
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg::is_complete(bytes) {
+        return Err(Fault::new("a complete JPEG image", format!("{} bytes without an end (truncated)", bytes.len())));
     }
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(invalid)?;

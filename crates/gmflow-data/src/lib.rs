@@ -1,11 +1,68 @@
-//! The data that gmflow learns from: 2-D densities and sets of images, as batches that are a pure function of (seed,
-//! step), so that a resumed run sees exactly what the uninterrupted one would have seen.
+//! The data that gmflow learns from, as batches that are a pure function of (seed, step).
+//!
+//! - [`density`]: 2-D densities (checkerboard, moons, spirals, rings, Gaussian grid), with histograms and the total
+//!   variation distance to tell how well they were learnt.
+//! - [`ImageDataset`]: images of one shape with random access: IDX files ([`IdxDataset`]), Parquet in the layout of the
+//!   Hugging Face hub ([`ParquetDataset`]) and folders of PNG, JPEG and WebP files ([`FolderDataset`]).
+//! - [`DatasetConfig`]: the above as a table of a configuration file, opened as a [`Dataset`].
+//! - [`Batches`]: the endless stream of batches, each computed from seed and step alone; [`Loader`]: the same stream,
+//!   prepared ahead by background threads.
+//!
+//! # From a configuration to batches
+//!
+//! ```
+//! use gmflow_data::{DatasetConfig, Loader, LoaderOptions};
+//!
+//! let config: DatasetConfig = serde_json::from_str(r#"{"kind": "density", "name": "checkerboard"}"#)?;
+//! let dataset = config.open(".".as_ref())?;
+//! assert_eq!(dataset.shape(), [2, 1, 1]);
+//!
+//! let options = LoaderOptions { batch_size: 64, seed: 1, first_step: 0, workers: 2, queue: 4 };
+//! let mut loader = Loader::start(dataset.clone(), options)?;
+//! let _first = loader.next_batch()?;
+//! let second = loader.next_batch()?;
+//! assert_eq!(second.images.len(), 64 * 2);
+//!
+//! // A run that resumes at step 1 sees what the uninterrupted one saw, whatever the number of threads.
+//! let mut resumed = Loader::start(dataset, LoaderOptions { first_step: 1, workers: 1, ..options })?;
+//! assert_eq!(resumed.next_batch()?, second);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! In TOML, a set of digits and a folder of photographs read:
+//!
+//! ```toml
+//! kind = "idx"
+//! images = "mnist/t10k-images-idx3-ubyte.gz"
+//! labels = "mnist/t10k-labels-idx1-ubyte.gz"
+//! ```
+//!
+//! ```toml
+//! kind = "folder"
+//! path = "photographs"
+//! image = { size = 64, channels = 3, background = "white", corrupt = "skip", horizontal_flip = true }
+//! ```
+//!
+//! # What happens to images
+//!
+//! The orientation tag is applied, transparency is laid on the background, the largest centred rectangle of the wanted
+//! proportions is cut out and resized with a cubic filter that widens when it reduces. Images of 8 bits stay in 8 bits
+//! until then, deeper ones go through `f32`. Values are in [-1, 1], channels first.
+//!
+//! # What happens to damage
+//!
+//! With [`Corrupt::Refuse`], the default, a damaged file or row is an error that names it, when its turn comes. With
+//! [`Corrupt::Skip`] it is named in a warning, once, and another image takes its place, chosen by seed and position, so
+//! that the stream remains a pure function of both. Sizes that a file claims are bounded ([`MAX_PIXELS`],
+//! [`MAX_IDX_BYTES`], [`MAX_FILE_BYTES`]) and never believed before the bytes are there; a decoder that panics is an
+//! error like any other. What the operating system refuses is never passed over.
 
 mod config;
 mod dataset;
 mod decode;
 pub mod density;
 mod error;
+mod jpeg;
 mod loader;
 mod order;
 mod rng;

@@ -10,9 +10,8 @@ use gmflow_data::{
 /// The folder of real data, or `None`, said visibly.
 fn real(file: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(file);
-    let shared = [path, PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data").join(file)];
-    if let Some(found) = shared.into_iter().find(|path| path.exists()) {
-        return Some(found);
+    if path.exists() {
+        return Some(path);
     }
     assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{file}: real data is absent");
     eprintln!("SKIPPED: {file}: real data is absent");

@@ -27,7 +27,7 @@ pub fn histogram(points: &[[f32; 2]], bins: usize, [low, high]: [f32; 2]) -> His
     let (low, width) = (f64::from(low), (f64::from(high) - f64::from(low)) / bins as f64);
     let bin = |x: f32| {
         let position = (f64::from(x) - low) / width;
-        (position >= 0.0 && position < bins as f64).then_some(position as usize)
+        (width > 0.0 && position >= 0.0 && position < bins as f64).then_some(position as usize)
     };
     for &[x, y] in points {
         let counted = bin(x).zip(bin(y)).and_then(|(column, row)| histogram.counts.get_mut(row * bins + column));

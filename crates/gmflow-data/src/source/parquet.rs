@@ -2,6 +2,7 @@
 //! binary column), the label in an integer column, the class names in the schema's metadata.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -55,7 +56,11 @@ impl ParquetDataset {
         let mut chunks = Vec::new();
         let mut class_names = None;
         for shard in shards(path)? {
-            let names = read_shard(&shard, columns, &mut chunks)?;
+            // The reader panics on some forms of damage.
+            let read = catch_unwind(AssertUnwindSafe(|| read_shard(&shard, columns, &mut chunks)));
+            let names = read.unwrap_or_else(|_| {
+                Err(Error::file(&shard, "content", "a valid Parquet file", "content on which the reader failed"))
+            })?;
             if class_names.get_or_insert_with(|| names.clone()) != &names {
                 let expected = format!("the classes of the first file, {class_names:?}");
                 return Err(Error::file(shard, "class names", expected, format!("{names:?}")));

@@ -1,0 +1,64 @@
+use gmflow_data::{Background, Corrupt, DatasetConfig, Density};
+use serde_json::json;
+
+fn parse(value: serde_json::Value) -> Result<DatasetConfig, serde_json::Error> {
+    serde_json::from_value(value)
+}
+
+#[test]
+fn defaults_are_filled_in_and_survive_a_round_trip() {
+    let config = parse(json!({"kind": "density", "name": "checkerboard"})).unwrap();
+    assert_eq!(config, DatasetConfig::Density(Density::CHECKERBOARD));
+    let configs = [
+        json!({"kind": "density", "name": "gaussian-grid", "side": 3}),
+        json!({"kind": "idx", "images": "a", "labels": "b", "image": {"size": 32, "channels": 3}}),
+        json!({"kind": "parquet", "path": "train-*.parquet", "label_column": "fine_label"}),
+        json!({"kind": "folder", "path": "x", "image": {"size": 8, "corrupt": "skip", "background": "black",
+               "horizontal_flip": true}}),
+    ];
+    for value in configs {
+        let config = parse(value).unwrap();
+        config.validate().unwrap();
+        assert_eq!(parse(serde_json::to_value(&config).unwrap()).unwrap(), config);
+    }
+    let folder = parse(json!({"kind": "folder", "path": "x", "image": {"size": 8, "corrupt": "skip"}})).unwrap();
+    let image = folder.image().unwrap();
+    assert_eq!((image.corrupt, image.background, image.horizontal_flip), (Corrupt::Skip, Background::White, false));
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    for value in [
+        json!({"kind": "density", "name": "checkerboard", "sale": 4}),
+        json!({"kind": "density", "name": "moon"}),
+        json!({"kind": "idx", "images": "a", "lables": "b"}),
+        json!({"kind": "folder", "path": "a", "image": {"size": 8, "chanels": 3}}),
+        json!({"kind": "tar", "path": "a"}),
+    ] {
+        assert!(parse(value.clone()).is_err(), "{value}");
+    }
+}
+
+#[test]
+fn settings_outside_their_domain_are_named() {
+    for (value, field) in [
+        (json!({"kind": "folder", "path": "x", "image": {}}), "image.size"),
+        (json!({"kind": "folder", "path": "x", "image": {"size": 0}}), "image.size"),
+        (json!({"kind": "parquet", "path": "x", "image": {"size": 5000}}), "image.size"),
+        (json!({"kind": "parquet", "path": "x", "image": {"channels": 4}}), "image.channels"),
+        (json!({"kind": "parquet", "path": ""}), "path"),
+        (json!({"kind": "density", "name": "spirals", "noise": -0.5}), "noise"),
+    ] {
+        let error = parse(value).unwrap().validate().unwrap_err().to_string();
+        assert!(error.starts_with(field), "{error}");
+    }
+}
+
+#[test]
+fn paths_can_be_resolved_by_the_caller() {
+    let mut config = parse(json!({"kind": "idx", "images": "a", "labels": "b"})).unwrap();
+    for path in config.paths_mut() {
+        *path = std::path::Path::new("root").join(&path);
+    }
+    assert_eq!(config, parse(json!({"kind": "idx", "images": "root/a", "labels": "root/b"})).unwrap());
+}

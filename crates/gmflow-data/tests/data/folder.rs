@@ -1,0 +1,183 @@
+use std::fs::{create_dir, write};
+
+use gmflow_data::{Background, Error, FolderDataset, Image, ImageDataset, ImageSettings};
+use image::{GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+use tempfile::TempDir;
+
+use crate::common::{encode, raw_png};
+
+fn settings(size: usize, channels: usize) -> ImageSettings {
+    ImageSettings { size: Some(size), channels: Some(channels), ..ImageSettings::default() }
+}
+
+/// One image through a folder without classes.
+fn read(name: &str, bytes: &[u8], settings: &ImageSettings) -> gmflow_data::Result<Image> {
+    let folder = TempDir::new().unwrap();
+    write(folder.path().join(name), bytes).unwrap();
+    FolderDataset::open(folder.path(), settings)?.get(0)
+}
+
+fn close(got: &[f32], want: &[f32], tolerance: f32) {
+    let within = got.len() == want.len() && got.iter().zip(want).all(|(got, want)| (got - want).abs() <= tolerance);
+    assert!(within, "{got:?} {want:?}");
+}
+
+/// Left column black, right column white.
+fn halves(width: u32, height: u32) -> GrayImage {
+    GrayImage::from_fn(width, height, |x, _| Luma([if x < width / 2 { 0 } else { 255 }]))
+}
+
+#[test]
+fn subfolders_are_classes_in_order_at_any_depth() {
+    let folder = TempDir::new().unwrap();
+    let image = encode(halves(4, 4), ImageFormat::Png);
+    for class in ["b", "a", "c", ".hidden", "a/deeper"] {
+        create_dir(folder.path().join(class))
+            .or_else(|_| std::fs::create_dir_all(folder.path().join(class)))
+            .unwrap();
+    }
+    for file in ["b/1.PNG", "a/2.png", "a/10.png", "a/deeper/3.jpeg", "a/._2.png", "a/notes.txt", ".hidden/1.png"] {
+        write(folder.path().join(file), &image).unwrap();
+    }
+    let set = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap();
+    assert_eq!(set.class_names(), ["a", "b", "c"]);
+    assert_eq!(set.len(), 4);
+    let labels: Vec<u32> = (0..4).map(|index| set.get(index).unwrap().label).collect();
+    assert_eq!(labels, [0, 0, 0, 1]);
+    assert!(matches!(set.get(4), Err(Error::Config { .. })));
+    write(folder.path().join("loose.png"), &image).unwrap();
+    assert!(FolderDataset::open(folder.path(), &settings(4, 1)).unwrap_err().to_string().contains("loose.png"));
+}
+
+#[test]
+fn folders_without_images_or_size_are_refused() {
+    let folder = TempDir::new().unwrap();
+    assert!(matches!(FolderDataset::open(folder.path(), &settings(4, 1)), Err(Error::File { .. })));
+    let error = FolderDataset::open(folder.path(), &ImageSettings::default()).unwrap_err().to_string();
+    assert!(error.starts_with("image.size"), "{error}");
+    let missing = folder.path().join("missing");
+    assert!(matches!(FolderDataset::open(&missing, &settings(4, 1)), Err(Error::Io { .. })));
+}
+
+#[test]
+fn colours_land_in_planes() {
+    let image = RgbImage::from_pixel(2, 2, Rgb([255, 0, 51]));
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
+        let got = read("x.png", &encode(image.clone(), format), &settings(2, 3)).unwrap();
+        close(&got.pixels, &[1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, -0.6, -0.6, -0.6, -0.6], 1e-6);
+    }
+    let jpeg = read("x.jpg", &encode(image, ImageFormat::Jpeg), &settings(2, 3)).unwrap();
+    close(&jpeg.pixels, &[1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, -0.6, -0.6, -0.6, -0.6], 0.06);
+    let grey = read("x.png", &encode(halves(2, 1), ImageFormat::Png), &settings(1, 3)).unwrap();
+    assert_eq!(grey.pixels.len(), 3);
+}
+
+#[test]
+fn sixteen_bits_are_kept() {
+    let image = ImageBuffer::<Luma<u16>, _>::from_pixel(2, 2, Luma([12345]));
+    let got = read("x.png", &encode(image, ImageFormat::Png), &settings(2, 1)).unwrap();
+    close(&got.pixels, &[2.0 * 12345.0 / 65535.0 - 1.0; 4], 1e-6);
+}
+
+#[test]
+fn palettes_and_single_bits_are_read() {
+    let palette = [255, 0, 0, 0, 255, 0];
+    let file = raw_png(2, 1, 8, 3, &palette, &[0, 0, 1]);
+    let got = read("x.png", &file, &ImageSettings { channels: Some(3), ..settings(1, 3) }).unwrap();
+    assert_eq!(got.pixels.len(), 3);
+    let bits = raw_png(2, 2, 1, 0, &[], &[0, 0b0100_0000, 0, 0b1000_0000]);
+    close(&read("x.png", &bits, &settings(2, 1)).unwrap().pixels, &[-1.0, 1.0, 1.0, -1.0], 1e-6);
+}
+
+#[test]
+fn transparency_shows_the_background() {
+    let image = RgbaImage::from_fn(2, 2, |x, _| Rgba([0, 0, 255, if x == 0 { 0 } else { 255 }]));
+    let file = encode(image, ImageFormat::Png);
+    let mut on = settings(2, 3);
+    close(&read("x.png", &file, &on).unwrap().pixels[..4], &[1.0, -1.0, 1.0, -1.0], 1e-6);
+    on.background = Background::Black;
+    close(&read("x.png", &file, &on).unwrap().pixels[..4], &[-1.0; 4], 1e-6);
+    let half = ImageBuffer::from_pixel(1, 1, LumaA([255u8, 51]));
+    let black = ImageSettings { background: Background::Black, ..settings(1, 1) };
+    close(&read("x.png", &encode(half, ImageFormat::Png), &black).unwrap().pixels, &[-0.6], 1e-2);
+}
+
+#[test]
+fn the_centre_is_cut_out_and_resized() {
+    // 8x4: the central 4x4 keeps the edge in the middle, with no resampling.
+    let wide = read("x.png", &encode(halves(8, 4), ImageFormat::Png), &settings(4, 1)).unwrap();
+    close(&wide.pixels, &[-1.0, -1.0, 1.0, 1.0].repeat(4), 0.0);
+    let tall = read("x.png", &encode(halves(4, 9), ImageFormat::Png), &settings(4, 1)).unwrap();
+    close(&tall.pixels, &[-1.0, -1.0, 1.0, 1.0].repeat(4), 0.0);
+    // Alternating columns average out when reduced: a filter that does not widen would alias them.
+    let comb = GrayImage::from_fn(64, 64, |x, _| Luma([if x % 2 == 0 { 0 } else { 255 }]));
+    let small = read("x.png", &encode(comb, ImageFormat::Png), &settings(8, 1)).unwrap();
+    close(&small.pixels, &[0.0; 64], 0.06);
+    for (width, height) in [(1, 1), (1, 50), (37, 2), (3, 5)] {
+        let odd = read("x.png", &encode(halves(width, height), ImageFormat::Png), &settings(5, 1)).unwrap();
+        assert_eq!(odd.pixels.len(), 25);
+        assert!(odd.pixels.iter().all(|value| (-1.0..=1.0).contains(value)));
+    }
+}
+
+#[test]
+fn the_orientation_tag_is_applied() {
+    let plain = encode(halves(16, 16), ImageFormat::Jpeg);
+    // Orientation 6: to be turned clockwise by a quarter, so the left half comes to lie above.
+    let mut tag = vec![0xff, 0xe1, 0, 34];
+    tag.extend(b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0");
+    let turned = [&plain[..2], &tag, &plain[2..]].concat();
+    let got = read("x.jpg", &turned, &settings(16, 1)).unwrap().pixels;
+    close(&got[..16], &[-1.0; 16], 0.1);
+    close(&got[240..], &[1.0; 16], 0.1);
+}
+
+#[test]
+fn truncated_files_of_every_format_are_refused_by_name() {
+    let image = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y % 251) as u8, (x * 3) as u8, (y * 5 % 256) as u8]));
+    for (name, format) in [("x.png", ImageFormat::Png), ("x.jpg", ImageFormat::Jpeg), ("x.webp", ImageFormat::WebP)] {
+        let file = encode(image.clone(), format);
+        read(name, &file, &settings(8, 3)).unwrap();
+        for cut in [0, 1, 4, 20, file.len() / 2, file.len() * 9 / 10] {
+            let error = read(name, &file[..cut], &settings(8, 3)).expect_err(&format!("{name} cut to {cut}"));
+            assert!(matches!(error, Error::File { .. }) && error.to_string().contains(name), "{error}");
+        }
+    }
+}
+
+#[test]
+fn any_flipped_byte_is_read_or_refused() {
+    let image = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * y) as u8, (x * 3) as u8, (y * 5) as u8]));
+    for (name, format) in [("x.png", ImageFormat::Png), ("x.jpg", ImageFormat::Jpeg), ("x.webp", ImageFormat::WebP)] {
+        let file = encode(image.clone(), format);
+        for at in (0..file.len()).step_by(3) {
+            let mut damaged = file.clone();
+            damaged[at] ^= 0x55;
+            if let Ok(image) = read(name, &damaged, &settings(8, 3)) {
+                assert!(image.pixels.len() == 192 && image.pixels.iter().all(|value| value.abs() <= 1.0));
+            }
+        }
+    }
+}
+
+#[test]
+fn impossible_sizes_are_refused_before_memory_is_taken() {
+    for (width, height) in [(0, 4), (4, 0), (100_000, 100_000), (i32::MAX as u32, i32::MAX as u32)] {
+        let error = read("x.png", &raw_png(width, height, 8, 2, &[], &[0; 64]), &settings(8, 3)).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn names_need_not_be_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let folder = TempDir::new().unwrap();
+    let class = folder.path().join(OsStr::from_bytes(b"caf\xe9"));
+    create_dir(&class).unwrap();
+    write(class.join(OsStr::from_bytes(b"\xff\xfe.png")), encode(halves(4, 4), ImageFormat::Png)).unwrap();
+    let set = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap();
+    assert_eq!(set.class_names(), ["caf\u{fffd}"]);
+    assert_eq!(set.get(0).unwrap().pixels.len(), 16);
+}

@@ -1,0 +1,9 @@
+//! The crate on files that the tests write themselves, sound and hostile.
+
+mod common;
+mod config;
+mod density;
+mod folder;
+mod idx;
+mod loader;
+mod parquet;
