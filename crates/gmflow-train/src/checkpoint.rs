@@ -1,0 +1,237 @@
+//! Checkpoints: a model folder with the optimiser's state, complete or not there at all.
+//!
+//! `optimizer.safetensors` holds `exp_avg.NAME` and `exp_avg_sq.NAME` for every parameter, and `state.json` the progress.
+//! The generators need no state: every draw is a function of the seed and the number of the sample.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress, read_tensors, write_tensors};
+use gmflow::network::{HostTensor, Network, TorchNames};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, from_json};
+use crate::ema::Ema;
+use crate::optimizer::AdamW;
+use crate::params::Buffers;
+use crate::trainable::{ParamInfo, Trainable};
+use crate::trainer::{Trainer, training_device};
+use crate::{Error, Result};
+
+const FORMAT: &str = "gmflow-training-state";
+const VERSION: u32 = 1;
+const PREFIX: &str = "step-";
+
+/// What `state.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Always "gmflow-training-state".
+    pub format: String,
+    /// Version of the form.
+    pub version: u32,
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Samples seen.
+    pub images: u64,
+    /// Samples per step.
+    pub batch_size: usize,
+}
+
+/// Writes the checkpoint of the trainer's current step below `run_folder` and returns its folder.
+///
+/// It is written beside its place under another name, synced and renamed, so a folder `step-*` is always complete.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn save(trainer: &Trainer, run_folder: &Path) -> Result<PathBuf> {
+    let parent = run_folder.join("checkpoints");
+    let name = format!("{PREFIX}{:08}", trainer.steps_taken());
+    let (unfinished, folder) = (parent.join(format!(".{name}.unfinished")), parent.join(&name));
+    if folder.exists() {
+        return Ok(folder);
+    }
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(|e| Error::io(&unfinished, e))?;
+    }
+    fs::create_dir_all(&unfinished).map_err(|e| Error::io(&unfinished, e))?;
+    write_files(trainer, &unfinished)?;
+    sync(&unfinished)?;
+    fs::rename(&unfinished, &folder).map_err(|e| Error::io(&folder, e))?;
+    sync(&parent)?;
+    Ok(folder)
+}
+
+fn write_files(trainer: &Trainer, folder: &Path) -> Result<()> {
+    let network = trainer.network();
+    let optimizer = folder.join("optimizer.safetensors");
+    write_tensors(&optimizer, &moments(network), Precision::F32)?;
+    let state = State {
+        format: FORMAT.into(),
+        version: VERSION,
+        step: trainer.steps_taken(),
+        images: trainer.images(),
+        batch_size: trainer.config().train.batch_size,
+    };
+    let path = folder.join("state.json");
+    let text = serde_json::to_string_pretty(&state).map_err(|e| Error::file(&path, "state", "numbers", e))?;
+    gmflow::checkpoint::write_atomic(&path, text.as_bytes())?;
+    let names: Vec<&str> = network.averages.iter().map(|ema| ema.config.name.as_str()).collect();
+    let snapshots = names.iter().map(|name| network.snapshot(Some(name))).collect::<Result<Vec<Network>>>()?;
+    let averages: Vec<(&str, &Network)> = names.iter().copied().zip(&snapshots).collect();
+    Ok(model(trainer)?.save(folder, &averages, Precision::F32)?)
+}
+
+/// The model of the trainer's raw weights, with everything that its folder tells.
+///
+/// # Errors
+/// A configuration that JSON cannot hold.
+pub fn model(trainer: &Trainer) -> Result<Model> {
+    let info = trainer.data_info();
+    let [channels, height, width] = info.shape;
+    let kind = if info.points { DataKind::Points } else { DataKind::Image };
+    let training = serde_json::to_value(trainer.config())
+        .map_err(|error| Error::config("config", "values that JSON can hold", error))?;
+    let info = ModelInfo {
+        network: trainer.config().network.clone(),
+        spectrum: None,
+        data: DataInfo { channels, height, width, kind },
+        classes: info.classes.clone(),
+        training: Some(training),
+        progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
+    };
+    Ok(Model { info, network: trainer.snapshot(None)?, spectrum: None })
+}
+
+/// The newest complete checkpoint of a run.
+///
+/// # Errors
+/// [`Error::NoCheckpoint`].
+pub fn latest(run_folder: &Path) -> Result<PathBuf> {
+    list(run_folder)?.pop().ok_or_else(|| Error::NoCheckpoint { path: run_folder.to_path_buf() })
+}
+
+/// Removes all but the newest `keep` checkpoints, and what an interrupted write left.
+///
+/// # Errors
+/// A folder cannot be removed.
+pub fn prune(run_folder: &Path, keep: usize) -> Result<()> {
+    let mut old = list(run_folder)?;
+    old.truncate(old.len().saturating_sub(keep));
+    for folder in old {
+        fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+    }
+    Ok(())
+}
+
+/// Complete checkpoints, oldest first.
+fn list(run_folder: &Path) -> Result<Vec<PathBuf>> {
+    let parent = run_folder.join("checkpoints");
+    if !parent.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&parent).map_err(|e| Error::io(&parent, e))? {
+        let path = entry.map_err(|e| Error::io(&parent, e))?.path();
+        let step = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
+        if let Some(step) = step.and_then(|digits| digits.parse::<u64>().ok())
+            && path.join("state.json").is_file()
+        {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// A trainer that continues from the checkpoint in `folder`. An average that the checkpoint does not have starts at the
+/// checkpoint's weights.
+///
+/// # Errors
+/// A damaged file; a network or batch size that differs from the checkpoint's.
+pub fn load(folder: &Path, config: Config, device: &Device) -> Result<Trainer> {
+    let state = load_state(folder)?;
+    if state.batch_size != config.train.batch_size {
+        let expected = format!("{}, as in the checkpoint", state.batch_size);
+        return Err(Error::config("train.batch_size", expected, config.train.batch_size));
+    }
+    let model = Model::load(folder, None, &training_device(&config, device))?;
+    if model.info.network != config.network {
+        return Err(Error::config("network", "the checkpoint's network", "another one"));
+    }
+    let mut network = Trainable::new(model.network, &config.ema)?;
+    network.optimizer = load_optimizer(folder, &network.infos, state.step)?;
+    load_averages(folder, &network.infos, &mut network.averages)?;
+    Trainer::start(config, device, network, state.step)
+}
+
+fn load_state(folder: &Path) -> Result<State> {
+    let path = folder.join("state.json");
+    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    let state: State = from_json(&path, &text)?;
+    if state.format != FORMAT || state.version != VERSION {
+        let got = format!("{} version {}", state.format, state.version);
+        return Err(Error::file(&path, "format", format!("{FORMAT} version {VERSION}"), got));
+    }
+    Ok(state)
+}
+
+/// Both moments of every parameter, under the parameter's name.
+fn moments<M: TorchNames>(trainable: &Trainable<M>) -> Vec<(String, HostTensor)> {
+    let named = |kind: &str, buffers: &Buffers| -> Vec<(String, HostTensor)> {
+        let tensors = trainable.infos.iter().zip(buffers);
+        tensors
+            .map(|(info, values)| {
+                let tensor = HostTensor { shape: info.shape.clone(), values: values.clone() };
+                (format!("{kind}.{}", info.name), tensor)
+            })
+            .collect()
+    };
+    let optimizer = &trainable.optimizer;
+    [named("exp_avg", &optimizer.exp_avg), named("exp_avg_sq", &optimizer.exp_avg_sq)].concat()
+}
+
+fn load_optimizer(folder: &Path, infos: &[ParamInfo], step: u64) -> Result<AdamW> {
+    let path = folder.join("optimizer.safetensors");
+    let mut tensors = read_tensors(&path)?;
+    let exp_avg = take_buffers(&path, "exp_avg.", infos, &mut tensors)?;
+    let exp_avg_sq = take_buffers(&path, "exp_avg_sq.", infos, &mut tensors)?;
+    Ok(AdamW { exp_avg, exp_avg_sq, step })
+}
+
+fn load_averages(folder: &Path, infos: &[ParamInfo], averages: &mut [Ema]) -> Result<()> {
+    for ema in averages {
+        let path = folder.join(format!("ema.{}.safetensors", ema.config.name));
+        if path.is_file() {
+            ema.values = take_buffers(&path, "", infos, &mut read_tensors(&path)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// The tensor `prefix` + name of every parameter, in order.
+fn take_buffers(
+    path: &Path,
+    prefix: &str,
+    infos: &[ParamInfo],
+    tensors: &mut BTreeMap<String, HostTensor>,
+) -> Result<Buffers> {
+    let take = |info: &ParamInfo| {
+        let name = format!("{prefix}{}", info.name);
+        match tensors.remove(&name) {
+            Some(tensor) if tensor.shape == info.shape => Ok(tensor.values),
+            Some(tensor) => {
+                Err(Error::file(path, name, format!("shape {:?}", info.shape), format!("{:?}", tensor.shape)))
+            }
+            None => Err(Error::file(path, name, format!("shape {:?}", info.shape), "no tensor")),
+        }
+    };
+    infos.iter().map(take).collect()
+}
+
+/// Makes the names in a folder durable.
+fn sync(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(folder, e))
+}

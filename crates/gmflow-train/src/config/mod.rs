@@ -1,0 +1,200 @@
+//! What a run is made from: one TOML file, checked once.
+
+mod load;
+mod validate;
+
+pub(crate) use load::from_json;
+pub(crate) use validate::check;
+
+use gmflow::network::{NetworkConfig, SpectrumMlpConfig};
+
+use gmflow_data::DatasetConfig;
+use serde::{Deserialize, Serialize};
+
+pub use crate::ema::{EmaConfig, EmaDecay};
+pub use crate::loss::LossConfig;
+pub use crate::schedule::Schedule;
+
+/// The whole configuration of a run. The resolved form is stored in the run folder and in every checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What is learnt.
+    pub data: DataConfig,
+    /// The network that predicts the velocity mixture.
+    pub network: NetworkConfig,
+    /// The optional power spectrum network of spectral sampling, trained beside the main network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum: Option<SpectrumConfig>,
+    /// The main network's loss.
+    pub loss: LossConfig,
+    /// How training times are drawn.
+    #[serde(default)]
+    pub time: TimeConfig,
+    /// Optimisation.
+    pub train: TrainConfig,
+    /// Averages of the weights, each under its own name.
+    #[serde(default)]
+    pub ema: Vec<EmaConfig>,
+    /// When checkpoints are written and how many are kept.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// How often figures are logged.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// What is learnt: a 2-D density or a set of images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The density, file or folder. A relative path is taken from the working directory where it exists there, else
+    /// from the configuration file's folder; the resolved configuration holds the path that was found.
+    pub source: DatasetConfig,
+    /// Batches prepared ahead by the background thread.
+    #[serde(default = "default_queue")]
+    pub queue: usize,
+}
+
+/// The power spectrum network and its training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpectrumConfig {
+    /// The network.
+    pub network: SpectrumMlpConfig,
+    /// Factor of the spectral loss (20) in the sum that is minimised. The loss sends no gradient into the main network.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+/// The distribution of training times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "sampling", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum TimeConfig {
+    /// Uniform on [0, 1].
+    #[default]
+    Uniform,
+    /// The logistic function of a normal.
+    LogitNormal {
+        /// Mean of the normal.
+        #[serde(default)]
+        mean: f64,
+        /// Standard deviation of the normal.
+        #[serde(default = "one")]
+        std: f64,
+    },
+}
+
+/// Optimisation. The defaults of the optimiser are PyTorch's AdamW defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Samples per optimiser step, over all accumulation: the specified quantity.
+    pub batch_size: usize,
+    /// Samples per forward and backward pass; default: the whole batch. Changes memory, not the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
+    /// Optimiser steps of the run; give this or `images`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Samples seen by the run, rounded up to whole steps; give this or `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<u64>,
+    /// Learning rate after warm-up.
+    #[serde(default = "default_lr")]
+    pub lr: f64,
+    /// Decay rates of the first and second moment.
+    #[serde(default = "default_betas")]
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    #[serde(default = "default_eps")]
+    pub eps: f64,
+    /// Decoupled weight decay, multiplied by the learning rate.
+    #[serde(default = "default_weight_decay")]
+    pub weight_decay: f64,
+    /// Steps over which the learning rate rises linearly.
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// The learning rate after warm-up.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Largest norm of the whole gradient; absent: no clipping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_grad_norm: Option<f64>,
+    /// Probability that a label is replaced by the null class, which guidance needs.
+    #[serde(default)]
+    pub label_dropout: f64,
+    /// Seed of the weights, the data order and every draw.
+    #[serde(default)]
+    pub seed: u64,
+    /// Recompute activations in the backward pass: less memory, more time.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+}
+
+/// Checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints; the last step always writes one.
+    pub every: u64,
+    /// Checkpoints kept, newest first.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 1000, keep: 2 }
+    }
+}
+
+/// Logged figures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Steps between lines of `log.jsonl` and TensorBoard points; loss and speed are means over that span.
+    pub every: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { every: 50 }
+    }
+}
+
+impl Config {
+    /// Optimiser steps of the whole run.
+    pub fn total_steps(&self) -> u64 {
+        let batch = self.train.batch_size.max(1) as u64;
+        self.train.steps.unwrap_or_else(|| self.train.images.unwrap_or(0).div_ceil(batch))
+    }
+
+    /// Samples per forward and backward pass.
+    pub fn micro_batch(&self) -> usize {
+        self.train.micro_batch.unwrap_or(self.train.batch_size).min(self.train.batch_size)
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn default_queue() -> usize {
+    2
+}
+
+fn default_lr() -> f64 {
+    1e-3
+}
+
+fn default_betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+
+fn default_eps() -> f64 {
+    1e-8
+}
+
+fn default_weight_decay() -> f64 {
+    1e-2
+}

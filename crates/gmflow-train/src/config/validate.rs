@@ -1,0 +1,72 @@
+//! Checks of single values; the shapes of the parts are checked against each other where they meet.
+
+use super::{Config, TimeConfig};
+use crate::{Error, Result};
+
+impl Config {
+    /// Checks every value once.
+    ///
+    /// # Errors
+    /// The first value outside its domain, by its full name.
+    pub fn validate(&self) -> Result<()> {
+        self.data.source.validate()?;
+        self.network.validate()?;
+        self.loss.validate()?;
+        self.validate_train()?;
+        self.validate_averages()?;
+        if let TimeConfig::LogitNormal { mean, std } = self.time {
+            check("time.mean", mean.is_finite(), "a finite number", mean)?;
+            check("time.std", std.is_finite() && std > 0.0, "a positive number", std)?;
+        }
+        if let Some(spectrum) = &self.spectrum {
+            let weight = spectrum.weight;
+            check("spectrum.weight", weight.is_finite() && weight > 0.0, "a positive number", weight)?;
+        }
+        check("data.queue", (1..=64).contains(&self.data.queue), "1 to 64", self.data.queue)?;
+        check("checkpoint.every", self.checkpoint.every > 0, "at least 1", self.checkpoint.every)?;
+        check("checkpoint.keep", self.checkpoint.keep > 0, "at least 1", self.checkpoint.keep)?;
+        check("log.every", self.log.every > 0, "at least 1", self.log.every)
+    }
+
+    fn validate_train(&self) -> Result<()> {
+        let train = &self.train;
+        check("train.batch_size", train.batch_size > 0, "at least 1", train.batch_size)?;
+        let micro = self.train.micro_batch.unwrap_or(1);
+        let range = format!("1 to train.batch_size ({})", train.batch_size);
+        check("train.micro_batch", (1..=train.batch_size).contains(&micro), &range, micro)?;
+        let budget = format!("steps {:?} and images {:?}", train.steps, train.images);
+        check("train.steps", train.steps.is_some() != train.images.is_some(), "either steps or images", budget)?;
+        check("train.steps", self.total_steps() > 0, "at least one step", self.total_steps())?;
+        check("train.lr", train.lr.is_finite() && train.lr >= 0.0, "a number of at least 0", train.lr)?;
+        for beta in train.betas {
+            check("train.betas", (0.0..1.0).contains(&beta), "two numbers in [0, 1)", beta)?;
+        }
+        check("train.eps", train.eps.is_finite() && train.eps >= 0.0, "a number of at least 0", train.eps)?;
+        let decay = train.weight_decay;
+        check("train.weight_decay", decay.is_finite() && decay >= 0.0, "a number of at least 0", decay)?;
+        if let Some(norm) = train.clip_grad_norm {
+            check("train.clip_grad_norm", norm.is_finite() && norm > 0.0, "a positive number", norm)?;
+        }
+        check(
+            "train.label_dropout",
+            (0.0..=1.0).contains(&train.label_dropout),
+            "a probability in [0, 1]",
+            train.label_dropout,
+        )?;
+        train.schedule.validate("train.schedule")
+    }
+
+    fn validate_averages(&self) -> Result<()> {
+        for (index, ema) in self.ema.iter().enumerate() {
+            ema.validate(&format!("ema.{index}"))?;
+            let twice = self.ema.iter().take(index).any(|other| other.name == ema.name);
+            check(&format!("ema.{index}.name"), !twice, "a name used once", &ema.name)?;
+        }
+        Ok(())
+    }
+}
+
+/// An error naming `field` unless `ok`.
+pub(crate) fn check(field: &str, ok: bool, expected: &str, got: impl ToString) -> Result<()> {
+    if ok { Ok(()) } else { Err(Error::config(field, expected, got)) }
+}

@@ -1,0 +1,120 @@
+//! The crate's one error type.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in training; messages name the file or field, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is unknown, has the wrong type or is outside its domain.
+    #[error("{source_name}: {field}: expected {expected}, got {got}")]
+    Config {
+        /// The configuration file, or `--set` for an override.
+        source_name: String,
+        /// The setting's full name, such as `train.lr`.
+        field: String,
+        /// The values that are allowed.
+        expected: String,
+        /// The value that was found.
+        got: String,
+    },
+    /// A configuration file is not TOML.
+    #[error("{}: {message}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// The method, the network or a model folder refused.
+    #[error(transparent)]
+    Gmflow(#[from] gmflow::Error),
+    /// The data set refused.
+    #[error(transparent)]
+    Data(#[from] gmflow_data::Error),
+    /// The operating system refused a file operation.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A file of a run is not what it should be.
+    #[error("{}: {field}: expected {expected}, got {got}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The part of the file.
+        field: String,
+        /// What was required there.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// The output folder already holds a run.
+    #[error("{}: already holds a run; resume it, overwrite it on purpose, or choose another folder", path.display())]
+    RunExists {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// There is nothing to resume from.
+    #[error("{}: no complete checkpoint to resume from", path.display())]
+    NoCheckpoint {
+        /// The folder that was searched.
+        path: PathBuf,
+    },
+    /// The loss or a gradient is not finite; training stopped before the weights changed.
+    #[error("step {step}: {what} is not finite{}", dump.as_ref().map(|d| format!("; see {}", d.display())).unwrap_or_default())]
+    NonFinite {
+        /// The step, counted from 1, that would have been taken.
+        step: u64,
+        /// The loss, or the first parameter with a bad gradient.
+        what: String,
+        /// The folder with what is needed to see why.
+        dump: Option<PathBuf>,
+    },
+    /// The thread that prepares batches ended early.
+    #[error("the data thread ended before the run did")]
+    DataThread,
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::Config`] for a value outside its domain; the file's name is added by [`Error::in_file`].
+    pub(crate) fn config(field: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self::Config {
+            source_name: "config".into(),
+            field: field.into(),
+            expected: expected.into(),
+            got: got.to_string(),
+        }
+    }
+
+    /// An [`Error::Io`] for `path`.
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    /// An [`Error::File`].
+    pub(crate) fn file(
+        path: impl Into<PathBuf>,
+        field: impl Into<String>,
+        expected: impl Into<String>,
+        got: impl ToString,
+    ) -> Self {
+        Self::File { path: path.into(), field: field.into(), expected: expected.into(), got: got.to_string() }
+    }
+
+    /// Names the configuration file in a configuration error.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Config { field, expected, got, .. } => {
+                Self::Config { source_name: path.display().to_string(), field, expected, got }
+            }
+            other => other,
+        }
+    }
+}

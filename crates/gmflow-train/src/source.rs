@@ -1,0 +1,52 @@
+//! The data set behind the batches.
+
+use std::path::Path;
+
+use gmflow_data::{Dataset, Loader, LoaderOptions};
+
+use crate::Result;
+use crate::batch::SourceBatch;
+use crate::config::Config;
+use crate::trainer::SourceInfo;
+
+/// Threads that decode. Their number does not change the batches; two keep a CPU's trainer fed.
+const WORKERS: usize = 2;
+
+/// The data of every step, in order from one step on.
+#[derive(Debug)]
+pub(crate) struct Source {
+    loader: Loader,
+    info: SourceInfo,
+}
+
+impl Source {
+    /// Opens the data set and starts to prepare the batch of optimiser step `first_step`, counted from 0.
+    pub(crate) fn open(config: &Config, first_step: u64) -> Result<Self> {
+        // The paths have been resolved when the configuration was loaded.
+        let dataset = config.data.source.open(Path::new(""))?;
+        let classes = dataset.class_names();
+        let info = SourceInfo {
+            shape: dataset.shape(),
+            classes: (!classes.is_empty()).then(|| classes.to_vec()),
+            points: matches!(dataset, Dataset::Points(_)),
+        };
+        let options = LoaderOptions {
+            batch_size: config.train.batch_size,
+            seed: config.train.seed,
+            first_step,
+            workers: WORKERS,
+            queue: config.data.queue,
+        };
+        Ok(Self { loader: Loader::start(dataset, options)?, info })
+    }
+
+    pub(crate) fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    pub(crate) fn next_batch(&mut self) -> Result<SourceBatch> {
+        let batch = self.loader.next_batch()?;
+        let labels = self.info.classes.is_some().then_some(batch.labels);
+        Ok(SourceBatch { x0: batch.images, labels, indices: batch.indices })
+    }
+}

@@ -1,0 +1,89 @@
+//! Configuration: overrides, names in errors, presets.
+
+use std::path::Path;
+
+use gmflow_train::{Config, Error};
+
+mod common;
+
+fn load(overrides: &[&str]) -> Result<Config, Error> {
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    let config = Config::parse(common::TINY, Path::new("tiny.toml"), &overrides)?;
+    config.validate()?;
+    Ok(config)
+}
+
+fn message(overrides: &[&str]) -> String {
+    load(overrides).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn overrides_reach_tables_and_lists() {
+    let config = load(&["train.lr=0.5", "ema.0.name=slow", "network.hidden_dim=32", "train.label_dropout = 0.25"])
+        .expect("valid overrides");
+    assert_eq!(config.train.lr, 0.5);
+    assert_eq!(config.ema[0].name, "slow");
+    assert_eq!(config.train.label_dropout, 0.25);
+}
+
+#[test]
+fn the_resolved_form_reads_back() {
+    let config = load(&["train.schedule={kind=\"cosine\"}"]).expect("valid");
+    let text = config.to_toml().expect("TOML");
+    let again = Config::parse(&text, Path::new("again.toml"), &[]).expect("its own form");
+    assert_eq!(config, again);
+}
+
+#[test]
+fn an_unknown_field_is_named_with_the_nearest_known() {
+    let text = message(&["train.batchsize=3"]);
+    assert!(text.contains("train") && text.contains("batchsize") && text.contains("`batch_size`?"), "{text}");
+}
+
+#[test]
+fn a_wrong_type_is_named() {
+    let text = message(&["train.lr=\"fast\""]);
+    assert!(text.starts_with("tiny.toml: train.lr: expected f64"), "{text}");
+}
+
+#[test]
+fn values_outside_their_domain_are_named() {
+    for (set, field) in [
+        ("train.batch_size=0", "train.batch_size"),
+        ("train.micro_batch=100", "train.micro_batch"),
+        ("train.images=100", "train.steps"),
+        ("train.lr=-1", "train.lr"),
+        ("train.betas=[0.9, 1.0]", "train.betas"),
+        ("train.label_dropout=1.5", "train.label_dropout"),
+        ("train.clip_grad_norm=0", "train.clip_grad_norm"),
+        ("train.schedule={kind=\"cosine\", hold=1.0}", "train.schedule.hold"),
+        ("ema.0.decay={kind=\"constant\", decay=1.0}", "ema.0.decay.decay"),
+        ("ema.0.decay={kind=\"power\", std=0.5}", "ema.0.decay.std"),
+        ("ema.0.name=\"../x\"", "ema.0.name"),
+        ("time={sampling=\"logit-normal\", std=0}", "time.std"),
+        ("checkpoint.keep=0", "checkpoint.keep"),
+        ("network.hidden_dim=0", "hidden_dim"),
+    ] {
+        let text = message(&[set]);
+        assert!(text.contains(&format!("{field}: expected ")), "{set}: {text}");
+    }
+}
+
+#[test]
+fn malformed_overrides_are_refused() {
+    for set in ["train.lr", "=3", "train..lr=1", "train.lr.x=1", "ema.7.name=a"] {
+        assert!(load(&[set]).is_err(), "{set}");
+    }
+}
+
+#[test]
+fn every_preset_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).expect("configs") {
+        let path = entry.expect("entry").path();
+        Config::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        count += 1;
+    }
+    assert!(count >= 5, "{count} presets");
+}
