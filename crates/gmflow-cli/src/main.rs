@@ -1,2 +1,38 @@
-//! Stub.
-fn main() {}
+//! The `gmflow` command: parse, validate, call a library function, print.
+
+mod args;
+mod arrays;
+mod checkpoint_path;
+mod demo;
+mod device;
+mod failure;
+mod images;
+mod info;
+mod output;
+mod plot;
+mod sample;
+mod sampler;
+mod train;
+
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    failure::report(run(cli))
+}
+
+fn run(cli: args::Cli) -> anyhow::Result<()> {
+    match cli.command {
+        args::Command::Demo(arguments) => demo::run(&arguments),
+        args::Command::Train(arguments) => train::run(&arguments),
+        args::Command::Sample(arguments) => sample::run(&arguments),
+        args::Command::Info(arguments) => info::run(&arguments),
+        args::Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut args::Cli::command(), "gmflow", &mut script);
+            output::write_stdout(&script)
+        }
+    }
+}

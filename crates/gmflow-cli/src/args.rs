@@ -1,0 +1,257 @@
+//! The command line as the user writes it. What an argument means together with others is decided by the commands.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const ABOUT: &str = "Gaussian mixture flow matching: train a generative model, sample from it in a few steps";
+
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ndevices:   cpu (AVX2 and AVX-512 code chosen at run time)",
+    "\nnetworks:  mlp2d, gm-dit",
+    "\nsolvers:   gm-ode, gm-sde (orders 1 and 2), euler, heun, ddpm-small, ddpm-large",
+    "\nguidance:  probabilistic, classifier-free, orthogonal projection",
+    "\nformats:   png, npz, safetensors",
+);
+
+/// The whole command line.
+#[derive(Parser, Debug)]
+#[command(name = "gmflow", version, long_version = LONG_VERSION, about = ABOUT, max_term_width = 110)]
+#[command(
+    after_help = "Start with:  gmflow demo\nExit codes:  0 done, 1 failed while running, 2 wrong arguments or settings"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant per command.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// See the method win on a 2-D example, in about two minutes and without a download
+    Demo(DemoArgs),
+    /// Train a model as a configuration file says, or continue a run
+    Train(TrainArgs),
+    /// Draw samples from a trained model
+    Sample(SampleArgs),
+    /// Show what a checkpoint holds
+    Info(InfoArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  gmflow completions bash > ~/.local/share/bash-completion/completions/gmflow")]
+    Completions {
+        /// The shell to complete in
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `gmflow demo`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Trains two small networks on a checkerboard of points: ordinary flow matching (one Gaussian, L2 loss) \
+and a Gaussian mixture flow (K = 64, transition loss). Then draws points from both in 1, 2, 4 and 8 network evaluations \
+and compares them with the true density, in one picture and one table.",
+    after_help = "Example:\n  gmflow demo --out demo && xdg-open demo/demo.png"
+)]
+pub struct DemoArgs {
+    /// Folder for the picture, the table and the two models
+    #[arg(long, value_name = "DIR", default_value = "gmflow-demo")]
+    pub out: PathBuf,
+    /// Seed of the networks, the training points and the samples
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Train each model for about this many seconds instead of a fixed number of steps (then the result depends on
+    /// the machine's speed)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    /// Overwrite an earlier demo in the same folder
+    #[arg(long)]
+    pub force: bool,
+    /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gmflow train`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Trains the model that a TOML file describes: network, data, loss, optimiser, schedule. The run folder \
+holds the resolved configuration, checkpoints, logs (JSON lines and TensorBoard) and sample pictures. Ctrl-C writes a \
+checkpoint and stops; --resume continues as if nothing had happened.",
+    after_help = "Examples:\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
+gmflow train configs/mnist.toml --out runs/mnist --resume\n  \
+gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set optimizer.lr=1e-4"
+)]
+pub struct TrainArgs {
+    /// The configuration file (TOML)
+    pub config: PathBuf,
+    /// The run folder; without it, runs/ and the configuration file's name
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Replace one setting of the file; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Continue from the run folder's latest checkpoint
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Start anew in a run folder that already holds a run
+    #[arg(long)]
+    pub force: bool,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gmflow sample`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Draws samples from a trained model. Sample i uses seed S+i for everything random in it, so it is the \
+same whatever --batch and --num are. Image models give one PNG per sample, or a grid, or one array file; every PNG says in a \
+text chunk how it was made. Models of 2-D points give an array file and a picture of their histogram.",
+    after_help = "Examples:\n  gmflow sample --checkpoint models/mnist --class 7 --steps 6 --out sevens\n  \
+gmflow sample --checkpoint models/mnist --num 100 --grid --out digits.png\n  \
+gmflow sample --checkpoint runs/mnist --solver gm-sde --steps 32 --num 1000 --format npz --out samples.npz"
+)]
+pub struct SampleArgs {
+    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// Where to write: a folder, or a file when the name ends in .png (with --grid), .npz or .safetensors
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// How many samples; without it 16 images or 10000 points
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub num: Option<usize>,
+    /// Classes by index or name; samples take them in turn. Without it, all classes in turn
+    #[arg(long, value_name = "C,...", value_delimiter = ',')]
+    pub class: Vec<String>,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+    /// Seed of the first sample
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// How many samples are computed at once; without it 16 images or 4096 points. The result does not depend on it
+    #[arg(long, value_name = "B", value_parser = count)]
+    pub batch: Option<usize>,
+    /// Start from this noise instead of the seeds': tensor `noise` [n c h w] of a safetensors file
+    #[arg(long, value_name = "FILE", conflicts_with = "num")]
+    pub noise: Option<PathBuf>,
+    /// Write one picture with all images
+    #[arg(long, conflicts_with = "format")]
+    pub grid: bool,
+    /// How to write the samples; without it PNG files for images and npz for points
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Use the moving average of the weights with this name instead of the model's main weights
+    #[arg(long, value_name = "NAME")]
+    pub ema: Option<String>,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Overwrite existing files
+    #[arg(long)]
+    pub force: bool,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How samples are drawn.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Sampler")]
+pub struct SamplerArgs {
+    /// Solver; without it gm-ode for mixtures (K > 1) and euler for K = 1
+    #[arg(long, value_enum)]
+    pub solver: Option<Solver>,
+    /// Order of gm-ode and gm-sde: 1 or 2 [default: 2]
+    #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub order: Option<u8>,
+    /// Network evaluations per sample (a guided evaluation counts once)
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    pub steps: usize,
+    /// Sub-steps of gm-ode within a step, which need no network; without it as many as the steps call for
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub substeps: Option<usize>,
+    /// Probabilistic guidance in [0, 1); 0 is off [default: 0]
+    #[arg(long, value_name = "W", conflicts_with = "cfg")]
+    pub guidance: Option<f64>,
+    /// Classifier-free guidance scale, at least 1; 1 is off
+    #[arg(long, value_name = "W")]
+    pub cfg: Option<f64>,
+    /// How much of the guidance direction's part along the prediction is removed, in [0, 1] [default: 1 with
+    /// --guidance, 0 with --cfg]
+    #[arg(long, value_name = "X")]
+    pub orthogonal: Option<f64>,
+    /// Shape gm-sde's draws with the model's spectrum network [default: on if the model has one]
+    #[arg(long, value_enum, value_name = "on|off")]
+    pub spectral: Option<Switch>,
+}
+
+/// `gmflow info`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  gmflow info models/mnist\n  gmflow info runs/mnist --json | jq .progress")]
+pub struct InfoArgs {
+    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
+    pub checkpoint: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The solvers by their names on the command line.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Solver {
+    /// Deterministic, along the mixture's analytic velocity
+    GmOde,
+    /// Stochastic, with draws from the mixture
+    GmSde,
+    /// Euler steps along the mean velocity (DDIM)
+    Euler,
+    /// Heun's second-order steps
+    Heun,
+    /// Ancestral sampling with the smaller variance
+    DdpmSmall,
+    /// Ancestral sampling with the larger variance
+    DdpmLarge,
+}
+
+/// File formats of samples.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One PNG file per image
+    Png,
+    /// NumPy archive with `samples` [n c h w] or [n 2], `seeds` and, with classes, `classes`
+    Npz,
+    /// The same in one safetensors file
+    Safetensors,
+}
+
+/// On or off.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
+impl Solver {
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// The largest count that is taken for one: more is a slip of the finger.
+const LARGEST_COUNT: usize = 100_000_000;
+
+/// A number of things, at least one.
+fn count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| (1..=LARGEST_COUNT).contains(count))
+        .ok_or_else(|| format!("expected a whole number from 1 to {LARGEST_COUNT}"))
+}

@@ -1,0 +1,69 @@
+//! What the demo trains and how it samples: everything that can be chosen, in one place.
+
+use crate::args::{SamplerArgs, Solver};
+use crate::sampler::{ModelTraits, Sampler, Wanted};
+use anyhow::Result;
+use burn::tensor::Device;
+use gmflow::checkpoint::Model;
+use gmflow_train::Config;
+use std::path::Path;
+
+/// Network evaluations per point.
+pub const STEPS: [usize; 4] = [1, 2, 4, 8];
+/// Points drawn for each picture.
+pub const POINTS: usize = 40_000;
+/// Points computed at once.
+const AT_ONCE: usize = 4000;
+/// Cells along one side of a picture.
+pub const CELLS: usize = 64;
+
+/// One model of the demo.
+pub struct Preset {
+    /// The name of its folder.
+    pub name: &'static str,
+    /// The configuration that `gmflow train` takes as well.
+    toml: &'static str,
+    /// The solvers with their names in tables and pictures.
+    pub solvers: [(Solver, &'static str); 2],
+    /// A few words on the model for the picture.
+    pub label: &'static str,
+}
+
+/// The baseline and the mixture.
+pub const PRESETS: [Preset; 2] = [
+    Preset {
+        name: "k1",
+        toml: include_str!("../../../../configs/demo-k1.toml"),
+        solvers: [(Solver::Euler, "Euler"), (Solver::DdpmLarge, "DDPM")],
+        label: "flow matching",
+    },
+    Preset {
+        name: "k64",
+        toml: include_str!("../../../../configs/demo-k64.toml"),
+        solvers: [(Solver::GmOde, "GM-ODE 2"), (Solver::GmSde, "GM-SDE 2")],
+        label: "GMFlow",
+    },
+];
+
+impl Preset {
+    /// The training configuration with another seed.
+    pub fn config(&self, seed: u64) -> Result<Config> {
+        let mut config = Config::parse(self.toml, Path::new(self.name), &[])?;
+        config.train.seed = seed;
+        Ok(config)
+    }
+}
+
+/// Draws the demo's points: those of one seed are the same whatever else is drawn.
+pub fn draw(model: &Model, solver: Solver, steps: usize, seed: u64, device: &Device) -> Result<Vec<[f32; 2]>> {
+    let arguments = SamplerArgs { solver: Some(solver), steps, ..SamplerArgs::default() };
+    let sampler = Sampler::new(&arguments, ModelTraits::of(&model.info))?;
+    let seeds: Vec<u64> = (0..POINTS as u64).map(|index| seed.wrapping_add(index)).collect();
+    let mut points = Vec::with_capacity(POINTS);
+    for seeds in seeds.chunks(AT_ONCE) {
+        let wanted = Wanted { seeds, classes: None, noise: None, device };
+        let values = sampler.draw(model, wanted, &mut |_, _| {})?;
+        points.extend(values.chunks_exact(2).map(|point| [point[0], point[1]]));
+    }
+    Ok(points)
+}

@@ -1,0 +1,71 @@
+//! Exit codes and error messages, decided in one place: 0 done, 1 failed while running, 2 asked for wrongly.
+
+use std::process::ExitCode;
+
+/// A wrong argument, or a combination of arguments that means nothing.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A [`Usage`] error in the form that all messages have: what, what was expected there, what was found.
+pub fn usage(field: &str, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> anyhow::Error {
+    Usage(format!("{field}: expected {expected}, got {got}")).into()
+}
+
+/// Prints the error, if there is one, on one line of stderr and returns the exit code.
+pub fn report(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if reader_left(&error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {}", one_line(&error));
+    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+}
+
+/// A setting outside its domain counts as usage whether it came from an argument or from a configuration file.
+fn is_usage(error: &anyhow::Error) -> bool {
+    use gmflow_train::Error as Train;
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || matches!(cause.downcast_ref(), Some(gmflow::Error::Config { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(Train::Config { .. } | Train::Toml { .. } | Train::Gmflow(gmflow::Error::Config { .. }))
+            )
+    })
+}
+
+/// Whoever read our output closed the pipe (`gmflow info | head`): that is no failure of ours.
+fn reader_left(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_many_lines_becomes_one() {
+        let error = anyhow::anyhow!("TOML parse error\n  |\n3 | x = 1\n\nunknown field");
+        assert_eq!(one_line(&error), "TOML parse error; |; 3 | x = 1; unknown field");
+    }
+
+    #[test]
+    fn a_setting_outside_its_domain_is_usage_and_a_missing_file_is_not() {
+        assert!(is_usage(&gmflow::Error::config("steps", "at least 1", 0).into()));
+        assert!(!is_usage(&gmflow::Error::io("x", std::io::ErrorKind::NotFound.into()).into()));
+    }
+}

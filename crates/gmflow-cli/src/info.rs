@@ -1,0 +1,196 @@
+//! `gmflow info`: what a checkpoint holds, from its description and the headers of its weight files.
+
+use crate::args::InfoArgs;
+use crate::checkpoint_path::model_folder;
+use crate::output;
+use anyhow::{Context, Result};
+use gmflow::checkpoint::{DataKind, Model, ModelInfo};
+use safetensors::tensor::Metadata;
+use serde::Serialize;
+use std::fmt::Write;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Headers larger than this are refused, as the safetensors library does.
+const LARGEST_HEADER: u64 = 100_000_000;
+
+/// Everything that `gmflow info` tells.
+#[derive(Serialize)]
+struct Report {
+    folder: PathBuf,
+    /// K.
+    components: usize,
+    /// Parameters of the main network and of the spectrum network.
+    parameters: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spectrum_parameters: Option<usize>,
+    ema: Vec<String>,
+    #[serde(flatten)]
+    info: ModelInfo,
+    files: Vec<WeightFile>,
+}
+
+/// One weight file.
+#[derive(Serialize)]
+struct WeightFile {
+    name: String,
+    bytes: u64,
+    tensors: Vec<TensorLine>,
+}
+
+/// One tensor of a weight file.
+#[derive(Serialize)]
+struct TensorLine {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &InfoArgs) -> Result<()> {
+    let report = Report::read(&model_folder(&arguments.checkpoint)?)?;
+    if arguments.json { output::json(&report) } else { output::line(report.text()?.trim_end()) }
+}
+
+impl Report {
+    fn read(folder: &Path) -> Result<Self> {
+        let info = ModelInfo::load(folder)?;
+        let ema = Model::ema_names(folder)?;
+        let averages = ema.iter().map(|name| format!("ema.{name}.safetensors"));
+        let spectrum = info.spectrum.iter().map(|_| "spectrum.safetensors".to_owned());
+        let names = ["model.safetensors".to_owned()].into_iter().chain(averages).chain(spectrum);
+        let files: Vec<WeightFile> = names.map(|name| WeightFile::read(folder, name)).collect::<Result<_>>()?;
+        let count = |name: &str| files.iter().find(|file| file.name == name).map(WeightFile::parameters);
+        Ok(Self {
+            folder: folder.to_owned(),
+            components: info.network.num_gaussians(),
+            parameters: count("model.safetensors").unwrap_or(0),
+            spectrum_parameters: count("spectrum.safetensors"),
+            ema,
+            info,
+            files,
+        })
+    }
+
+    fn text(&self) -> Result<String> {
+        let mut text = String::new();
+        let data = &self.info.data;
+        let samples = match data.kind {
+            DataKind::Image => format!("images, {} x {} x {}", data.channels, data.height, data.width),
+            DataKind::Points => format!("points, {} coordinates", data.channels),
+        };
+        let classes = self
+            .info
+            .classes
+            .as_ref()
+            .map_or("none".to_owned(), |names| format!("{} ({})", names.len(), shortened(names)));
+        let progress = self.info.progress;
+        writeln!(text, "model         {}", self.folder.display())?;
+        writeln!(text, "architecture  {}", settings(&self.info.network)?)?;
+        writeln!(text, "components    K = {}", self.components)?;
+        writeln!(text, "parameters    {}", grouped(self.parameters as u64))?;
+        if let (Some(network), Some(parameters)) = (&self.info.spectrum, self.spectrum_parameters) {
+            writeln!(text, "spectrum      {}, {} parameters", settings(network)?, grouped(parameters as u64))?;
+        }
+        writeln!(text, "samples       {samples}")?;
+        writeln!(text, "classes       {classes}")?;
+        writeln!(text, "trained       {} steps, {} samples", grouped(progress.step), grouped(progress.images))?;
+        if let Some(loss) = self.info.training.as_ref().and_then(|training| training.get("loss")) {
+            writeln!(text, "loss          {}", settings(loss)?)?;
+        }
+        writeln!(text, "averages      {}", if self.ema.is_empty() { "none".into() } else { self.ema.join(", ") })?;
+        for file in &self.files {
+            writeln!(text, "\n{}: {} tensors, {} bytes", file.name, file.tensors.len(), grouped(file.bytes))?;
+            let width = file.tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
+            for TensorLine { name, dtype, shape } in &file.tensors {
+                writeln!(text, "  {name:width$}  {dtype:4}  {shape:?}")?;
+            }
+        }
+        Ok(text)
+    }
+}
+
+impl WeightFile {
+    /// Reads the header alone, so that large checkpoints answer at once; the file's length must agree with it.
+    fn read(folder: &Path, name: String) -> Result<Self> {
+        let path = folder.join(&name);
+        let io = |error| gmflow::Error::io(&path, error);
+        let mut file = std::fs::File::open(&path).map_err(io)?;
+        let bytes = file.metadata().map_err(io)?.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(io)?;
+        let length = u64::from_le_bytes(length);
+        if length > LARGEST_HEADER.min(bytes) {
+            return Err(gmflow::Error::file(&path, "header", "a safetensors header", "something else").into());
+        }
+        let mut header = Vec::new();
+        file.take(length).read_to_end(&mut header).map_err(io)?;
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .with_context(|| format!("{}: header: expected a safetensors header", path.display()))?;
+        let expected = 8 + length + metadata.data_len() as u64;
+        if bytes != expected {
+            return Err(gmflow::Error::file(&path, "length", format!("{expected} bytes"), bytes).into());
+        }
+        let mut tensors: Vec<TensorLine> = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, tensor)| TensorLine { name, dtype: tensor.dtype.to_string(), shape: tensor.shape.clone() })
+            .collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { name, bytes, tensors })
+    }
+
+    fn parameters(&self) -> usize {
+        self.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+    }
+}
+
+/// A configuration as `name (field value, ...)`, leaving out what is not set.
+fn settings(config: &impl Serialize) -> Result<String> {
+    let mut value = serde_json::to_value(config)?;
+    let Some(fields) = value.as_object_mut() else { return Ok(value.to_string()) };
+    let name = fields.remove("type").or_else(|| fields.remove("kind"));
+    let fields: Vec<String> = fields
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(field, value)| format!("{field} {value}"))
+        .collect();
+    let name = name.as_ref().and_then(|name| name.as_str()).unwrap_or("mlp");
+    Ok(if fields.is_empty() { name.to_owned() } else { format!("{name} ({})", fields.join(", ")) })
+}
+
+/// The first few names.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown}, ...") } else { shown }
+}
+
+/// The number with commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_separated() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn settings_lead_with_the_name_and_leave_out_what_is_not_set() {
+        let config = serde_json::json!({"type": "mlp2d", "hidden_dim": 256, "constant_logstd": null});
+        assert_eq!(settings(&config).unwrap(), "mlp2d (hidden_dim 256)");
+    }
+}

@@ -1,0 +1,52 @@
+//! Writing results: to stdout without minding a closed pipe, to files without destroying what is there.
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::Path;
+
+/// Writes all of `bytes` to stdout.
+pub fn write_stdout(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    Ok(stdout.flush()?)
+}
+
+/// Prints `text` and ends the line.
+pub fn line(text: &str) -> Result<()> {
+    write_stdout(format!("{text}\n").as_bytes())
+}
+
+/// Prints `value` as indented JSON.
+pub fn json(value: &impl serde::Serialize) -> Result<()> {
+    line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Fails if one of `paths` exists, unless `force`: to be called before the work that fills them.
+pub fn refuse_existing<'a>(paths: impl IntoIterator<Item = &'a Path>, force: bool) -> Result<()> {
+    let existing = paths.into_iter().find(|path| !force && path.symlink_metadata().is_ok());
+    match existing {
+        Some(path) => bail!("{}: exists already; --force overwrites it", path.display()),
+        None => Ok(()),
+    }
+}
+
+/// Creates the folder that `path` will lie in.
+pub fn create_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) => create_folder(folder),
+        None => Ok(()),
+    }
+}
+
+/// Creates a folder and those above it.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot create the folder", folder.display()))
+}
+
+/// A progress bar on stderr, silent when stderr is not a terminal.
+pub fn progress(length: u64, what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:14} {bar:40} {pos}/{len}  {elapsed} elapsed, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style).with_message(what.to_owned())
+}

@@ -1,0 +1,186 @@
+//! Where samples go: one place that knows every file before the first sample is drawn.
+
+use super::Drawn;
+use crate::args::{Format, SampleArgs};
+use crate::arrays::Samples;
+use crate::failure::usage;
+use crate::images::{Picture, grid};
+use crate::output;
+use crate::plot::{Heat, with_axes};
+use anyhow::{Context, Result};
+use gmflow::checkpoint::DataKind;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Small images are enlarged in grids to at least this many pixels.
+const SMALLEST_IN_GRID: usize = 64;
+/// The gap between the images of a grid.
+const GAP: usize = 2;
+
+/// The files of one invocation.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Files {
+    /// One PNG per image, named by its seed.
+    Images(PathBuf),
+    /// All images in one PNG.
+    Grid(PathBuf),
+    /// An array file and, for points, a picture of their histogram.
+    Array {
+        /// The array file.
+        path: PathBuf,
+        /// Npz or safetensors.
+        format: Format,
+        /// The picture.
+        picture: Option<PathBuf>,
+    },
+}
+
+impl Files {
+    /// Decides from the arguments and what the model makes.
+    pub fn plan(arguments: &SampleArgs, kind: DataKind) -> Result<Self> {
+        let out = &arguments.out;
+        let extension = out.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let format = arguments.format.unwrap_or(match (kind, extension) {
+            (_, "safetensors") => Format::Safetensors,
+            (DataKind::Points, _) | (_, "npz") => Format::Npz,
+            (DataKind::Image, _) => Format::Png,
+        });
+        if kind == DataKind::Points && (arguments.grid || format == Format::Png) {
+            return Err(usage("--grid, --format png", "a model of images", "a model of points"));
+        }
+        let file = |wanted: &str, name: &str| {
+            if extension == wanted { out.clone() } else { out.join(name) }
+        };
+        Ok(match format {
+            _ if arguments.grid => Self::Grid(file("png", "grid.png")),
+            Format::Png if extension == "png" => {
+                return Err(usage("--out", "a folder, or --grid for one picture", out.display()));
+            }
+            Format::Png => Self::Images(out.clone()),
+            Format::Npz | Format::Safetensors => {
+                let path = match format {
+                    Format::Npz => file("npz", "samples.npz"),
+                    _ => file("safetensors", "samples.safetensors"),
+                };
+                let picture = (kind == DataKind::Points).then(|| path.with_extension("png"));
+                Self::Array { path, format, picture }
+            }
+        })
+    }
+
+    /// The paths for samples with `seeds`.
+    pub fn paths(&self, seeds: &[u64]) -> Vec<PathBuf> {
+        match self {
+            Self::Images(folder) => seeds.iter().map(|seed| image_path(folder, *seed)).collect(),
+            Self::Grid(path) => vec![path.clone()],
+            Self::Array { path, picture, .. } => [path.clone()].into_iter().chain(picture.clone()).collect(),
+        }
+    }
+
+    /// Creates the folder that the files lie in.
+    pub fn create_folder(&self) -> Result<()> {
+        match self {
+            Self::Images(folder) => output::create_folder(folder),
+            Self::Grid(path) | Self::Array { path, .. } => output::create_parent(path),
+        }
+    }
+
+    /// Writes everything.
+    pub fn write(&self, drawn: &Drawn) -> Result<()> {
+        match self {
+            Self::Images(folder) => (0..drawn.seeds.len()).try_for_each(|index| {
+                let text = serde_json::to_string(&drawn.made_by_one(index))?;
+                let path = image_path(folder, drawn.seeds[index]);
+                picture(drawn, index)?
+                    .write_png(&path, &[("gmflow", &text)])
+                    .with_context(|| path.display().to_string())
+            }),
+            Self::Grid(path) => write_grid(drawn, path),
+            Self::Array { path, format, picture } => {
+                write_array(drawn, path, *format)?;
+                picture.as_ref().map_or(Ok(()), |picture| write_histogram(drawn, picture))
+            }
+        }
+    }
+}
+
+fn image_path(folder: &Path, seed: u64) -> PathBuf {
+    folder.join(format!("{seed:06}.png"))
+}
+
+fn picture(drawn: &Drawn, index: usize) -> Result<Picture> {
+    let size: usize = drawn.shape.iter().product();
+    let values = drawn.values.get(index * size..(index + 1) * size).context("fewer samples than seeds")?;
+    Picture::from_chw(values, drawn.shape)
+}
+
+fn write_grid(drawn: &Drawn, path: &Path) -> Result<()> {
+    let count = drawn.seeds.len();
+    let [_, height, width] = drawn.shape;
+    let factor = SMALLEST_IN_GRID.div_ceil(height.max(width)).max(1);
+    let pictures: Vec<Picture> =
+        (0..count).map(|index| Ok(picture(drawn, index)?.enlarged(factor))).collect::<Result<_>>()?;
+    let columns = (count as f64).sqrt().ceil() as usize;
+    let text = serde_json::to_string(&drawn.made_by_all())?;
+    grid(&pictures, columns, GAP)?.write_png(path, &[("gmflow", &text)])
+}
+
+fn write_array(drawn: &Drawn, path: &Path, format: Format) -> Result<()> {
+    let count = drawn.seeds.len();
+    let [channels, height, width] = drawn.shape;
+    let shape = if drawn.points { vec![count, channels] } else { vec![count, channels, height, width] };
+    let made_by = serde_json::to_string(&drawn.made_by)?;
+    let samples = Samples {
+        values: &drawn.values,
+        shape: &shape,
+        seeds: &drawn.seeds,
+        classes: drawn.classes.as_deref(),
+        made_by: &made_by,
+    };
+    match format {
+        Format::Npz => samples.write_npz(path),
+        _ => samples.write_safetensors(path),
+    }
+}
+
+fn write_histogram(drawn: &Drawn, path: &Path) -> Result<()> {
+    const BINS: usize = 128;
+    let points: Vec<[f32; 2]> = drawn.values.chunks_exact(2).map(|point| [point[0], point[1]]).collect();
+    let heat = Heat::of_points(&points, BINS, range_of(&points));
+    let field = |name: &str| drawn.made_by[name].to_string().replace('"', "");
+    let title = format!("{} points, {}, {} steps", points.len(), field("solver"), field("steps"));
+    let text = serde_json::to_string(&drawn.made_by_all())?;
+    with_axes(&heat, &title)?.write_png(path, &[("gmflow", &text)])
+}
+
+/// A round half-side that holds nearly all points.
+fn range_of(points: &[[f32; 2]]) -> f32 {
+    let mut extents: Vec<f32> = points.iter().map(|[x, y]| x.abs().max(y.abs())).filter(|e| e.is_finite()).collect();
+    extents.sort_by(f32::total_cmp);
+    let most = extents.get(extents.len().saturating_sub(1) * 98 / 100).copied().unwrap_or(1.0);
+    most.max(0.5).ceil()
+}
+
+impl Drawn {
+    /// How sample `index` was made.
+    fn made_by_one(&self, index: usize) -> Value {
+        let mut made_by = self.made_by.clone();
+        made_by["seed"] = json!(self.seeds[index]);
+        if let Some(classes) = &self.classes {
+            let class = classes[index];
+            made_by["class"] = json!(class);
+            made_by["class_name"] = json!(self.class_names.get(class));
+        }
+        made_by
+    }
+
+    /// How all samples were made.
+    fn made_by_all(&self) -> Value {
+        let mut made_by = self.made_by.clone();
+        made_by["seeds"] = json!([self.seeds.first(), self.seeds.last()]);
+        if let Some(classes) = &self.classes {
+            made_by["classes"] = json!(classes);
+        }
+        made_by
+    }
+}

@@ -1,0 +1,124 @@
+//! `gmflow sample`: from a checkpoint to files of samples.
+
+mod files;
+mod request;
+
+use crate::args::SampleArgs;
+use crate::checkpoint_path::model_folder;
+use crate::device::device;
+use crate::failure::usage;
+use crate::output;
+use crate::sampler::{ModelTraits, Sampler, Wanted};
+use anyhow::Result;
+use burn::tensor::Device;
+use files::Files;
+use gmflow::checkpoint::{DataKind, Model, ModelInfo};
+use request::Request;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Samples with all that is known of them.
+pub struct Drawn {
+    /// Values `[n c h w]`.
+    pub values: Vec<f32>,
+    /// Channels, height, width.
+    pub shape: [usize; 3],
+    /// Points in the plane rather than images.
+    pub points: bool,
+    /// One seed per sample.
+    pub seeds: Vec<u64>,
+    /// One class per sample, of models with classes.
+    pub classes: Option<Vec<usize>>,
+    /// Names of the classes, where the model has them.
+    pub class_names: Vec<String>,
+    /// How the samples were made, all but seed and class.
+    pub made_by: Value,
+}
+
+/// Runs the command.
+pub fn run(arguments: &SampleArgs) -> Result<()> {
+    arguments.sampler.check()?;
+    let classes_are_named = arguments.class.iter().all(|class| !class.trim().is_empty());
+    if !classes_are_named {
+        return Err(usage("--class", "an index or a name", "nothing"));
+    }
+    let device = device(&arguments.device)?;
+    let folder = model_folder(&arguments.checkpoint)?;
+    let info = ModelInfo::load(&folder)?;
+    let traits = ModelTraits::of(&info);
+    let sampler = Sampler::new(&arguments.sampler, traits)?;
+    let files = Files::plan(arguments, info.data.kind)?;
+    let request = Request::new(arguments, &info)?;
+    let paths = files.paths(&request.seeds);
+    output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
+    check_average(&folder, arguments.ema.as_deref())?;
+    let model = Model::load(&folder, arguments.ema.as_deref(), &device)?;
+    files.create_folder()?;
+    let made_by = made_by(arguments, &folder, sampler.describe(info.data.kind == DataKind::Points));
+    let drawn = draw(request, &model, &sampler, &device, made_by)?;
+    files.write(&drawn)?;
+    report(arguments, &drawn, &paths)
+}
+
+/// The moving average must exist in the checkpoint.
+fn check_average(folder: &Path, name: Option<&str>) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    let names = Model::ema_names(folder)?;
+    if names.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let expected = if names.is_empty() { "no name, because the model has none".into() } else { names.join(" or ") };
+    Err(usage("--ema", expected, name))
+}
+
+fn draw(request: Request, model: &Model, sampler: &Sampler, device: &Device, made_by: Value) -> Result<Drawn> {
+    let data = model.info.data;
+    let shape = [data.channels, data.height, data.width];
+    let (count, size) = (request.seeds.len(), shape.iter().product::<usize>());
+    let steps = sampler.config().steps;
+    let bar = output::progress((count * steps) as u64, "sampling");
+    let mut values = Vec::with_capacity(count * size);
+    for start in (0..count).step_by(request.batch) {
+        let range = start..(start + request.batch).min(count);
+        let wanted = Wanted {
+            seeds: &request.seeds[range.clone()],
+            classes: request.classes.as_ref().map(|classes| &classes[range.clone()]),
+            noise: request.noise.as_ref().map(|noise| &noise[range.start * size..range.end * size]),
+            device,
+        };
+        let mut progress = |done, _| bar.set_position((start * steps + range.len() * done) as u64);
+        values.extend(sampler.draw(model, wanted, &mut progress)?);
+    }
+    bar.finish_and_clear();
+    Ok(Drawn {
+        values,
+        shape,
+        points: data.kind == DataKind::Points,
+        seeds: request.seeds,
+        classes: request.classes,
+        class_names: model.info.classes.clone().unwrap_or_default(),
+        made_by,
+    })
+}
+
+/// How the samples are made, all but seed and class.
+fn made_by(arguments: &SampleArgs, folder: &Path, sampler: Value) -> Value {
+    let mut made_by = sampler;
+    made_by["checkpoint"] = json!(folder);
+    made_by["ema"] = json!(arguments.ema);
+    made_by["noise"] = json!(arguments.noise);
+    made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));
+    made_by
+}
+
+fn report(arguments: &SampleArgs, drawn: &Drawn, paths: &[PathBuf]) -> Result<()> {
+    let count = drawn.seeds.len();
+    if arguments.json {
+        return output::json(&json!({"num": count, "files": paths, "sampling": drawn.made_by}));
+    }
+    let what = if drawn.points { "points" } else { "images" };
+    match paths {
+        [path] => output::line(&format!("{count} {what} in {}", path.display())),
+        _ => output::line(&format!("{count} {what} in {}", arguments.out.display())),
+    }
+}

@@ -1,0 +1,231 @@
+//! From the sampler arguments to a checked sampler: first what needs no model, then what does.
+
+use crate::args::{SamplerArgs, Solver, Switch};
+use crate::failure::usage;
+use anyhow::{Result, anyhow};
+use burn::tensor::{Device, Tensor, TensorData};
+use gmflow::checkpoint::{Model, ModelInfo};
+use gmflow::guidance::Guidance;
+use gmflow::network::NetworkConfig;
+use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::solver::SolverConfig;
+use serde_json::{Value, json};
+
+/// The order of gm-ode and gm-sde where none is given.
+const DEFAULT_ORDER: u8 = 2;
+
+/// What the sampler has to know about the model.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelTraits {
+    /// Mixture components K.
+    pub components: usize,
+    /// Whether the model has a null class, which every guidance needs.
+    pub guidable: bool,
+    /// Whether the model has a spectrum network.
+    pub spectrum: bool,
+}
+
+impl ModelTraits {
+    /// What `info` says.
+    pub fn of(info: &ModelInfo) -> Self {
+        let guidable = matches!(&info.network, NetworkConfig::GmDit(network) if network.num_embeds_ada_norm > 0);
+        Self { components: info.network.num_gaussians(), guidable, spectrum: info.spectrum.is_some() }
+    }
+}
+
+impl SamplerArgs {
+    /// Checks the values, and those combinations that are wrong for every model.
+    pub fn check(&self) -> Result<()> {
+        if let Some(guidance) = self.guidance.filter(|w| !(0.0..1.0).contains(w)) {
+            return Err(usage("--guidance", "a number in [0, 1)", guidance));
+        }
+        if let Some(cfg) = self.cfg.filter(|w| !(w.is_finite() && *w >= 1.0)) {
+            return Err(usage("--cfg", "a number of at least 1", cfg));
+        }
+        if let Some(orthogonal) = self.orthogonal {
+            if !(0.0..=1.0).contains(&orthogonal) {
+                return Err(usage("--orthogonal", "a number in [0, 1]", orthogonal));
+            }
+            if self.guidance.is_none() && self.cfg.is_none() {
+                return Err(usage("--orthogonal", "--guidance or --cfg beside it", "neither"));
+            }
+        }
+        self.solver.map_or(Ok(()), |solver| self.check_solver(solver))
+    }
+
+    /// The solver, with the model's default, after checking the arguments that depend on it.
+    pub fn solver_for(&self, model: ModelTraits) -> Result<Solver> {
+        let default = if model.components > 1 { Solver::GmOde } else { Solver::Euler };
+        let solver = self.solver.unwrap_or(default);
+        self.check_solver(solver)?;
+        if !model.guidable && (self.guidance.unwrap_or(0.0) > 0.0 || self.cfg.unwrap_or(1.0) > 1.0) {
+            return Err(usage("--guidance, --cfg", "a model with classes", "one without"));
+        }
+        if self.spectral == Some(Switch::On) && !model.spectrum {
+            return Err(usage("--spectral", "a model with a spectrum network", "one without"));
+        }
+        Ok(solver)
+    }
+
+    fn check_solver(&self, solver: Solver) -> Result<()> {
+        let refuse = |argument: &str, expected: &str| Err(usage(argument, expected, solver.name()));
+        match solver {
+            Solver::GmOde | Solver::GmSde => {}
+            _ if self.order.is_some() => return refuse("--order", "solver gm-ode or gm-sde"),
+            _ => {}
+        }
+        if self.substeps.is_some() && solver != Solver::GmOde {
+            return refuse("--substeps", "solver gm-ode");
+        }
+        if self.spectral == Some(Switch::On) && solver != Solver::GmSde {
+            return refuse("--spectral", "solver gm-sde");
+        }
+        Ok(())
+    }
+}
+
+/// Which samples to draw.
+pub struct Wanted<'a> {
+    /// One seed per sample.
+    pub seeds: &'a [u64],
+    /// One class per sample, for models with classes.
+    pub classes: Option<&'a [usize]>,
+    /// The noise to start from instead of the seeds', `[n c h w]`.
+    pub noise: Option<&'a [f32]>,
+    /// Where the model is.
+    pub device: &'a Device,
+}
+
+/// A sampler that fits its model.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    solver: Solver,
+    arguments: SamplerArgs,
+}
+
+impl Sampler {
+    /// Settles what the arguments leave open.
+    pub fn new(arguments: &SamplerArgs, model: ModelTraits) -> Result<Self> {
+        arguments.check()?;
+        let solver = arguments.solver_for(model)?;
+        if arguments.spectral == Some(Switch::On) {
+            return Err(usage("--spectral", "off, because this gmflow draws pixels independently", "on"));
+        }
+        Ok(Self { solver, arguments: arguments.clone() })
+    }
+
+    /// How it samples, as the library takes it.
+    pub fn config(&self) -> SamplerConfig {
+        let order = self.arguments.order.unwrap_or(DEFAULT_ORDER);
+        let solver = match self.solver {
+            Solver::GmOde => SolverConfig::GmOde { order, substeps: self.arguments.substeps },
+            Solver::GmSde => SolverConfig::GmSde { order },
+            Solver::Euler => SolverConfig::Euler,
+            Solver::Heun => SolverConfig::Heun,
+            Solver::DdpmSmall => SolverConfig::DdpmSmall,
+            Solver::DdpmLarge => SolverConfig::DdpmLarge,
+        };
+        let orthogonal = |default| self.arguments.orthogonal.unwrap_or(default);
+        let guidance = match (self.arguments.guidance, self.arguments.cfg) {
+            (Some(scale), _) if scale > 0.0 => Guidance::Probabilistic { scale, orthogonal: orthogonal(1.0) },
+            (None, Some(scale)) if scale > 1.0 => Guidance::ClassifierFree { scale, orthogonal: orthogonal(0.0) },
+            _ => Guidance::Off,
+        };
+        SamplerConfig { solver, steps: self.arguments.steps, guidance, shift: 1.0 }
+    }
+
+    /// Draws samples `[n c h w]` as one list of values; `progress` is told (steps done, of) after every step.
+    pub fn draw(
+        &self,
+        model: &Model,
+        wanted: Wanted<'_>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<f32>> {
+        let data = model.info.data;
+        let shape = [data.channels, data.height, data.width];
+        let [channels, height, width] = shape;
+        let noise = wanted.noise.map(|noise| {
+            let dims = [wanted.seeds.len(), channels, height, width];
+            Tensor::from_data(TensorData::new(noise.to_vec(), dims), wanted.device)
+        });
+        let request = SampleRequest {
+            seeds: wanted.seeds.to_vec(),
+            classes: wanted.classes.map(<[usize]>::to_vec),
+            shape,
+            noise,
+        };
+        let pipeline = Pipeline { network: &model.network, device: wanted.device.clone() };
+        let samples = pipeline.sample(&self.config(), &request, progress)?; // [n c h w]
+        samples.into_data().try_into_vec().map_err(|error| anyhow!("the samples cannot be read: {error:?}"))
+    }
+
+    /// How it samples, for the reader of a file.
+    pub fn describe(&self, points: bool) -> Value {
+        let SamplerConfig { solver, steps, guidance, .. } = self.config();
+        let mut description = json!({ "solver": self.solver.name(), "steps": steps });
+        if let SolverConfig::GmOde { order, .. } | SolverConfig::GmSde { order } = solver {
+            description["order"] = json!(order);
+        }
+        if let SolverConfig::GmOde { substeps, .. } = solver {
+            description["substeps"] =
+                json!(substeps.unwrap_or_else(|| SolverConfig::default_substeps(steps, points)));
+        }
+        match guidance {
+            Guidance::Off => description["guidance"] = json!(0.0),
+            Guidance::Probabilistic { scale, orthogonal } => {
+                description["guidance"] = json!(scale);
+                description["orthogonal"] = json!(orthogonal);
+            }
+            Guidance::ClassifierFree { scale, orthogonal } => {
+                description["cfg"] = json!(scale);
+                description["orthogonal"] = json!(orthogonal);
+            }
+        }
+        description
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Usage;
+
+    const PLAIN: ModelTraits = ModelTraits { components: 8, guidable: false, spectrum: false };
+
+    fn arguments() -> SamplerArgs {
+        SamplerArgs {
+            solver: None,
+            order: None,
+            steps: 8,
+            substeps: None,
+            guidance: None,
+            cfg: None,
+            orthogonal: None,
+            spectral: None,
+        }
+    }
+
+    #[test]
+    fn the_default_solver_follows_the_number_of_components() {
+        assert_eq!(arguments().solver_for(PLAIN).unwrap(), Solver::GmOde);
+        assert_eq!(arguments().solver_for(ModelTraits { components: 1, ..PLAIN }).unwrap(), Solver::Euler);
+    }
+
+    #[test]
+    fn arguments_are_checked_against_the_default_solver_too() {
+        let arguments = SamplerArgs { order: Some(1), ..arguments() };
+        assert!(arguments.check().is_ok());
+        let error = arguments.solver_for(ModelTraits { components: 1, ..PLAIN }).unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("euler"), "{error}");
+    }
+
+    #[test]
+    fn guidance_and_spectral_sampling_need_what_the_model_lacks() {
+        let wanted = SamplerArgs { guidance: Some(0.3), ..arguments() };
+        assert!(wanted.solver_for(PLAIN).is_err());
+        assert!(wanted.solver_for(ModelTraits { guidable: true, ..PLAIN }).is_ok());
+        let wanted = SamplerArgs { solver: Some(Solver::GmSde), spectral: Some(Switch::On), ..arguments() };
+        assert!(wanted.solver_for(PLAIN).is_err());
+        assert!(wanted.solver_for(ModelTraits { spectrum: true, ..PLAIN }).is_ok());
+    }
+}

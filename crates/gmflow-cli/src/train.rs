@@ -1,0 +1,71 @@
+//! `gmflow train`: a run in a folder, which Ctrl-C stops at a checkpoint.
+
+use crate::args::TrainArgs;
+use crate::device::device;
+use crate::output;
+use anyhow::{Context, Result};
+use gmflow_train::{Config, Outcome, Progress, Run};
+use serde::Serialize;
+use signal_hook::consts::SIGINT;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// The exit code of a program ended by Ctrl-C.
+const INTERRUPTED: i32 = 130;
+
+/// How the run ended.
+#[derive(Serialize)]
+struct Report {
+    finished: bool,
+    step: u64,
+    images: u64,
+    folder: PathBuf,
+    checkpoint: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(arguments: &TrainArgs) -> Result<()> {
+    let device = device(&arguments.device)?;
+    let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&arguments.config));
+    let mut run = if arguments.resume {
+        Run::resume(&folder, &arguments.set, &device)?
+    } else {
+        let config = Config::load(&arguments.config, &arguments.set)?;
+        Run::create(config, &folder, arguments.force, &device)?
+    };
+    let stop = stop_on_interrupt()?;
+    let batch_size = run.trainer().config().train.batch_size;
+    let outcome = run.run(&stop, &mut Progress::new(batch_size))?;
+    let report = Report {
+        finished: outcome == Outcome::Finished,
+        step: run.trainer().steps_taken(),
+        images: run.trainer().images(),
+        checkpoint: gmflow_train::checkpoint::latest(&folder)?,
+        folder,
+    };
+    if arguments.json { output::json(&report) } else { output::line(&report.text()) }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let Self { step, images, checkpoint, .. } = self;
+        let ended = if self.finished { "finished" } else { "stopped; --resume continues" };
+        format!("{ended}: step {step}, {images} samples seen, checkpoint {}", checkpoint.display())
+    }
+}
+
+/// `runs/NAME` for `path/NAME.toml`.
+fn default_folder(config: &Path) -> PathBuf {
+    Path::new("runs").join(config.file_stem().unwrap_or_default())
+}
+
+/// A flag that the first Ctrl-C sets; the second ends the program at once.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    // The order matters: the shutdown looks at the flag before the same Ctrl-C sets it.
+    signal_hook::flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&stop))
+        .and_then(|_| signal_hook::flag::register(SIGINT, Arc::clone(&stop)))
+        .context("Ctrl-C cannot be listened to")?;
+    Ok(stop)
+}

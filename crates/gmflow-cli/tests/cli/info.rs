@@ -1,0 +1,66 @@
+//! `gmflow info`.
+
+use crate::models::{image_model, points_model};
+use crate::run;
+
+#[test]
+fn it_tells_what_a_checkpoint_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    image_model(folder.path());
+    let (code, out, stderr) = run(&["info", folder.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    for words in
+        ["gm-dit", "K = 2", "1 x 8 x 8", "3 (cat, dog, 7)", "1,234 steps", "56,789", "slow", "proj_out", "F32"]
+    {
+        assert!(out.contains(words), "{words} in {out}");
+    }
+}
+
+#[test]
+fn json_is_for_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    points_model(folder.path(), 5);
+    let (code, out, _) = run(&["info", "--json", folder.path().to_str().unwrap()]);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(value["components"], 5);
+    assert_eq!(value["network"]["type"], "mlp2d");
+    assert_eq!(value["progress"]["step"], 1234);
+    // (2*16+1)*16 + (16+1)*16 hidden, (16+1)*(5*2 + 5 + 1) output
+    assert_eq!(value["parameters"], 33 * 16 + 17 * 16 + 17 * 16);
+    assert_eq!(value["files"][0]["tensors"].as_array().unwrap().len(), 10);
+}
+
+#[test]
+fn a_run_folder_stands_for_its_latest_checkpoint() {
+    let run_folder = tempfile::tempdir().unwrap();
+    points_model(&run_folder.path().join("checkpoints/step-00000010"), 3);
+    points_model(&run_folder.path().join("checkpoints/step-00000200"), 4);
+    let (code, out, _) = run(&["info", run_folder.path().to_str().unwrap()]);
+    assert_eq!(code, 0);
+    assert!(out.contains("step-00000200") && out.contains("K = 4"), "{out}");
+}
+
+#[test]
+fn damaged_checkpoints_are_named_on_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    points_model(path, 2);
+    let weights = std::fs::read(path.join("model.safetensors")).unwrap();
+    let description = std::fs::read(path.join("model.json")).unwrap();
+    let damages: [(&str, &[u8]); 5] = [
+        ("model.safetensors", b""),
+        ("model.safetensors", &weights[..weights.len() - 1]),
+        ("model.safetensors", &[255; 64]),
+        ("model.json", b"{\"format\": 1}"),
+        ("model.json", &description[..description.len() / 2]),
+    ];
+    for (name, bytes) in damages {
+        std::fs::write(path.join("model.safetensors"), &weights).unwrap();
+        std::fs::write(path.join("model.json"), &description).unwrap();
+        std::fs::write(path.join(name), bytes).unwrap();
+        let (code, out, stderr) = run(&["info", path.to_str().unwrap()]);
+        assert_eq!((code, out.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(name) && stderr.lines().count() == 1, "{stderr}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The `gmflow` command as a user meets it, by topic.
+
+mod help;
+mod info;
+mod models;
+mod sample;
+mod train;
+mod usage;
+
+use assert_cmd::Command;
+
+/// Runs with `arguments` and returns (exit code, stdout, stderr).
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("gmflow").expect("the binary is built with its tests");
+    let output = command.args(arguments).output().expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    (output.status.code().expect("no signal ended it"), text(output.stdout), text(output.stderr))
+}

@@ -1,0 +1,52 @@
+//! Small untrained models in temporary folders.
+
+use burn::tensor::Device;
+use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress};
+use gmflow::network::{GmDitConfig, Mlp2dConfig, Network, NetworkConfig, load_named, named_tensors};
+use gmflow::rng::{Purpose, normals};
+use std::path::Path;
+
+/// A perceptron with `components` Gaussians on points.
+pub fn points_model(folder: &Path, components: usize) {
+    let config =
+        Mlp2dConfig { num_gaussians: components, embed_dim: 16, hidden_dim: 16, num_layers: 2, ..Default::default() };
+    let data = DataInfo { channels: 2, height: 1, width: 1, kind: DataKind::Points };
+    save(folder, NetworkConfig::Mlp2d(config), data, None, &[]);
+}
+
+/// A transformer with 2 Gaussians on grey 8x8 images of the classes cat, dog and 7, with one moving average.
+pub fn image_model(folder: &Path) {
+    let config = GmDitConfig {
+        num_gaussians: 2,
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        num_layers: 1,
+        sample_size: 8,
+        patch_size: 2,
+        in_channels: 1,
+        num_embeds_ada_norm: 3,
+        ..Default::default()
+    };
+    let data = DataInfo { channels: 1, height: 8, width: 8, kind: DataKind::Image };
+    let classes = Some(["cat", "dog", "7"].map(String::from).into());
+    save(folder, NetworkConfig::GmDit(config), data, classes, &["slow"]);
+}
+
+fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<Vec<String>>, averages: &[&str]) {
+    let (weights, average) = (weights(&network, 1), weights(&network, 2));
+    let averages: Vec<_> = averages.iter().map(|name| (*name, &average)).collect();
+    let progress = Progress { step: 1234, images: 56_789 };
+    let info = ModelInfo { network, spectrum: None, data, classes, training: None, progress };
+    Model { info, network: weights, spectrum: None }.save(folder, &averages, Precision::F32).unwrap();
+}
+
+/// Weights that are nowhere 0, unlike those that training starts from, so that every input matters.
+fn weights(config: &NetworkConfig, seed: u64) -> Network {
+    let network = config.init(seed, &Device::flex()).unwrap();
+    let mut tensors = named_tensors(&network);
+    for (index, (_, tensor)) in tensors.iter_mut().enumerate() {
+        let noise = normals(seed, Purpose::Weights, 1000 + index as u64, tensor.values.len());
+        tensor.values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.1 * noise);
+    }
+    load_named(network, tensors.into_iter().collect()).unwrap()
+}

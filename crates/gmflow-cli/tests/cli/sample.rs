@@ -1,0 +1,225 @@
+//! `gmflow sample`: files, reproducibility, metadata, and what it refuses.
+
+use crate::models::{image_model, points_model};
+use crate::run;
+use std::path::Path;
+
+/// Runs `sample` and fails the test unless it succeeds.
+fn sample(checkpoint: &Path, out: &Path, extra: &[&str]) -> String {
+    let (code, stdout, stderr) = try_sample(checkpoint, out, extra);
+    assert_eq!(code, 0, "{extra:?}: {stderr}");
+    stdout
+}
+
+fn try_sample(checkpoint: &Path, out: &Path, extra: &[&str]) -> (i32, String, String) {
+    let mut arguments = vec!["sample", "--checkpoint", checkpoint.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    arguments.extend(extra);
+    run(&arguments)
+}
+
+/// (pixels, value of the text chunk `gmflow`, width, height).
+fn read_png(path: &Path) -> (Vec<u8>, serde_json::Value, u32, u32) {
+    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    let info = reader.info();
+    let text = info.utf8_text.iter().find(|chunk| chunk.keyword == "gmflow").unwrap().get_text().unwrap();
+    (pixels, serde_json::from_str(&text).unwrap(), info.width, info.height)
+}
+
+/// The tensor `samples` of a safetensors file.
+fn read_samples(path: &Path) -> (Vec<usize>, Vec<f32>) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor("samples").unwrap();
+    let values = tensor.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    (tensor.shape().to_vec(), values)
+}
+
+fn write_noise(path: &Path, shape: &[usize], values: &[f32]) {
+    use safetensors::tensor::{Dtype, TensorView, serialize};
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();
+    std::fs::write(path, serialize([("noise", view)], None).unwrap()).unwrap();
+}
+
+#[test]
+fn images_say_how_they_were_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("new/out"));
+    image_model(&model);
+    let extra =
+        ["--num", "3", "--seed", "5", "--class", "dog,2", "--steps", "2", "--guidance", "0.3", "--substeps", "3"];
+    sample(&model, &out, &extra);
+    let mut names: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["000005.png", "000006.png", "000007.png"]);
+    let (_, made_by, width, height) = read_png(&out.join("000006.png"));
+    assert_eq!((width, height), (8, 8));
+    assert_eq!(made_by["solver"], "gm-ode");
+    assert_eq!(made_by["order"], 2);
+    assert_eq!(made_by["substeps"], 3);
+    assert_eq!(made_by["steps"], 2);
+    assert_eq!(made_by["guidance"], 0.3);
+    assert_eq!(made_by["seed"], 6);
+    assert_eq!((&made_by["class"], &made_by["class_name"]), (&2.into(), &"7".into()));
+    assert!(made_by["checkpoint"].as_str().unwrap().ends_with("model"), "{made_by}");
+    assert_eq!(read_png(&out.join("000007.png")).1["class_name"], "dog", "classes take turns");
+}
+
+#[test]
+fn a_sample_depends_on_its_seed_and_not_on_its_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    for solver in ["gm-ode", "gm-sde"] {
+        let out = |name: &str| folder.path().join(format!("{solver}-{name}.safetensors"));
+        let common = ["--solver", solver, "--steps", "3", "--class", "cat"];
+        sample(&model, &out("one"), &[&common[..], &["--num", "5", "--batch", "1"]].concat());
+        sample(&model, &out("all"), &[&common[..], &["--num", "5", "--batch", "5"]].concat());
+        sample(&model, &out("odd"), &[&common[..], &["--num", "5", "--batch", "2"]].concat());
+        sample(&model, &out("late"), &[&common[..], &["--num", "2", "--seed", "3"]].concat());
+        let (shape, one) = read_samples(&out("one"));
+        assert_eq!(shape, [5, 1, 8, 8]);
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+        assert!(near(&one, &read_samples(&out("all")).1) && near(&one, &read_samples(&out("odd")).1), "{solver}");
+        assert!(near(&one[3 * 64..], &read_samples(&out("late")).1), "{solver}: sample i has seed S+i");
+        assert!(!near(&one[..64], &one[64..128]), "{solver}: seeds differ");
+    }
+}
+
+#[test]
+fn averages_classes_and_given_noise_change_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    let draw = |name: &str, extra: &[&str]| {
+        let out = folder.path().join(format!("{name}.safetensors"));
+        sample(&model, &out, &[&["--steps", "2"], extra].concat());
+        read_samples(&out).1
+    };
+    let noise = folder.path().join("noise.safetensors");
+    write_noise(&noise, &[2, 1, 8, 8], &[0.5; 128]);
+    let noise = noise.to_str().unwrap();
+    let plain = draw("plain", &["--num", "2", "--class", "cat"]);
+    assert_ne!(plain, draw("ema", &["--num", "2", "--class", "cat", "--ema", "slow"]));
+    assert_ne!(plain, draw("dog", &["--num", "2", "--class", "dog"]));
+    let given = draw("given", &["--noise", noise, "--class", "cat"]);
+    assert_eq!(given.len(), 128);
+    assert_eq!(given[..64], given[64..], "gm-ode from the same noise, whatever the seed");
+    assert_eq!(given, draw("given2", &["--noise", noise, "--class", "cat", "--seed", "9"]));
+}
+
+#[test]
+fn a_grid_is_one_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    sample(&model, &folder.path().join("all.png"), &["--num", "5", "--grid", "--steps", "1"]);
+    let (_, made_by, width, height) = read_png(&folder.path().join("all.png"));
+    assert!(width > height && height >= 2 * 64, "three columns and two rows of enlarged images: {width}x{height}");
+    assert_eq!(made_by["classes"], serde_json::json!([0, 1, 2, 0, 1]));
+    sample(&model, folder.path(), &["--num", "1", "--grid", "--steps", "1"]);
+    assert!(folder.path().join("grid.png").is_file());
+}
+
+#[test]
+fn points_give_arrays_and_a_histogram() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    points_model(&model, 4);
+    let out = folder.path().join("points");
+    let json = sample(&model, &out, &["--num", "100", "--steps", "2", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["num"], 100);
+    assert!(out.join("samples.png").is_file());
+    let archive = std::fs::File::open(out.join("samples.npz")).unwrap();
+    let mut archive = npyz::npz::NpzArchive::new(std::io::BufReader::new(archive)).unwrap();
+    let samples = archive.by_name("samples").unwrap().unwrap();
+    assert_eq!(samples.shape(), [100, 2]);
+    assert!(samples.into_vec::<f32>().unwrap().iter().all(|value| value.is_finite()));
+    let seeds: Vec<u64> = archive.by_name("seeds").unwrap().unwrap().into_vec().unwrap();
+    assert_eq!(seeds[99], 99);
+}
+
+#[test]
+fn every_solver_runs_where_it_belongs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mixture, single) = (folder.path().join("k4"), folder.path().join("k1"));
+    points_model(&mixture, 4);
+    points_model(&single, 1);
+    for (model, solver) in [
+        (&mixture, "gm-ode"),
+        (&mixture, "gm-sde"),
+        (&single, "euler"),
+        (&single, "heun"),
+        (&single, "ddpm-small"),
+        (&single, "ddpm-large"),
+        (&single, "gm-ode"),
+    ] {
+        let out = folder.path().join(format!("{}-{solver}", model.file_name().unwrap().display()));
+        sample(model, &out, &["--solver", solver, "--num", "3", "--steps", "2"]);
+        assert!(out.join("samples.npz").is_file(), "{solver}");
+    }
+}
+
+#[test]
+fn existing_files_stay_unless_forced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("out"));
+    image_model(&model);
+    let extra = ["--num", "2", "--steps", "1"];
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("000001.png"), "mine").unwrap();
+    let (code, _, stderr) = try_sample(&model, &out, &extra);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("000001.png") && stderr.contains("--force"), "{stderr}");
+    assert_eq!(std::fs::read(out.join("000001.png")).unwrap(), b"mine");
+    assert!(!out.join("000000.png").exists(), "nothing is written when one file is in the way");
+    sample(&model, &out, &[&extra[..], &["--force"]].concat());
+    assert_ne!(std::fs::read(out.join("000001.png")).unwrap(), b"mine");
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, points) = (folder.path().join("images"), folder.path().join("points"));
+    image_model(&images);
+    points_model(&points, 1);
+    let out = folder.path().join("out");
+    for (model, extra, words) in [
+        (&images, &["--class", "bird"][..], "cat, dog, 7"),
+        (&images, &["--class", "3"], "below 3"),
+        (&images, &["--spectral", "on", "--solver", "gm-sde"], "spectrum"),
+        (&images, &["--ema", "fast"], "slow"),
+        (&points, &["--class", "0"], "class"),
+        (&points, &["--guidance", "0.2"], "classes"),
+        (&points, &["--grid"], "points"),
+        (&points, &["--order", "1"], "euler"),
+    ] {
+        let (code, _, stderr) = try_sample(model, &out, extra);
+        assert_eq!(code, 2, "{extra:?}: {stderr}");
+        assert!(stderr.contains(words), "{extra:?}: {stderr}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn noise_that_does_not_fit_is_refused_with_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, noise) = (folder.path().join("model"), folder.path().join("noise.safetensors"));
+    image_model(&model);
+    let attempt = |words: &str| {
+        let (code, _, stderr) = try_sample(&model, &folder.path().join("out"), &["--noise", noise.to_str().unwrap()]);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("noise.safetensors") && stderr.contains(words), "{stderr}");
+    };
+    attempt("No such file");
+    std::fs::write(&noise, "not safetensors").unwrap();
+    attempt("safetensors");
+    write_noise(&noise, &[2, 1, 8, 4], &[0.0; 64]);
+    attempt("[n, 1, 8, 8]");
+    write_noise(&noise, &[1, 1, 8, 8], &[f32::NAN; 64]);
+    attempt("finite");
+}

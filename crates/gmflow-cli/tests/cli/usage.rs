@@ -1,0 +1,84 @@
+//! Wrong arguments end with exit code 2, before any work, and say what was expected.
+
+use crate::run;
+
+/// A `sample` command line that is right but for `extra`; its checkpoint does not exist.
+fn sample_with(extra: &[&str]) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut arguments = vec!["sample", "--checkpoint", "no-such-folder", "--out", out.to_str().unwrap()];
+    arguments.extend(extra);
+    let (code, stdout, stderr) = run(&arguments);
+    assert_eq!(stdout, "", "{extra:?}");
+    assert!(!out.exists(), "{extra:?} left something behind");
+    (code, stderr)
+}
+
+#[test]
+fn values_outside_their_domain() {
+    for (extra, words) in [
+        (&["--guidance", "1"][..], "guidance"),
+        (&["--guidance=-0.1"], "guidance"),
+        (&["--guidance", "nan"], "guidance"),
+        (&["--cfg", "0.5"], "cfg"),
+        (&["--cfg", "inf"], "cfg"),
+        (&["--order", "3"], "order"),
+        (&["--steps", "0"], "steps"),
+        (&["--substeps", "0"], "substeps"),
+        (&["--num", "0"], "num"),
+        (&["--orthogonal", "2", "--guidance", "0.1"], "orthogonal"),
+        (&["--solver", "rk4"], "gm-ode"),
+        (&["--spectral", "maybe"], "spectral"),
+        (&["--device", "tpu"], "device"),
+        (&["--class", ""], "class"),
+    ] {
+        let (code, stderr) = sample_with(extra);
+        assert_eq!(code, 2, "{extra:?}: {stderr}");
+        assert!(stderr.contains(words), "{extra:?}: {stderr}");
+    }
+}
+
+#[test]
+fn combinations_that_mean_nothing() {
+    for (extra, words) in [
+        (&["--guidance", "0.5", "--cfg", "2"][..], "--cfg"),
+        (&["--grid", "--format", "npz"], "--format"),
+        (&["--noise", "noise.safetensors", "--num", "3"], "--num"),
+        (&["--solver", "euler", "--order", "1"], "order"),
+        (&["--solver", "gm-sde", "--substeps", "4"], "substeps"),
+        (&["--solver", "gm-ode", "--spectral", "on"], "spectral"),
+        (&["--orthogonal", "0.5"], "orthogonal"),
+    ] {
+        let (code, stderr) = sample_with(extra);
+        assert_eq!(code, 2, "{extra:?}: {stderr}");
+        assert!(stderr.contains(words), "{extra:?}: {stderr}");
+    }
+}
+
+#[test]
+fn cuda_is_refused_in_words() {
+    let (code, stderr) = sample_with(&["--device", "cuda"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("built without") && stderr.contains("cpu"), "{stderr}");
+}
+
+#[test]
+fn a_checkpoint_that_is_not_there_is_a_failure_and_not_usage() {
+    let (code, stderr) = sample_with(&[]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("no-such-folder"), "{stderr}");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn commands_and_their_required_arguments() {
+    for arguments in [&["paint"][..], &["train"], &["sample"], &["info"], &["completions"], &["completions", "cobol"]]
+    {
+        let (code, _, stderr) = run(arguments);
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(!stderr.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(run(&[]).0, 2);
+    assert_eq!(run(&["train", "a.toml", "--resume", "--force"]).0, 2);
+    assert_eq!(run(&["demo", "--seconds", "0"]).0, 2);
+}
