@@ -1,8 +1,81 @@
 //! Row-wise and mixture kernels with their own backward pass.
 //!
-//! Networks call the functions of this module on tensors that are flat (`[rows channels]`), which is the form in which
-//! every backend multiplies fastest.
+//! Networks call the functions of this module on tensors that are flat (`[rows channels]`). Each is one pass over memory or
+//! one matrix product on the CPU, choosing its vector instructions at run time; results do not depend on the number of
+//! threads. Gradients are of first order.
 
-mod reference;
+mod adamw;
+mod arch;
+mod attention;
+mod autodiff;
+mod dense;
+mod math;
+mod memory;
+mod ops;
+mod rows;
+#[cfg(test)]
+mod tests;
 
-pub use reference::{attention, gated_add, gelu_tanh, linear, modulate, silu};
+pub use adamw::AdamW;
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+use ops::NetworkOps;
+use rows::Unary;
+
+/// x W^T + bias for `x` `[rows in]`, `weight` `[out in]` and `bias` `[out]`.
+///
+/// # Panics
+/// Where the sizes do not fit each other; so do the other functions of this module.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let y = <Dispatch as NetworkOps>::affine(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(y)
+}
+
+/// x sigmoid(x), element by element.
+pub fn silu(x: Tensor<2>) -> Tensor<2> {
+    unary(x, Unary::Silu)
+}
+
+/// The tanh approximation of GELU: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+pub fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
+    unary(x, Unary::GeluTanh)
+}
+
+/// Sine, element by element, for values up to 2^31.
+pub fn sin(x: Tensor<2>) -> Tensor<2> {
+    unary(x, Unary::Sin)
+}
+
+/// Cosine, element by element, for values up to 2^31.
+pub fn cos(x: Tensor<2>) -> Tensor<2> {
+    unary(x, Unary::Cos)
+}
+
+fn unary(x: Tensor<2>, kind: Unary) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as NetworkOps>::unary(x.into_dispatch(), kind))
+}
+
+/// LayerNorm without affine parameters over the channels of `x` `[b*n c]`, then (1 + scale) and shift `[b c]` of the
+/// sample that the row belongs to.
+pub fn modulate(x: Tensor<2>, shift: Tensor<2>, scale: Tensor<2>, eps: f64) -> Tensor<2> {
+    let (x, shift, scale) = (x.into_dispatch(), shift.into_dispatch(), scale.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as NetworkOps>::modulate(x, shift, scale, eps as f32))
+}
+
+/// x + gate y with `x`, `y` `[b*n c]` and the sample's `gate` `[b c]`.
+pub fn gated_add(x: Tensor<2>, y: Tensor<2>, gate: Tensor<2>) -> Tensor<2> {
+    let (x, y, gate) = (x.into_dispatch(), y.into_dispatch(), gate.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as NetworkOps>::gated_add(x, y, gate))
+}
+
+/// Multi-head attention softmax(q k^T / sqrt(d)) v for `q`, `k`, `v` `[b*n heads*d]` of `batch` sequences.
+pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, batch: usize, heads: usize) -> Tensor<2> {
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as NetworkOps>::multi_head_attention(q, k, v, batch, heads))
+}
+
+/// Log-softmax over the middle axis of `x` `[outer k inner]`.
+pub fn log_softmax(x: Tensor<3>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as NetworkOps>::plane_log_softmax(x.into_dispatch()))
+}

@@ -1,5 +1,6 @@
 //! Fixed sinusoidal features of time and position.
 
+use crate::kernel;
 use burn::tensor::{Device, Tensor, TensorData};
 use std::f64::consts::TAU;
 
@@ -13,7 +14,7 @@ pub fn time_features(time: Tensor<1>, channels: usize, shift: f64) -> Tensor<2> 
     let frequencies: Vec<f32> =
         (0..half).map(|i| (-MAX_PERIOD.ln() * i as f64 / (half as f64 - shift)).exp() as f32).collect();
     let angles = outer(time, frequencies); // [b channels/2]
-    Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1)
+    Tensor::cat(vec![kernel::cos(angles.clone()), kernel::sin(angles)], 1)
 }
 
 /// Features `[b channels]` of points `[b 2]`: the block of x before the block of y, sines before cosines in each, with
@@ -25,7 +26,7 @@ pub fn point_features(points: Tensor<2>, channels: usize, min_period: f64, max_p
     let [b, _] = points.dims();
     let axis = |i: usize| {
         let angles = outer(points.clone().slice([0..b, i..i + 1]).reshape([b]), frequencies.clone());
-        [angles.clone().sin(), angles.cos()] // each [b channels/4]
+        [kernel::sin(angles.clone()), kernel::cos(angles)] // each [b channels/4]
     };
     Tensor::cat([axis(0), axis(1)].concat(), 1)
 }

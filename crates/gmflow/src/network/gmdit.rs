@@ -8,7 +8,7 @@ use super::{Denoiser, TorchNames, constant_log_std};
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::{Result, kernel};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData};
 
 /// Channels of the sinusoidal time features.
 const TIME_CHANNELS: usize = 256;
@@ -105,7 +105,7 @@ impl GmDit {
         let patches = x_t.reshape([b, channels, rows, p, columns, p]).permute([0, 2, 4, 1, 3, 5]);
         let patches = patches.reshape([b * rows * columns, channels * p * p]); // [b*n in*p*p]
         let weight = self.patch_weight.val().reshape([c, channels * p * p]);
-        let tokens = kernel::linear(patches, weight, Some(self.patch_bias.val())); // [b*n c]
+        let tokens = kernel::linear(patches, weight, self.patch_bias.val()); // [b*n c]
         let tokens = tokens.reshape([b, rows * columns, c]) + positions.unsqueeze();
         tokens.reshape([b * rows * columns, c])
     }
@@ -136,7 +136,8 @@ impl GmDit {
         let head = self.config.head_channels();
         let x = x.reshape([b, h / p, w / p, p, p, head]).permute([0, 5, 1, 3, 2, 4]).reshape([b, head, h, w]);
         let means = x.clone().slice([0..b, 0..k * c]).reshape([b, k, c, h, w]);
-        let log_weights = activation::log_softmax(x.slice([0..b, k * c..head]), 1).reshape([b, k, 1, h, w]);
+        let logits = x.slice([0..b, k * c..head]).reshape([b, k, h * w]);
+        let log_weights = kernel::log_softmax(logits).reshape([b, k, 1, h, w]);
         let log_std = if self.log_std.is_empty() {
             constant_log_std(self.config.constant_logstd, b, &means.device())
         } else {

@@ -15,7 +15,7 @@ pub(super) struct Linear {
 impl Linear {
     /// Maps `[rows in]` to `[rows out]`.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        kernel::linear(x, self.weight.val(), Some(self.bias.val()))
+        kernel::linear(x, self.weight.val(), self.bias.val())
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Denoiser, TorchNames, constant_log_std};
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::{Error, Result, kernel};
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, activation};
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// The shape of an [`Mlp2d`].
@@ -109,7 +109,7 @@ impl Denoiser for Mlp2d {
             point_features(x_t.reshape([b, 2]), config.embed_dim, config.pos_min_period, config.pos_max_period);
         let input = Tensor::cat(vec![time, points], 1); // [b 2*embed_dim]
         let hidden = self.net.iter().fold(input, |x, layer| kernel::silu(layer.forward(x)));
-        let log_weights = activation::log_softmax(self.out_logweights.forward(hidden.clone()), 1); // [b k]
+        let log_weights = kernel::log_softmax(self.out_logweights.forward(hidden.clone()).unsqueeze_dim(2)); // [b k 1]
         let means = self.out_means.forward(hidden.clone()); // [b k*2]
         let log_std = match &self.out_logstds {
             Some(layer) => layer.forward(hidden).reshape([b, 1, 1, 1, 1]),

@@ -5,7 +5,7 @@ use super::linear::{Init, Initializer, Linear};
 use crate::mixture::IsoGaussian;
 use crate::{Error, Result, kernel};
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// The shape of a [`SpectrumMlp`].
@@ -89,7 +89,7 @@ impl SpectrumMlp {
         if w != base_w {
             log_power = log_power.select(3, frequency_rows(w, base_w, &device));
         }
-        let normal = activation::log_softmax(log_power.reshape([b, c, h * w]), 2) + ((h * w) as f64).ln();
+        let normal = kernel::log_softmax(log_power.reshape([b * c, h * w, 1])) + ((h * w) as f64).ln();
         normal.reshape([b, c, h, w])
     }
 }

@@ -1,0 +1,28 @@
+//! Buffers and the division of work among threads.
+
+use rayon::prelude::*;
+
+/// Values that one task handles at the least: below this a thread costs more than it saves.
+const TASK: usize = 16 * 1024;
+
+/// A vector of `n` values that `fill` writes; large vectors are not zeroed first.
+pub(super) fn build(n: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(n);
+    // SAFETY: the capacity suffices, every f32 bit pattern is valid, and each `fill` of this crate writes every element
+    // without reading one before.
+    #[allow(clippy::uninit_vec)]
+    unsafe {
+        values.set_len(n);
+    }
+    fill(&mut values);
+    values
+}
+
+/// Calls `f(first row, rows)` on pieces of `out`, a matrix of rows of `width`, in parallel where it is large.
+pub(super) fn par_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if out.len() <= TASK || width == 0 {
+        return f(0, out);
+    }
+    let rows = (TASK / width).max(1);
+    out.par_chunks_mut(rows * width).enumerate().for_each(|(i, piece)| f(i * rows, piece));
+}
