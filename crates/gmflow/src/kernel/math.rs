@@ -9,10 +9,10 @@ const ROUND: f32 = 12_582_912.0;
 /// The same for f64.
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 
-/// e^x, with x bounded to [-87, 88].
+/// e^x, with x bounded to [-87, 88]; NaN stays NaN.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    let x = x.max(-87.0).min(88.0);
+    let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * 0.693_359_375) + n * 2.121_944_40e-4;

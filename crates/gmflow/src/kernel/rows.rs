@@ -6,7 +6,7 @@ use super::memory::{build, par_rows};
 use rayon::prelude::*;
 
 /// 2 sqrt(2/pi), the slope of the logistic that equals the tanh approximation of GELU.
-const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_SLOPE: f32 = 1.595_769;
 /// The cubic term of the tanh approximation of GELU.
 const GELU_CUBIC: f32 = 0.044_715;
 

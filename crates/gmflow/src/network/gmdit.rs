@@ -74,7 +74,7 @@ impl GmDit {
     ) -> VelocityMixture {
         let time = self.time_embedding(t);
         let conditional = time.clone() + self.labels.val().select(0, class);
-        let null = time.clone() + self.labels.val().slice([self.null_class()..self.null_class() + 1]);
+        let null = time.clone() + self.null_label();
         let dropped: Vec<Tensor<2>> = drop
             .iter()
             .map(|mask| {
@@ -91,7 +91,7 @@ impl GmDit {
         let time = self.time_embedding(t);
         match class {
             Some(class) => time + self.labels.val().select(0, class),
-            None => time + self.labels.val().slice([self.null_class()..self.null_class() + 1]),
+            None => time + self.null_label(),
         }
     }
 
@@ -110,8 +110,9 @@ impl GmDit {
         tokens.reshape([b * rows * columns, c])
     }
 
-    fn null_class(&self) -> usize {
-        self.config.num_embeds_ada_norm
+    /// The last row `[1 c]` of the label table.
+    fn null_label(&self) -> Tensor<2> {
+        self.labels.val().narrow(0, self.config.num_embeds_ada_norm, 1)
     }
 
     fn time_embedding(&self, t: Tensor<1>) -> Tensor<2> {

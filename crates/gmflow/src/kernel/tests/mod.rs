@@ -84,7 +84,7 @@ fn activations_match() {
 fn activations_stay_finite_far_out() {
     let x = Tensor::<2>::from_floats([[-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e12]], &Device::flex().autodiff());
     for (name, f) in [("silu", silu as fn(Tensor<2>) -> Tensor<2>), ("gelu", gelu_tanh)] {
-        let got = run(&[x.clone()], |x| f(x[0].clone()));
+        let got = run(std::slice::from_ref(&x), |x| f(x[0].clone()));
         assert!(got[0].iter().all(|v| v.is_finite()), "{name}: {:?}", got[0]);
         assert_eq!(got[0][4..], [88.0, 200.0, 1e12], "{name}");
         assert!(got[0][1].abs() < 1e-20 && got[0][3] == 0.0, "{name}: {:?}", got[0]);
