@@ -6,7 +6,8 @@
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
+use gmflow::loss::LossBatch;
 use gmflow::rng::{self, Purpose};
 use rand::RngExt;
 use rand_distr::StandardNormal;
@@ -35,24 +36,9 @@ pub struct HostBatch {
     pub transition_noise: Vec<f32>,
 }
 
-/// A part of a batch on the device.
-#[derive(Clone, Debug)]
-pub struct DeviceBatch {
-    /// Clean data `[b c h w]`.
-    pub x0: Tensor<4>,
-    /// Labels `[b]`.
-    pub labels: Option<Tensor<1, Int>>,
-    /// Times `[b]`.
-    pub t: Tensor<1>,
-    /// Noise of the forward diffusion `[b c h w]`.
-    pub noise: Tensor<4>,
-    /// Noise of the forward transition `[b c h w]`.
-    pub transition_noise: Tensor<4>,
-}
-
 impl HostBatch {
     /// Copies the samples of `range` to `device`.
-    pub fn part(&self, range: Range<usize>, device: &Device) -> DeviceBatch {
+    pub fn part(&self, range: Range<usize>, device: &Device) -> LossBatch {
         let [_, c, h, w] = self.dims;
         let size = c * h * w;
         let count = range.len();
@@ -61,9 +47,9 @@ impl HostBatch {
             Tensor::from_data(TensorData::new(part, [count, c, h, w]), device) // [b c h w]
         };
         let times = self.t.get(range.clone()).unwrap_or_default().to_vec();
-        DeviceBatch {
+        LossBatch {
             x0: values(&self.x0),
-            labels: self.labels.as_ref().map(|labels| {
+            class: self.labels.as_ref().map(|labels| {
                 let part = labels.get(range.clone()).unwrap_or_default().to_vec();
                 Tensor::from_data(TensorData::new(part, [count]), device) // [b]
             }),

@@ -109,6 +109,11 @@ impl Log {
         self.events.scalars(line.step, &values)?;
         Ok(line)
     }
+
+    /// Adds a picture to TensorBoard.
+    pub(crate) fn picture(&mut self, step: u64, size: [usize; 2], png: &[u8]) -> Result<()> {
+        self.events.picture(step, "samples", size, png)
+    }
 }
 
 impl Span {

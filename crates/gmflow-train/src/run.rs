@@ -14,11 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use gmflow::checkpoint::write_atomic;
+use gmflow::loss::LossConfig;
 
 use crate::checkpoint;
-use crate::config::{Config, LossConfig};
+use crate::config::Config;
 use crate::log::Log;
 use crate::progress::Observer;
+use crate::samples;
 use crate::trainer::{StepReport, Trainer};
 use crate::{Error, Result};
 
@@ -106,14 +108,23 @@ impl Run {
         Ok(Outcome::Finished)
     }
 
-    /// Log line and checkpoint where they are due, and both at the end.
+    /// Log line, picture and checkpoint where they are due; log line and checkpoint also at the end.
     fn after_step(&mut self, report: &StepReport, ends: bool, observer: &mut dyn Observer) -> Result<()> {
         let config = self.trainer.config();
         let due = |every: u64| report.step.is_multiple_of(every);
         let (log_due, save_due) = (due(config.log.every) || ends, due(config.checkpoint.every) || ends);
-        let keep = config.checkpoint.keep;
+        let (keep, sample) = (config.checkpoint.keep, config.sample.clone());
         if log_due {
             observer.on_log(&self.log.write(report)?);
+        }
+        if let Some(sample) = sample.filter(|sample| report.step.is_multiple_of(sample.every)) {
+            let picture = samples::draw(&self.trainer, &sample)?;
+            let folder = self.folder.join("samples");
+            std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+            let path = folder.join(format!("step-{:08}.png", report.step));
+            write_atomic(&path, &picture.png)?;
+            self.log.picture(report.step, picture.size, &picture.png)?;
+            observer.on_samples(&path);
         }
         if save_due {
             let path = checkpoint::save(&self.trainer, &self.folder)?;

@@ -50,6 +50,16 @@ impl EventFile {
         self.record(&[double(1, seconds()), integer(2, step), bytes(5, &summary)].concat())
     }
 
+    /// Adds a PNG picture at `step`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn picture(&mut self, step: u64, tag: &str, [height, width]: [usize; 2], png: &[u8]) -> Result<()> {
+        let picture = [integer(1, height as u64), integer(2, width as u64), integer(3, 3), bytes(4, png)].concat();
+        let summary = bytes(1, &[bytes(1, tag.as_bytes()), bytes(4, &picture)].concat());
+        self.record(&[double(1, seconds()), integer(2, step), bytes(5, &summary)].concat())
+    }
+
     /// Length, its checksum, the data, its checksum.
     fn record(&mut self, data: &[u8]) -> Result<()> {
         let length = (data.len() as u64).to_le_bytes();

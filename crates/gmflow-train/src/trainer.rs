@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use gmflow::network::Network;
 
-use crate::batch::{DeviceBatch, DrawPlan, Feed, HostBatch};
+use crate::batch::{DrawPlan, Feed, HostBatch};
 use crate::config::Config;
 use crate::dump::{self, Failure};
 use crate::params::Buffers;
@@ -103,17 +103,12 @@ impl Trainer {
         for start in (0..size).step_by(micro.max(1)) {
             let range = start..(start + micro).min(size);
             let share = range.len() as f64 / size as f64;
-            let part = self.loss(batch.part(range, &device))? * share;
+            let part = self.config.loss.evaluate(self.network.module()?, batch.part(range, &device)) * share; // [1]
             let mut gradients = part.backward();
             loss += f64::from(part.into_scalar::<f32>());
             self.network.accumulate(&mut total, &mut gradients)?;
         }
         Ok((loss, total.unwrap_or_default()))
-    }
-
-    fn loss(&self, part: DeviceBatch) -> Result<Tensor<1>> {
-        let DeviceBatch { x0, labels, t, noise, transition_noise } = part;
-        Ok(self.config.loss.evaluate(self.network.module()?, x0, labels, t, noise, transition_noise)) // [1]
     }
 
     fn not_finite(&self, batch: &HostBatch, loss: f64, norms: Vec<f64>) -> Error {

@@ -62,7 +62,9 @@ fn values_outside_their_domain_are_named() {
         ("ema.0.name=\"../x\"", "ema.0.name"),
         ("time={sampling=\"logit-normal\", std=0}", "time.std"),
         ("checkpoint.keep=0", "checkpoint.keep"),
-        ("network.hidden_dim=0", "hidden_dim"),
+        ("network.hidden_dim=0", "network.hidden_dim"),
+        ("loss.transition_ratio=0", "loss.transition_ratio"),
+        ("data.source.squares=1", "data.source.squares"),
     ] {
         let text = message(&[set]);
         assert!(text.contains(&format!("{field}: expected ")), "{set}: {text}");

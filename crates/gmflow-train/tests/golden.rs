@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::read_tensors;
+use gmflow::loss::LossBatch;
 use gmflow::network::{HostTensor, Network, NetworkConfig, load_named, named_tensors};
 use gmflow_train::Config;
 use gmflow_train::trainable::Trainable;
@@ -75,14 +76,14 @@ fn four_steps_equal_pytorch() {
         let times = case.values(&format!("draw/{}", 2 * step)).iter().map(|r| 1.0 - r).collect::<Vec<f32>>();
         let t = Tensor::from_data(TensorData::new(times, [BATCH]), &device);
         let noise = format!("draw/{}", 2 * step + 1);
-        let loss = config.loss.evaluate(
-            network.module().expect("a network"),
-            case.points("in/x_0", 0, &device),
-            None,
+        let batch = LossBatch {
+            x0: case.points("in/x_0", 0, &device),
+            class: None,
             t,
-            case.points(&noise, 0, &device),
-            case.points(&noise, 1, &device),
-        );
+            noise: case.points(&noise, 0, &device),
+            transition_noise: case.points(&noise, 1, &device),
+        };
+        let loss = config.loss.evaluate(network.module().expect("a network"), batch);
         let mut gradients = loss.backward();
         losses.push(loss.into_scalar::<f32>());
         let mut total = None;

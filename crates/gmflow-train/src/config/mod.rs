@@ -6,13 +6,14 @@ mod validate;
 pub(crate) use load::from_json;
 pub(crate) use validate::check;
 
+use gmflow::loss::LossConfig;
 use gmflow::network::{NetworkConfig, SpectrumMlpConfig};
 
+use gmflow::pipeline::SamplerConfig;
 use gmflow_data::DatasetConfig;
 use serde::{Deserialize, Serialize};
 
 pub use crate::ema::{EmaConfig, EmaDecay};
-pub use crate::loss::LossConfig;
 pub use crate::schedule::Schedule;
 
 /// The whole configuration of a run. The resolved form is stored in the run folder and in every checkpoint.
@@ -42,6 +43,9 @@ pub struct Config {
     /// How often figures are logged.
     #[serde(default)]
     pub log: LogConfig,
+    /// Sample pictures during training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleConfig>,
 }
 
 /// What is learnt: a 2-D density or a set of images.
@@ -160,6 +164,21 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self { every: 50 }
     }
+}
+
+/// Sample pictures during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleConfig {
+    /// Steps between pictures.
+    pub every: u64,
+    /// Samples in the picture. Classes take turns.
+    pub num: usize,
+    /// Solver, steps and guidance.
+    pub sampler: SamplerConfig,
+    /// The average of the weights that is sampled; absent: the first, or the raw weights where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<String>,
 }
 
 impl Config {

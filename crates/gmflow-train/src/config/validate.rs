@@ -9,9 +9,9 @@ impl Config {
     /// # Errors
     /// The first value outside its domain, by its full name.
     pub fn validate(&self) -> Result<()> {
-        self.data.source.validate()?;
-        self.network.validate()?;
-        self.loss.validate()?;
+        self.data.source.validate().map_err(|error| below("data.source", Error::from(error)))?;
+        self.network.validate().map_err(|error| below("network", Error::from(error)))?;
+        self.loss.validate().map_err(|error| below("loss", Error::from(error)))?;
         self.validate_train()?;
         self.validate_averages()?;
         if let TimeConfig::LogitNormal { mean, std } = self.time {
@@ -25,7 +25,8 @@ impl Config {
         check("data.queue", (1..=64).contains(&self.data.queue), "1 to 64", self.data.queue)?;
         check("checkpoint.every", self.checkpoint.every > 0, "at least 1", self.checkpoint.every)?;
         check("checkpoint.keep", self.checkpoint.keep > 0, "at least 1", self.checkpoint.keep)?;
-        check("log.every", self.log.every > 0, "at least 1", self.log.every)
+        check("log.every", self.log.every > 0, "at least 1", self.log.every)?;
+        self.validate_sample()
     }
 
     fn validate_train(&self) -> Result<()> {
@@ -64,9 +65,30 @@ impl Config {
         }
         Ok(())
     }
+
+    fn validate_sample(&self) -> Result<()> {
+        let Some(sample) = &self.sample else { return Ok(()) };
+        check("sample.every", sample.every > 0, "at least 1", sample.every)?;
+        check("sample.num", (1..=1_000_000).contains(&sample.num), "1 to 1000000", sample.num)?;
+        sample.sampler.validate().map_err(|error| below("sample.sampler", Error::from(error)))?;
+        let known = sample.ema.as_ref().is_none_or(|name| self.ema.iter().any(|ema| &ema.name == name));
+        check("sample.ema", known, "the name of an [[ema]] entry", sample.ema.as_deref().unwrap_or_default())
+    }
 }
 
 /// An error naming `field` unless `ok`.
 pub(crate) fn check(field: &str, ok: bool, expected: &str, got: impl ToString) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::config(field, expected, got)) }
+}
+
+/// Puts the table's name before a field that a library named on its own.
+fn below(table: &str, error: Error) -> Error {
+    use gmflow_data::Error as Data;
+    match error {
+        Error::Gmflow(gmflow::Error::Config { field, expected, got })
+        | Error::Data(Data::Config { field, expected, got }) => {
+            Error::config(format!("{table}.{field}"), expected, got)
+        }
+        other => other,
+    }
 }

@@ -1,0 +1,97 @@
+//! Pictures of samples during training: a grid of images, or a 2-D histogram of points.
+
+use burn::tensor::Tensor;
+use gmflow::pipeline::{Pipeline, SampleRequest};
+use gmflow_data::density::histogram;
+
+use crate::config::SampleConfig;
+use crate::{Error, Result, Trainer};
+
+/// Samples drawn at once, so that memory does not grow with the picture.
+const BATCH: usize = 64;
+/// The same for points, which are small.
+const POINT_BATCH: usize = 4096;
+/// Bins per side of the histogram of points over [-4, 4) in both coordinates.
+const BINS: usize = 128;
+
+/// A PNG file in memory.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// The file's bytes.
+    pub png: Vec<u8>,
+    /// Height and width in pixels.
+    pub size: [usize; 2],
+}
+
+/// Samples the trainer's network as `sample` says. The seeds are 0, 1, ... in every picture, so that pictures of different
+/// steps show the same samples; classes take turns.
+///
+/// # Errors
+/// A sampler setting out of range or an average that is not there.
+pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
+    let info = trainer.data_info();
+    let first = trainer.config().ema.first().map(|ema| ema.name.as_str());
+    let network = trainer.snapshot(sample.ema.as_deref().or(first))?;
+    let classes = network.null_class().filter(|&null| null > 0);
+    let pipeline = Pipeline { network: &network, device: trainer.device().clone() };
+    let batch = if info.points { POINT_BATCH } else { BATCH };
+    let mut values = Vec::new();
+    for start in (0..sample.num).step_by(batch) {
+        let range = start..(start + batch).min(sample.num);
+        let request = SampleRequest {
+            seeds: range.clone().map(|index| index as u64).collect(),
+            classes: classes.map(|count| range.map(|index| index % count).collect()),
+            shape: info.shape,
+            noise: None,
+        };
+        values.extend(host(pipeline.sample(&sample.sampler, &request, &mut |_, _| {})?)?);
+    }
+    if info.points { points_picture(&values) } else { image_grid(&values, info.shape, classes.unwrap_or(8)) }
+}
+
+fn host(samples: Tensor<4>) -> Result<Vec<f32>> {
+    let data = samples.into_data();
+    let dtype = data.dtype();
+    data.try_into_vec().map_err(|_| Error::config("sample", "f32 samples", format!("{dtype:?}")))
+}
+
+/// Images `[n c h w]` in rows of `columns`, one pixel of white between them.
+fn image_grid(values: &[f32], [c, h, w]: [usize; 3], columns: usize) -> Result<Picture> {
+    let count = values.len() / (c * h * w).max(1);
+    let columns = columns.clamp(1, 20).min(count.max(1));
+    let size = [count.div_ceil(columns) * (h + 1) + 1, columns * (w + 1) + 1];
+    let mut rgb = vec![255u8; size[0] * size[1] * 3];
+    for (index, image) in values.chunks_exact(c * h * w).enumerate() {
+        let (top, left) = (index / columns * (h + 1) + 1, index % columns * (w + 1) + 1);
+        for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+            let place = ((top + y) * size[1] + left + x) * 3;
+            for (channel, byte) in rgb.iter_mut().skip(place).take(3).enumerate() {
+                // A grey image shows its one channel three times.
+                let value = image.get(channel.min(c - 1) * h * w + y * w + x).copied().unwrap_or_default();
+                *byte = ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8;
+            }
+        }
+    }
+    encode(&rgb, size)
+}
+
+/// Points as a histogram: the darker, the more; y upwards.
+fn points_picture(values: &[f32]) -> Result<Picture> {
+    let points: Vec<[f32; 2]> = values.as_chunks::<2>().0.to_vec();
+    let bins = histogram(&points, BINS, [-4.0, 4.0]);
+    let full = bins.counts.iter().max().copied().unwrap_or(1).max(1) as f64;
+    let rows: Vec<&[u64]> = bins.counts.chunks_exact(BINS).rev().collect();
+    let shade = |count: u64| 255 - ((count as f64 / full).sqrt() * 255.0) as u8;
+    let rgb: Vec<u8> = rows.into_iter().flatten().flat_map(|&count| [shade(count); 3]).collect();
+    encode(&rgb, [BINS, BINS])
+}
+
+fn encode(rgb: &[u8], [height, width]: [usize; 2]) -> Result<Picture> {
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, width as u32, height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
+    written.map_err(|error| Error::file("sample picture", "pixels", "a picture", error))?;
+    Ok(Picture { png, size: [height, width] })
+}
