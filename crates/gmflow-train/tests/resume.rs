@@ -110,10 +110,11 @@ fn stopping_writes_a_checkpoint_of_the_step() {
     drop(run);
     let again = Run::create(config(), folder.path(), false, &Device::flex());
     assert!(matches!(again, Err(Error::RunExists { .. })));
+    // Training longer is an override that a resumed run takes.
     let resumed = Run::resume(folder.path(), &["train.steps=6".into()], &Device::flex()).expect("resume");
     assert_eq!(resumed.trainer().steps_taken(), 5);
     drop(resumed);
-    let other = Run::resume(folder.path(), &["train.batch_size=32".into()], &Device::flex());
+    let other = Run::resume(folder.path(), &["train.batch_size=48".into()], &Device::flex());
     assert!(other.expect_err("another batch").to_string().contains("train.batch_size: expected 64"));
     let other = Run::resume(folder.path(), &["network.hidden_dim=32".into()], &Device::flex());
     assert!(other.expect_err("another network").to_string().contains("network"));

@@ -1,0 +1,74 @@
+//! TensorBoard events are complete records, and pictures are written beside them.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use gmflow_train::log::{LogLine, bits_per_dim};
+use gmflow_train::{Run, Silent};
+
+mod common;
+
+/// The records of an event file, each checksum verified.
+fn records(path: &Path) -> Vec<Vec<u8>> {
+    let masked = |data: &[u8]| crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8);
+    let bytes = std::fs::read(path).expect("an event file");
+    let (mut rest, mut found) = (bytes.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        let (length, after) = rest.split_at(8);
+        let (check, after) = after.split_at(4);
+        assert_eq!(u32::from_le_bytes(check.try_into().expect("4 bytes")), masked(length));
+        let count = u64::from_le_bytes(length.try_into().expect("8 bytes")) as usize;
+        let (data, after) = after.split_at(count);
+        let (check, after) = after.split_at(4);
+        assert_eq!(u32::from_le_bytes(check.try_into().expect("4 bytes")), masked(data));
+        found.push(data.to_vec());
+        rest = after;
+    }
+    found
+}
+
+fn event_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().expect("the run's folder").map(|entry| entry.expect("entry").path());
+    entries.filter(|path| path.to_string_lossy().contains("tfevents")).collect()
+}
+
+fn contains(record: &[u8], text: &[u8]) -> bool {
+    record.windows(text.len()).any(|window| window == text)
+}
+
+#[test]
+fn a_run_writes_lines_events_and_pictures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = common::tiny_with(&[
+        "train.steps=10",
+        "sample={every=5, num=50, sampler={solver={kind=\"gm-sde\"}, steps=2}}",
+    ]);
+    let mut run = Run::create(config, folder.path(), false, &Device::flex()).expect("a run");
+    run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    let text = std::fs::read_to_string(folder.path().join("log.jsonl")).expect("log");
+    let lines: Vec<LogLine> = text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    assert_eq!(lines.iter().map(|line| line.step).collect::<Vec<u64>>(), [5, 10]);
+    assert_eq!(lines[1].images, 640);
+    assert_eq!(lines[1].bits_per_dim, Some(bits_per_dim(lines[1].loss, 2)));
+    let files = event_files(folder.path());
+    assert_eq!(files.len(), 1);
+    let records = records(&files[0]);
+    assert_eq!(records.len(), 5, "version, two lines, two pictures");
+    assert!(contains(&records[0], b"brain.Event:2"));
+    let loss = [&[0x0a, 4][..], b"loss", &[0x15], &(lines[0].loss as f32).to_le_bytes()].concat();
+    assert!(records.iter().any(|record| contains(record, &loss)), "the loss must be in the events");
+    assert!(records.iter().any(|record| contains(record, b"\x89PNG")));
+    let picture = std::fs::read(folder.path().join("samples/step-00000010.png")).expect("a picture");
+    let decoder = png::Decoder::new(std::io::Cursor::new(picture));
+    let reader = decoder.read_info().expect("a PNG");
+    assert_eq!((reader.info().width, reader.info().height), (128, 128));
+}
+
+#[test]
+fn a_standard_normal_has_its_entropy_in_bits() {
+    // The mean of -log N(x; 0, 1) without its constant is 1/2.
+    let entropy = 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E).log2();
+    assert!((bits_per_dim(0.5, 1) - entropy).abs() < 1e-12);
+    assert!((bits_per_dim(1.5, 3) - entropy).abs() < 1e-12);
+}
