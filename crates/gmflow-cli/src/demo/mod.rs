@@ -92,7 +92,7 @@ fn train(preset: &Preset, arguments: &DemoArgs, device: &Device) -> Result<(Mode
     bar.finish_and_clear();
     let mut model = gmflow_train::checkpoint::model(&trainer)?;
     model.network = trainer.snapshot(average.as_deref())?;
-    let loss = serde_json::to_value(&trainer.config().loss)?;
+    let loss = serde_json::to_value(trainer.config().loss)?;
     let seconds = start.elapsed().as_secs_f64();
     Ok((model, Training { components, loss, steps: total, batch_size, seconds }))
 }

@@ -1,0 +1,135 @@
+//! The whole method on one page: learn a checkerboard of points with a mixture of Gaussians, then draw points from it in
+//! one, two, four and eight network evaluations. Takes about half a minute:
+//!
+//! ```text
+//! cargo run --release -p gmflow --example checkerboard
+//! ```
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use gmflow::loss::{LossBatch, LossConfig};
+use gmflow::network::{Mlp2dConfig, NetworkConfig};
+use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::rng::{Purpose, normals, uniforms};
+use gmflow::solver::SolverConfig;
+use std::collections::HashMap;
+
+const BATCH: usize = 512;
+const STEPS: u64 = 1500;
+const POINTS: u64 = 10_000;
+
+fn main() -> gmflow::Result<()> {
+    let device = Device::flex();
+    let recording = device.clone().autodiff();
+    let mlp = Mlp2dConfig { num_gaussians: 32, hidden_dim: 128, embed_dim: 64, pos_min_period: 0.5, ..Default::default() };
+    let mut network = NetworkConfig::Mlp2d(mlp).init(0, &recording)?;
+    let loss = LossConfig::Transition { transition_ratio: 0.9, weight_scale: 1.0 };
+    let mut adam = Adam::default();
+
+    // Training. The network sees x_t = (1 - t) x0 + t noise and predicts a mixture for the velocity noise - x0.
+    for step in 0..STEPS {
+        let batch = LossBatch {
+            x0: points(checkerboard(step), &recording),
+            class: None,
+            t: Tensor::from_data(TensorData::new(uniforms(0, Purpose::TrainTime, step, BATCH), [BATCH]), &recording),
+            noise: points(normals(0, Purpose::TrainNoise, step, 2 * BATCH), &recording),
+            transition_noise: points(normals(0, Purpose::TrainTransition, step, 2 * BATCH), &recording),
+        };
+        let value = loss.evaluate(&network, batch);
+        let gradients = value.backward();
+        let learning_rate = 3e-3 * (1.0 - step as f64 / STEPS as f64);
+        network = network.map(&mut adam.step(&gradients, learning_rate));
+        if step % 250 == 0 {
+            println!("step {step:4}  loss {:.3}", value.into_scalar::<f32>());
+        }
+    }
+
+    // Sampling. GM-ODE 2 follows the mixture's analytic velocity between the network's evaluations.
+    let network = network.valid();
+    let pipeline = Pipeline { network: &network, device };
+    let request = SampleRequest { seeds: (0..POINTS).collect(), classes: None, shape: [2, 1, 1], noise: None };
+    for steps in [1, 2, 4, 8] {
+        let solver = SolverConfig::GmOde { order: 2, substeps: None };
+        let config = SamplerConfig { solver, steps, guidance: Default::default(), shift: 1.0 };
+        let samples = pipeline.sample(&config, &request, &mut |_, _| {})?; // [n 2 1 1]
+        let values: Vec<f32> = samples.into_data().iter::<f32>().collect();
+        let outside = values.chunks(2).filter(|point| !is_dark(point)).count();
+        println!("GM-ODE 2, {steps} steps: {:.1} % outside the squares", 100.0 * outside as f64 / POINTS as f64);
+        if steps == 8 {
+            print_picture(&values);
+        }
+    }
+    Ok(())
+}
+
+/// Uniform points on the dark squares of a 4x4 board over [-4, 4]^2, as x, y, x, y, ...
+fn checkerboard(step: u64) -> Vec<f32> {
+    let draws = uniforms(0, Purpose::Estimate, step, 3 * BATCH);
+    let point = |draw: &[f32]| {
+        let square = (draw[0] * 8.0) as usize;
+        let (row, column) = (square / 2, 2 * (square % 2) + square / 2 % 2);
+        [column as f32 * 2.0 - 4.0 + 2.0 * draw[1], row as f32 * 2.0 - 4.0 + 2.0 * draw[2]]
+    };
+    draws.chunks(3).flat_map(point).collect()
+}
+
+fn is_dark(point: &[f32]) -> bool {
+    let on_board = point.iter().all(|x| (-4.0..4.0).contains(x));
+    let squares: i32 = point.iter().map(|x| ((x + 4.0) / 2.0).floor() as i32).sum();
+    on_board && squares % 2 == 0
+}
+
+/// Points as images of one pixel with two channels.
+fn points(values: Vec<f32>, device: &Device) -> Tensor<4> {
+    let count = values.len() / 2;
+    Tensor::from_data(TensorData::new(values, [count, 2, 1, 1]), device) // [b 2 1 1]
+}
+
+/// A histogram in characters, two to a cell.
+fn print_picture(values: &[f32]) {
+    let mut counts = [[0; 24]; 24];
+    for point in values.chunks(2).filter(|point| point.iter().all(|x| (-4.0..4.0).contains(x))) {
+        counts[((point[1] + 4.0) * 3.0) as usize][((point[0] + 4.0) * 3.0) as usize] += 1;
+    }
+    let shade = |count: &i32| ["  ", "..", "::", "**", "##"][(count / 7).min(4) as usize];
+    counts.iter().rev().for_each(|row| println!("{}", row.iter().map(shade).collect::<String>()));
+}
+
+/// Adam: both moments of every parameter.
+#[derive(Default)]
+struct Adam {
+    moments: HashMap<ParamId, (Tensor<1>, Tensor<1>)>,
+    steps: i32,
+}
+
+/// One step of [`Adam`] through a network.
+struct AdamStep<'a> {
+    adam: &'a mut Adam,
+    gradients: &'a Gradients,
+    learning_rate: f64,
+}
+
+impl Adam {
+    fn step<'a>(&'a mut self, gradients: &'a Gradients, learning_rate: f64) -> AdamStep<'a> {
+        self.steps += 1;
+        AdamStep { adam: self, gradients, learning_rate }
+    }
+}
+
+impl ModuleMapper for AdamStep<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, [b1, b2]) = (param.id, [0.9_f64, 0.99]);
+        let Some(gradient) = param.val().grad(self.gradients) else { return param };
+        let (count, shape) = (gradient.shape().num_elements(), gradient.shape());
+        let gradient: Tensor<1> = gradient.reshape([count]);
+        let zeros = || (gradient.zeros_like(), gradient.zeros_like());
+        let (first, second) = self.adam.moments.remove(&id).unwrap_or_else(zeros);
+        let first = first * b1 + gradient.clone() * (1.0 - b1);
+        let second = second * b2 + gradient.clone() * gradient.clone() * (1.0 - b2);
+        let corrected = |moment: &Tensor<1>, beta: f64| moment.clone() / (1.0 - beta.powi(self.adam.steps));
+        let change = corrected(&first, b1) / (corrected(&second, b2).sqrt() + 1e-8) * self.learning_rate;
+        self.adam.moments.insert(id, (first, second));
+        let change: Tensor<D> = change.reshape(shape);
+        param.map(|weights| Tensor::from_inner(weights.inner() - change).require_grad())
+    }
+}
