@@ -21,7 +21,8 @@ const POINTS: u64 = 10_000;
 fn main() -> gmflow::Result<()> {
     let device = Device::flex();
     let recording = device.clone().autodiff();
-    let mlp = Mlp2dConfig { num_gaussians: 32, hidden_dim: 128, embed_dim: 64, pos_min_period: 0.5, ..Default::default() };
+    let mlp =
+        Mlp2dConfig { num_gaussians: 32, hidden_dim: 128, embed_dim: 64, pos_min_period: 0.5, ..Default::default() };
     let mut network = NetworkConfig::Mlp2d(mlp).init(0, &recording)?;
     let loss = LossConfig::Transition { transition_ratio: 0.9, weight_scale: 1.0 };
     let mut adam = Adam::default();
