@@ -29,9 +29,6 @@ pub struct LogLine {
     pub lr: f64,
     /// Samples per second since the line before.
     pub images_per_s: f64,
-    /// Mean spectral loss, where a spectrum network is trained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spectral_loss: Option<f64>,
 }
 
 /// Sums of the steps since the last line.
@@ -40,7 +37,6 @@ struct Span {
     steps: u64,
     images_before: u64,
     loss: f64,
-    spectral_loss: f64,
     grad_norm: f64,
     since: Instant,
 }
@@ -73,7 +69,6 @@ impl Log {
     pub(crate) fn add(&mut self, report: &StepReport) {
         self.span.steps += 1;
         self.span.loss += report.loss;
-        self.span.spectral_loss += report.spectral_loss.unwrap_or(0.0);
         self.span.grad_norm += report.grad_norm;
     }
 
@@ -93,7 +88,6 @@ impl Log {
             grad_norm: self.span.grad_norm / count,
             lr: report.lr,
             images_per_s: (report.images - self.span.images_before) as f64 / seconds,
-            spectral_loss: report.spectral_loss.map(|_| self.span.spectral_loss / count),
         };
         self.span = Span::new(report.images);
         let text = serde_json::to_string(&line).map_err(|e| Error::file(&self.path, "line", "numbers", e))?;
@@ -105,7 +99,6 @@ impl Log {
             ("images_per_s", line.images_per_s),
         ];
         values.extend(line.bits_per_dim.map(|bits| ("bits_per_dim", bits)));
-        values.extend(line.spectral_loss.map(|loss| ("spectral_loss", loss)));
         self.events.scalars(line.step, &values)?;
         Ok(line)
     }
@@ -118,7 +111,7 @@ impl Log {
 
 impl Span {
     fn new(images_before: u64) -> Self {
-        Self { steps: 0, images_before, loss: 0.0, spectral_loss: 0.0, grad_norm: 0.0, since: Instant::now() }
+        Self { steps: 0, images_before, loss: 0.0, grad_norm: 0.0, since: Instant::now() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! AdamW with PyTorch's semantics, and the norm that clipping needs.
 
+use gmflow::kernel;
 use rayon::prelude::*;
 
 use crate::config::TrainConfig;
@@ -22,12 +23,7 @@ pub struct AdamW {
 /// The numbers of one AdamW step.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
-    beta1: f32,
-    beta2: f32,
-    eps: f32,
-    decay: f32,
-    step_size: f32,
-    inverse_root_correction: f32,
+    rule: kernel::AdamW,
     gradient_scale: f32,
 }
 
@@ -41,17 +37,10 @@ impl AdamW {
     /// Counts one more step and gives its numbers; gradients are multiplied by `gradient_scale`.
     pub fn begin(&mut self, train: &TrainConfig, lr: f64, gradient_scale: f64) -> AdamWStep {
         self.step += 1;
-        let power = self.step as f64;
         let [beta1, beta2] = train.betas;
-        AdamWStep {
-            beta1: beta1 as f32,
-            beta2: beta2 as f32,
-            eps: train.eps as f32,
-            decay: (1.0 - lr * train.weight_decay) as f32,
-            step_size: (lr / (1.0 - beta1.powf(power))) as f32,
-            inverse_root_correction: (1.0 / (1.0 - beta2.powf(power)).sqrt()) as f32,
-            gradient_scale: gradient_scale as f32,
-        }
+        let (eps, weight_decay) = (train.eps, train.weight_decay);
+        let rule = kernel::AdamW { lr, beta1, beta2, eps, weight_decay };
+        AdamWStep { rule, gradient_scale: gradient_scale as f32 }
     }
 
     /// Moves parameter `index`; an empty gradient leaves it alone, as PyTorch does without a gradient.
@@ -59,27 +48,8 @@ impl AdamW {
         let (Some(first), Some(second)) = (self.exp_avg.get_mut(index), self.exp_avg_sq.get_mut(index)) else {
             return;
         };
-        if gradient.is_empty() {
-            return;
-        }
-        values
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
-            .for_each(|((values, gradient), (first, second))| step.apply(values, gradient, first, second));
-    }
-}
-
-impl AdamWStep {
-    fn apply(&self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-        let moments = first.iter_mut().zip(second);
-        for ((value, gradient), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
-            let g = gradient * self.gradient_scale;
-            *m += (1.0 - self.beta1) * (g - *m);
-            *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
-            // PyTorch adds eps after the root and its bias correction.
-            let denominator = v.sqrt() * self.inverse_root_correction + self.eps;
-            *value = *value * self.decay - self.step_size * (*m / denominator);
+        if !gradient.is_empty() {
+            step.rule.update(self.step, step.gradient_scale, values, gradient, first, second);
         }
     }
 }

@@ -27,8 +27,6 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Learning rate of the step.
     pub lr: f64,
-    /// The spectrum network's mean loss, where one is trained.
-    pub spectral_loss: Option<f64>,
 }
 
 /// A network in training. Equal configurations give equal weights on a CPU, whatever the accumulation split to float
@@ -92,7 +90,7 @@ impl Trainer {
         let lr = learning_rate(&self.config.train, self.step, self.config.total_steps());
         self.network.update(&self.config.train, lr, &gradients, grad_norm)?;
         self.step += 1;
-        Ok(StepReport { step: self.step, images: self.images(), loss, grad_norm, lr, spectral_loss: None })
+        Ok(StepReport { step: self.step, images: self.images(), loss, grad_norm, lr })
     }
 
     /// The mean loss of the batch and its gradient, summed over parts of `micro_batch` samples.

@@ -7,7 +7,7 @@ pub(crate) use load::from_json;
 pub(crate) use validate::check;
 
 use gmflow::loss::LossConfig;
-use gmflow::network::{NetworkConfig, SpectrumMlpConfig};
+use gmflow::network::NetworkConfig;
 
 use gmflow::pipeline::SamplerConfig;
 use gmflow_data::DatasetConfig;
@@ -24,9 +24,6 @@ pub struct Config {
     pub data: DataConfig,
     /// The network that predicts the velocity mixture.
     pub network: NetworkConfig,
-    /// The optional power spectrum network of spectral sampling, trained beside the main network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spectrum: Option<SpectrumConfig>,
     /// The main network's loss.
     pub loss: LossConfig,
     /// How training times are drawn.
@@ -58,17 +55,6 @@ pub struct DataConfig {
     /// Batches prepared ahead by the background thread.
     #[serde(default = "default_queue")]
     pub queue: usize,
-}
-
-/// The power spectrum network and its training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpectrumConfig {
-    /// The network.
-    pub network: SpectrumMlpConfig,
-    /// Factor of the spectral loss (20) in the sum that is minimised. The loss sends no gradient into the main network.
-    #[serde(default = "one")]
-    pub weight: f64,
 }
 
 /// The distribution of training times.

@@ -18,10 +18,6 @@ impl Config {
             check("time.mean", mean.is_finite(), "a finite number", mean)?;
             check("time.std", std.is_finite() && std > 0.0, "a positive number", std)?;
         }
-        if let Some(spectrum) = &self.spectrum {
-            let weight = spectrum.weight;
-            check("spectrum.weight", weight.is_finite() && weight > 0.0, "a positive number", weight)?;
-        }
         check("data.queue", (1..=64).contains(&self.data.queue), "1 to 64", self.data.queue)?;
         check("checkpoint.every", self.checkpoint.every > 0, "at least 1", self.checkpoint.every)?;
         check("checkpoint.keep", self.checkpoint.keep > 0, "at least 1", self.checkpoint.keep)?;
