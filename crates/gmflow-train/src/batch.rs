@@ -112,8 +112,10 @@ impl DrawPlan {
         }
     }
 
-    /// Labels, or the null class where the draw falls below the dropout probability or there is no label.
+    /// Labels, or the null class where the draw falls below the dropout probability, there is no label, or the network
+    /// has no class but the null class.
     fn labels(&self, numbers: Range<u64>, labels: Option<&[u32]>, null: usize) -> Vec<i64> {
+        let labels = labels.filter(|_| null > 0);
         numbers
             .enumerate()
             .map(|(i, number)| {

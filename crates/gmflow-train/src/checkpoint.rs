@@ -89,20 +89,22 @@ fn write_files(trainer: &Trainer, folder: &Path) -> Result<()> {
 /// # Errors
 /// A configuration that JSON cannot hold.
 pub fn model(trainer: &Trainer) -> Result<Model> {
-    let info = trainer.data_info();
+    let (info, network) = (trainer.data_info(), trainer.snapshot(None)?);
     let [channels, height, width] = info.shape;
     let kind = if info.points { DataKind::Points } else { DataKind::Image };
+    // Labels that the network does not see are no part of the model.
+    let classes = info.classes.clone().filter(|_| network.null_class().is_some_and(|null| null > 0));
     let training = serde_json::to_value(trainer.config())
         .map_err(|error| Error::config("config", "values that JSON can hold", error))?;
     let info = ModelInfo {
         network: trainer.config().network.clone(),
         spectrum: None,
         data: DataInfo { channels, height, width, kind },
-        classes: info.classes.clone(),
+        classes,
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
     };
-    Ok(Model { info, network: trainer.snapshot(None)?, spectrum: None })
+    Ok(Model { info, network, spectrum: None })
 }
 
 /// The newest complete checkpoint of a run.

@@ -1,0 +1,96 @@
+//! Training on labelled images: with and without classes, grids, and networks that do not fit the data.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use gmflow_train::{Config, Error, Run, Silent, Trainer};
+
+/// Twelve images of 8 x 8 pixels in three classes.
+fn write_idx(folder: &Path) {
+    let header = |dims: &[u32]| -> Vec<u8> {
+        let magic = [0, 0, 8, dims.len() as u8];
+        magic.into_iter().chain(dims.iter().flat_map(|dim| dim.to_be_bytes())).collect()
+    };
+    let mut images = header(&[12, 8, 8]);
+    images.extend((0..12 * 64).map(|i| if (i / 64 + i % 8) % 3 == 0 { 255u8 } else { 10 }));
+    let mut labels = header(&[12]);
+    labels.extend((0..12).map(|i| i % 3));
+    std::fs::write(folder.join("images"), images).expect("images");
+    std::fs::write(folder.join("labels"), labels).expect("labels");
+}
+
+/// The configuration beside the data, so that its paths are taken from there.
+fn load(folder: &Path, overrides: &[&str]) -> Config {
+    write_idx(folder);
+    let text = r#"
+        data.source = { kind = "idx", images = "images", labels = "labels" }
+        loss = { kind = "transition", transition_ratio = 0.5 }
+        train = { batch_size = 5, steps = 4, micro_batch = 3, label_dropout = 0.5, seed = 2 }
+        [network]
+        type = "gm-dit"
+        num_gaussians = 2
+        num_attention_heads = 1
+        attention_head_dim = 16
+        num_layers = 1
+        sample_size = 8
+        patch_size = 4
+        in_channels = 1
+        num_embeds_ada_norm = 3
+        logstd_inner_dim = 8
+        [sample]
+        every = 4
+        num = 7
+        sampler = { solver = { kind = "gm-ode", substeps = 2 }, steps = 2 }
+    "#;
+    let path = folder.join("config.toml");
+    std::fs::write(&path, text).expect("a configuration");
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    Config::load(&path, &overrides).expect("a valid configuration")
+}
+
+fn picture_size(folder: &Path) -> (u32, u32) {
+    let picture = std::fs::read(folder.join("samples/step-00000004.png")).expect("a picture");
+    let reader = png::Decoder::new(std::io::Cursor::new(picture)).read_info().expect("a PNG");
+    (reader.info().width, reader.info().height)
+}
+
+#[test]
+fn classes_become_columns_of_the_grid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("run");
+    let mut run = Run::create(load(folder.path(), &[]), &out, false, &Device::flex()).expect("a run");
+    run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    // Three columns and three rows of 8 pixels with lines of 1 pixel between them and around.
+    assert_eq!(picture_size(&out), (28, 28));
+    let model = gmflow::checkpoint::ModelInfo::load(&out.join("checkpoints/step-00000004")).expect("a model folder");
+    assert_eq!(model.classes, Some(vec!["0".into(), "1".into(), "2".into()]));
+    assert_eq!((model.progress.step, model.progress.images), (4, 20));
+}
+
+#[test]
+fn labels_are_ignored_by_a_network_without_classes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("run");
+    let config = load(folder.path(), &["network.num_embeds_ada_norm=0"]);
+    let mut run = Run::create(config, &out, false, &Device::flex()).expect("a run");
+    run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    let model = gmflow::checkpoint::ModelInfo::load(&out.join("checkpoints/step-00000004")).expect("a model folder");
+    assert_eq!(model.classes, None);
+}
+
+#[test]
+fn a_network_that_does_not_fit_the_data_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (set, field) in [
+        ("network.in_channels=3", "network.in_channels"),
+        ("network.patch_size=3", "network.patch_size"),
+        ("network.num_embeds_ada_norm=2", "network.num_embeds_ada_norm"),
+        ("network={type=\"mlp2d\"}", "network.type"),
+        ("data.source.labels=\"missing\"", "missing"),
+    ] {
+        let error = Trainer::new(load(folder.path(), &[set]), &Device::flex()).expect_err(set);
+        assert!(error.to_string().contains(field), "{set}: {error}");
+        assert!(!matches!(error, Error::Gmflow(_)), "{set}: the table's name is missing: {error}");
+    }
+}
