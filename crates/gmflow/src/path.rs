@@ -12,9 +12,9 @@ pub(crate) fn per_sample<const D: usize>(values: &Tensor<1>) -> Tensor<D> {
     values.clone().reshape(shape)
 }
 
-/// The natural logarithm of t, finite at t = 0 so that a mixture moved there is a point and not NaN.
+/// The natural logarithm of t, finite at t = 0 so that a mixture moved there is narrow and not NaN.
 fn log_time(t: &Tensor<1>) -> Tensor<1> {
-    t.clone().clamp_min(1e-12).log()
+    t.clone().clamp_min(1e-6).log()
 }
 
 impl VelocityMixture {

@@ -1,6 +1,6 @@
 //! Guidance: a shift of the predicted mean, carried out by reweighting the mixture or by extrapolating its mean.
 
-use crate::mixture::{DataMixture, GaussianMixture};
+use crate::mixture::{DataMixture, IsoGaussian};
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -85,18 +85,12 @@ impl Guided {
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
         let mut guided = Self { base: conditional, mean, var, shift: None };
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else { return guided };
-        match guidance {
-            Guidance::Off => {}
-            Guidance::Probabilistic { scale, orthogonal } => {
-                let direction = direction(&guided.mean, &unconditional, orthogonal);
-                let rms = power(&direction).sqrt().clamp_min(f32::MIN_POSITIVE);
-                guided.shift = Some(direction * (guided.var.clone().sqrt() * scale / rms));
-            }
-            Guidance::ClassifierFree { scale, orthogonal } => {
-                let shift = direction(&guided.mean, &unconditional, orthogonal) * (scale - 1.0);
-                guided.base.0.means = guided.base.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
-                guided.mean = guided.mean + shift;
-            }
+        let shift = shift(guidance, &guided.mean, &unconditional, &guided.var, &guided.mean);
+        if matches!(guidance, Guidance::Probabilistic { .. }) {
+            guided.shift = Some(shift);
+        } else {
+            guided.base.0.means = guided.base.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
+            guided.mean = guided.mean + shift;
         }
         guided
     }
@@ -112,27 +106,59 @@ impl Guided {
     /// has the precision q/((1 - q) s^2) and the precision-weighted mean (q mu + shift)/((1 - q) s^2). Nothing is
     /// subtracted, so q = 0 is the identity and small q is exact. q is kept below 1 by shortening the shift.
     pub fn shifted(&self, shift: &Tensor<4>) -> DataMixture {
-        let share = power(shift) / self.var.clone().clamp_min(f32::MIN_POSITIVE); // [b 1 1 1]
+        let (share, shift) = self.bounded(shift);
+        let rest = (share.clone() * -1.0 + 1.0) * self.var.clone().clamp_min(f32::MIN_POSITIVE);
+        let nu = (self.mean.clone() * share.clone() + shift) / rest.clone();
+        DataMixture(self.base.0.tilted(&nu, &(share / rest)))
+    }
+
+    /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that the mixture is reweighted towards: the conditional
+    /// surrogate itself without a shift.
+    pub fn target(&self, shift: Option<&Tensor<4>>) -> IsoGaussian {
+        let Some(shift) = shift else { return IsoGaussian { mean: self.mean.clone(), var: self.var.clone() } };
+        let (share, shift) = self.bounded(shift);
+        IsoGaussian { mean: self.mean.clone() + shift, var: self.var.clone() * (share * -1.0 + 1.0) }
+    }
+
+    /// The shift's share of the variance `[b 1 1 1]`, and the shift, shortened where the share would be too large.
+    fn bounded(&self, shift: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let share = power(shift) / self.var.clone().clamp_min(f32::MIN_POSITIVE);
         let bounded = share.clone().clamp_max(MAX_SHARE);
         let shorten = (bounded.clone() / share.clamp_min(f32::MIN_POSITIVE)).sqrt().clamp_max(1.0);
-        let rest = (bounded.clone() * -1.0 + 1.0) * self.var.clone().clamp_min(f32::MIN_POSITIVE);
-        let nu = (self.mean.clone() * bounded.clone() + shift.clone() * shorten) / rest.clone();
-        let GaussianMixture { means, log_weights, log_std } = self.base.0.tilted(&nu, &(bounded / rest));
-        DataMixture(GaussianMixture { means, log_weights, log_std })
+        let shorten = shorten.mask_fill(bounded.clone().equal_elem(0.0), 1.0);
+        (bounded, shift.clone() * shorten)
     }
 }
 
 /// The largest share of the variance that a shift may take, so that the target keeps a positive variance.
-const MAX_SHARE: f64 = 0.99;
+const MAX_SHARE: f64 = 1.0 - 1e-6;
 
-/// mu_c - mu_u, less `orthogonal` times its projection on mu_c (per sample, over c, h, w).
-fn direction(conditional: &Tensor<4>, unconditional: &Tensor<4>, orthogonal: f64) -> Tensor<4> {
+/// The shift of the mean `[b c h w]` that guidance asks for: the direction mu_c - mu_u, less `orthogonal` times its projection
+/// on `axis` (per sample, over c, h, w), then rescaled to the root-mean-square w~ s_c, or multiplied by w - 1.
+pub fn shift(
+    guidance: Guidance,
+    conditional: &Tensor<4>,
+    unconditional: &Tensor<4>,
+    var: &Tensor<4>,
+    axis: &Tensor<4>,
+) -> Tensor<4> {
     let difference = conditional.clone() - unconditional.clone();
-    if orthogonal == 0.0 {
-        return difference;
+    let across = |orthogonal: f64| match orthogonal {
+        0.0 => difference.clone(),
+        _ => {
+            let along = power_of(&difference, axis) / power(axis).clamp_min(f32::MIN_POSITIVE);
+            difference.clone() - axis.clone() * along * orthogonal
+        }
+    };
+    match guidance {
+        Guidance::Off => difference.zeros_like(),
+        Guidance::Probabilistic { scale, orthogonal } => {
+            let direction = across(orthogonal);
+            let rms = power(&direction).sqrt().clamp_min(f32::MIN_POSITIVE);
+            direction * (var.clone().sqrt() * scale / rms)
+        }
+        Guidance::ClassifierFree { scale, orthogonal } => across(orthogonal) * (scale - 1.0),
     }
-    let along = power_of(&difference, conditional) / power(conditional).clamp_min(f32::MIN_POSITIVE);
-    difference - conditional.clone() * along * orthogonal
 }
 
 /// The mean square over c, h, w, `[b 1 1 1]`.

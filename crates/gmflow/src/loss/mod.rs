@@ -1,10 +1,10 @@
 //! Training losses: the likelihood of a mixture, its transition form, and the squared error of the baseline.
 
-use crate::mixture::GaussianMixture;
+use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::network::Denoiser;
 use crate::path::{ReverseTransition, forward_diffusion, forward_transition};
 use crate::{Error, Result};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, activation};
 use serde::{Deserialize, Serialize};
 
 /// The loss a denoiser is trained with.
@@ -70,22 +70,50 @@ impl LossConfig {
                 let t_lo = t.clone() * (1.0 - transition_ratio);
                 let x_lo = forward_diffusion(&x0, &t_lo, &noise);
                 let x_hi = forward_transition(&x_lo, &t_lo, &t, &transition_noise);
-                let data = network.forward(x_hi.clone(), t.clone(), class).to_data(&x_hi, &t);
-                let reverse = data.reverse_transition(&x_hi, &ReverseTransition::new(&t_lo, &t));
-                nll(&reverse, &x_lo).mean() * weight_scale
+                let velocity = network.forward(x_hi.clone(), t.clone(), class);
+                transition_nll(&velocity, (&x_lo, &t_lo), (&x_hi, &t)).mean() * weight_scale
             }
         }
     }
 }
 
-/// -log q(target), `[b h w]`, without the constant C/2 log(2 pi), (6).
+/// The smallest variance of the reverse transition itself that the loss is evaluated with: without it a component on the
+/// sample has infinite density as t goes to 0.
+const SMALLEST_VARIANCE: f64 = 1e-6;
+
+/// -log q(x_lo | x_hi) of the reverse transition (9) under a prediction made at (x_hi, t_hi), `[b h w]`, without the constant
+/// C/2 log(2 pi).
+pub fn transition_nll(
+    velocity: &VelocityMixture,
+    (x_lo, t_lo): (&Tensor<4>, &Tensor<1>),
+    (x_hi, t_hi): (&Tensor<4>, &Tensor<1>),
+) -> Tensor<3> {
+    let mut step = ReverseTransition::new(t_lo, t_hi);
+    step.c3 = step.c3.clamp_min(SMALLEST_VARIANCE);
+    nll(&velocity.to_data(x_hi, t_hi).reverse_transition(x_hi, &step), x_lo)
+}
+
+/// -log q(target), `[b h w]`, without the constant C/2 log(2 pi), (6). The mixture's `log_std` may also be given per channel.
 pub fn nll(mixture: &GaussianMixture, target: &Tensor<4>) -> Tensor<3> {
     let channels = target.dims()[1] as f64;
-    let squares = (target.clone().unsqueeze_dim::<5>(1) - mixture.means.clone()).powi_scalar(2).sum_dim(2);
-    let precision = (mixture.log_std.clone() * -2.0).exp();
-    let log_joint = mixture.log_weights.clone() - squares * precision * 0.5 - mixture.log_std.clone() * channels;
+    let squares = (target.clone().unsqueeze_dim::<5>(1) - mixture.means.clone()).powi_scalar(2); // [b k c h w]
+    let log_std = bounded_log_std(&mixture.log_std);
+    let precision = (log_std.clone() * -2.0).exp();
+    let (distance, log_scale) = match log_std.dims()[2] {
+        1 => (squares.sum_dim(2) * precision, log_std * channels),
+        _ => ((squares * precision).sum_dim(2), log_std.sum_dim(2)),
+    };
+    let log_joint = mixture.log_weights.clone() - distance * 0.5 - log_scale; // [b k 1 h w]
     // The shift by the largest term is a constant of the gradient, so it is kept out of the graph.
     let largest = log_joint.clone().detach().max_dim(1);
     let sum = (log_joint - largest.clone()).exp().sum_dim(1).log() + largest; // [b 1 1 h w]
     (sum * -1.0).squeeze_dims::<3>(&[1, 2])
+}
+
+/// The log standard deviation that a likelihood is evaluated with: bounded from below at -10 with a smooth knee, so that a network
+/// which is certain of everything gets a finite loss whose gradient keeps its sign. Above -9 it changes less than 5e-5.
+fn bounded_log_std(log_std: &Tensor<5>) -> Tensor<5> {
+    const LOWEST: f64 = -10.0;
+    const SHARPNESS: f64 = 8.0;
+    activation::softplus(log_std.clone() - LOWEST, SHARPNESS) + LOWEST
 }

@@ -15,7 +15,7 @@ fn mean(predict: Predict, x: &Tensor<4>, t: f64) -> Tensor<4> {
 }
 
 /// x + (to - t) u with u = (x - x0)/t; landing on 0 this is x0 itself.
-pub(super) fn towards(x: &Tensor<4>, x0: &Tensor<4>, t: f64, to: f64) -> Tensor<4> {
+pub fn towards(x: &Tensor<4>, x0: &Tensor<4>, t: f64, to: f64) -> Tensor<4> {
     x.clone() * (to / t) + x0.clone() * (1.0 - to / t)
 }
 
@@ -36,27 +36,26 @@ pub(super) fn heun_step(state: SolverState, span: Span, predict: Predict) -> Sol
     SolverState { x: state.x + velocity * (0.5 * (span.to - span.t)), previous: None }
 }
 
-/// The reverse transition (9) of a prediction with standard deviation 0 (small variance) or 1/sqrt(alpha^2 + sigma^2) (large).
+/// The reverse transition (9) from the predicted mean; the last step lands on the mean itself.
 pub(super) fn ddpm_step(
     state: SolverState,
     span: Span,
     predict: Predict,
     draws: &mut dyn Draws,
-    large: bool,
+    std: f64,
 ) -> SolverState {
     let x0 = mean(predict, &state.x, span.t);
     if span.to == 0.0 {
         return SolverState { x: x0, previous: None };
     }
-    let spread = if large { 1.0 / ((1.0 - span.t).powi(2) + span.t.powi(2)).sqrt() } else { 0.0 };
     let noise = draws.normal(Purpose::Transition, span.index, state.x.dims());
-    SolverState { x: transition(&state.x, &x0, span, spread * span.t, &noise), previous: None }
+    SolverState { x: transition(&state.x, &x0, (span.t, span.to), std, &noise), previous: None }
 }
 
-/// A draw of x_lo ~ N(c1 x_hi + c2 x0, c3 + c2^2 std^2).
-pub(super) fn transition(x: &Tensor<4>, x0: &Tensor<4>, span: Span, std: f64, noise: &Tensor<4>) -> Tensor<4> {
+/// A draw of x_lo ~ N(c1 x_hi + c2 x0, c3 + c2^2 std^2) from t down to `to`, with standard normals `noise` `[b c h w]`.
+pub fn transition(x: &Tensor<4>, x0: &Tensor<4>, (t, to): (f64, f64), std: f64, noise: &Tensor<4>) -> Tensor<4> {
     let time = |t: f64| Tensor::<1>::from_floats([t as f32], &x.device());
-    let ReverseTransition { c1, c2, c3 } = ReverseTransition::new(&time(span.to), &time(span.t));
+    let ReverseTransition { c1, c2, c3 } = ReverseTransition::new(&time(to), &time(t));
     let std = (c3 + c2.clone().powi_scalar(2) * (std * std)).sqrt();
     x.clone() * c1 + x0.clone() * c2 + noise.clone() * std
 }

@@ -1,8 +1,8 @@
 //! GM-ODE and GM-SDE, orders 1 and 2 (Algorithm 2 of the paper).
 
 use super::gaussian::{towards, transition};
-use super::{Draws, Previous, SolverState, Span};
-use crate::guidance::{Guided, power};
+use super::{Draws, SecondOrder, SolverState, Span, Visit};
+use crate::guidance::Guided;
 use crate::mixture::DataMixture;
 use crate::rng::Purpose;
 use burn::tensor::Tensor;
@@ -15,9 +15,6 @@ pub(super) struct Settings {
     pub order: u8,
     pub substeps: usize,
 }
-
-/// The part ca of the second-order term's noise level (A.2).
-const CA: f64 = 0.005;
 
 /// Euler sub-steps along the analytic velocity (x - E[x0 | x])/t, the posterior mean moved to each point by (10).
 pub(super) fn ode_step(state: SolverState, span: Span, predict: Predict, settings: Settings) -> SolverState {
@@ -49,12 +46,12 @@ pub(super) fn sde_step(
         return SolverState { x: x0, previous };
     }
     let noise = draws.normal(Purpose::Transition, span.index, shape);
-    SolverState { x: transition(&state.x, &x0, span, 0.0, &noise), previous }
+    SolverState { x: transition(&state.x, &x0, (span.t, span.to), 0.0, &noise), previous }
 }
 
 /// The mixture to step with, and what the next second-order step remembers: the guided mixture before this step's
 /// second-order change.
-fn predicted(state: &SolverState, span: Span, predict: Predict, order: u8) -> (DataMixture, Option<Previous>) {
+fn predicted(state: &SolverState, span: Span, predict: Predict, order: u8) -> (DataMixture, Option<Visit>) {
     let guided = predict(&state.x, span.t);
     let first = guided.mixture();
     if order == 1 {
@@ -62,30 +59,11 @@ fn predicted(state: &SolverState, span: Span, predict: Predict, order: u8) -> (D
     }
     let h = span.t - span.to;
     let data = match &state.previous {
-        Some(previous) => guided.shifted(&second_order_shift(&guided, &first, previous, state, span)),
+        Some(previous) => {
+            let here = (&state.x, span.t, h);
+            guided.shifted(&SecondOrder::default().shift(&guided, &first, previous, here))
+        }
         None => first.clone(),
     };
-    (data, Some(Previous { mixture: first, x: state.x.clone(), t: span.t, h }))
-}
-
-/// The guidance shift plus the extrapolated change of the mean since the previous step (A.2).
-///
-/// The change is scaled by h/(2 h_prev) and damped by sqrt(max(0, 1 - (w~^2 + ca) s_c^2/h_prev^2)): where the prediction is
-/// uncertain compared with the step, the change is noise. Both shifts go into one reweighting, so errors do not add up.
-fn second_order_shift(
-    guided: &Guided,
-    first: &DataMixture,
-    previous: &Previous,
-    state: &SolverState,
-    span: Span,
-) -> Tensor<4> {
-    let moved = previous.mixture.mean_at((&previous.x, previous.t), (&state.x, span.t));
-    let scale2 = guided.shift.as_ref().map(|shift| power(shift)); // w~^2 s_c^2, [b 1 1 1]
-    let noise = guided.var.clone() * CA + scale2.unwrap_or_else(|| guided.var.clone() * 0.0);
-    let keep = (noise / (previous.h * previous.h) * -1.0 + 1.0).clamp_min(0.0).sqrt();
-    let change = (first.0.mean() - moved) * keep * (0.5 * (span.t - span.to) / previous.h);
-    match &guided.shift {
-        Some(shift) => shift.clone() + change,
-        None => change,
-    }
+    (data, Some(Visit { mixture: first, x: state.x.clone(), t: span.t, h }))
 }

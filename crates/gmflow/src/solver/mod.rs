@@ -2,9 +2,12 @@
 
 mod gaussian;
 mod mixture;
+mod second_order;
+
+pub use gaussian::{towards, transition};
+pub use second_order::{SecondOrder, Visit};
 
 use crate::guidance::Guided;
-use crate::mixture::DataMixture;
 use crate::rng::{self, Purpose};
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -65,6 +68,15 @@ impl SolverConfig {
         }
     }
 
+    /// The standard deviation that DDPM ascribes to x0 given x_t: 0 with small variance; with large variance that of a velocity
+    /// with s = 1/sqrt(alpha^2 + sigma^2), as if data were standard normal.
+    pub fn ddpm_std(&self, t: f64) -> f64 {
+        match self {
+            Self::DdpmLarge => t / ((1.0 - t).powi(2) + t * t).sqrt(),
+            _ => 0.0,
+        }
+    }
+
     /// The state before the first step: `x` `[b c h w]` at t = 1.
     pub fn init(&self, x: Tensor<4>) -> SolverState {
         SolverState { x, previous: None }
@@ -86,8 +98,9 @@ impl SolverConfig {
             Self::GmSde { order } => mixture::sde_step(state, span, predict, order, draws),
             Self::Euler => gaussian::euler_step(state, span, predict),
             Self::Heun => gaussian::heun_step(state, span, predict),
-            Self::DdpmSmall => gaussian::ddpm_step(state, span, predict, draws, false),
-            Self::DdpmLarge => gaussian::ddpm_step(state, span, predict, draws, true),
+            Self::DdpmSmall | Self::DdpmLarge => {
+                gaussian::ddpm_step(state, span, predict, draws, self.ddpm_std(span.t))
+            }
         }
     }
 }
@@ -111,16 +124,7 @@ pub struct SolverState {
     /// The sample `[b c h w]` at the current time.
     pub x: Tensor<4>,
     /// What a second-order step remembers.
-    pub(crate) previous: Option<Previous>,
-}
-
-/// The previous step's guided mixture, before any second-order change, and where it was predicted.
-#[derive(Clone, Debug)]
-pub(crate) struct Previous {
-    pub mixture: DataMixture,
-    pub x: Tensor<4>,
-    pub t: f64,
-    pub h: f64,
+    pub(crate) previous: Option<Visit>,
 }
 
 /// Where a solver's random numbers come from.
