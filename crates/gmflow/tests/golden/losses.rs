@@ -1,9 +1,13 @@
 //! Losses and their gradients.
 
 use crate::harness::{Array, Case, Computed};
+use crate::networks::{named_gradients, network};
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::loss::{nll, transition_nll};
+use gmflow::loss::{LossBatch, LossConfig, nll, transition_nll};
 use gmflow::mixture::{GaussianMixture, VelocityMixture};
+use gmflow::network::Denoiser;
+use gmflow::path::forward_diffusion;
+use gmflow::time::TimeSampling;
 
 pub fn run(case: &Case) -> Option<Computed> {
     match case.op.as_str() {
@@ -123,8 +127,6 @@ fn forward_train(case: &Case) -> Option<Computed> {
     };
     let mut computed = Computed::from([("loss".into(), loss.clone().inner().into())]);
     let gradients = loss.backward();
-    for (name, tensor) in named_gradients(&network, &gradients) {
-        computed.insert(format!("grad_{name}"), Array { shape: tensor.shape, values: tensor.values });
-    }
+    computed.extend(named_gradients(&network, &gradients));
     Some(computed)
 }

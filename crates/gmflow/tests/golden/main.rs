@@ -6,13 +6,17 @@
 mod guidance;
 mod harness;
 mod losses;
+mod networks;
 mod schedulers;
 
 use harness::{Case, Computed, GoldenSet, Outcome, compare, folder};
 
 /// Cases that are deliberately answered differently, by the beginning of their id, with the reason.
 const DEVIATIONS: &[(&str, &str)] = &[
-    ("losses/nll_tinier", "log_std has a smooth lower bound; recorded with a clamp of the inverse that flips the gradient"),
+    (
+        "losses/nll_tinier",
+        "log_std has a smooth lower bound; recorded with a clamp of the inverse that flips the gradient",
+    ),
     ("losses/nll_fullstd_tinier", "as nll_tinier"),
     ("losses/toy_gm_kl_tinier", "as nll_tinier"),
     ("guidance/prob_tiny_bias", "the direction is normalised whatever its length; recorded with a clamp at 1e-6"),
@@ -21,11 +25,18 @@ const DEVIATIONS: &[(&str, &str)] = &[
 ];
 
 /// Operations of parts that are not built yet, with what they wait for.
-const NOT_YET: &[(&str, &str)] =
-    &[("AutoencoderKL", "the autoencoder"), ("FlowAdapterScheduler", "the multistep baseline solvers")];
+const NOT_YET: &[(&str, &str)] = &[
+    ("AutoencoderKL", "the autoencoder"),
+    ("FlowAdapterScheduler", "the multistep baseline solvers"),
+    ("GMFlow.spectral_loss", "the spectral loss"),
+    ("train_loop", "replayed by the tests of gmflow-train, which owns the optimiser"),
+];
 
 /// Settings of the published code that are not built yet.
 fn not_yet(case: &Case) -> Option<(&'static str, &'static str)> {
+    if case.params.get("spectrum").is_some_and(|spectrum| !spectrum.is_null()) {
+        return Some(("spectrum", "the spectral loss"));
+    }
     let corrections = case.f64_or("gm2_correction_steps", 0.0) > 0.0 && !case.flag("first_call");
     corrections
         .then_some(("gm2_correction_steps", "the correction iterations of the second-order step, off by default"))
@@ -88,6 +99,11 @@ fn guidance() {
 #[test]
 fn losses() {
     replay("losses", losses::run);
+}
+
+#[test]
+fn networks() {
+    replay("networks", networks::run);
 }
 
 #[test]
