@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -29,12 +29,6 @@ impl Array {
         Tensor::from_data(TensorData::new(self.values.clone(), self.shape.clone()), &Device::flex())
     }
 
-    /// As labels or indices.
-    pub fn labels(&self) -> Tensor<1, Int> {
-        let values: Vec<i64> = self.values.iter().map(|&v| v as i64).collect();
-        Tensor::from_data(TensorData::new(values, [self.values.len()]), &Device::flex())
-    }
-
     /// The number of a scalar.
     pub fn scalar(&self) -> f32 {
         self.values[0]
@@ -52,7 +46,6 @@ impl<const D: usize> From<Tensor<D>> for Array {
 /// A random draw that was recorded, in call order.
 #[derive(Clone, Debug)]
 pub struct Draw {
-    pub kind: String,
     pub array: Array,
 }
 
@@ -74,8 +67,6 @@ pub struct Case {
     pub draws: Vec<Draw>,
     /// Network name -> parameter name -> values.
     pub state: BTreeMap<String, BTreeMap<String, Array>>,
-    /// Network name -> folder, where the state is a checkpoint.
-    pub checkpoints: BTreeMap<String, PathBuf>,
     pub outputs: BTreeMap<String, Expected>,
 }
 
@@ -110,7 +101,6 @@ pub type Computed = BTreeMap<String, Array>;
 
 /// The whole set, loaded lazily file by file.
 pub struct GoldenSet {
-    folder: PathBuf,
     cases: Vec<Value>,
     files: BTreeMap<String, BTreeMap<String, Array>>,
 }
@@ -129,7 +119,7 @@ impl GoldenSet {
                 files.insert(name.clone(), read_arrays(&folder.join(&name)));
             }
         }
-        Ok(Self { folder: folder.to_owned(), cases, files })
+        Ok(Self { cases, files })
     }
 
     /// All cases of a group.
@@ -166,22 +156,15 @@ impl GoldenSet {
         let entries = |key: &str| case[key].as_object().cloned().unwrap_or_default();
         let inputs = entries("inputs").iter().map(|(name, entry)| (name.clone(), self.array(&file, entry))).collect();
         let draws = case["draws"].as_array().into_iter().flatten();
-        let draws = draws.map(|entry| Draw {
-            kind: entry["kind"].as_str().unwrap_or_default().to_owned(),
-            array: self.array(&file, entry),
-        });
+        let draws = draws.map(|entry| Draw { array: self.array(&file, entry) });
         let outputs = entries("outputs").into_iter().map(|(name, entry)| {
             let number = |key: &str| entry[key].as_f64().unwrap_or(0.0);
             let array = self.array(&file, &entry);
             (name, Expected { array, maxabs: number("maxabs"), f64_err: number("f64_maxabs_err") })
         });
-        let (mut state, mut checkpoints) = (BTreeMap::new(), BTreeMap::new());
+        let mut state = BTreeMap::new();
         for (name, entry) in entries("state") {
-            if let Some(folder) = entry["checkpoint"].as_str() {
-                checkpoints.insert(name, self.folder.join(folder));
-            } else {
-                state.insert(name.clone(), self.state(case, &name, &entry));
-            }
+            state.insert(name.clone(), self.state(case, &name, &entry));
         }
         Case {
             id: text("id"),
@@ -190,7 +173,6 @@ impl GoldenSet {
             inputs,
             draws: draws.collect(),
             state,
-            checkpoints,
             outputs: outputs.collect(),
         }
     }

@@ -111,11 +111,17 @@ fn schedulers() {
     replay("schedulers", schedulers::run);
 }
 
+/// Groups that no test replays yet.
+const GROUPS_NOT_YET: &[&str] = &["gm_ops", "flow", "e2e"];
+
 #[test]
-fn every_group_is_replayed() {
+fn every_group_is_replayed_or_named() {
     let Ok(set) = GoldenSet::open(&folder()) else { return };
     for group in set.groups() {
-        let known = ["gm_ops", "flow", "guidance", "schedulers", "losses", "networks", "e2e"];
-        assert!(known.contains(&group.as_str()), "no test replays the group {group}");
+        let replayed = ["guidance", "schedulers", "losses", "networks"].contains(&group.as_str());
+        if GROUPS_NOT_YET.contains(&group.as_str()) {
+            println!("not compared: the group {group}");
+        }
+        assert!(replayed || GROUPS_NOT_YET.contains(&group.as_str()), "no test replays the group {group}");
     }
 }

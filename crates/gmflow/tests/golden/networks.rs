@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::harness::{Array, Case, Computed};
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use gmflow::mixture::{GaussianMixture, IsoGaussian};
 use gmflow::network::{
