@@ -23,6 +23,8 @@ use crate::{Error, Result};
 const FORMAT: &str = "gmflow-training-state";
 const VERSION: u32 = 1;
 const PREFIX: &str = "step-";
+/// Extension of a folder that is being written or removed.
+const UNFINISHED: &str = "unfinished";
 
 /// What `state.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +51,7 @@ pub struct State {
 pub fn save(trainer: &Trainer, run_folder: &Path) -> Result<PathBuf> {
     let parent = run_folder.join("checkpoints");
     let name = format!("{PREFIX}{:08}", trainer.steps_taken());
-    let (unfinished, folder) = (parent.join(format!(".{name}.unfinished")), parent.join(&name));
+    let (unfinished, folder) = (parent.join(format!(".{name}.{UNFINISHED}")), parent.join(&name));
     if folder.exists() {
         return Ok(folder);
     }
@@ -123,20 +125,31 @@ pub fn prune(run_folder: &Path, keep: usize) -> Result<()> {
     let mut old = list(run_folder)?;
     old.truncate(old.len().saturating_sub(keep));
     for folder in old {
-        fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        // Renamed first, so that a process killed here leaves no half of a checkpoint under a checkpoint's name.
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let unfinished = folder.with_file_name(format!(".{name}.{UNFINISHED}"));
+        fs::rename(&folder, &unfinished).map_err(|e| Error::io(&folder, e))?;
+    }
+    for folder in entries(run_folder)?.iter().filter(|path| path.extension().is_some_and(|e| e == UNFINISHED)) {
+        fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     }
     Ok(())
 }
 
-/// Complete checkpoints, oldest first.
-fn list(run_folder: &Path) -> Result<Vec<PathBuf>> {
+/// Everything in the folder of checkpoints; nothing where there is no such folder.
+fn entries(run_folder: &Path) -> Result<Vec<PathBuf>> {
     let parent = run_folder.join("checkpoints");
     if !parent.is_dir() {
         return Ok(Vec::new());
     }
+    let found = fs::read_dir(&parent).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    found.map_err(|e| Error::io(&parent, e))
+}
+
+/// Complete checkpoints, oldest first.
+fn list(run_folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(&parent).map_err(|e| Error::io(&parent, e))? {
-        let path = entry.map_err(|e| Error::io(&parent, e))?.path();
+    for path in entries(run_folder)? {
         let step = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
         if let Some(step) = step.and_then(|digits| digits.parse::<u64>().ok())
             && path.join("state.json").is_file()

@@ -72,6 +72,8 @@ impl Run {
 
     fn open(mut trainer: Trainer, folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder.join("checkpoints")).map_err(|e| Error::io(folder, e))?;
+        // A run that was killed may have left an unfinished checkpoint or one too many.
+        checkpoint::prune(folder, trainer.config().checkpoint.keep)?;
         write_atomic(&folder.join("config.toml"), trainer.config().to_toml()?.as_bytes())?;
         trainer.set_dump_folder(folder.join("failure"));
         // Only a log density has bits: L2 is a distance.
