@@ -1,0 +1,158 @@
+//! Forward passes and training steps of the networks; `docs/benchmarks/pytorch_baseline.py` times the same in PyTorch.
+#![allow(missing_docs)]
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use criterion::{Bencher, BenchmarkId, Criterion, criterion_group, criterion_main};
+use gmflow::kernel::AdamW;
+use gmflow::loss;
+use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, Network, NetworkConfig};
+use gmflow::rng::{Purpose, normal_batch};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Times one call at a time and prints the fastest: on a shared machine it is the figure that repeats.
+fn measure(bencher: &mut Bencher, fastest: &mut Duration, mut step: impl FnMut()) {
+    bencher.iter_custom(|n| {
+        let mut total = Duration::ZERO;
+        for _ in 0..n {
+            let start = Instant::now();
+            step();
+            let taken = start.elapsed();
+            *fastest = taken.min(*fastest);
+            total += taken;
+        }
+        total
+    });
+}
+
+/// Prints the fastest call of a case that ran.
+fn report(fastest: Duration) {
+    if fastest < Duration::MAX {
+        println!("fastest: {fastest:?}");
+    }
+}
+
+fn images(seed: u64, b: usize, shape: [usize; 3], device: &Device) -> Tensor<4> {
+    let seeds: Vec<u64> = (0..b as u64).map(|i| seed + i).collect();
+    normal_batch(&seeds, Purpose::Estimate, 0, shape, device)
+}
+
+fn times(b: usize, device: &Device) -> Tensor<1> {
+    let t: Vec<f32> = (0..b).map(|i| (i as f32 + 0.5) / b as f32).collect();
+    Tensor::from_data(TensorData::new(t, [b]), device)
+}
+
+fn classes(b: usize, device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i64> = (0..b).map(|i| (i % 10) as i64).collect();
+    Tensor::from_data(TensorData::new(labels, [b]), device)
+}
+
+/// AdamW's step over the parameters of a module, with the moments in the order of traversal.
+struct Optimizer<'a> {
+    gradients: &'a mut Gradients,
+    moments: &'a mut Vec<[Vec<f32>; 2]>,
+    index: usize,
+    step: u64,
+}
+
+impl ModuleMapper for Optimizer<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        const ADAMW: AdamW = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+        let value = param.val();
+        let Some(gradient) = value.grad_remove(self.gradients) else { return param };
+        drop(value);
+        let gradient = gradient.into_data();
+        let gradient = gradient.as_slice::<f32>().expect("gradients are f32");
+        if self.index == self.moments.len() {
+            self.moments.push([vec![0.0; gradient.len()], vec![0.0; gradient.len()]]);
+        }
+        let [exp_avg, exp_avg_sq] = &mut self.moments[self.index];
+        self.index += 1;
+        param.map(|value| {
+            let device = value.device();
+            let mut data = value.detach().into_data();
+            let values = data.as_mut_slice::<f32>().expect("parameters are f32");
+            ADAMW.update(self.step, 1.0, values, gradient, exp_avg, exp_avg_sq);
+            Tensor::from_data(data, &device).require_grad()
+        })
+    }
+}
+
+/// A training step: forward, likelihood, backward, AdamW.
+fn training(config: NetworkConfig, b: usize, shape: [usize; 3]) -> impl FnMut() {
+    let device = Device::flex().autodiff();
+    let mut network: Option<Network> = Some(config.init(0, &device).expect("a valid network"));
+    let (x, target) = (images(0, b, shape, &device), images(1000, b, shape, &device));
+    let (t, class) = (times(b, &device), classes(b, &device));
+    let (mut moments, mut step) = (Vec::new(), 0);
+    move || {
+        let Some(net) = network.take() else { return };
+        let mixture = net.forward(x.clone(), t.clone(), Some(class.clone()));
+        let mut gradients = loss::nll(&mixture.0, &target).mean().backward();
+        step += 1;
+        let mut optimizer = Optimizer { gradients: &mut gradients, moments: &mut moments, index: 0, step };
+        network = Some(net.map(&mut optimizer));
+    }
+}
+
+/// GM-DiT-XL/2 on 32x32x4 latents.
+fn xl_forward(c: &mut Criterion) {
+    let device = Device::flex();
+    let mut network = None;
+    let mut group = c.benchmark_group("xl_forward");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    for b in [1, 2] {
+        let (x, t, class) = (images(0, b, [4, 32, 32], &device), times(b, &device), classes(b, &device));
+        let mut fastest = Duration::MAX;
+        group.bench_function(BenchmarkId::from_parameter(b), |bencher| {
+            let network =
+                network.get_or_insert_with(|| GmDitConfig::default().init(0, &device).expect("a valid network"));
+            measure(bencher, &mut fastest, || {
+                black_box(network.forward(x.clone(), t.clone(), Some(class.clone())));
+            });
+        });
+        report(fastest);
+    }
+}
+
+/// 12 layers of 6 heads of 64 channels on 64 tokens, batch 32.
+fn small_dit_training(c: &mut Criterion) {
+    let config = GmDitConfig {
+        num_attention_heads: 6,
+        attention_head_dim: 64,
+        num_layers: 12,
+        sample_size: 16,
+        in_channels: 3,
+        num_embeds_ada_norm: 10,
+        ..GmDitConfig::default()
+    };
+    let mut step = None;
+    let mut group = c.benchmark_group("small_dit_training");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    let mut fastest = Duration::MAX;
+    group.bench_function("32", |bencher| {
+        let build = || training(NetworkConfig::GmDit(config.clone()), 32, [3, 16, 16]);
+        measure(bencher, &mut fastest, step.get_or_insert_with(build));
+    });
+    report(fastest);
+}
+
+/// Five hidden layers and 64 components, on points in the plane.
+fn mlp_training(c: &mut Criterion) {
+    let mut group = c.benchmark_group("mlp_training");
+    group.measurement_time(Duration::from_secs(5));
+    for (hidden_dim, b) in [(512, 256), (256, 1024)] {
+        let config = Mlp2dConfig { num_gaussians: 64, hidden_dim, ..Mlp2dConfig::default() };
+        let mut step = None;
+        let mut fastest = Duration::MAX;
+        group.bench_function(format!("{hidden_dim}x{b}"), |bencher| {
+            let build = || training(NetworkConfig::Mlp2d(config.clone()), b, [2, 1, 1]);
+            measure(bencher, &mut fastest, step.get_or_insert_with(build));
+        });
+        report(fastest);
+    }
+}
+
+criterion_group!(benches, xl_forward, small_dit_training, mlp_training);
+criterion_main!(benches);
