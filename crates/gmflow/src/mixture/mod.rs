@@ -1,6 +1,8 @@
 //! Gaussian mixtures, one per pixel, and everything that is known about them in closed form.
 
 mod sample;
+pub mod transport;
+pub mod univariate;
 
 use burn::tensor::{Tensor, activation::log_softmax};
 
