@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Network evaluations per point.
 pub const STEPS: [usize; 4] = [1, 2, 4, 8];
-/// Sub-steps of GM-ODE, shared among the steps: a quarter of the default, which moved the figures at 8 steps by 0.002.
+/// Sub-steps of GM-ODE, shared among the steps: a quarter of the default, which moved the share outside by 0.006 at most.
 const SUBSTEPS: usize = 32;
 /// Points drawn for each picture.
 pub const POINTS: usize = 40_000;
