@@ -26,3 +26,12 @@ pub(super) fn par_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
     let rows = (TASK / width).max(1);
     out.par_chunks_mut(rows * width).enumerate().for_each(|(i, piece)| f(i * rows, piece));
 }
+
+/// Calls `f` on every item, in parallel where `work` values are many; rayon splits the items as it sees fit.
+pub(super) fn par_items<T: Send>(items: Vec<T>, work: usize, f: impl Fn(T) + Sync + Send) {
+    if work <= TASK {
+        return items.into_iter().for_each(f);
+    }
+    let least = (TASK * items.len()).div_ceil(work);
+    items.into_par_iter().with_min_len(least).for_each(f);
+}

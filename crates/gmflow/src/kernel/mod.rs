@@ -11,6 +11,8 @@ mod autodiff;
 mod dense;
 mod math;
 mod memory;
+mod mixture_ops;
+mod nll;
 mod ops;
 mod rows;
 #[cfg(test)]
@@ -20,6 +22,7 @@ pub use adamw::AdamW;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
+use mixture_ops::MixtureOps;
 use ops::NetworkOps;
 use rows::Unary;
 
@@ -78,4 +81,12 @@ pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, batch: usize, heads: 
 /// Log-softmax over the middle axis of `x` `[outer k inner]`.
 pub fn log_softmax(x: Tensor<3>) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as NetworkOps>::plane_log_softmax(x.into_dispatch()))
+}
+
+/// -log sum_k exp(log_weights_k) N(target; means_k, s^2) without the constant c/2 log(2 pi), `[b n]`, for `means` `[b k*c n]`,
+/// `log_weights` `[b k n]`, `log_std` `[b 1]` and `target` `[b c n]`, (6). Weights need not be normalised.
+pub fn mixture_nll(means: Tensor<3>, log_weights: Tensor<3>, log_std: Tensor<2>, target: Tensor<3>) -> Tensor<2> {
+    let (means, log_weights) = (means.into_dispatch(), log_weights.into_dispatch());
+    let (log_std, target) = (log_std.into_dispatch(), target.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_nll(means, log_weights, log_std, target))
 }

@@ -74,12 +74,12 @@ pub trait NetworkGrads: Backend {
 type Tensor = FloatTensor<Flex>;
 
 /// The values of a tensor that is contiguous.
-fn values(x: &Tensor) -> &[f32] {
+pub(super) fn values(x: &Tensor) -> &[f32] {
     let range = x.layout().contiguous_offsets();
     range.map_or(&[], |(start, end)| &x.storage::<f32>()[start..end])
 }
 
-fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> Tensor {
+pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> Tensor {
     Tensor::from_data(TensorData::new(values, shape.into()))
 }
 

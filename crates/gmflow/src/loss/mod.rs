@@ -1,5 +1,6 @@
 //! Training losses: the likelihood of a mixture, its transition form, and the squared error of the baseline.
 
+use crate::kernel::mixture_nll;
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::network::Denoiser;
 use crate::path::{ReverseTransition, forward_diffusion, forward_transition};
@@ -95,9 +96,22 @@ pub fn transition_nll(
 
 /// -log q(target), `[b h w]`, without the constant C/2 log(2 pi), (6). The mixture's `log_std` may also be given per channel.
 pub fn nll(mixture: &GaussianMixture, target: &Tensor<4>) -> Tensor<3> {
+    let log_std = bounded_log_std(&mixture.log_std);
+    let [b, k, c, h, w] = mixture.means.dims();
+    let one_std = log_std.dims() == [b, 1, 1, 1, 1];
+    if !one_std || target.dims() != [b, c, h, w] || mixture.log_weights.dims() != [b, k, 1, h, w] {
+        return broadcast_nll(mixture, log_std, target);
+    }
+    let means = mixture.means.clone().reshape([b, k * c, h * w]);
+    let log_weights = mixture.log_weights.clone().reshape([b, k, h * w]);
+    let target = target.clone().reshape([b, c, h * w]);
+    mixture_nll(means, log_weights, log_std.reshape([b, 1]), target).reshape([b, h, w])
+}
+
+/// [`nll`] for every shape that broadcasts.
+fn broadcast_nll(mixture: &GaussianMixture, log_std: Tensor<5>, target: &Tensor<4>) -> Tensor<3> {
     let channels = target.dims()[1] as f64;
     let squares = (target.clone().unsqueeze_dim::<5>(1) - mixture.means.clone()).powi_scalar(2); // [b k c h w]
-    let log_std = bounded_log_std(&mixture.log_std);
     let precision = (log_std.clone() * -2.0).exp();
     let (distance, log_scale) = match log_std.dims()[2] {
         1 => (squares.sum_dim(2) * precision, log_std * channels),

@@ -1,5 +1,6 @@
 //! The fused kernels against the tensor library's own operations and finite differences, values and gradients.
 
+mod nll;
 mod reference;
 
 use super::{attention, cos, gated_add, gelu_tanh, linear, log_softmax, modulate, silu, sin};
