@@ -1,0 +1,179 @@
+//! Model folders: round trips, number formats, and files that are not what they should be.
+#![allow(missing_docs)]
+
+use burn::tensor::Device;
+use gmflow::checkpoint::{
+    DataInfo, DataKind, Model, ModelInfo, Precision, Progress, load_diffusers_spectrum, load_diffusers_transformer,
+    read_tensors, write_atomic, write_tensors,
+};
+use gmflow::network::{GmDitConfig, HostTensor, NetworkConfig, SpectrumMlpConfig, named_tensors};
+use std::fs;
+use std::path::Path;
+
+fn model() -> Model {
+    let device = Device::flex();
+    let network = NetworkConfig::GmDit(GmDitConfig {
+        num_gaussians: 2,
+        num_attention_heads: 2,
+        attention_head_dim: 4,
+        num_layers: 1,
+        sample_size: 4,
+        in_channels: 1,
+        num_embeds_ada_norm: 3,
+        logstd_inner_dim: 8,
+        ..GmDitConfig::default()
+    });
+    let spectrum = SpectrumMlpConfig { base_size: [1, 4, 4], layers: vec![4] };
+    Model {
+        network: network.init(1, &device).expect("valid"),
+        spectrum: Some(spectrum.init(2, &device).expect("valid")),
+        info: ModelInfo {
+            network,
+            spectrum: Some(spectrum),
+            data: DataInfo { channels: 1, height: 4, width: 4, kind: DataKind::Image },
+            classes: Some(vec!["a".into(), "b".into(), "c".into()]),
+            training: Some(serde_json::json!({"steps": 3})),
+            progress: Progress { step: 3, images: 96 },
+        },
+    }
+}
+
+fn message<T>(result: gmflow::Result<T>) -> String {
+    result.err().expect("an error").to_string()
+}
+
+#[test]
+fn a_model_comes_back_as_it_was() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (model, device) = (model(), Device::flex());
+    let ema = model.info.network.init(7, &device).expect("valid");
+    model.save(dir.path(), &[("0.9999", &ema)], Precision::F32).expect("saved");
+    let raw = Model::load(dir.path(), None, &device).expect("loaded");
+    assert_eq!(raw.info, model.info);
+    assert_eq!(named_tensors(&raw.network), named_tensors(&model.network));
+    assert_eq!(
+        named_tensors(raw.spectrum.as_ref().expect("a spectrum")),
+        named_tensors(model.spectrum.as_ref().expect("one"))
+    );
+    let average = Model::load(dir.path(), Some("0.9999"), &device).expect("loaded");
+    assert_eq!(named_tensors(&average.network), named_tensors(&ema));
+    assert_eq!(Model::ema_names(dir.path()).expect("names"), ["0.9999"]);
+    let leftovers = fs::read_dir(dir.path())
+        .expect("a folder")
+        .filter(|f| f.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|e| e == "tmp")));
+    assert_eq!(leftovers.count(), 0);
+}
+
+#[test]
+fn half_precision_costs_half_the_file_and_rounds() {
+    let (a, b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let model = model();
+    model.save(a.path(), &[], Precision::F32).expect("saved");
+    let size = |dir: &Path| fs::metadata(dir.join("model.safetensors")).expect("a file").len();
+    for (precision, bits) in [(Precision::Bf16, 8), (Precision::F16, 11)] {
+        model.save(b.path(), &[], precision).expect("saved");
+        assert!(size(b.path()) < size(a.path()) * 6 / 10);
+        let loaded = Model::load(b.path(), None, &Device::flex()).expect("loaded");
+        for ((name, got), (_, want)) in named_tensors(&loaded.network).iter().zip(named_tensors(&model.network)) {
+            for (got, want) in got.values.iter().zip(want.values) {
+                let bound = want.abs().max(1e-4) * 0.5f32.powi(bits);
+                assert!((got - want).abs() <= bound, "{name}: {got} instead of {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn hostile_weights_are_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = model();
+    model.save(dir.path(), &[], Precision::F32).expect("saved");
+    let path = dir.path().join("model.safetensors");
+    let whole = named_tensors(&model.network);
+    let load = |tensors: &[(String, HostTensor)]| {
+        write_tensors(&path, tensors, Precision::F32).expect("written");
+        message(Model::load(dir.path(), None, &Device::flex()))
+    };
+    assert!(load(&whole[1..]).contains(&whole[0].0));
+
+    let mut extra = whole.clone();
+    extra.push(("stowaway".into(), HostTensor { shape: vec![1], values: vec![0.0] }));
+    assert!(load(&extra).contains("stowaway"));
+
+    let mut wrong = whole.clone();
+    wrong[2].1.shape.insert(0, 1);
+    let error = load(&wrong);
+    assert!(error.contains(&whole[2].0) && error.contains("model.safetensors"), "{error}");
+
+    let mut poisoned = whole.clone();
+    poisoned[3].1.values[0] = f32::NAN;
+    let error = load(&poisoned);
+    assert!(error.contains(&whole[3].0) && error.contains("finite"), "{error}");
+
+    write_tensors(&path, &whole, Precision::F32).expect("written");
+    let bytes = fs::read(&path).expect("bytes");
+    for end in [0, 4, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&path, &bytes[..end]).expect("written");
+        let error = message(Model::load(dir.path(), None, &Device::flex()));
+        assert!(error.contains("model.safetensors") && error.contains("safetensors file"), "{error}");
+    }
+    fs::write(&path, [0xff; 64]).expect("written");
+    assert!(message(read_tensors(&path)).contains("model.safetensors"));
+    fs::remove_file(&path).expect("removed");
+    assert!(message(Model::load(dir.path(), None, &Device::flex())).contains("model.safetensors"));
+}
+
+#[test]
+fn hostile_descriptions_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    model().save(dir.path(), &[], Precision::F32).expect("saved");
+    let path = dir.path().join("model.json");
+    let text = fs::read_to_string(&path).expect("text");
+    for (from, to, what) in [
+        ("gmflow-model", "other", "format"),
+        ("\"version\": 1", "\"version\": 2", "version"),
+        ("\"num_layers\": 1", "\"num_layers\": 0", "num_layers"),
+        ("\"num_layers\": 1", "\"num_lairs\": 1", "model.json"),
+        ("\"height\": 4", "\"height\": 5", "data"),
+        ("\"num_layers\": 1", "", "model.json"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&path, text.replacen(from, to, 1)).expect("written");
+        let error = message(ModelInfo::load(dir.path()));
+        assert!(error.contains(what) && error.contains("model.json"), "{error}");
+    }
+    assert!(message(Model::load(dir.path(), Some("../model"), &Device::flex())).len() > 3);
+    fs::write(&path, text).expect("written");
+    assert!(message(Model::load(dir.path(), Some("../model"), &Device::flex())).starts_with("ema"));
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a");
+    write_atomic(&path, b"old").expect("written");
+    assert!(write_atomic(&dir.path().join("missing").join("a"), b"new").is_err());
+    assert_eq!(fs::read(&path).expect("bytes"), b"old");
+    write_atomic(&path, b"new").expect("written");
+    assert_eq!(fs::read(&path).expect("bytes"), b"new");
+}
+
+#[test]
+fn published_folders_are_checked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let NetworkConfig::GmDit(config) = model().info.network else { panic!("a transformer") };
+    let mut json = serde_json::to_value(&config).expect("json");
+    json["_class_name"] = "_GMDiTTransformer2DModel".into();
+    json["norm_type"] = "ada_norm_zero".into();
+    let write =
+        |json: &serde_json::Value| fs::write(dir.path().join("config.json"), json.to_string()).expect("written");
+    write(&json);
+    let weights = dir.path().join("diffusion_pytorch_model.safetensors");
+    write_tensors(&weights, &named_tensors(&model().network), Precision::Bf16).expect("written");
+    let loaded = load_diffusers_transformer(dir.path(), &Device::flex()).expect("loaded");
+    assert_eq!(loaded.config(), &config);
+    json["norm_type"] = "layer_norm".into();
+    write(&json);
+    assert!(message(load_diffusers_transformer(dir.path(), &Device::flex())).contains("norm_type"));
+    assert!(message(load_diffusers_spectrum(dir.path(), &Device::flex())).contains("config.json"));
+}
