@@ -2,7 +2,7 @@
 
     python pytorch_baseline.py [--threads 2] [--rounds 5] [--only NAME]
 
-Prints one line per case, with the shortest time of all rounds; the cases are those of `cargo bench -p gmflow`.
+Prints one line per case, with the shortest time of all rounds; the cases are those of `cargo bench --bench networks`.
 """
 
 import argparse

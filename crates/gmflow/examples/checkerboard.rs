@@ -2,7 +2,7 @@
 //! one, two, four and eight network evaluations. Takes about half a minute:
 //!
 //! ```text
-//! cargo run --release -p gmflow --example checkerboard
+//! cargo run --release --example checkerboard
 //! ```
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};

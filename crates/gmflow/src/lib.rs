@@ -18,3 +18,8 @@ pub mod solver;
 pub mod time;
 
 pub use error::{Error, Result};
+
+/// The README's example, compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

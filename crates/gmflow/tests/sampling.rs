@@ -1,0 +1,205 @@
+//! Limits that tie losses, guidance and solvers to what is known in closed form.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use gmflow::guidance::{Guidance, Guided};
+use gmflow::loss::{nll, transition_nll};
+use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
+use gmflow::network::{GmDitConfig, Network, NetworkConfig};
+use gmflow::path::{forward_diffusion, forward_transition};
+use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::rng::{Purpose, normals};
+use gmflow::solver::{SeededDraws, SolverConfig, Span};
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().expect("f32 data")
+}
+
+fn close<const D: usize>(a: Tensor<D>, b: Tensor<D>, tolerance: f32) {
+    let (a, b) = (values(a), values(b));
+    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "off by {worst}, allowed {tolerance}");
+}
+
+/// Standard normals of any shape.
+fn noise<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
+    let data = normals(seed, Purpose::Estimate, 0, shape.iter().product());
+    Tensor::from_data(TensorData::new(data, shape), &Device::flex())
+}
+
+fn mixture(k: usize, log_std: f32) -> GaussianMixture {
+    let logits = noise::<5>(2, [2, k, 1, 3, 4]);
+    GaussianMixture {
+        means: noise(1, [2, k, 2, 3, 4]),
+        log_weights: burn::tensor::activation::log_softmax(logits, 1),
+        log_std: Tensor::full([2, 1, 1, 1, 1], log_std, &Device::flex()),
+    }
+}
+
+fn times(t: [f32; 2]) -> Tensor<1> {
+    Tensor::from_floats(t, &Device::flex())
+}
+
+#[test]
+fn one_unit_component_is_half_the_squared_error() {
+    let (single, target) = (mixture(1, 0.0), noise::<4>(3, [2, 2, 3, 4]));
+    let error = (target.clone() - single.mean()).powi_scalar(2).sum_dim(1) * 0.5; // [b 1 h w]
+    close(nll(&single, &target), error.squeeze_dim::<3>(1), 1e-5);
+}
+
+#[test]
+fn a_transition_to_data_is_the_plain_likelihood_of_data() {
+    let (x0, t) = (noise::<4>(4, [2, 2, 3, 4]), times([0.9, 0.4]));
+    let x_t = forward_diffusion(&x0, &t, &noise(5, [2, 2, 3, 4]));
+    let velocity = VelocityMixture(mixture(3, -0.7));
+    let whole = transition_nll(&velocity, (&x0, &times([0.0, 0.0])), (&x_t, &t));
+    // The loss keeps a variance of 1e-6 for the transition itself, which is small beside (t s)^2.
+    close(whole, nll(&velocity.to_data(&x_t, &t).0, &x0), 1e-3);
+}
+
+#[test]
+fn two_forward_steps_have_the_variance_of_one() {
+    let x0 = Tensor::<4>::zeros([2, 2, 100, 100], &Device::flex());
+    let x_lo = forward_diffusion(&x0, &times([0.3, 0.6]), &noise(6, x0.dims()));
+    let x_hi = forward_transition(&x_lo, &times([0.3, 0.6]), &times([0.8, 1.0]), &noise(7, x0.dims()));
+    let power = values(x_hi.powi_scalar(2).mean_dim(1).mean_dim(2).mean_dim(3));
+    // 20,000 draws: the sample variance is within 4 standard errors of sqrt(2/20000).
+    assert!((power[0] / 0.64 - 1.0).abs() < 0.04 && (power[1] - 1.0).abs() < 0.04, "{power:?}");
+    let same = forward_transition(&x_lo, &times([1.0, 1.0]), &times([1.0, 1.0]), &noise(8, x0.dims()));
+    close(same, x_lo, 0.0);
+}
+
+#[test]
+fn moving_a_prediction_nowhere_changes_nothing_and_to_data_finds_the_point() {
+    let data = DataMixture(mixture(4, -1.0));
+    let x = noise::<4>(9, [2, 2, 3, 4]);
+    close(data.mean_at((&x, 0.7), (&x, 0.7)), data.0.mean(), 1e-5);
+    let point = noise::<4>(10, [2, 2, 3, 4]);
+    close(data.mean_at((&x, 0.7), (&(point.clone() * 0.9999), 1e-4)), point, 1e-2);
+}
+
+#[test]
+fn no_guidance_is_the_identity_and_small_guidance_moves_little() {
+    let data = DataMixture(mixture(3, -5.8)); // a component std of 0.003
+    let unconditional = noise::<4>(11, [2, 2, 3, 4]);
+    let guided = |scale: f64| {
+        let guidance = Guidance::Probabilistic { scale, orthogonal: 1.0 };
+        Guided::new(guidance, data.clone(), Some(unconditional.clone())).mixture().0
+    };
+    close(guided(0.0).means, data.0.means.clone(), 0.0);
+    close(guided(0.0).log_weights, data.0.log_weights.clone(), 0.0);
+    // The components stay where they are to a few of their standard deviations squared.
+    close(guided(0.02).means, data.0.means.clone(), 1e-4);
+}
+
+/// Predicts the exact posterior of data N(1, 0.25) per coordinate, K = 1.
+fn gaussian_data(x: &Tensor<4>, t: f64) -> Guided {
+    let (a, s2) = (1.0 - t, 0.25);
+    let precision = a * a * s2 + t * t;
+    let mean = (x.clone() - a) * (a * s2 / precision) + 1.0;
+    let [b, _, h, w] = x.dims();
+    let log_std = Tensor::full([b, 1, 1, 1, 1], 0.5 * (s2 * t * t / precision).ln(), &x.device());
+    let log_weights = Tensor::zeros([b, 1, 1, h, w], &x.device());
+    Guided::new(
+        Guidance::Off,
+        DataMixture(GaussianMixture { means: mean.unsqueeze_dim(1), log_weights, log_std }),
+        None,
+    )
+}
+
+fn solve(solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
+    let mut draws = SeededDraws { seeds: vec![1, 2], device: x.device() };
+    let mut state = solver.init(x.clone());
+    for index in 0..steps {
+        let at = |i: usize| 1.0 - i as f64 / steps as f64;
+        let span = Span {
+            index,
+            t: at(index),
+            to: if index + 1 == steps { 0.0 } else { at(index + 1) },
+            default_substeps: 1,
+        };
+        state = solver.step(state, span, &mut gaussian_data, &mut draws);
+    }
+    state.x
+}
+
+#[test]
+fn one_substep_is_euler_and_many_substeps_need_only_one_call() {
+    let x = noise::<4>(12, [2, 1, 8, 8]);
+    let ode = |order, substeps| SolverConfig::GmOde { order, substeps: Some(substeps) };
+    close(solve(ode(1, 1), 5, &x), solve(SolverConfig::Euler, 5, &x), 1e-5);
+    // The exact flow maps N(0, 1) to N(1, 0.25) by x -> 1 + x/2; the mixture's own field is exact here, so one call
+    // with many sub-steps is as good as many calls.
+    let exact = x.clone() * 0.5 + 1.0;
+    close(solve(ode(1, 512), 1, &x), exact.clone(), 6e-3);
+    close(solve(ode(2, 64), 8, &x), exact, 6e-3);
+}
+
+#[test]
+fn orders_of_convergence_on_gaussian_data() {
+    let x = noise::<4>(13, [2, 1, 8, 8]);
+    let exact = x.clone() * 0.5 + 1.0;
+    let error = |solver: SolverConfig, steps: usize| {
+        f64::from(values((solve(solver, steps, &x) - exact.clone()).powi_scalar(2).mean().sqrt())[0])
+    };
+    let order = |solver: SolverConfig| (error(solver, 16) / error(solver, 64)).log2() / 2.0;
+    let (euler, heun) = (order(SolverConfig::Euler), order(SolverConfig::Heun));
+    assert!((0.8..1.3).contains(&euler), "Euler converges with order {euler}");
+    assert!(heun > 1.5, "Heun converges with order {heun}");
+}
+
+#[test]
+fn transitions_reproduce_the_variance_of_gaussian_data() {
+    let x = noise::<4>(14, [2, 1, 100, 100]);
+    let std = |solver| values((solve(solver, 8, &x) - 1.0).powi_scalar(2).mean().sqrt())[0];
+    // Draws of the exact posterior keep the exact marginal at any number of steps; 20,000 draws, 4 standard errors.
+    assert!((std(SolverConfig::GmSde { order: 1 }) - 0.5).abs() < 0.01);
+    // The mean alone loses variance.
+    assert!(std(SolverConfig::DdpmSmall) < 0.48);
+}
+
+fn network() -> Network {
+    let config = GmDitConfig {
+        num_gaussians: 3,
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        num_layers: 2,
+        sample_size: 4,
+        in_channels: 1,
+        num_embeds_ada_norm: 5,
+        logstd_inner_dim: 8,
+        ..Default::default()
+    };
+    NetworkConfig::GmDit(config).init(3, &Device::flex()).expect("a valid network")
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_batch() {
+    let network = network();
+    let pipeline = Pipeline { network: &network, device: Device::flex() };
+    let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
+    for solver in [SolverConfig::GmOde { order: 2, substeps: Some(4) }, SolverConfig::GmSde { order: 2 }] {
+        let config = SamplerConfig { solver, steps: 3, guidance, shift: 1.0 };
+        let sample = |seeds: Vec<u64>, classes: Vec<usize>| {
+            let request = SampleRequest { seeds, classes: Some(classes), shape: [1, 4, 4], noise: None };
+            pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples")
+        };
+        let all = sample(vec![7, 8, 9], vec![0, 4, 2]);
+        close(sample(vec![8], vec![4]), all.slice_dim(0, 1..2), 1e-5);
+    }
+}
+
+#[test]
+fn requests_that_do_not_fit_are_refused() {
+    let network = network();
+    let pipeline = Pipeline { network: &network, device: Device::flex() };
+    let sampler = SamplerConfig { solver: SolverConfig::Euler, steps: 2, guidance: Guidance::Off, shift: 1.0 };
+    let request = SampleRequest { seeds: vec![1], classes: Some(vec![9]), shape: [1, 4, 4], noise: None };
+    let refused = |sampler: &SamplerConfig, request: &SampleRequest| {
+        pipeline.sample(sampler, request, &mut |_, _| {}).expect_err("a refusal").to_string()
+    };
+    assert!(refused(&sampler, &request).contains("class"));
+    let request = SampleRequest { classes: None, noise: Some(noise(1, [1, 1, 4, 5])), ..request };
+    assert!(refused(&sampler, &request).contains("noise"));
+    let guided = SamplerConfig { guidance: Guidance::Probabilistic { scale: 1.0, orthogonal: 0.0 }, ..sampler };
+    assert!(refused(&guided, &request).contains("guidance"));
+}
