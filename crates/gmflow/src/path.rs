@@ -100,8 +100,13 @@ impl DataMixture {
     }
 }
 
+/// The time that stands for t = 0 where a time divides.
+const EARLIEST: f64 = 1e-6;
+
 /// What (x_tau, tau) tells of x0 beyond (x_t, t), in natural parameters: nu `[b c h w]` and zeta >= 0 `[1 1 1 1]`.
 fn evidence((x_t, t): (&Tensor<4>, f64), (x_tau, tau): (&Tensor<4>, f64)) -> (Tensor<4>, Tensor<4>) {
+    // At tau = 0 the point is x0 itself; this close to it the evidence already outweighs any prediction that f32 can hold.
+    let (t, tau) = (t.max(EARLIEST), tau.max(EARLIEST));
     let zeta = ((1.0 - tau) / tau).powi(2) - ((1.0 - t) / t).powi(2);
     let nu = x_tau.clone() * ((1.0 - tau) / (tau * tau)) - x_t.clone() * ((1.0 - t) / (t * t));
     let zeta = Tensor::full([1, 1, 1, 1], zeta.max(0.0), &nu.device());
@@ -120,5 +125,24 @@ impl DataMixture {
             })
         };
         (part(0..n), part(n..self.0.means.dims()[0]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tolerance};
+
+    #[test]
+    fn at_time_zero_the_posterior_mean_is_the_point() {
+        let device = Device::flex();
+        let mixture = DataMixture(GaussianMixture {
+            means: Tensor::<1>::from_floats([1.0, 2.0, -1.0, 0.5], &device).reshape([1, 2, 2, 1, 1]),
+            log_weights: Tensor::<1>::from_floats([0.25, 0.75], &device).log().reshape([1, 2, 1, 1, 1]),
+            log_std: Tensor::<1>::from_floats([-1.0], &device).reshape([1, 1, 1, 1, 1]),
+        });
+        let point = |x: [f32; 2]| Tensor::<1>::from_floats(x, &device).reshape([1, 2, 1, 1]);
+        let mean = mixture.mean_at((&point([0.3, -0.4]), 0.5), (&point([0.7, 0.1]), 0.0));
+        mean.into_data().assert_approx_eq::<f32>(&point([0.7, 0.1]).into_data(), Tolerance::absolute(1e-5));
     }
 }
