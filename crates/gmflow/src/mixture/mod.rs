@@ -1,6 +1,8 @@
 //! Gaussian mixtures, one per pixel, and everything that is known about them in closed form.
 
+mod density;
 mod sample;
+pub mod spectral;
 pub mod transport;
 pub mod univariate;
 
@@ -54,13 +56,18 @@ impl GaussianMixture {
     ///
     /// `nu` is `[b c h w]`, `zeta` >= 0 broadcasts to `[b 1 h w]`. No difference of nearly equal precisions is formed:
     /// each component becomes mean (m + v nu)/(1 + v zeta), variance v/(1 + v zeta), and its log weight gains
-    /// m . (nu - zeta m / 2)/(1 + v zeta) up to a constant.
+    /// m . (nu - zeta m / 2)/(1 + v zeta) up to a constant. With one standard deviation per component `[b k 1 h w]`, what is
+    /// that constant otherwise differs between components and counts: v |nu|^2 / (2 (1 + v zeta)) - C/2 ln(1 + v zeta).
     pub fn tilted(&self, nu: &Tensor<4>, zeta: &Tensor<4>) -> GaussianMixture {
         let (nu, zeta) = (nu.clone().unsqueeze_dim::<5>(1), zeta.clone().unsqueeze_dim::<5>(1)); // [b 1 c h w]
         let var = (self.log_std.clone() * 2.0).exp();
         let scale = var.clone() * zeta.clone() + 1.0;
         let gain = self.means.clone() * (nu.clone() - self.means.clone() * (zeta * 0.5));
-        let gain = gain.sum_dim(2) / scale.clone(); // [b k 1 h w]
+        let mut gain = gain.sum_dim(2) / scale.clone(); // [b k 1 h w]
+        if self.log_std.dims()[1] > 1 {
+            let squares = nu.clone().powi_scalar(2).sum_dim(2) * var.clone() / scale.clone();
+            gain = gain + (squares - scale.clone().log() * nu.dims()[2] as f64) * 0.5;
+        }
         GaussianMixture {
             means: (self.means.clone() + nu * var) / scale.clone(),
             log_weights: log_softmax(self.log_weights.clone() + gain, 1),
