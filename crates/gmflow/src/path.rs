@@ -95,8 +95,7 @@ impl DataMixture {
 
     /// The mean `[b c h w]` of [`DataMixture::at`], which is E[x0 | x_tau].
     pub fn mean_at(&self, from: (&Tensor<4>, f64), to: (&Tensor<4>, f64)) -> Tensor<4> {
-        let (nu, zeta) = evidence(from, to);
-        self.0.tilted(&nu, &zeta).mean()
+        self.at(from, to).0.mean()
     }
 }
 

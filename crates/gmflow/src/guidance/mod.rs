@@ -55,14 +55,6 @@ impl Guidance {
             Self::ClassifierFree { scale, .. } => scale > 1.0,
         }
     }
-
-    /// w~ of probabilistic guidance, otherwise 0: what the second-order step is damped by.
-    pub fn probabilistic_scale(&self) -> f64 {
-        match *self {
-            Self::Probabilistic { scale, .. } => scale,
-            _ => 0.0,
-        }
-    }
 }
 
 /// The conditional prediction at one point with what guidance and second-order steps need to know of it.
@@ -112,10 +104,8 @@ impl Guided {
         DataMixture(self.base.0.tilted(&nu, &(share / rest)))
     }
 
-    /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that the mixture is reweighted towards: the conditional
-    /// surrogate itself without a shift.
-    pub fn target(&self, shift: Option<&Tensor<4>>) -> IsoGaussian {
-        let Some(shift) = shift else { return IsoGaussian { mean: self.mean.clone(), var: self.var.clone() } };
+    /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that a shift `[b c h w]` reweights the mixture towards.
+    pub fn target(&self, shift: &Tensor<4>) -> IsoGaussian {
         let (share, shift) = self.bounded(shift);
         IsoGaussian { mean: self.mean.clone() + shift, var: self.var.clone() * (share * -1.0 + 1.0) }
     }

@@ -76,7 +76,7 @@ fn second_order(case: &Case) -> Computed {
     // Without a cache and without guidance the surrogate keeps one variance per pixel.
     let IsoGaussian { mean, var } = match &shift {
         None => first.0.to_iso_gaussian(),
-        Some(shift) => guided.target(Some(shift)),
+        Some(shift) => guided.target(shift),
     };
     let mut computed = Computed::from([
         ("out_mean".into(), data.0.mean().into()),
