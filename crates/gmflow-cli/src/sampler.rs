@@ -108,10 +108,9 @@ impl Sampler {
     pub fn new(arguments: &SamplerArgs, model: ModelTraits) -> Result<Self> {
         arguments.check()?;
         let solver = arguments.solver_for(model)?;
-        if arguments.spectral == Some(Switch::On) {
-            return Err(usage("--spectral", "off, because this gmflow draws pixels independently", "on"));
-        }
-        Ok(Self { solver, arguments: arguments.clone() })
+        let mut arguments = arguments.clone();
+        arguments.spectral.get_or_insert(if model.spectrum { Switch::On } else { Switch::Off });
+        Ok(Self { solver, arguments })
     }
 
     /// How it samples, as the library takes it.
@@ -119,11 +118,14 @@ impl Sampler {
         let order = self.arguments.order.unwrap_or(DEFAULT_ORDER);
         let solver = match self.solver {
             Solver::GmOde => SolverConfig::GmOde { order, substeps: self.arguments.substeps },
-            Solver::GmSde => SolverConfig::GmSde { order },
+            Solver::GmSde => {
+                let spectral = self.arguments.spectral.map(|switch| switch == Switch::On);
+                SolverConfig::GmSde { order, spectral }
+            }
             Solver::Euler => SolverConfig::Euler,
             Solver::Heun => SolverConfig::Heun,
-            Solver::DdpmSmall => SolverConfig::DdpmSmall,
-            Solver::DdpmLarge => SolverConfig::DdpmLarge,
+            Solver::DdpmSmall => SolverConfig::DDPM_SMALL,
+            Solver::DdpmLarge => SolverConfig::DDPM_LARGE,
         };
         let orthogonal = |default| self.arguments.orthogonal.unwrap_or(default);
         let guidance = match (self.arguments.guidance, self.arguments.cfg) {
@@ -154,7 +156,8 @@ impl Sampler {
             shape,
             noise,
         };
-        let pipeline = Pipeline { network: &model.network, device: wanted.device.clone() };
+        let spectrum = model.spectrum.as_ref();
+        let pipeline = Pipeline { network: &model.network, spectrum, device: wanted.device.clone() };
         let samples = pipeline.sample(&self.config(), &request, progress)?; // [n c h w]
         samples.into_data().try_into_vec().map_err(|error| anyhow!("the samples cannot be read: {error:?}"))
     }
@@ -163,8 +166,11 @@ impl Sampler {
     pub fn describe(&self, points: bool) -> Value {
         let SamplerConfig { solver, steps, guidance, .. } = self.config();
         let mut description = json!({ "solver": self.solver.name(), "steps": steps });
-        if let SolverConfig::GmOde { order, .. } | SolverConfig::GmSde { order } = solver {
+        if let SolverConfig::GmOde { order, .. } | SolverConfig::GmSde { order, .. } = solver {
             description["order"] = json!(order);
+        }
+        if let SolverConfig::GmSde { spectral, .. } = solver {
+            description["spectral"] = json!(spectral == Some(true));
         }
         if let SolverConfig::GmOde { substeps, .. } = solver {
             description["substeps"] =

@@ -13,7 +13,7 @@ use rand::RngExt;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
-use crate::config::{Config, TimeConfig};
+use crate::config::{Config, TimeSampling};
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -64,7 +64,7 @@ impl HostBatch {
 #[derive(Clone, Debug)]
 pub(crate) struct DrawPlan {
     seed: u64,
-    time: TimeConfig,
+    time: TimeSampling,
     label_dropout: f64,
     null_class: Option<usize>,
     batch_size: usize,
@@ -102,14 +102,8 @@ impl DrawPlan {
 
     fn time(&self, number: u64) -> f32 {
         let mut rng = rng::stream(self.seed, Purpose::TrainTime, number);
-        match self.time {
-            // In (0, 1]: at t = 0 the velocity is undefined.
-            TimeConfig::Uniform => 1.0 - rng.random::<f32>(),
-            TimeConfig::LogitNormal { mean, std } => {
-                let normal: f64 = rng.sample(StandardNormal);
-                (1.0 / (1.0 + (-(mean + std * normal)).exp())) as f32
-            }
-        }
+        let draw = if self.time.draws_normals() { rng.sample(StandardNormal) } else { rng.random::<f32>() };
+        self.time.time(draw)
     }
 
     /// Labels, or the null class where the draw falls below the dropout probability, there is no label, or the network

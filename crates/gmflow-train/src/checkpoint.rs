@@ -1,6 +1,7 @@
 //! Checkpoints: a model folder with the optimiser's state, complete or not there at all.
 //!
-//! `optimizer.safetensors` holds `exp_avg.NAME` and `exp_avg_sq.NAME` for every parameter, and `state.json` the progress.
+//! `optimizer.safetensors` holds `exp_avg.NAME` and `exp_avg_sq.NAME` for every parameter, `spectrum_optimizer.safetensors`
+//! the same for the spectrum network where one is trained, and `state.json` the progress.
 //! The generators need no state: every draw is a function of the seed and the number of the sample.
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress, read_tensors, write_tensors};
-use gmflow::network::{HostTensor, Network, TorchNames};
+use gmflow::network::{HostTensor, Network, SpectrumMlpConfig, TorchNames};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, from_json};
@@ -17,12 +18,14 @@ use crate::ema::Ema;
 use crate::optimizer::AdamW;
 use crate::params::Buffers;
 use crate::trainable::{ParamInfo, Trainable};
-use crate::trainer::{Trainer, training_device};
+use crate::trainer::{Networks, Trainer, training_device};
 use crate::{Error, Result};
 
 const FORMAT: &str = "gmflow-training-state";
 const VERSION: u32 = 1;
 const PREFIX: &str = "step-";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const SPECTRUM_OPTIMIZER_FILE: &str = "spectrum_optimizer.safetensors";
 /// Extension of a folder that is being written or removed.
 const UNFINISHED: &str = "unfinished";
 
@@ -68,8 +71,10 @@ pub fn save(trainer: &Trainer, run_folder: &Path) -> Result<PathBuf> {
 
 fn write_files(trainer: &Trainer, folder: &Path) -> Result<()> {
     let network = trainer.network();
-    let optimizer = folder.join("optimizer.safetensors");
-    write_tensors(&optimizer, &moments(network), Precision::F32)?;
+    write_tensors(&folder.join(OPTIMIZER_FILE), &moments(network), Precision::F32)?;
+    if let Some(spectrum) = trainer.spectrum() {
+        write_tensors(&folder.join(SPECTRUM_OPTIMIZER_FILE), &moments(spectrum), Precision::F32)?;
+    }
     let state = State {
         format: FORMAT.into(),
         version: VERSION,
@@ -98,15 +103,16 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
     let classes = info.classes.clone().filter(|_| network.null_class().is_some_and(|null| null > 0));
     let training = serde_json::to_value(trainer.config())
         .map_err(|error| Error::config("config", "values that JSON can hold", error))?;
+    let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
     let info = ModelInfo {
         network: trainer.config().network.clone(),
-        spectrum: None,
+        spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
         data: DataInfo { channels, height, width, kind },
         classes,
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
     };
-    Ok(Model { info, network, spectrum: None })
+    Ok(Model { info, network, spectrum })
 }
 
 /// The newest complete checkpoint of a run.
@@ -176,10 +182,31 @@ pub fn load(folder: &Path, config: Config, device: &Device) -> Result<Trainer> {
     if model.info.network != config.network {
         return Err(Error::config("network", "the checkpoint's network", "another one"));
     }
+    check_spectrum(model.info.spectrum.as_ref(), &config)?;
     let mut network = Trainable::new(model.network, &config.ema)?;
-    network.optimizer = load_optimizer(folder, &network.infos, state.step)?;
+    network.optimizer = load_optimizer(&folder.join(OPTIMIZER_FILE), &network.infos, state.step)?;
     load_averages(folder, &network.infos, &mut network.averages)?;
-    Trainer::start(config, device, network, state.step)
+    let spectrum = match (model.spectrum, &config.spectrum) {
+        (Some(module), Some(_)) => {
+            let mut spectrum = Trainable::new(module, &[])?;
+            let path = folder.join(SPECTRUM_OPTIMIZER_FILE);
+            spectrum.optimizer = load_optimizer(&path, &spectrum.infos, state.step)?;
+            Some(spectrum)
+        }
+        _ => None,
+    };
+    Trainer::start(config, device, Networks { network, spectrum }, state.step)
+}
+
+/// The spectrum network of a checkpoint must be the one that the configuration asks for.
+fn check_spectrum(stored: Option<&SpectrumMlpConfig>, config: &Config) -> Result<()> {
+    let (Some(stored), Some(wanted)) = (stored, &config.spectrum) else { return Ok(()) };
+    let size_differs = wanted.base_size.is_some_and(|size| size != stored.base_size);
+    if size_differs || wanted.layers != stored.layers {
+        let expected = format!("{stored:?}, as in the checkpoint");
+        return Err(Error::config("spectrum", expected, format!("{wanted:?}")));
+    }
+    Ok(())
 }
 
 fn load_state(folder: &Path) -> Result<State> {
@@ -208,11 +235,10 @@ fn moments<M: TorchNames>(trainable: &Trainable<M>) -> Vec<(String, HostTensor)>
     [named("exp_avg", &optimizer.exp_avg), named("exp_avg_sq", &optimizer.exp_avg_sq)].concat()
 }
 
-fn load_optimizer(folder: &Path, infos: &[ParamInfo], step: u64) -> Result<AdamW> {
-    let path = folder.join("optimizer.safetensors");
-    let mut tensors = read_tensors(&path)?;
-    let exp_avg = take_buffers(&path, "exp_avg.", infos, &mut tensors)?;
-    let exp_avg_sq = take_buffers(&path, "exp_avg_sq.", infos, &mut tensors)?;
+fn load_optimizer(path: &Path, infos: &[ParamInfo], step: u64) -> Result<AdamW> {
+    let mut tensors = read_tensors(path)?;
+    let exp_avg = take_buffers(path, "exp_avg.", infos, &mut tensors)?;
+    let exp_avg_sq = take_buffers(path, "exp_avg_sq.", infos, &mut tensors)?;
     Ok(AdamW { exp_avg, exp_avg_sq, step })
 }
 

@@ -23,6 +23,9 @@ pub struct LogLine {
     /// The same as bits per dimension, with that constant; only for losses that are log densities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_dim: Option<f64>,
+    /// Mean spectral loss, where a spectrum network is trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectral_loss: Option<f64>,
     /// Mean norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate.
@@ -37,6 +40,7 @@ struct Span {
     steps: u64,
     images_before: u64,
     loss: f64,
+    spectral_loss: Option<f64>,
     grad_norm: f64,
     since: Instant,
 }
@@ -69,6 +73,9 @@ impl Log {
     pub(crate) fn add(&mut self, report: &StepReport) {
         self.span.steps += 1;
         self.span.loss += report.loss;
+        if let Some(loss) = report.spectral_loss {
+            *self.span.spectral_loss.get_or_insert(0.0) += loss;
+        }
         self.span.grad_norm += report.grad_norm;
     }
 
@@ -85,6 +92,7 @@ impl Log {
             images: report.images,
             loss,
             bits_per_dim: self.channels.map(|channels| bits_per_dim(loss, channels)),
+            spectral_loss: self.span.spectral_loss.map(|loss| loss / count),
             grad_norm: self.span.grad_norm / count,
             lr: report.lr,
             images_per_s: (report.images - self.span.images_before) as f64 / seconds,
@@ -99,6 +107,7 @@ impl Log {
             ("images_per_s", line.images_per_s),
         ];
         values.extend(line.bits_per_dim.map(|bits| ("bits_per_dim", bits)));
+        values.extend(line.spectral_loss.map(|loss| ("spectral_loss", loss)));
         self.events.scalars(line.step, &values)?;
         Ok(line)
     }
@@ -111,7 +120,7 @@ impl Log {
 
 impl Span {
     fn new(images_before: u64) -> Self {
-        Self { steps: 0, images_before, loss: 0.0, grad_norm: 0.0, since: Instant::now() }
+        Self { steps: 0, images_before, loss: 0.0, spectral_loss: None, grad_norm: 0.0, since: Instant::now() }
     }
 }
 

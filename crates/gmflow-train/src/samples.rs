@@ -33,7 +33,8 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
     let first = trainer.config().ema.first().map(|ema| ema.name.as_str());
     let network = trainer.snapshot(sample.ema.as_deref().or(first))?;
     let classes = network.null_class().filter(|&null| null > 0);
-    let pipeline = Pipeline { network: &network, device: trainer.device().clone() };
+    let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
+    let pipeline = Pipeline { network: &network, spectrum: spectrum.as_ref(), device: trainer.device().clone() };
     let batch = if info.points { POINT_BATCH } else { BATCH };
     let mut values = Vec::new();
     for start in (0..sample.num).step_by(batch) {

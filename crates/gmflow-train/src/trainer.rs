@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use gmflow::network::Network;
+use gmflow::loss::spectral_loss;
+use gmflow::mixture::spectral::Bases;
+use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
 
 use crate::batch::{DrawPlan, Feed, HostBatch};
-use crate::config::Config;
+use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
 use crate::params::Buffers;
 use crate::schedule::learning_rate;
@@ -23,6 +25,8 @@ pub struct StepReport {
     pub images: u64,
     /// The batch's mean loss before the step.
     pub loss: f64,
+    /// The batch's mean spectral loss, where a spectrum network is trained.
+    pub spectral_loss: Option<f64>,
     /// Norm of the whole gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate of the step.
@@ -36,10 +40,25 @@ pub struct Trainer {
     config: Config,
     device: Device,
     network: Trainable<Network>,
+    spectrum: Option<Trainable<SpectrumMlp>>,
     info: SourceInfo,
     feed: Feed,
     step: u64,
     dump_folder: Option<PathBuf>,
+}
+
+/// The networks that are trained.
+pub(crate) struct Networks {
+    pub(crate) network: Trainable<Network>,
+    pub(crate) spectrum: Option<Trainable<SpectrumMlp>>,
+}
+
+/// What one batch gives.
+struct Gradient {
+    loss: f64,
+    network: Buffers,
+    /// The spectral loss and its gradient.
+    spectral: Option<(f64, Buffers)>,
 }
 
 /// What the data set says of itself.
@@ -60,20 +79,33 @@ impl Trainer {
     /// An invalid configuration, data that cannot be opened, a network that does not fit the data.
     pub fn new(config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
-        let module = config.network.init(config.train.seed, &training_device(&config, device))?;
+        let device_with_gradients = training_device(&config, device);
+        let module = config.network.init(config.train.seed, &device_with_gradients)?;
         let network = Trainable::new(module, &config.ema)?;
-        Self::start(config, device, network, 0)
+        Self::start(config, device, Networks { network, spectrum: None }, 0)
     }
 
-    /// Joins a network in training with its data from optimiser step `step` on.
-    pub(crate) fn start(config: Config, device: &Device, network: Trainable<Network>, step: u64) -> Result<Self> {
+    /// Joins networks in training with their data from optimiser step `step` on. A spectrum network that the configuration
+    /// asks for and that is not there yet starts flat.
+    pub(crate) fn start(config: Config, device: &Device, networks: Networks, step: u64) -> Result<Self> {
+        let Networks { network, spectrum } = networks;
         let source = Source::open(&config, step)?;
         let info = source.info().clone();
         let null_class = network.module()?.null_class();
         check_fit(&config, &info, null_class)?;
+        let spectrum = match (spectrum_config(&config, &info)?, spectrum) {
+            (Some(shape), None) => {
+                let module = shape.init(config.train.seed, &training_device(&config, device))?;
+                let mut spectrum = Trainable::new(module, &[])?;
+                // One count of steps for both, so that a checkpoint needs to hold only one.
+                spectrum.optimizer.step = step;
+                Some(spectrum)
+            }
+            (_, spectrum) => spectrum,
+        };
         let plan = DrawPlan::new(&config, null_class);
         let feed = Feed::start(source, plan, step, config.data.queue)?;
-        Ok(Self { device: device.clone(), config, network, info, feed, step, dump_folder: None })
+        Ok(Self { device: device.clone(), config, network, spectrum, info, feed, step, dump_folder: None })
     }
 
     /// Takes one optimiser step on the next global batch.
@@ -82,31 +114,53 @@ impl Trainer {
     /// Data that cannot be read; a loss or gradient that is not finite, before the weights are touched.
     pub fn step(&mut self) -> Result<StepReport> {
         let batch = self.feed.next()?;
-        let (loss, gradients) = self.gradients(&batch)?;
+        let Gradient { loss, network: gradients, spectral } = self.gradients(&batch)?;
         let (grad_norm, norms) = self.network.norms(&gradients);
-        if !loss.is_finite() || !grad_norm.is_finite() {
+        let spectral_norm = match (&self.spectrum, &spectral) {
+            (Some(spectrum), Some((_, gradients))) => spectrum.norms(gradients).0,
+            _ => 0.0,
+        };
+        let spectral_loss = spectral.as_ref().map(|(loss, _)| *loss);
+        let finite = [loss, grad_norm, spectral_norm, spectral_loss.unwrap_or(0.0)].iter().all(|x| x.is_finite());
+        if !finite {
             return Err(self.not_finite(&batch, loss, norms));
         }
         let lr = learning_rate(&self.config.train, self.step, self.config.total_steps());
         self.network.update(&self.config.train, lr, &gradients, grad_norm)?;
+        if let (Some(spectrum), Some((_, gradients))) = (&mut self.spectrum, &spectral) {
+            spectrum.update(&self.config.train, lr, gradients, spectral_norm)?;
+        }
         self.step += 1;
-        Ok(StepReport { step: self.step, images: self.images(), loss, grad_norm, lr })
+        Ok(StepReport { step: self.step, images: self.images(), loss, spectral_loss, grad_norm, lr })
     }
 
-    /// The mean loss of the batch and its gradient, summed over parts of `micro_batch` samples.
-    fn gradients(&self, batch: &HostBatch) -> Result<(f64, Buffers)> {
+    /// The mean losses of the batch and their gradients, summed over parts of `micro_batch` samples.
+    fn gradients(&self, batch: &HostBatch) -> Result<Gradient> {
         let device = training_device(&self.config, &self.device);
         let (size, micro) = (self.config.train.batch_size, self.config.micro_batch());
         let (mut total, mut loss) = (None, 0.0);
+        let mut spectral: Option<(f64, Option<Buffers>)> = None;
         for start in (0..size).step_by(micro.max(1)) {
             let range = start..(start + micro).min(size);
             let share = range.len() as f64 / size as f64;
-            let part = self.config.loss.evaluate(self.network.module()?, batch.part(range, &device)) * share; // [1]
+            let part = batch.part(range, &device);
+            let (x0, t) = (part.x0.clone(), part.t.clone());
+            let evaluation = self.config.loss.evaluate(self.network.module()?, part);
+            let part = evaluation.loss * share; // [1]
             let mut gradients = part.backward();
             loss += f64::from(part.into_scalar::<f32>());
             self.network.accumulate(&mut total, &mut gradients)?;
+            let (Some(spectrum), Some(config)) = (&self.spectrum, &self.config.spectrum) else { continue };
+            let prediction = evaluation.velocity.to_data(&evaluation.x_t, &t).detached();
+            let part = spectral_loss(spectrum.module()?, &prediction, &x0.inner(), Bases::Shared)?;
+            let part = part * (share * config.weight); // [1]
+            let mut gradients = part.backward();
+            let (sum, total) = spectral.get_or_insert((0.0, None));
+            *sum += f64::from(part.into_scalar::<f32>());
+            spectrum.accumulate(total, &mut gradients)?;
         }
-        Ok((loss, total.unwrap_or_default()))
+        let spectral = spectral.map(|(loss, gradients)| (loss, gradients.unwrap_or_default()));
+        Ok(Gradient { loss, network: total.unwrap_or_default(), spectral })
     }
 
     fn not_finite(&self, batch: &HostBatch, loss: f64, norms: Vec<f64>) -> Error {
@@ -114,7 +168,7 @@ impl Trainer {
         let what = match first {
             _ if !loss.is_finite() => "the loss".to_string(),
             Some((info, _)) => format!("the gradient of {}", info.name),
-            None => "the gradient's norm".to_string(),
+            None => "the gradient's norm or the spectral loss".to_string(),
         };
         let failure = Failure { step: self.step + 1, loss, what: &what, infos: &self.network.infos, norms: &norms };
         let dump = self.dump_folder.as_ref().and_then(|folder| match dump::write(folder, &failure, batch) {
@@ -140,6 +194,11 @@ impl Trainer {
     /// The network with its moments and averages.
     pub fn network(&self) -> &Trainable<Network> {
         &self.network
+    }
+
+    /// The spectrum network with its moments, where one is trained.
+    pub fn spectrum(&self) -> Option<&Trainable<SpectrumMlp>> {
+        self.spectrum.as_ref()
     }
 
     /// A copy of the network for inference: of the weights, or of the average of that name.
@@ -175,6 +234,21 @@ impl Trainer {
 pub(crate) fn training_device(config: &Config, device: &Device) -> Device {
     let device = device.clone().autodiff();
     if config.train.gradient_checkpointing { device.gradient_checkpointing() } else { device }
+}
+
+/// The spectrum network's shape, where one is wanted.
+pub(crate) fn spectrum_config(config: &Config, info: &SourceInfo) -> Result<Option<SpectrumMlpConfig>> {
+    let Some(SpectrumConfig { base_size, layers, .. }) = &config.spectrum else { return Ok(None) };
+    if info.points {
+        return Err(Error::config("spectrum", "none for points, which have one pixel", "a spectrum network"));
+    }
+    let shape = SpectrumMlpConfig { base_size: base_size.unwrap_or(info.shape), layers: layers.clone() };
+    shape.validate()?;
+    if shape.base_size[0] != info.shape[0] {
+        let expected = format!("{} channels, as in the data", info.shape[0]);
+        return Err(Error::config("spectrum.base_size", expected, shape.base_size[0]));
+    }
+    Ok(Some(shape))
 }
 
 /// The network must take the data's shape and labels.

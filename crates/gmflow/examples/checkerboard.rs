@@ -36,7 +36,7 @@ fn main() -> gmflow::Result<()> {
             noise: points(normals(0, Purpose::TrainNoise, step, 2 * BATCH), &recording),
             transition_noise: points(normals(0, Purpose::TrainTransition, step, 2 * BATCH), &recording),
         };
-        let value = loss.evaluate(&network, batch);
+        let value = loss.evaluate(&network, batch).loss;
         let gradients = value.backward();
         let learning_rate = 3e-3 * (1.0 - step as f64 / STEPS as f64);
         network = network.map(&mut adam.step(&gradients, learning_rate));
@@ -47,7 +47,7 @@ fn main() -> gmflow::Result<()> {
 
     // Sampling. GM-ODE 2 follows the mixture's analytic velocity between the network's evaluations.
     let network = network.valid();
-    let pipeline = Pipeline { network: &network, device };
+    let pipeline = Pipeline { network: &network, spectrum: None, device };
     let request = SampleRequest { seeds: (0..POINTS).collect(), classes: None, shape: [2, 1, 1], noise: None };
     for steps in [1, 2, 4, 8] {
         let solver = SolverConfig::GmOde { order: 2, substeps: None };

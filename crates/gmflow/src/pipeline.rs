@@ -1,9 +1,9 @@
 //! Network, guidance and solver joined into one sampler.
 
 use crate::guidance::{Guidance, Guided};
-use crate::network::{Denoiser, Network};
+use crate::network::{Denoiser, Network, SpectrumMlp};
 use crate::rng::{self, Purpose};
-use crate::solver::{SeededDraws, SolverConfig, Span};
+use crate::solver::{Context, Draws, SeededDraws, SolverConfig, Span, SubStep};
 use crate::{Error, Result, time};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ pub struct SampleRequest {
 pub struct Pipeline<'a> {
     /// The network, on a device without gradients.
     pub network: &'a Network,
+    /// The network that shapes the draws of GM-SDE, where the model has one.
+    pub spectrum: Option<&'a SpectrumMlp>,
     /// Where the network lives.
     pub device: Device,
 }
@@ -63,27 +65,59 @@ impl Pipeline<'_> {
     /// Samples `[b c h w]`; `progress` is told (steps done, of) after every step.
     ///
     /// # Errors
-    /// A setting out of range, a class the network does not know, or noise of another shape.
+    /// A setting out of range, a class the network does not know, noise of another shape, or a spectral draw without a
+    /// spectrum network for such samples.
     pub fn sample(
         &self,
         config: &SamplerConfig,
         request: &SampleRequest,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Tensor<4>> {
+        let mut draws = SeededDraws { seeds: request.seeds.clone(), device: self.device.clone() };
+        self.run(config, request, &mut draws, &mut |done| {
+            if done.last {
+                progress(done.step + 1, config.steps);
+            }
+        })
+    }
+
+    /// [`Pipeline::sample`] with random numbers of the caller's choice, who is told of every sub-step.
+    pub fn run(
+        &self,
+        config: &SamplerConfig,
+        request: &SampleRequest,
+        draws: &mut dyn Draws,
+        observe: &mut dyn FnMut(&SubStep),
+    ) -> Result<Tensor<4>> {
         config.validate()?;
         let labels = self.labels(config, request)?;
+        let spectrum = self.spectrum_for(config, request)?;
         let x = self.initial(request)?;
         let times = time::grid(config.steps, config.shift)?;
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
-        let mut draws = SeededDraws { seeds: request.seeds.clone(), device: self.device.clone() };
         let mut predict = |x: &Tensor<4>, t: f64| self.predict(config.guidance, labels.as_ref(), x, t);
+        let mut context = Context { predict: &mut predict, draws, spectrum, observe };
         let mut state = config.solver.init(x);
         for (index, pair) in times.windows(2).enumerate() {
-            let span = Span { index, t: f64::from(pair[0]), to: f64::from(pair[1]), default_substeps };
-            state = config.solver.step(state, span, &mut predict, &mut draws);
-            progress(index + 1, config.steps);
+            let (t, to) = (f64::from(pair[0]), f64::from(pair[1]));
+            let span = Span { index, t, to, default_substeps, shift: config.shift };
+            state = config.solver.step(state, span, &mut context)?;
         }
         Ok(state.x)
+    }
+
+    /// The spectrum network that the solver is to use.
+    fn spectrum_for(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<&SpectrumMlp>> {
+        let SolverConfig::GmSde { spectral, .. } = config.solver else { return Ok(None) };
+        match (self.spectrum, spectral) {
+            (None, Some(true)) => Err(Error::config("spectral", "off: the model has no spectrum network", "on")),
+            (None, _) | (_, Some(false)) => Ok(None),
+            (Some(spectrum), _) if spectrum.config().base_size[0] != request.shape[0] => {
+                let expected = format!("{} channels", request.shape[0]);
+                Err(Error::config("spectrum.base_size", expected, spectrum.config().base_size[0]))
+            }
+            (spectrum, _) => Ok(spectrum),
+        }
     }
 
     /// The guided prediction at (x, t); with guidance, one call on the doubled batch [conditional, unconditional].
@@ -92,17 +126,17 @@ impl Pipeline<'_> {
         let time = |n: usize| Tensor::<1>::full([n], t as f32, &self.device);
         let Some(labels) = labels else {
             let data = self.network.forward(x.clone(), time(b), None).to_data(x, &time(b));
-            return Guided::new(Guidance::Off, data, None);
+            return Guided::new(Guidance::Off, data, None, x);
         };
         if !guidance.is_active() {
             let data = self.network.forward(x.clone(), time(b), Some(labels.class.clone())).to_data(x, &time(b));
-            return Guided::new(guidance, data, None);
+            return Guided::new(guidance, data, None, x);
         }
         let doubled = Tensor::cat(vec![x.clone(), x.clone()], 0); // [2b c h w]
         let class = Tensor::cat(vec![labels.class.clone(), labels.null.clone()], 0);
         let both = self.network.forward(doubled.clone(), time(2 * b), Some(class)).to_data(&doubled, &time(2 * b));
         let (conditional, unconditional) = both.split(b);
-        Guided::new(guidance, conditional, Some(unconditional.0.mean()))
+        Guided::new(guidance, conditional, Some(unconditional.0.mean()), x)
     }
 
     fn labels(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<Labels>> {

@@ -8,7 +8,7 @@ use gmflow::network::{GmDitConfig, Network, NetworkConfig};
 use gmflow::path::{forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{SeededDraws, SolverConfig, Span};
+use gmflow::solver::{Context, SeededDraws, SolverConfig, Span};
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("f32 data")
@@ -83,7 +83,8 @@ fn no_guidance_is_the_identity_and_small_guidance_moves_little() {
     let unconditional = noise::<4>(11, [2, 2, 3, 4]);
     let guided = |scale: f64| {
         let guidance = Guidance::Probabilistic { scale, orthogonal: 1.0 };
-        Guided::new(guidance, data.clone(), Some(unconditional.clone())).mixture().0
+        let x = unconditional.zeros_like();
+        Guided::new(guidance, data.clone(), Some(unconditional.clone()), &x).mixture().0
     };
     close(guided(0.0).means, data.0.means.clone(), 0.0);
     close(guided(0.0).log_weights, data.0.log_weights.clone(), 0.0);
@@ -103,6 +104,7 @@ fn gaussian_data(x: &Tensor<4>, t: f64) -> Guided {
         Guidance::Off,
         DataMixture(GaussianMixture { means: mean.unsqueeze_dim(1), log_weights, log_std }),
         None,
+        x,
     )
 }
 
@@ -116,8 +118,11 @@ fn solve(solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
             t: at(index),
             to: if index + 1 == steps { 0.0 } else { at(index + 1) },
             default_substeps: 1,
+            shift: 1.0,
         };
-        state = solver.step(state, span, &mut gaussian_data, &mut draws);
+        let mut context =
+            Context { predict: &mut gaussian_data, draws: &mut draws, spectrum: None, observe: &mut |_| {} };
+        state = solver.step(state, span, &mut context).expect("a step");
     }
     state.x
 }
@@ -152,9 +157,9 @@ fn transitions_reproduce_the_variance_of_gaussian_data() {
     let x = noise::<4>(14, [2, 1, 100, 100]);
     let std = |solver| values((solve(solver, 8, &x) - 1.0).powi_scalar(2).mean().sqrt())[0];
     // Draws of the exact posterior keep the exact marginal at any number of steps; 20,000 draws, 4 standard errors.
-    assert!((std(SolverConfig::GmSde { order: 1 }) - 0.5).abs() < 0.01);
+    assert!((std(SolverConfig::GmSde { order: 1, spectral: None }) - 0.5).abs() < 0.01);
     // The mean alone loses variance.
-    assert!(std(SolverConfig::DdpmSmall) < 0.48);
+    assert!(std(SolverConfig::DDPM_SMALL) < 0.48);
 }
 
 fn network() -> Network {
@@ -175,9 +180,11 @@ fn network() -> Network {
 #[test]
 fn a_sample_does_not_depend_on_its_batch() {
     let network = network();
-    let pipeline = Pipeline { network: &network, device: Device::flex() };
+    let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
-    for solver in [SolverConfig::GmOde { order: 2, substeps: Some(4) }, SolverConfig::GmSde { order: 2 }] {
+    for solver in
+        [SolverConfig::GmOde { order: 2, substeps: Some(4) }, SolverConfig::GmSde { order: 2, spectral: None }]
+    {
         let config = SamplerConfig { solver, steps: 3, guidance, shift: 1.0 };
         let sample = |seeds: Vec<u64>, classes: Vec<usize>| {
             let request = SampleRequest { seeds, classes: Some(classes), shape: [1, 4, 4], noise: None };
@@ -191,7 +198,7 @@ fn a_sample_does_not_depend_on_its_batch() {
 #[test]
 fn requests_that_do_not_fit_are_refused() {
     let network = network();
-    let pipeline = Pipeline { network: &network, device: Device::flex() };
+    let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let sampler = SamplerConfig { solver: SolverConfig::Euler, steps: 2, guidance: Guidance::Off, shift: 1.0 };
     let request = SampleRequest { seeds: vec![1], classes: Some(vec![9]), shape: [1, 4, 4], noise: None };
     let refused = |sampler: &SamplerConfig, request: &SampleRequest| {

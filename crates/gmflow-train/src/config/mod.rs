@@ -10,6 +10,7 @@ use gmflow::loss::LossConfig;
 use gmflow::network::NetworkConfig;
 
 use gmflow::pipeline::SamplerConfig;
+pub use gmflow::time::TimeSampling;
 use gmflow_data::DatasetConfig;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,10 @@ pub struct Config {
     pub loss: LossConfig,
     /// How training times are drawn.
     #[serde(default)]
-    pub time: TimeConfig,
+    pub time: TimeSampling,
+    /// A spectrum network beside the main one; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spectrum: Option<SpectrumConfig>,
     /// Optimisation.
     pub train: TrainConfig,
     /// Averages of the weights, each under its own name.
@@ -57,22 +61,19 @@ pub struct DataConfig {
     pub queue: usize,
 }
 
-/// The distribution of training times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "sampling", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum TimeConfig {
-    /// Uniform on [0, 1].
-    #[default]
-    Uniform,
-    /// The logistic function of a normal.
-    LogitNormal {
-        /// Mean of the normal.
-        #[serde(default)]
-        mean: f64,
-        /// Standard deviation of the normal.
-        #[serde(default = "one")]
-        std: f64,
-    },
+/// A spectrum network trained beside the main one, for GM-SDE with correlated pixels, (20).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpectrumConfig {
+    /// Channels, height and width of the spectrum; absent: the data's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_size: Option<[usize; 3]>,
+    /// Widths of the hidden layers.
+    #[serde(default = "default_layers")]
+    pub layers: Vec<usize>,
+    /// A factor on the spectral loss.
+    #[serde(default = "one")]
+    pub weight: f64,
 }
 
 /// Optimisation. The defaults of the optimiser are PyTorch's AdamW defaults.
@@ -182,6 +183,10 @@ impl Config {
 
 fn one() -> f64 {
     1.0
+}
+
+fn default_layers() -> Vec<usize> {
+    vec![64, 8]
 }
 
 fn default_queue() -> usize {

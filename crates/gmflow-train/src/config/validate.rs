@@ -1,6 +1,6 @@
 //! Checks of single values; the shapes of the parts are checked against each other where they meet.
 
-use super::{Config, TimeConfig};
+use super::Config;
 use crate::{Error, Result};
 
 impl Config {
@@ -14,9 +14,10 @@ impl Config {
         self.loss.validate().map_err(|error| below("loss", Error::from(error)))?;
         self.validate_train()?;
         self.validate_averages()?;
-        if let TimeConfig::LogitNormal { mean, std } = self.time {
-            check("time.mean", mean.is_finite(), "a finite number", mean)?;
-            check("time.std", std.is_finite() && std > 0.0, "a positive number", std)?;
+        self.time.validate().map_err(|error| below("time", Error::from(error)))?;
+        if let Some(spectrum) = &self.spectrum {
+            let weight = spectrum.weight;
+            check("spectrum.weight", weight.is_finite() && weight > 0.0, "a positive number", weight)?;
         }
         check("data.queue", (1..=64).contains(&self.data.queue), "1 to 64", self.data.queue)?;
         check("checkpoint.every", self.checkpoint.every > 0, "at least 1", self.checkpoint.every)?;

@@ -23,7 +23,7 @@ pub enum Guidance {
     ClassifierFree {
         /// w >= 1.
         scale: f64,
-        /// How much of the shift's part along the conditional mean is removed, 0 to 1.
+        /// How much of the shift's part along the conditional mean velocity is removed, 0 to 1.
         orthogonal: f64,
     },
 }
@@ -71,14 +71,22 @@ pub struct Guided {
 }
 
 impl Guided {
-    /// Works out the shift from the conditional mixture and the unconditional mean `[b c h w]`.
-    pub fn new(guidance: Guidance, conditional: DataMixture, unconditional_mean: Option<Tensor<4>>) -> Self {
+    /// Works out the shift from the conditional mixture at `x_t` `[b c h w]` and the unconditional mean `[b c h w]`.
+    pub fn new(
+        guidance: Guidance,
+        conditional: DataMixture,
+        unconditional_mean: Option<Tensor<4>>,
+        x_t: &Tensor<4>,
+    ) -> Self {
         let surrogate = conditional.0.to_iso_gaussian();
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
         let mut guided = Self { base: conditional, mean, var, shift: None };
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else { return guided };
-        let shift = shift(guidance, &guided.mean, &unconditional, &guided.var, &guided.mean);
-        if matches!(guidance, Guidance::Probabilistic { .. }) {
+        let probabilistic = matches!(guidance, Guidance::Probabilistic { .. });
+        // Minus t times the velocity: the same line.
+        let axis = if probabilistic { guided.mean.clone() } else { x_t.clone() - guided.mean.clone() };
+        let shift = shift(guidance, &guided.mean, &unconditional, &guided.var, &axis);
+        if probabilistic {
             guided.shift = Some(shift);
         } else {
             guided.base.0.means = guided.base.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
@@ -98,30 +106,43 @@ impl Guided {
     /// has the precision q/((1 - q) s^2) and the precision-weighted mean (q mu + shift)/((1 - q) s^2). Nothing is
     /// subtracted, so q = 0 is the identity and small q is exact. q is kept below 1 by shortening the shift.
     pub fn shifted(&self, shift: &Tensor<4>) -> DataMixture {
-        let (share, shift) = self.bounded(shift);
-        let rest = (share.clone() * -1.0 + 1.0) * self.var.clone().clamp_min(f32::MIN_POSITIVE);
+        let Bounded { share, rest, shift } = self.bounded(shift);
+        let rest = rest * self.var.clone().clamp_min(f32::MIN_POSITIVE);
         let nu = (self.mean.clone() * share.clone() + shift) / rest.clone();
         DataMixture(self.base.0.tilted(&nu, &(share / rest)))
     }
 
-    /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that a shift `[b c h w]` reweights the mixture towards.
-    pub fn target(&self, shift: &Tensor<4>) -> IsoGaussian {
-        let (share, shift) = self.bounded(shift);
-        IsoGaussian { mean: self.mean.clone() + shift, var: self.var.clone() * (share * -1.0 + 1.0) }
+    /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that a shift `[b c h w]` reweights the mixture towards;
+    /// without one, of the mixture itself.
+    pub fn target(&self, shift: Option<&Tensor<4>>) -> IsoGaussian {
+        let Some(shift) = shift else { return IsoGaussian { mean: self.mean.clone(), var: self.var.clone() } };
+        let Bounded { rest, shift, .. } = self.bounded(shift);
+        IsoGaussian { mean: self.mean.clone() + shift, var: self.var.clone() * rest }
     }
 
-    /// The shift's share of the variance `[b 1 1 1]`, and the shift, shortened where the share would be too large.
-    fn bounded(&self, shift: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    fn bounded(&self, shift: &Tensor<4>) -> Bounded {
         let share = power(shift) / self.var.clone().clamp_min(f32::MIN_POSITIVE);
-        let bounded = share.clone().clamp_max(MAX_SHARE);
+        let bounded = share.clone().clamp_max(1.0 - MIN_REST);
+        // From the share itself, because 1 - 1e-6 is not a number that f32 can hold.
+        let rest = (share.clone() * -1.0 + 1.0).clamp_min(MIN_REST);
         let shorten = (bounded.clone() / share.clamp_min(f32::MIN_POSITIVE)).sqrt().clamp_max(1.0);
         let shorten = shorten.mask_fill(bounded.clone().equal_elem(0.0), 1.0);
-        (bounded, shift.clone() * shorten)
+        Bounded { share: bounded, rest, shift: shift.clone() * shorten }
     }
 }
 
-/// The largest share of the variance that a shift may take, so that the target keeps a positive variance.
-const MAX_SHARE: f64 = 1.0 - 1e-6;
+/// A shift that leaves its target a positive variance.
+struct Bounded {
+    /// The shift's share of the variance `[b 1 1 1]`.
+    share: Tensor<4>,
+    /// The rest of the variance as a share.
+    rest: Tensor<4>,
+    /// The shift `[b c h w]`, shortened where its share would be too large.
+    shift: Tensor<4>,
+}
+
+/// The smallest share of the variance that a shift leaves.
+const MIN_REST: f64 = 1e-6;
 
 /// The shift of the mean `[b c h w]` that guidance asks for: the direction mu_c - mu_u, less `orthogonal` times its projection
 /// on `axis` (per sample, over c, h, w), then rescaled to the root-mean-square w~ s_c, or multiplied by w - 1.

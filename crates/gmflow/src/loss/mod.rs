@@ -1,5 +1,9 @@
 //! Training losses: the likelihood of a mixture, its transition form, and the squared error of the baseline.
 
+mod spectral;
+
+pub use spectral::spectral_loss;
+
 use crate::kernel::mixture_nll;
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::network::Denoiser;
@@ -26,6 +30,17 @@ pub enum LossConfig {
 
 fn unit() -> f64 {
     1.0
+}
+
+/// A loss and the prediction it comes from.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The mean over batch and pixels, `[1]`, with gradients into the network.
+    pub loss: Tensor<1>,
+    /// What the network predicted.
+    pub velocity: VelocityMixture,
+    /// Where it predicted it, `[b c h w]`.
+    pub x_t: Tensor<4>,
 }
 
 /// What a loss is evaluated on: data, labels, times and all random draws.
@@ -57,22 +72,24 @@ impl LossConfig {
         }
     }
 
-    /// The mean loss over the batch and its pixels, `[1]`, with gradients into the network.
-    pub fn evaluate(&self, network: &impl Denoiser, batch: LossBatch) -> Tensor<1> {
+    /// The mean loss over the batch and its pixels, with the one prediction that it takes.
+    pub fn evaluate(&self, network: &impl Denoiser, batch: LossBatch) -> Evaluation {
         let LossBatch { x0, class, t, noise, transition_noise } = batch;
         match *self {
             Self::L2 => {
                 let x_t = forward_diffusion(&x0, &t, &noise);
                 let channels = x0.dims()[1] as f64;
-                let error = network.forward(x_t, t, class).0.mean() - (noise - x0); // [b c h w]
-                error.powi_scalar(2).mean() * (0.5 * channels)
+                let velocity = network.forward(x_t.clone(), t, class);
+                let error = velocity.0.mean() - (noise - x0); // [b c h w]
+                Evaluation { loss: error.powi_scalar(2).mean() * (0.5 * channels), velocity, x_t }
             }
             Self::Transition { transition_ratio, weight_scale } => {
                 let t_lo = t.clone() * (1.0 - transition_ratio);
                 let x_lo = forward_diffusion(&x0, &t_lo, &noise);
-                let x_hi = forward_transition(&x_lo, &t_lo, &t, &transition_noise);
-                let velocity = network.forward(x_hi.clone(), t.clone(), class);
-                transition_nll(&velocity, (&x_lo, &t_lo), (&x_hi, &t)).mean() * weight_scale
+                let x_t = forward_transition(&x_lo, &t_lo, &t, &transition_noise);
+                let velocity = network.forward(x_t.clone(), t.clone(), class);
+                let loss = transition_nll(&velocity, (&x_lo, &t_lo), (&x_t, &t)).mean() * weight_scale;
+                Evaluation { loss, velocity, x_t }
             }
         }
     }

@@ -1,55 +1,31 @@
-//! The baselines that use the predicted mean only: Euler, Heun and DDPM.
+//! Steps that use the predicted mean only: the straight line, the reverse transition, and Heun's rule on them.
 
-use super::{Draws, SolverState, Span};
-use crate::guidance::Guided;
+use super::{Context, SolverState, Span, SubStep};
+use crate::mixture::DataMixture;
 use crate::path::ReverseTransition;
-use crate::rng::Purpose;
 use burn::tensor::Tensor;
-
-type Predict<'a> = &'a mut dyn FnMut(&Tensor<4>, f64) -> Guided;
-
-/// E[x0 | x_t] of the guided prediction.
-fn mean(predict: Predict, x: &Tensor<4>, t: f64) -> Tensor<4> {
-    let guided = predict(x, t);
-    guided.shift.as_ref().map_or_else(|| guided.mean.clone(), |shift| guided.shifted(shift).0.mean())
-}
 
 /// x + (to - t) u with u = (x - x0)/t; landing on 0 this is x0 itself.
 pub fn towards(x: &Tensor<4>, x0: &Tensor<4>, t: f64, to: f64) -> Tensor<4> {
     x.clone() * (to / t) + x0.clone() * (1.0 - to / t)
 }
 
-pub(super) fn euler_step(state: SolverState, span: Span, predict: Predict) -> SolverState {
-    let x0 = mean(predict, &state.x, span.t);
-    SolverState { x: towards(&state.x, &x0, span.t, span.to), previous: None }
-}
-
 /// The trapezoidal rule on the velocity; the last step is Euler's, because the velocity at t = 0 is 0/0.
-pub(super) fn heun_step(state: SolverState, span: Span, predict: Predict) -> SolverState {
-    let x0 = mean(predict, &state.x, span.t);
-    let guess = towards(&state.x, &x0, span.t, span.to);
-    if span.to == 0.0 {
-        return SolverState { x: guess, previous: None };
+pub(super) fn heun_step(state: SolverState, span: Span, context: &mut Context) -> SolverState {
+    let mut predict = |x: &Tensor<4>, t: f64| -> (DataMixture, Tensor<4>) {
+        let mixture = (context.predict)(x, t).mixture();
+        let mean = mixture.0.mean();
+        (mixture, mean)
+    };
+    let (mixture, x0) = predict(&state.x, span.t);
+    let mut x = towards(&state.x, &x0, span.t, span.to);
+    if span.to > 0.0 {
+        let (_, end) = predict(&x, span.to);
+        let velocity = (state.x.clone() - x0.clone()) / span.t + (x - end) / span.to;
+        x = state.x + velocity * (0.5 * (span.to - span.t));
     }
-    let end = mean(predict, &guess, span.to);
-    let velocity = (state.x.clone() - x0) / span.t + (guess - end) / span.to;
-    SolverState { x: state.x + velocity * (0.5 * (span.to - span.t)), previous: None }
-}
-
-/// The reverse transition (9) from the predicted mean; the last step lands on the mean itself.
-pub(super) fn ddpm_step(
-    state: SolverState,
-    span: Span,
-    predict: Predict,
-    draws: &mut dyn Draws,
-    std: f64,
-) -> SolverState {
-    let x0 = mean(predict, &state.x, span.t);
-    if span.to == 0.0 {
-        return SolverState { x: x0, previous: None };
-    }
-    let noise = draws.normal(Purpose::Transition, span.index, state.x.dims());
-    SolverState { x: transition(&state.x, &x0, (span.t, span.to), std, &noise), previous: None }
+    (context.observe)(&SubStep { step: span.index, substep: 0, last: true, mixture: &mixture, x0: &x0, x: &x });
+    SolverState { x, previous: None }
 }
 
 /// A draw of x_lo ~ N(c1 x_hi + c2 x0, c3 + c2^2 std^2) from t down to `to`, with standard normals `noise` `[b c h w]`.

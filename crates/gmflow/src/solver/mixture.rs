@@ -1,69 +1,107 @@
-//! GM-ODE and GM-SDE, orders 1 and 2 (Algorithm 2 of the paper).
+//! Steps along a mixture: GM-ODE and GM-SDE, orders 1 and 2 (Algorithm 2 of the paper), and the baselines that are their
+//! special cases.
 
 use super::gaussian::{towards, transition};
-use super::{Draws, SecondOrder, SolverState, Span, Visit};
-use crate::guidance::Guided;
-use crate::mixture::DataMixture;
+use super::{Context, SecondOrder, SolverState, Span, SubStep, Visit};
+use crate::Result;
+use crate::mixture::spectral::Bases;
+use crate::mixture::transport::Axes;
+use crate::mixture::{DataMixture, IsoGaussian};
 use crate::rng::Purpose;
 use burn::tensor::Tensor;
 
-type Predict<'a> = &'a mut dyn FnMut(&Tensor<4>, f64) -> Guided;
-
-/// How GM-ODE steps.
+/// How to step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub order: u8,
     pub substeps: usize,
+    pub motion: Motion,
 }
 
-/// Euler sub-steps along the analytic velocity (x - E[x0 | x])/t, the posterior mean moved to each point by (10).
-pub(super) fn ode_step(state: SolverState, span: Span, predict: Predict, settings: Settings) -> SolverState {
-    let (data, previous) = predicted(&state, span, predict, settings.order);
+/// What moves the sample.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Motion {
+    /// Euler along the analytic velocity (x - E[x0 | x])/t.
+    Velocity,
+    /// The reverse transition from E[x0 | x], to which a standard deviation as a function of t is ascribed.
+    Mean(fn(f64) -> f64),
+    /// The reverse transition from a draw of x0, shaped by the spectrum network where `spectral` says so.
+    Draw { spectral: bool },
+}
+
+/// One step in sub-steps, the posterior mixture moved to each point by (10); landing on 0, the x0 of the last sub-step is
+/// the sample.
+pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settings: Settings) -> Result<SolverState> {
+    let Prediction { data, surrogate, previous } = predicted(&state, span, context, settings.order);
     let mut x = state.x.clone();
     for i in 0..settings.substeps {
-        let at = |i: usize| span.t + (span.to - span.t) * i as f64 / settings.substeps as f64;
-        let (t, to) = (at(i), if i + 1 == settings.substeps { span.to } else { at(i + 1) });
-        let x0 = if i == 0 { data.0.mean() } else { data.mean_at((&state.x, span.t), (&x, t)) };
-        x = towards(&x, &x0, t, to);
+        let last = i + 1 == settings.substeps;
+        let (t, to) = (span.substep(i, settings.substeps), span.substep(i + 1, settings.substeps));
+        let index = span.index * settings.substeps + i;
+        let mean = || if i == 0 { data.0.mean() } else { data.mean_at((&state.x, span.t), (&x, t)) };
+        let (x0, std) = match settings.motion {
+            Motion::Velocity => (mean(), None),
+            Motion::Mean(std) => (mean(), Some(std(t))),
+            Motion::Draw { spectral: true } => (spectral_draw(&data, &surrogate, index, context)?, Some(0.0)),
+            Motion::Draw { spectral: false } => (draw(&data, index, context), Some(0.0)),
+        };
+        x = match std {
+            _ if to == 0.0 => x0.clone(),
+            None => towards(&x, &x0, t, to),
+            Some(std) => {
+                let noise = context.draws.normal(Purpose::Transition, index, x.dims());
+                transition(&x, &x0, (t, to), std, &noise)
+            }
+        };
+        (context.observe)(&SubStep { step: span.index, substep: i, last, mixture: &data, x0: &x0, x: &x });
     }
-    SolverState { x, previous }
+    Ok(SolverState { x, previous })
 }
 
-/// Draws x0 from the mixture and x_lo from N(c1 x_hi + c2 x0, c3); landing on 0 the draw is the sample.
-pub(super) fn sde_step(
-    state: SolverState,
-    span: Span,
-    predict: Predict,
-    order: u8,
-    draws: &mut dyn Draws,
-) -> SolverState {
-    let (data, previous) = predicted(&state, span, predict, order);
-    let shape = state.x.dims();
-    let uniform = draws.uniform(Purpose::Component, span.index, shape);
-    let normal = draws.normal(Purpose::WithinComponent, span.index, shape);
-    let x0 = data.0.sample(&uniform, &normal);
-    if span.to == 0.0 {
-        return SolverState { x: x0, previous };
-    }
-    let noise = draws.normal(Purpose::Transition, span.index, shape);
-    SolverState { x: transition(&state.x, &x0, (span.t, span.to), 0.0, &noise), previous }
+/// An independent draw of x0 at every pixel.
+fn draw(data: &DataMixture, index: usize, context: &mut Context) -> Tensor<4> {
+    let component = context.draws.component(index, &data.0);
+    let [b, _, c, h, w] = data.0.means.dims();
+    let normal = context.draws.normal(Purpose::WithinComponent, index, [b, c, h, w]);
+    data.0.sample_component(&component, &normal)
 }
 
-/// The mixture to step with, and what the next second-order step remembers: the guided mixture before this step's
-/// second-order change.
-fn predicted(state: &SolverState, span: Span, predict: Predict, order: u8) -> (DataMixture, Option<Visit>) {
-    let guided = predict(&state.x, span.t);
+/// A draw of x0 whose pixels are correlated by the power spectrum that the network predicts from the surrogate, (20).
+fn spectral_draw(
+    data: &DataMixture,
+    surrogate: &IsoGaussian,
+    index: usize,
+    context: &mut Context,
+) -> Result<Tensor<4>> {
+    let Some(spectrum) = context.spectrum else { return Ok(draw(data, index, context)) };
+    let white = context.draws.normal(Purpose::Spectral, index, surrogate.mean.dims());
+    let basis = context.draws.basis(index);
+    let bases = basis.as_ref().map_or(Bases::Shared, |basis| Bases::Given(basis, Axes::Basis));
+    data.0.spectral_sample(&white, &spectrum.forward(surrogate), bases)
+}
+
+/// What a step goes by.
+struct Prediction {
+    /// The mixture to step with.
+    data: DataMixture,
+    /// The Gaussian that the mixture was reweighted towards: what the spectrum network sees.
+    surrogate: IsoGaussian,
+    /// What the next second-order step remembers: the guided mixture before this step's second-order change.
+    previous: Option<Visit>,
+}
+
+fn predicted(state: &SolverState, span: Span, context: &mut Context, order: u8) -> Prediction {
+    let guided = (context.predict)(&state.x, span.t);
     let first = guided.mixture();
-    if order == 1 {
-        return (first, None);
-    }
     let h = span.t - span.to;
-    let data = match &state.previous {
-        Some(previous) => {
-            let here = (&state.x, span.t, h);
-            guided.shifted(&SecondOrder::default().shift(&guided, &first, previous, here))
+    let shift = match &state.previous {
+        Some(previous) if order > 1 => {
+            Some(SecondOrder::default().shift(&guided, &first, previous, (&state.x, span.t, h)))
         }
-        None => first.clone(),
+        _ => None,
     };
-    (data, Some(Visit { mixture: first, x: state.x.clone(), t: span.t, h }))
+    let data = shift.as_ref().map_or_else(|| first.clone(), |shift| guided.shifted(shift));
+    let surrogate = guided.target(shift.as_ref().or(guided.shift.as_ref()));
+    let previous = (order > 1).then(|| Visit { mixture: first, x: state.x.clone(), t: span.t, h });
+    Prediction { data, surrogate, previous }
 }

@@ -8,9 +8,12 @@ pub use gaussian::{towards, transition};
 pub use second_order::{SecondOrder, Visit};
 
 use crate::guidance::Guided;
+use crate::mixture::{DataMixture, GaussianMixture};
+use crate::network::SpectrumMlp;
 use crate::rng::{self, Purpose};
 use crate::{Error, Result};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use mixture::{Motion, Settings};
 use serde::{Deserialize, Serialize};
 
 /// A solver and its settings.
@@ -31,15 +34,40 @@ pub enum SolverConfig {
         /// 1 or 2.
         #[serde(default = "second")]
         order: u8,
+        /// Whether the draws are shaped by the model's spectrum network; by default where it has one.
+        #[serde(default)]
+        spectral: Option<bool>,
     },
     /// x + dt u: the vanilla flow's solver, which is DDIM with eta = 0.
     Euler,
     /// Euler with a trapezoidal correction: two network calls per step, one in the last.
     Heun,
     /// The reverse transition from the mean with the posterior variance only.
-    DdpmSmall,
+    DdpmSmall {
+        /// 1, or 2 for a mean with the second-order change of the mixture solvers.
+        #[serde(default = "first")]
+        order: u8,
+        /// Sub-steps per network call, the mean moved to each point by the mixture.
+        #[serde(default = "one")]
+        substeps: usize,
+    },
     /// The reverse transition from the mean, its variance enlarged by that of standard normal data.
-    DdpmLarge,
+    DdpmLarge {
+        /// As with small variance.
+        #[serde(default = "first")]
+        order: u8,
+        /// As with small variance.
+        #[serde(default = "one")]
+        substeps: usize,
+    },
+}
+
+fn first() -> u8 {
+    1
+}
+
+fn one() -> usize {
+    1
 }
 
 fn second() -> u8 {
@@ -47,15 +75,26 @@ fn second() -> u8 {
 }
 
 impl SolverConfig {
+    /// DDPM with small variance as it is usually meant: first order, no sub-steps.
+    pub const DDPM_SMALL: Self = Self::DdpmSmall { order: 1, substeps: 1 };
+    /// DDPM with large variance, likewise.
+    pub const DDPM_LARGE: Self = Self::DdpmLarge { order: 1, substeps: 1 };
+
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
-        match *self {
-            Self::GmOde { order, .. } | Self::GmSde { order } if !(1..=2).contains(&order) => {
-                Err(Error::config("order", "1 or 2", order))
-            }
-            Self::GmOde { substeps: Some(0), .. } => Err(Error::config("substeps", "at least 1", 0)),
-            _ => Ok(()),
+        let (order, substeps) = match *self {
+            Self::GmOde { order, substeps } => (order, substeps),
+            Self::GmSde { order, .. } => (order, None),
+            Self::DdpmSmall { order, substeps } | Self::DdpmLarge { order, substeps } => (order, Some(substeps)),
+            Self::Euler | Self::Heun => (1, None),
+        };
+        if !(1..=2).contains(&order) {
+            return Err(Error::config("order", "1 or 2", order));
         }
+        if substeps == Some(0) {
+            return Err(Error::config("substeps", "at least 1", 0));
+        }
+        Ok(())
     }
 
     /// Sub-steps of GM-ODE per network call where none are given: 8 for 4 and 6 steps on images, otherwise 128 shared among
@@ -68,41 +107,61 @@ impl SolverConfig {
         }
     }
 
-    /// The standard deviation that DDPM ascribes to x0 given x_t: 0 with small variance; with large variance that of a velocity
-    /// with s = 1/sqrt(alpha^2 + sigma^2), as if data were standard normal.
-    pub fn ddpm_std(&self, t: f64) -> f64 {
-        match self {
-            Self::DdpmLarge => t / ((1.0 - t).powi(2) + t * t).sqrt(),
-            _ => 0.0,
-        }
-    }
-
     /// The state before the first step: `x` `[b c h w]` at t = 1.
     pub fn init(&self, x: Tensor<4>) -> SolverState {
         SolverState { x, previous: None }
     }
 
-    /// One step from `span.t` down to `span.to`, with one call of `predict` (two for Heun).
-    pub fn step(
-        &self,
-        state: SolverState,
-        span: Span,
-        predict: &mut dyn FnMut(&Tensor<4>, f64) -> Guided,
-        draws: &mut dyn Draws,
-    ) -> SolverState {
-        match *self {
-            Self::GmOde { order, substeps } => {
-                let substeps = substeps.unwrap_or(span.default_substeps);
-                mixture::ode_step(state, span, predict, mixture::Settings { order, substeps })
-            }
-            Self::GmSde { order } => mixture::sde_step(state, span, predict, order, draws),
-            Self::Euler => gaussian::euler_step(state, span, predict),
-            Self::Heun => gaussian::heun_step(state, span, predict),
-            Self::DdpmSmall | Self::DdpmLarge => {
-                gaussian::ddpm_step(state, span, predict, draws, self.ddpm_std(span.t))
-            }
-        }
+    /// One step from `span.t` down to `span.to`, with one network call (two for Heun).
+    ///
+    /// # Errors
+    /// A spectrum network that does not fit the samples.
+    pub fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {
+        let (order, substeps, motion) = match *self {
+            Self::GmOde { order, substeps } => (order, substeps.unwrap_or(span.default_substeps), Motion::Velocity),
+            Self::GmSde { order, spectral } => (order, 1, Motion::Draw { spectral: spectral.unwrap_or(true) }),
+            Self::Euler => (1, 1, Motion::Velocity),
+            Self::Heun => return Ok(gaussian::heun_step(state, span, context)),
+            Self::DdpmSmall { order, substeps } => (order, substeps, Motion::Mean(|_| 0.0)),
+            Self::DdpmLarge { order, substeps } => (order, substeps, Motion::Mean(ddpm_large_std)),
+        };
+        mixture::step(state, span, context, Settings { order, substeps, motion })
     }
+}
+
+/// The standard deviation that DDPM with large variance ascribes to x0 given x_t: that of a velocity with
+/// s = 1/sqrt(alpha^2 + sigma^2), as if data were standard normal.
+pub fn ddpm_large_std(t: f64) -> f64 {
+    t / ((1.0 - t).powi(2) + t * t).sqrt()
+}
+
+/// What a step needs from outside.
+pub struct Context<'a> {
+    /// The guided prediction at (x `[b c h w]`, t).
+    pub predict: &'a mut dyn FnMut(&Tensor<4>, f64) -> Guided,
+    /// The random numbers.
+    pub draws: &'a mut dyn Draws,
+    /// The network that shapes the draws of GM-SDE.
+    pub spectrum: Option<&'a SpectrumMlp>,
+    /// Told of every sub-step.
+    pub observe: &'a mut dyn FnMut(&SubStep),
+}
+
+/// What one sub-step did.
+#[derive(Clone, Copy, Debug)]
+pub struct SubStep<'a> {
+    /// The step it belongs to, from 0.
+    pub step: usize,
+    /// Which sub-step of it, from 0.
+    pub substep: usize,
+    /// Whether it ends the step.
+    pub last: bool,
+    /// The mixture over x0 that the step goes by, at the step's start.
+    pub mixture: &'a DataMixture,
+    /// The x0 `[b c h w]` that the sub-step moved towards.
+    pub x0: &'a Tensor<4>,
+    /// The sample `[b c h w]` after it.
+    pub x: &'a Tensor<4>,
 }
 
 /// The interval of one step.
@@ -116,6 +175,22 @@ pub struct Span {
     pub to: f64,
     /// Sub-steps of GM-ODE where the solver names none.
     pub default_substeps: usize,
+    /// The shift s of the time grid; sub-steps are even before it.
+    pub shift: f32,
+}
+
+impl Span {
+    /// The time at which sub-step `i` of `n` starts; `i = n` is where the last one lands.
+    pub(crate) fn substep(&self, i: usize, n: usize) -> f64 {
+        let s = f64::from(self.shift);
+        let even = |t: f64| t / (s - (s - 1.0) * t);
+        let u = even(self.t) + (even(self.to) - even(self.t)) * i as f64 / n as f64;
+        match i {
+            0 => self.t,
+            _ if i == n => self.to,
+            _ => s * u / (1.0 + (s - 1.0) * u),
+        }
+    }
 }
 
 /// What a solver carries from step to step.
@@ -127,12 +202,16 @@ pub struct SolverState {
     pub(crate) previous: Option<Visit>,
 }
 
-/// Where a solver's random numbers come from.
+/// Where a solver's random numbers come from. `index` counts the sub-steps of a run.
 pub trait Draws {
     /// Standard normals `[b c h w]`.
-    fn normal(&mut self, purpose: Purpose, step: usize, shape: [usize; 4]) -> Tensor<4>;
-    /// Uniforms in [0, 1) `[b 1 h w]`, one per pixel.
-    fn uniform(&mut self, purpose: Purpose, step: usize, shape: [usize; 4]) -> Tensor<4>;
+    fn normal(&mut self, purpose: Purpose, index: usize, shape: [usize; 4]) -> Tensor<4>;
+    /// A component of the mixture for every pixel, `[b 1 1 h w]`.
+    fn component(&mut self, index: usize, mixture: &GaussianMixture) -> Tensor<5, Int>;
+    /// The basis `[b 1 1 c c]` of a spectral draw, where it is prescribed; by default it is computed.
+    fn basis(&mut self, _index: usize) -> Option<Tensor<5>> {
+        None
+    }
 }
 
 /// One seed per sample: a sample is the same in any batch.
@@ -145,13 +224,14 @@ pub struct SeededDraws {
 }
 
 impl Draws for SeededDraws {
-    fn normal(&mut self, purpose: Purpose, step: usize, [_, c, h, w]: [usize; 4]) -> Tensor<4> {
-        rng::normal_batch(&self.seeds, purpose, step as u64, [c, h, w], &self.device)
+    fn normal(&mut self, purpose: Purpose, index: usize, [_, c, h, w]: [usize; 4]) -> Tensor<4> {
+        rng::normal_batch(&self.seeds, purpose, index as u64, [c, h, w], &self.device)
     }
 
-    fn uniform(&mut self, purpose: Purpose, step: usize, [b, _, h, w]: [usize; 4]) -> Tensor<4> {
-        let values: Vec<f32> =
-            self.seeds.iter().flat_map(|&seed| rng::uniforms(seed, purpose, step as u64, h * w)).collect();
-        Tensor::from_data(TensorData::new(values, [b, 1, h, w]), &self.device)
+    fn component(&mut self, index: usize, mixture: &GaussianMixture) -> Tensor<5, Int> {
+        let [b, _, _, h, w] = mixture.means.dims();
+        let uniforms = |&seed: &u64| rng::uniforms(seed, Purpose::Component, index as u64, h * w);
+        let values: Vec<f32> = self.seeds.iter().flat_map(uniforms).collect();
+        mixture.component(&Tensor::from_data(TensorData::new(values, [b, 1, h, w]), &self.device))
     }
 }

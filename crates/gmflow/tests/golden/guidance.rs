@@ -56,10 +56,10 @@ fn second_order(case: &Case) -> Computed {
     let scale = case.f64("guidance_scale");
     let guidance = Guidance::Probabilistic { scale, orthogonal: case.f64("orthogonal") };
     let unconditional = case.inputs.get("uncond_mean").map(Array::tensor::<4>);
-    let guided = Guided::new(guidance, DataMixture(mixture(case, "")), unconditional);
+    let x = case.input("x_t").tensor::<4>();
+    let guided = Guided::new(guidance, DataMixture(mixture(case, "")), unconditional, &x);
     let first = guided.mixture();
     let time = |name: &str| f64::from(case.input(name).scalar()) / 1000.0;
-    let x = case.input("x_t").tensor::<4>();
     let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb") };
     let (data, shift) = if case.flag("first_call") {
         (first.clone(), guided.shift.clone())
@@ -76,7 +76,7 @@ fn second_order(case: &Case) -> Computed {
     // Without a cache and without guidance the surrogate keeps one variance per pixel.
     let IsoGaussian { mean, var } = match &shift {
         None => first.0.to_iso_gaussian(),
-        Some(shift) => guided.target(shift),
+        Some(shift) => guided.target(Some(shift)),
     };
     let mut computed = Computed::from([
         ("out_mean".into(), data.0.mean().into()),

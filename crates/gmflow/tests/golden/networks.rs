@@ -7,8 +7,8 @@ use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use gmflow::mixture::{GaussianMixture, IsoGaussian};
 use gmflow::network::{
-    Denoiser, GmDit, GmDitConfig, HostTensor, Mlp2d, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig,
-    TorchNames, load_named, parameter_names, point_features, time_features,
+    Denoiser, GmDit, GmDitConfig, HostTensor, Mlp2d, Mlp2dConfig, Network, NetworkConfig, SpectrumMlp,
+    SpectrumMlpConfig, TorchNames, load_named, parameter_names, point_features, time_features,
 };
 use serde_json::Value;
 
@@ -161,10 +161,15 @@ fn dit(case: &Case) -> Computed {
     outputs(case, &network, &x, mixture)
 }
 
+/// The spectrum network called `name` that `params` describes.
+pub fn spectrum_network(case: &Case, params: &Value, name: &str) -> SpectrumMlp {
+    let fields = serde_json::json!({ "base_size": params["base_size"], "layers": params["layers"] });
+    let network = config::<SpectrumMlpConfig>(&fields).init(0, &recording()).expect("a valid network");
+    load_named(network, weights(case, name)).expect("all weights")
+}
+
 fn spectrum(case: &Case) -> Computed {
-    let shape: SpectrumMlpConfig = config(&case.params);
-    let network = shape.init(0, &recording()).expect("a valid network");
-    let network = load_named(network, weights(case, "net")).expect("all weights");
+    let network = spectrum_network(case, &case.params, "net");
     let var = case.input("var");
     let mut var_shape = var.shape.clone();
     var_shape.resize(4, 1);

@@ -2,7 +2,7 @@
 
 use crate::harness::{Array, Case, Computed};
 use burn::tensor::Tensor;
-use gmflow::solver::{SolverConfig, towards, transition};
+use gmflow::solver::{ddpm_large_std, towards, transition};
 use gmflow::time;
 
 pub fn run(case: &Case) -> Option<Computed> {
@@ -35,15 +35,12 @@ fn steps(case: &Case) -> Computed {
         x = match case.params["output_mode"].as_str() {
             None => towards(&x, &x0, t, to),
             Some(mode) => {
-                let std = if mode == "mean" { spread(case.text("variance_mode")).ddpm_std(t) } else { 0.0 };
+                let large = mode == "mean" && case.text("variance_mode") == "large";
+                let std = if large { ddpm_large_std(t) } else { 0.0 };
                 transition(&x, &x0, (t, to), std, &case.draws[i].array.tensor())
             }
         };
         states.push(x.clone());
     }
     Computed::from([("x_steps".into(), Tensor::stack::<5>(states, 0).into())])
-}
-
-fn spread(mode: &str) -> SolverConfig {
-    if mode == "large" { SolverConfig::DdpmLarge } else { SolverConfig::DdpmSmall }
 }
