@@ -133,7 +133,7 @@ impl Sampler {
             (None, Some(scale)) if scale > 1.0 => Guidance::ClassifierFree { scale, orthogonal: orthogonal(0.0) },
             _ => Guidance::Off,
         };
-        SamplerConfig { solver, steps: self.arguments.steps, guidance, shift: 1.0 }
+        SamplerConfig { guidance, ..SamplerConfig::new(solver, self.arguments.steps) }
     }
 
     /// Draws samples `[n c h w]` as one list of values; `progress` is told (steps done, of) after every step.

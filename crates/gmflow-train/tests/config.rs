@@ -41,6 +41,21 @@ fn an_unknown_field_is_named_with_the_nearest_known() {
 }
 
 #[test]
+fn a_field_of_another_kind_is_refused() {
+    for set in [
+        "loss={kind=\"l2\", transition_ratio=0.5}",
+        "time={sampling=\"uniform\", std=1.0}",
+        "train.schedule={kind=\"constant\", hold=0.5}",
+        "sample={every=1, num=1, sampler={solver={kind=\"euler\", order=2}, steps=1}}",
+    ] {
+        let text = message(&[set]);
+        let field = set.rsplit('=').nth(1).and_then(|part| part.rsplit([' ', ',']).next()).expect("a name");
+        assert!(text.contains(field) && !text.contains("valid value"), "{set}: {text}");
+    }
+    assert_eq!(load(&["time={sampling=\"uniform\", shift=3.0}"]).expect("valid").time.time(0.5), 0.75);
+}
+
+#[test]
 fn a_wrong_type_is_named() {
     let text = message(&["train.lr=\"fast\""]);
     assert!(text.starts_with("tiny.toml: train.lr: expected f64"), "{text}");
@@ -61,6 +76,8 @@ fn values_outside_their_domain_are_named() {
         ("ema.0.decay={kind=\"power\", std=0.5}", "ema.0.decay.std"),
         ("ema.0.name=\"../x\"", "ema.0.name"),
         ("time={sampling=\"logit-normal\", std=0}", "time.std"),
+        ("time={sampling=\"uniform\", shift=0}", "time.shift"),
+        ("spectrum={weight=0}", "spectrum.weight"),
         ("checkpoint.keep=0", "checkpoint.keep"),
         ("network.hidden_dim=0", "network.hidden_dim"),
         ("loss.transition_ratio=0", "loss.transition_ratio"),

@@ -87,10 +87,52 @@ fn a_network_that_does_not_fit_the_data_is_named() {
         ("network.patch_size=3", "network.patch_size"),
         ("network.num_embeds_ada_norm=2", "network.num_embeds_ada_norm"),
         ("network={type=\"mlp2d\"}", "network.type"),
+        ("spectrum={base_size=[3,8,8]}", "spectrum.base_size"),
         ("data.source.labels=\"missing\"", "missing"),
     ] {
         let error = Trainer::new(load(folder.path(), &[set]), &Device::flex()).expect_err(set);
         assert!(error.to_string().contains(field), "{set}: {error}");
         assert!(!matches!(error, Error::Gmflow(_)), "{set}: the table's name is missing: {error}");
     }
+}
+
+/// The files of a run with a spectrum network after six steps, stopped and resumed after `stop` where that is given.
+fn with_spectrum(stop: Option<u64>) -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("run");
+    let steps = format!("train.steps={}", stop.unwrap_or(6));
+    let config = load(folder.path(), &["spectrum={layers=[6]}", "train.lr=0.01", &steps]);
+    Run::create(config, &out, false, &Device::flex())
+        .expect("a run")
+        .run(&AtomicBool::new(false), &mut Silent)
+        .expect("training");
+    if stop.is_some() {
+        let mut run = Run::resume(&out, &["train.steps=6".into()], &Device::flex()).expect("a run");
+        run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    }
+    let last = out.join("checkpoints/step-00000006");
+    let model = gmflow::checkpoint::Model::load(&last, None, &Device::flex()).expect("a model");
+    assert!(model.spectrum.is_some(), "the spectrum network belongs to the model");
+    let log = std::fs::read_to_string(out.join("log.jsonl")).expect("a log");
+    assert!(log.lines().all(|line| line.contains("spectral_loss")), "{log}");
+    let files = ["model.safetensors", "spectrum.safetensors", "spectrum_optimizer.safetensors"];
+    files.map(|file| std::fs::read(last.join(file)).expect("a checkpoint's file")).into()
+}
+
+#[test]
+fn a_spectrum_network_is_trained_beside_the_main_one_and_resumed_bit_for_bit() {
+    let whole = with_spectrum(None);
+    assert!(whole == with_spectrum(Some(4)), "the resumed run differs");
+}
+
+#[test]
+fn a_spectrum_network_leaves_the_main_one_alone() {
+    let weights = |overrides: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut trainer = Trainer::new(load(folder.path(), overrides), &Device::flex()).expect("a trainer");
+        let reports: Vec<_> = (0..3).map(|_| trainer.step().expect("a step")).collect();
+        assert_eq!(reports[0].spectral_loss.is_some(), !overrides.is_empty());
+        reports.into_iter().map(|report| (report.loss, report.grad_norm)).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(&[]), weights(&["spectrum={}"]));
 }

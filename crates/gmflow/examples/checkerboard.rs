@@ -51,7 +51,7 @@ fn main() -> gmflow::Result<()> {
     let request = SampleRequest { seeds: (0..POINTS).collect(), classes: None, shape: [2, 1, 1], noise: None };
     for steps in [1, 2, 4, 8] {
         let solver = SolverConfig::GmOde { order: 2, substeps: None };
-        let config = SamplerConfig { solver, steps, guidance: Default::default(), shift: 1.0 };
+        let config = SamplerConfig::new(solver, steps);
         let samples = pipeline.sample(&config, &request, &mut |_, _| {})?; // [n 2 1 1]
         let values: Vec<f32> = samples.into_data().iter::<f32>().collect();
         let outside = values.chunks(2).filter(|point| !is_dark(point)).count();

@@ -3,7 +3,7 @@
 use crate::guidance::{Guidance, Guided};
 use crate::network::{Denoiser, Network, SpectrumMlp};
 use crate::rng::{self, Purpose};
-use crate::solver::{Context, Draws, SeededDraws, SolverConfig, Span, SubStep};
+use crate::solver::{Context, Draws, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
 use crate::{Error, Result, time};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,16 @@ pub struct SamplerConfig {
     /// The shift of the time grid.
     #[serde(default = "no_shift")]
     pub shift: f32,
+    /// Details of the solvers of order 2.
+    #[serde(default)]
+    pub second_order: SecondOrder,
+}
+
+impl SamplerConfig {
+    /// `solver` in `steps` network calls, without guidance, shift and corrections.
+    pub fn new(solver: SolverConfig, steps: usize) -> Self {
+        Self { solver, steps, guidance: Guidance::Off, shift: 1.0, second_order: SecondOrder::default() }
+    }
 }
 
 fn no_shift() -> f32 {
@@ -33,6 +43,7 @@ impl SamplerConfig {
     pub fn validate(&self) -> Result<()> {
         self.solver.validate()?;
         self.guidance.validate()?;
+        self.second_order.validate()?;
         time::grid(self.steps, self.shift).map(|_| ())
     }
 }
@@ -96,7 +107,8 @@ impl Pipeline<'_> {
         let times = time::grid(config.steps, config.shift)?;
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
         let mut predict = |x: &Tensor<4>, t: f64| self.predict(config.guidance, labels.as_ref(), x, t);
-        let mut context = Context { predict: &mut predict, draws, spectrum, observe };
+        let second_order = config.second_order;
+        let mut context = Context { predict: &mut predict, draws, spectrum, second_order, observe };
         let mut state = config.solver.init(x);
         for (index, pair) in times.windows(2).enumerate() {
             let (t, to) = (f64::from(pair[0]), f64::from(pair[1]));

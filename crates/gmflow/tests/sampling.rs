@@ -8,7 +8,7 @@ use gmflow::network::{GmDitConfig, Network, NetworkConfig};
 use gmflow::path::{forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Context, SeededDraws, SolverConfig, Span};
+use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span};
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("f32 data")
@@ -120,8 +120,13 @@ fn solve(solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
             default_substeps: 1,
             shift: 1.0,
         };
-        let mut context =
-            Context { predict: &mut gaussian_data, draws: &mut draws, spectrum: None, observe: &mut |_| {} };
+        let mut context = Context {
+            predict: &mut gaussian_data,
+            draws: &mut draws,
+            spectrum: None,
+            second_order: SecondOrder::default(),
+            observe: &mut |_| {},
+        };
         state = solver.step(state, span, &mut context).expect("a step");
     }
     state.x
@@ -185,7 +190,7 @@ fn a_sample_does_not_depend_on_its_batch() {
     for solver in
         [SolverConfig::GmOde { order: 2, substeps: Some(4) }, SolverConfig::GmSde { order: 2, spectral: None }]
     {
-        let config = SamplerConfig { solver, steps: 3, guidance, shift: 1.0 };
+        let config = SamplerConfig { guidance, ..SamplerConfig::new(solver, 3) };
         let sample = |seeds: Vec<u64>, classes: Vec<usize>| {
             let request = SampleRequest { seeds, classes: Some(classes), shape: [1, 4, 4], noise: None };
             pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples")
@@ -199,7 +204,7 @@ fn a_sample_does_not_depend_on_its_batch() {
 fn requests_that_do_not_fit_are_refused() {
     let network = network();
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
-    let sampler = SamplerConfig { solver: SolverConfig::Euler, steps: 2, guidance: Guidance::Off, shift: 1.0 };
+    let sampler = SamplerConfig::new(SolverConfig::Euler, 2);
     let request = SampleRequest { seeds: vec![1], classes: Some(vec![9]), shape: [1, 4, 4], noise: None };
     let refused = |sampler: &SamplerConfig, request: &SampleRequest| {
         pipeline.sample(sampler, request, &mut |_, _| {}).expect_err("a refusal").to_string()

@@ -2,7 +2,9 @@
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress};
-use gmflow::network::{GmDitConfig, Mlp2dConfig, Network, NetworkConfig, load_named, named_tensors};
+use gmflow::network::{
+    GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, load_named, named_tensors,
+};
 use gmflow::rng::{Purpose, normals};
 use std::path::Path;
 
@@ -30,6 +32,21 @@ pub fn image_model(folder: &Path) {
     let data = DataInfo { channels: 1, height: 8, width: 8, kind: DataKind::Image };
     let classes = Some(["cat", "dog", "7"].map(String::from).into());
     save(folder, NetworkConfig::GmDit(config), data, classes, &["slow"]);
+}
+
+/// The same with a spectrum network that is not flat.
+pub fn spectral_model(folder: &Path) {
+    image_model(folder);
+    let mut model = Model::load(folder, None, &Device::flex()).unwrap();
+    let config = SpectrumMlpConfig { base_size: [1, 8, 8], layers: vec![4] };
+    let flat = config.init(1, &Device::flex()).unwrap();
+    let mut tensors = named_tensors(&flat);
+    for (index, (_, tensor)) in tensors.iter_mut().enumerate() {
+        tensor.values = normals(5, Purpose::Weights, index as u64, tensor.values.len());
+    }
+    model.spectrum = Some(load_named(flat, tensors.into_iter().collect()).unwrap());
+    model.info.spectrum = Some(config);
+    model.save(folder, &[], Precision::F32).unwrap();
 }
 
 fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<Vec<String>>, averages: &[&str]) {

@@ -1,6 +1,6 @@
 //! `gmflow sample`: files, reproducibility, metadata, and what it refuses.
 
-use crate::models::{image_model, points_model};
+use crate::models::{image_model, points_model, spectral_model};
 use crate::run;
 use std::path::Path;
 
@@ -222,4 +222,22 @@ fn noise_that_does_not_fit_is_refused_with_its_file() {
     attempt("[n, 1, 8, 8]");
     write_noise(&noise, &[1, 1, 8, 8], &[f32::NAN; 64]);
     attempt("finite");
+}
+
+#[test]
+fn a_spectrum_network_shapes_the_draws_unless_it_is_switched_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    spectral_model(&model);
+    let draw = |name: &str, extra: &[&str]| {
+        let out = folder.path().join(name);
+        let common = ["--num", "2", "--steps", "2", "--solver", "gm-sde"];
+        sample(&model, &out, &[&common, extra].concat());
+        read_png(&out.join("000001.png"))
+    };
+    let (shaped, how, ..) = draw("default", &[]);
+    let (on, ..) = draw("on", &["--spectral", "on"]);
+    let (off, without, ..) = draw("off", &["--spectral", "off"]);
+    assert_eq!((&how["spectral"], &without["spectral"]), (&true.into(), &false.into()));
+    assert!(shaped == on && shaped != off);
 }

@@ -37,10 +37,29 @@ impl Config {
         for text in overrides {
             apply_override(&mut table, text)?;
         }
-        serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let given = Value::Table(table);
+        let config: Self = serde_path_to_error::deserialize(given.clone()).map_err(|error| {
             let field = error.path().to_string();
             field_error(path, &field, &error.into_inner().to_string())
-        })
+        })?;
+        config.refuse_ignored(path, &given)?;
+        Ok(config)
+    }
+
+    /// Serde lets any field pass beside a `kind` that has none of its own; what does not come back in the resolved form was
+    /// ignored, so it is unknown.
+    fn refuse_ignored(&self, path: &Path, given: &Value) -> Result<()> {
+        let resolved: Table =
+            self.to_toml()?.parse().map_err(|error| Error::config("config", "values that TOML can hold", error))?;
+        match ignored(given, &Value::Table(resolved)) {
+            None => Ok(()),
+            Some(field) => Err(Error::Config {
+                source_name: path.display().to_string(),
+                field,
+                expected: "a field of this kind of table".into(),
+                got: "an unknown field".into(),
+            }),
+        }
     }
 
     /// The resolved configuration as TOML, which [`Config::parse`] reads back.
@@ -59,6 +78,24 @@ impl Config {
                 *path = beside;
             }
         }
+    }
+}
+
+/// The full name of a key in `given` that `resolved` does not have.
+fn ignored(given: &Value, resolved: &Value) -> Option<String> {
+    let below = |key: String, given: &Value, resolved: Option<&Value>| match resolved {
+        None => Some(key),
+        Some(resolved) => ignored(given, resolved).map(|field| format!("{key}.{field}")),
+    };
+    match (given, resolved) {
+        (Value::Table(given), Value::Table(resolved)) => {
+            given.iter().find_map(|(key, value)| below(key.clone(), value, resolved.get(key)))
+        }
+        (Value::Array(given), Value::Array(resolved)) => {
+            let mut pairs = given.iter().zip(resolved).enumerate();
+            pairs.find_map(|(i, (given, resolved))| below(i.to_string(), given, Some(resolved)))
+        }
+        _ => None,
     }
 }
 

@@ -103,13 +103,12 @@ impl Guided {
     /// The conditional mixture reweighted so that its surrogate's mean moves by `shift` `[b c h w]`.
     ///
     /// With q = |shift|^2/s^2, the shift's share of the variance, the target N(mu + shift, (1 - q) s^2) divided by N(mu, s^2)
-    /// has the precision q/((1 - q) s^2) and the precision-weighted mean (q mu + shift)/((1 - q) s^2). Nothing is
+    /// has the precision q/((1 - q) s^2) and, measured from mu, the precision-weighted mean shift/((1 - q) s^2). Nothing is
     /// subtracted, so q = 0 is the identity and small q is exact. q is kept below 1 by shortening the shift.
     pub fn shifted(&self, shift: &Tensor<4>) -> DataMixture {
         let Bounded { share, rest, shift } = self.bounded(shift);
         let rest = rest * self.var.clone().clamp_min(f32::MIN_POSITIVE);
-        let nu = (self.mean.clone() * share.clone() + shift) / rest.clone();
-        DataMixture(self.base.0.tilted(&nu, &(share / rest)))
+        DataMixture(self.base.0.tilted_about(&self.mean, &(shift / rest.clone()), &(share / rest)))
     }
 
     /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that a shift `[b c h w]` reweights the mixture towards;
@@ -120,7 +119,7 @@ impl Guided {
         IsoGaussian { mean: self.mean.clone() + shift, var: self.var.clone() * rest }
     }
 
-    fn bounded(&self, shift: &Tensor<4>) -> Bounded {
+    pub(crate) fn bounded(&self, shift: &Tensor<4>) -> Bounded {
         let share = power(shift) / self.var.clone().clamp_min(f32::MIN_POSITIVE);
         let bounded = share.clone().clamp_max(1.0 - MIN_REST);
         // From the share itself, because 1 - 1e-6 is not a number that f32 can hold.
@@ -132,13 +131,13 @@ impl Guided {
 }
 
 /// A shift that leaves its target a positive variance.
-struct Bounded {
+pub(crate) struct Bounded {
     /// The shift's share of the variance `[b 1 1 1]`.
     share: Tensor<4>,
     /// The rest of the variance as a share.
     rest: Tensor<4>,
     /// The shift `[b c h w]`, shortened where its share would be too large.
-    shift: Tensor<4>,
+    pub(crate) shift: Tensor<4>,
 }
 
 /// The smallest share of the variance that a shift leaves.

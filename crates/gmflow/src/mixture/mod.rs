@@ -74,6 +74,15 @@ impl GaussianMixture {
             log_std: self.log_std.clone() - scale.log() * 0.5,
         }
     }
+
+    /// [`GaussianMixture::tilted`] with x measured from `center` `[b c h w]`: times exp(nu . (x - center) - zeta |x - center|^2 / 2).
+    /// Where the tilt is sharp and its peak near the mixture, much less is lost to rounding.
+    pub fn tilted_about(&self, center: &Tensor<4>, nu: &Tensor<4>, zeta: &Tensor<4>) -> GaussianMixture {
+        let center = center.clone().unsqueeze_dim::<5>(1);
+        let centred = GaussianMixture { means: self.means.clone() - center.clone(), ..self.clone() };
+        let tilted = centred.tilted(nu, zeta);
+        GaussianMixture { means: tilted.means + center, ..tilted }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! special cases.
 
 use super::gaussian::{towards, transition};
-use super::{Context, SecondOrder, SolverState, Span, SubStep, Visit};
+use super::{Context, SolverState, Span, SubStep, Visit};
 use crate::Result;
 use crate::mixture::spectral::Bases;
 use crate::mixture::transport::Axes;
@@ -94,14 +94,14 @@ fn predicted(state: &SolverState, span: Span, context: &mut Context, order: u8) 
     let guided = (context.predict)(&state.x, span.t);
     let first = guided.mixture();
     let h = span.t - span.to;
-    let shift = match &state.previous {
+    let (data, shift) = match &state.previous {
         Some(previous) if order > 1 => {
-            Some(SecondOrder::default().shift(&guided, &first, previous, (&state.x, span.t, h)))
+            let changed = context.second_order.apply(&guided, &first, previous, (&state.x, span.t, h));
+            (changed.mixture, Some(changed.shift))
         }
-        _ => None,
+        _ => (first.clone(), guided.shift.clone()),
     };
-    let data = shift.as_ref().map_or_else(|| first.clone(), |shift| guided.shifted(shift));
-    let surrogate = guided.target(shift.as_ref().or(guided.shift.as_ref()));
+    let surrogate = guided.target(shift.as_ref());
     let previous = (order > 1).then(|| Visit { mixture: first, x: state.x.clone(), t: span.t, h });
     Prediction { data, surrogate, previous }
 }

@@ -5,7 +5,7 @@ mod mixture;
 mod second_order;
 
 pub use gaussian::{towards, transition};
-pub use second_order::{SecondOrder, Visit};
+pub use second_order::{Changed, SecondOrder, Visit};
 
 use crate::guidance::Guided;
 use crate::mixture::{DataMixture, GaussianMixture};
@@ -143,6 +143,8 @@ pub struct Context<'a> {
     pub draws: &'a mut dyn Draws,
     /// The network that shapes the draws of GM-SDE.
     pub spectrum: Option<&'a SpectrumMlp>,
+    /// How steps of order 2 change the prediction.
+    pub second_order: SecondOrder,
     /// Told of every sub-step.
     pub observe: &'a mut dyn FnMut(&SubStep),
 }

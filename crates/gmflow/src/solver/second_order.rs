@@ -2,7 +2,9 @@
 
 use crate::guidance::{Guided, power};
 use crate::mixture::DataMixture;
+use crate::{Error, Result};
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// A step's guided mixture, before any second-order change, and where it was predicted.
 #[derive(Clone, Debug)]
@@ -17,32 +19,86 @@ pub struct Visit {
     pub h: f64,
 }
 
-/// The damping of the second-order change.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The second-order change and its damping.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SecondOrder {
     /// The share of the variance that counts as the prediction's error.
     pub ca: f64,
     /// How much guidance adds to it.
     pub cb: f64,
+    /// Corrections of the reweighting, whose mean is near the wanted one and not on it. They need no network call; the first
+    /// helps, more of them need not.
+    pub corrections: usize,
 }
 
 impl Default for SecondOrder {
     fn default() -> Self {
-        Self { ca: 0.005, cb: 1.0 }
+        Self { ca: 0.005, cb: 1.0, corrections: 0 }
     }
 }
 
+/// What the second-order change makes of a prediction.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The mixture to step with.
+    pub mixture: DataMixture,
+    /// The shift of the mean that it was reweighted by, before corrections, `[b c h w]`.
+    pub shift: Tensor<4>,
+}
+
 impl SecondOrder {
-    /// The guidance shift plus the extrapolated change of the mean since the previous step, `[b c h w]`, for a step of length
-    /// `h` from (x, t).
+    /// Checks every field, naming the first that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [("ca", self.ca), ("cb", self.cb)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(field, "a number of at least 0", value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reweights the unguided mixture by guidance and second-order change together, for a step of length `h` from (x, t).
+    /// Because both go into one reweighting, errors do not accumulate. `first` is the guided mixture.
     ///
-    /// The change is scaled by h/(2 h_prev) and damped by sqrt(max(0, 1 - ((cb w~)^2 + ca) s_c^2/h_prev^2)): where the
-    /// prediction is uncertain compared with the step, the change is noise. Both shifts go into one reweighting of the
-    /// unguided mixture, so errors do not accumulate.
-    pub fn shift(
+    /// A correction adds to the shift what the mixture's mean is short of the mean of `first` plus the change. Where a pixel's mean
+    /// moved further than it was asked to, the addition is shortened by that ratio.
+    pub fn apply(
         &self,
         guided: &Guided,
         first: &DataMixture,
+        previous: &Visit,
+        here: (&Tensor<4>, f64, f64),
+    ) -> Changed {
+        let mean = first.0.mean();
+        let change = self.change(guided, &mean, previous, here);
+        let shift = match &guided.shift {
+            Some(shift) => shift.clone() + change.clone(),
+            None => change.clone(),
+        };
+        let mut mixture = guided.shifted(&shift);
+        let (target, mut corrected) = (mean + change, guided.bounded(&shift).shift);
+        for _ in 0..self.corrections {
+            let mean = mixture.0.mean();
+            let moved = (mean.clone() - guided.mean.clone()).powi_scalar(2).sum_dim(1).sqrt(); // [b 1 h w]
+            let asked = corrected.clone().powi_scalar(2).sum_dim(1).sqrt();
+            let gain = (asked / moved.clamp_min(f32::MIN_POSITIVE)).clamp_max(1.0);
+            // Not bounded twice: a share at its bound would come out of rounding as another one.
+            let wanted = corrected + (target.clone() - mean) * gain;
+            mixture = guided.shifted(&wanted);
+            corrected = guided.bounded(&wanted).shift;
+        }
+        Changed { mixture, shift }
+    }
+
+    /// The change of the mean `[b c h w]` since the previous step, extrapolated.
+    ///
+    /// It is scaled by h/(2 h_prev) and damped by sqrt(max(0, 1 - ((cb w~)^2 + ca) s_c^2/h_prev^2)): where the prediction is
+    /// uncertain compared with the step, the change is noise.
+    fn change(
+        &self,
+        guided: &Guided,
+        mean: &Tensor<4>,
         previous: &Visit,
         (x, t, h): (&Tensor<4>, f64, f64),
     ) -> Tensor<4> {
@@ -52,10 +108,6 @@ impl SecondOrder {
             noise = noise + power(shift) * (self.cb * self.cb);
         }
         let keep = (noise / (previous.h * previous.h) * -1.0 + 1.0).clamp_min(0.0).sqrt();
-        let change = (first.0.mean() - moved) * keep * (0.5 * h / previous.h);
-        match &guided.shift {
-            Some(shift) => shift.clone() + change,
-            None => change,
-        }
+        (mean.clone() - moved) * keep * (0.5 * h / previous.h)
     }
 }

@@ -12,7 +12,7 @@ use gmflow::mixture::GaussianMixture;
 use gmflow::network::{Denoiser, Network, SpectrumMlp};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Draws, SolverConfig, SubStep, ddpm_large_std, transition};
+use gmflow::solver::{Draws, SecondOrder, SolverConfig, SubStep, ddpm_large_std, transition};
 use gmflow::time;
 
 pub fn run(case: &Case) -> Option<Computed> {
@@ -93,6 +93,13 @@ fn guidance(case: &Case) -> Guidance {
     Guidance::Probabilistic { scale, orthogonal: case.f64_or("orthogonal_guidance", 1.0) }
 }
 
+fn second_order(case: &Case) -> SecondOrder {
+    let SecondOrder { ca, cb, .. } = SecondOrder::default();
+    let coefficient = |i: usize, default: f64| case.params["gm2_coefs"][i].as_f64().unwrap_or(default);
+    let corrections = case.f64_or("gm2_correction_steps", 0.0) as usize;
+    SecondOrder { ca: coefficient(0, ca), cb: coefficient(1, cb), corrections }
+}
+
 /// The classes of the samples; recorded either alone or behind as many null labels.
 fn classes(case: &Case, batch: usize) -> Option<Vec<usize>> {
     let labels = &case.inputs.get("class_labels")?.values;
@@ -132,6 +139,7 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
         steps: case.usize(steps),
         guidance: guidance(case),
         shift: case.f64_or("shift", 1.0) as f32,
+        second_order: second_order(case),
     };
     let request =
         SampleRequest { seeds: vec![0; b], classes: classes(case, b), shape: [c, h, w], noise: Some(noise.clone()) };

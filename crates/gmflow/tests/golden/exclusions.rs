@@ -20,7 +20,7 @@ const DEVIATIONS: &[Exclusion] = &[
         "no change of the mean is the identity here; recorded with a clamp at 1e-6",
     ),
     (
-        |case| id(case, &["guidance/second_order_small_var", "gm_ops/guided_division_r0.0"]),
+        |case| id(case, &["gm_ops/guided_division_r0.0"]) || case.id == "guidance/second_order_small_var",
         "the quotient needs no clamp here; recorded with a norm factor clamped at 1e-6",
     ),
     (
@@ -56,10 +56,6 @@ const NOT_YET: &[Exclusion] = &[
     (|case| case.op == "FlowAdapterScheduler", "waits for the multistep baseline solvers"),
     (|case| case.op == "train_loop", "replayed by the tests of gmflow-train, which owns the optimiser"),
     (|case| given(case, "n_axes"), "waits for a transport along the first axes only"),
-    (
-        |case| case.f64_or("gm2_correction_steps", 0.0) > 0.0 && !case.flag("first_call"),
-        "waits for the correction iterations of the second-order step, off by default",
-    ),
 ];
 
 /// Outputs that are not compared, in whichever case.

@@ -60,7 +60,8 @@ fn second_order(case: &Case) -> Computed {
     let guided = Guided::new(guidance, DataMixture(mixture(case, "")), unconditional, &x);
     let first = guided.mixture();
     let time = |name: &str| f64::from(case.input(name).scalar()) / 1000.0;
-    let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb") };
+    let corrections = case.f64_or("gm2_correction_steps", 0.0) as usize;
+    let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb"), corrections };
     let (data, shift) = if case.flag("first_call") {
         (first.clone(), guided.shift.clone())
     } else {
@@ -70,8 +71,8 @@ fn second_order(case: &Case) -> Computed {
             t: time("prev_t"),
             h: time("prev_h"),
         };
-        let shift = settings.shift(&guided, &first, &previous, (&x, time("t"), time("h")));
-        (guided.shifted(&shift), Some(shift))
+        let changed = settings.apply(&guided, &first, &previous, (&x, time("t"), time("h")));
+        (changed.mixture, Some(changed.shift))
     };
     // Without a cache and without guidance the surrogate keeps one variance per pixel.
     let IsoGaussian { mean, var } = match &shift {
