@@ -42,15 +42,14 @@ fn an_unknown_field_is_named_with_the_nearest_known() {
 
 #[test]
 fn a_field_of_another_kind_is_refused() {
-    for set in [
-        "loss={kind=\"l2\", transition_ratio=0.5}",
-        "time={sampling=\"uniform\", std=1.0}",
-        "train.schedule={kind=\"constant\", hold=0.5}",
-        "sample={every=1, num=1, sampler={solver={kind=\"euler\", order=2}, steps=1}}",
+    for (set, field) in [
+        ("loss={kind=\"l2\", transition_ratio=0.5}", "loss.transition_ratio"),
+        ("time={sampling=\"uniform\", std=1.0}", "time"),
+        ("train.schedule={kind=\"constant\", hold=0.5}", "train.schedule.hold"),
+        ("sample={every=1, num=1, sampler={solver={kind=\"euler\", order=2}, steps=1}}", "solver.order"),
     ] {
         let text = message(&[set]);
-        let field = set.rsplit('=').nth(1).and_then(|part| part.rsplit([' ', ',']).next()).expect("a name");
-        assert!(text.contains(field) && !text.contains("valid value"), "{set}: {text}");
+        assert!(text.contains(field) && text.contains("unknown field"), "{set}: {text}");
     }
     assert_eq!(load(&["time={sampling=\"uniform\", shift=3.0}"]).expect("valid").time.time(0.5), 0.75);
 }
