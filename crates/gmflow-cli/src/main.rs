@@ -17,6 +17,10 @@ mod train;
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
+/// The system's allocator gives every large tensor back to the kernel and has it cleared again on the next step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
@@ -61,6 +62,45 @@ struct Gradient {
     spectral: Option<(f64, Buffers)>,
 }
 
+/// What a gradient is computed from.
+struct Parts<'a> {
+    config: &'a Config,
+    /// Where gradients are recorded.
+    device: Device,
+    network: &'a Trainable<Network>,
+    spectrum: Option<&'a Trainable<SpectrumMlp>>,
+}
+
+impl Parts<'_> {
+    /// The mean losses of the batch and their gradients, summed over parts of `micro_batch` samples.
+    fn gradients(&self, batch: &HostBatch) -> Result<Gradient> {
+        let (size, micro) = (self.config.train.batch_size, self.config.micro_batch());
+        let (mut total, mut loss) = (None, 0.0);
+        let mut spectral: Option<(f64, Option<Buffers>)> = None;
+        for start in (0..size).step_by(micro.max(1)) {
+            let range = start..(start + micro).min(size);
+            let share = range.len() as f64 / size as f64;
+            let part = batch.part(range, &self.device);
+            let (x0, t) = (part.x0.clone(), part.t.clone());
+            let evaluation = self.config.loss.evaluate(self.network.module()?, part);
+            let part = evaluation.loss * share; // [1]
+            let mut gradients = part.backward();
+            loss += f64::from(part.into_scalar::<f32>());
+            self.network.accumulate(&mut total, &mut gradients)?;
+            let (Some(spectrum), Some(config)) = (self.spectrum, &self.config.spectrum) else { continue };
+            let prediction = evaluation.velocity.to_data(&evaluation.x_t, &t).detached();
+            let part = spectral_loss(spectrum.module()?, &prediction, &x0.inner(), Bases::Shared)?;
+            let part = part * (share * config.weight); // [1]
+            let mut gradients = part.backward();
+            let (sum, total) = spectral.get_or_insert((0.0, None));
+            *sum += f64::from(part.into_scalar::<f32>());
+            spectrum.accumulate(total, &mut gradients)?;
+        }
+        let spectral = spectral.map(|(loss, gradients)| (loss, gradients.unwrap_or_default()));
+        Ok(Gradient { loss, network: total.unwrap_or_default(), spectral })
+    }
+}
+
 /// What the data set says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceInfo {
@@ -114,7 +154,13 @@ impl Trainer {
     /// Data that cannot be read; a loss or gradient that is not finite, before the weights are touched.
     pub fn step(&mut self) -> Result<StepReport> {
         let batch = self.feed.next()?;
-        let Gradient { loss, network: gradients, spectral } = self.gradients(&batch)?;
+        let parts = Parts {
+            config: &self.config,
+            device: training_device(&self.config, &self.device),
+            network: &self.network,
+            spectrum: self.spectrum.as_ref(),
+        };
+        let Gradient { loss, network: gradients, spectral } = kernel::in_pool(|| parts.gradients(&batch))?;
         let (grad_norm, norms) = self.network.norms(&gradients);
         let spectral_norm = match (&self.spectrum, &spectral) {
             (Some(spectrum), Some((_, gradients))) => spectrum.norms(gradients).0,
@@ -132,35 +178,6 @@ impl Trainer {
         }
         self.step += 1;
         Ok(StepReport { step: self.step, images: self.images(), loss, spectral_loss, grad_norm, lr })
-    }
-
-    /// The mean losses of the batch and their gradients, summed over parts of `micro_batch` samples.
-    fn gradients(&self, batch: &HostBatch) -> Result<Gradient> {
-        let device = training_device(&self.config, &self.device);
-        let (size, micro) = (self.config.train.batch_size, self.config.micro_batch());
-        let (mut total, mut loss) = (None, 0.0);
-        let mut spectral: Option<(f64, Option<Buffers>)> = None;
-        for start in (0..size).step_by(micro.max(1)) {
-            let range = start..(start + micro).min(size);
-            let share = range.len() as f64 / size as f64;
-            let part = batch.part(range, &device);
-            let (x0, t) = (part.x0.clone(), part.t.clone());
-            let evaluation = self.config.loss.evaluate(self.network.module()?, part);
-            let part = evaluation.loss * share; // [1]
-            let mut gradients = part.backward();
-            loss += f64::from(part.into_scalar::<f32>());
-            self.network.accumulate(&mut total, &mut gradients)?;
-            let (Some(spectrum), Some(config)) = (&self.spectrum, &self.config.spectrum) else { continue };
-            let prediction = evaluation.velocity.to_data(&evaluation.x_t, &t).detached();
-            let part = spectral_loss(spectrum.module()?, &prediction, &x0.inner(), Bases::Shared)?;
-            let part = part * (share * config.weight); // [1]
-            let mut gradients = part.backward();
-            let (sum, total) = spectral.get_or_insert((0.0, None));
-            *sum += f64::from(part.into_scalar::<f32>());
-            spectrum.accumulate(total, &mut gradients)?;
-        }
-        let spectral = spectral.map(|(loss, gradients)| (loss, gradients.unwrap_or_default()));
-        Ok(Gradient { loss, network: total.unwrap_or_default(), spectral })
     }
 
     fn not_finite(&self, batch: &HostBatch, loss: f64, norms: Vec<f64>) -> Error {

@@ -85,20 +85,17 @@ impl Pipeline<'_> {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Tensor<4>> {
         let mut draws = SeededDraws { seeds: request.seeds.clone(), device: self.device.clone() };
-        self.run(config, request, &mut draws, &mut |done| {
-            if done.last {
-                progress(done.step + 1, config.steps);
-            }
-        })
+        self.run(config, request, &mut draws, progress, None)
     }
 
-    /// [`Pipeline::sample`] with random numbers of the caller's choice, who is told of every sub-step.
+    /// [`Pipeline::sample`] with random numbers of the caller's choice, who may be told of every sub-step.
     pub fn run(
         &self,
         config: &SamplerConfig,
         request: &SampleRequest,
         draws: &mut dyn Draws,
-        observe: &mut dyn FnMut(&SubStep),
+        progress: &mut dyn FnMut(usize, usize),
+        observe: Option<&mut dyn FnMut(&SubStep)>,
     ) -> Result<Tensor<4>> {
         config.validate()?;
         let labels = self.labels(config, request)?;
@@ -108,12 +105,14 @@ impl Pipeline<'_> {
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
         let mut predict = |x: &Tensor<4>, t: f64| self.predict(config.guidance, labels.as_ref(), x, t);
         let second_order = config.second_order;
+        let observe = observe.map(|observe| observe as &mut dyn FnMut(&SubStep));
         let mut context = Context { predict: &mut predict, draws, spectrum, second_order, observe };
         let mut state = config.solver.init(x);
         for (index, pair) in times.windows(2).enumerate() {
             let (t, to) = (f64::from(pair[0]), f64::from(pair[1]));
             let span = Span { index, t, to, default_substeps, shift: config.shift };
             state = config.solver.step(state, span, &mut context)?;
+            progress(index + 1, config.steps);
         }
         Ok(state.x)
     }

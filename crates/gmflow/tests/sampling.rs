@@ -8,7 +8,7 @@ use gmflow::network::{GmDitConfig, Network, NetworkConfig};
 use gmflow::path::{forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span};
+use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("f32 data")
@@ -125,7 +125,7 @@ fn solve(solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
             draws: &mut draws,
             spectrum: None,
             second_order: SecondOrder::default(),
-            observe: &mut |_| {},
+            observe: None,
         };
         state = solver.step(state, span, &mut context).expect("a step");
     }
@@ -197,6 +197,25 @@ fn a_sample_does_not_depend_on_its_batch() {
         };
         let all = sample(vec![7, 8, 9], vec![0, 4, 2]);
         close(sample(vec![8], vec![4]), all.slice_dim(0, 1..2), 1e-5);
+    }
+}
+
+#[test]
+fn sub_steps_in_one_pass_are_the_sub_steps_one_by_one() {
+    let network = network();
+    let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
+    // Maps of one pixel, of a few and of more than are worked on at a time; three samples and more than fill the lanes.
+    for ([h, w], b) in [([4, 4], 3), ([12, 8], 3), ([4, 4], 70)] {
+        let solver = SolverConfig::GmOde { order: 2, substeps: Some(5) };
+        let config = SamplerConfig { shift: 2.0, ..SamplerConfig::new(solver, 3) };
+        let seeds: Vec<u64> = (0..b).collect();
+        let request = SampleRequest { seeds: seeds.clone(), classes: None, shape: [1, h, w], noise: None };
+        let mut draws = SeededDraws { seeds, device: Device::flex() };
+        let mut seen = 0;
+        let mut count = |_: &SubStep| seen += 1;
+        let slow = pipeline.run(&config, &request, &mut draws, &mut |_, _| {}, Some(&mut count)).expect("samples");
+        close(pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples"), slow, 2e-5);
+        assert_eq!(seen, 15);
     }
 }
 

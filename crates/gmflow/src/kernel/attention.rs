@@ -69,14 +69,18 @@ impl Loop for Softmax<'_> {
     fn run(self) {
         for row in self.scores.chunks_mut(self.n) {
             let top = max(row);
-            row.iter_mut().for_each(|v| *v = exp(*v - top));
+            for v in row.iter_mut() {
+                *v = exp(*v - top);
+            }
             let inverse = 1.0
                 / sum(
                     row.len(),
                     #[inline(always)]
                     |i| row[i],
                 );
-            row.iter_mut().for_each(|v| *v *= inverse);
+            for v in row.iter_mut() {
+                *v *= inverse;
+            }
         }
     }
 }
@@ -99,7 +103,9 @@ impl Loop for SoftmaxGrad<'_> {
                 #[inline(always)]
                 |i| grad[i] * weights[i],
             );
-            grad.iter_mut().zip(weights).for_each(|(g, &w)| *g = w * (*g - mean));
+            for (g, &w) in grad.iter_mut().zip(weights) {
+                *g = w * (*g - mean);
+            }
         }
     }
 }

@@ -5,6 +5,12 @@ use rayon::prelude::*;
 /// Values that one task handles at the least: below this a thread costs more than it saves.
 const TASK: usize = 16 * 1024;
 
+/// Runs `f` on a thread of the pool. Kernels that are called from any other thread each wait for one of the pool to wake up,
+/// which costs small networks more than their arithmetic.
+pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
+
 /// A vector of `n` values that `fill` writes; large vectors are not zeroed first.
 pub(super) fn build(n: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
     let mut values = Vec::with_capacity(n);

@@ -15,10 +15,13 @@ mod mixture_ops;
 mod nll;
 mod ops;
 mod rows;
+mod substeps;
 #[cfg(test)]
 mod tests;
 
 pub use adamw::AdamW;
+pub use memory::in_pool;
+pub use substeps::OdeSubstep;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
@@ -89,4 +92,18 @@ pub fn mixture_nll(means: Tensor<3>, log_weights: Tensor<3>, log_std: Tensor<2>,
     let (means, log_weights) = (means.into_dispatch(), log_weights.into_dispatch());
     let (log_std, target) = (log_std.into_dispatch(), target.into_dispatch());
     Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_nll(means, log_weights, log_std, target))
+}
+
+/// The samples `[b c n]` after all Euler sub-steps from `x` `[b c n]` along the analytic velocity of the mixture over x0 that was
+/// predicted there; `means` `[b k*c n]`, `log_weights` `[b k n]`, `log_std` `[b 1]`. No gradients are recorded.
+pub fn mixture_ode(
+    means: Tensor<3>,
+    log_weights: Tensor<3>,
+    log_std: Tensor<2>,
+    x: Tensor<3>,
+    substeps: Vec<OdeSubstep>,
+) -> Tensor<3> {
+    let (means, log_weights) = (means.into_dispatch(), log_weights.into_dispatch());
+    let (log_std, x) = (log_std.into_dispatch(), x.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_ode(means, log_weights, log_std, x, substeps))
 }

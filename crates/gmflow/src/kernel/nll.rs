@@ -8,7 +8,7 @@ use super::math::{exp, ln};
 use super::memory::{build, par_items};
 
 /// Pixels that are worked on at a time.
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
 /// Maps with fewer pixels are gathered.
 const FEW: usize = 16;
 
@@ -39,17 +39,17 @@ pub(super) struct Grads {
 
 /// The lanes of one block: row r of an input is `[r * stride + start ..][..len]`, `log_std` is one per lane.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
-    sizes: Sizes,
-    stride: usize,
-    start: usize,
-    len: usize,
-    inputs: Inputs<'a>,
+pub(super) struct Tile<'a> {
+    pub sizes: Sizes,
+    pub stride: usize,
+    pub start: usize,
+    pub len: usize,
+    pub inputs: Inputs<'a>,
 }
 
 impl<'a> Tile<'a> {
     #[inline(always)]
-    fn row(&self, values: &'a [f32], row: usize) -> &'a [f32] {
+    pub fn row(&self, values: &'a [f32], row: usize) -> &'a [f32] {
         &values[row * self.stride + self.start..][..self.len]
     }
 
@@ -62,7 +62,9 @@ impl<'a> Tile<'a> {
     #[inline(always)]
     fn precision(&self) -> [f32; LANES] {
         let mut precision = [0.0; LANES];
-        precision.iter_mut().zip(self.inputs.log_std).for_each(|(p, &s)| *p = exp(-2.0 * s));
+        for (p, &s) in precision.iter_mut().zip(self.inputs.log_std) {
+            *p = exp(-2.0 * s);
+        }
         precision
     }
 
@@ -106,13 +108,19 @@ impl Loop for Forward<'_> {
         let mut top = [f32::NEG_INFINITY; LANES];
         for (k, joint) in self.joint.iter_mut().enumerate() {
             *joint = self.tile.log_joint(k, &self.tile.squares(k), &precision);
-            top.iter_mut().zip(&*joint).for_each(|(top, &v)| *top = top.max(v));
+            for (top, &v) in top.iter_mut().zip(&*joint) {
+                *top = top.max(v);
+            }
         }
         let mut total = [0.0f32; LANES];
         for joint in &*self.joint {
-            total.iter_mut().zip(joint).zip(&top).for_each(|((total, &v), &top)| *total += exp(v - top));
+            for ((total, &v), &top) in total.iter_mut().zip(joint).zip(&top) {
+                *total += exp(v - top);
+            }
         }
-        self.out.iter_mut().zip(&total).zip(&top).for_each(|((out, &total), &top)| *out = -(top + ln(total)));
+        for ((out, &total), &top) in self.out.iter_mut().zip(&total).zip(&top) {
+            *out = -(top + ln(total));
+        }
     }
 }
 
@@ -139,15 +147,21 @@ impl Loop for Backward<'_> {
         let Self { tile, nll, grad, out } = self;
         let Sizes { k, c, .. } = tile.sizes;
         let precision = tile.precision();
-        (0..c).for_each(|c| tile.row_mut(out.target, c).fill(0.0));
-        out.log_std[..tile.len].iter_mut().zip(grad).for_each(|(out, &g)| *out = c as f32 * g);
+        for c in 0..c {
+            tile.row_mut(out.target, c).fill(0.0);
+        }
+        for (out, &g) in out.log_std[..tile.len].iter_mut().zip(grad) {
+            *out = c as f32 * g;
+        }
         for k in 0..k {
             let squares = tile.squares(k);
             let mut share = tile.log_joint(k, &squares, &precision);
             for (share, (&nll, &g)) in share.iter_mut().zip(nll.iter().zip(grad)) {
                 *share = exp(*share + nll) * g;
             }
-            tile.row_mut(out.log_weights, k).iter_mut().zip(&share).for_each(|(out, &share)| *out = -share);
+            for (out, &share) in tile.row_mut(out.log_weights, k).iter_mut().zip(&share) {
+                *out = -share;
+            }
             for (share, &precision) in share.iter_mut().zip(&precision) {
                 *share *= precision;
             }
@@ -162,14 +176,16 @@ impl Loop for Backward<'_> {
                 {
                     *pull = share * (m - x);
                 }
-                tile.row_mut(out.target, channel).iter_mut().zip(&*pull).for_each(|(out, &pull)| *out -= pull);
+                for (out, &pull) in tile.row_mut(out.target, channel).iter_mut().zip(&*pull) {
+                    *out -= pull;
+                }
             }
         }
     }
 }
 
 /// Samples that are handled together.
-fn group(n: usize) -> usize {
+pub(super) fn group(n: usize) -> usize {
     if n < FEW { LANES / n.max(1) } else { 1 }
 }
 
@@ -194,7 +210,7 @@ fn scatter(lanes: &[f32], rows: usize, n: usize, out: &mut [f32]) {
 }
 
 /// The inputs of the group of samples that starts at `first`.
-fn part<'a>(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, first: usize, samples: usize) -> Inputs<'a> {
+pub(super) fn part<'a>(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, first: usize, samples: usize) -> Inputs<'a> {
     let cut = |values: &'a [f32], width: usize| &values[first * width..][..samples * width];
     Inputs {
         means: cut(inputs.means, k * c * n),
@@ -205,12 +221,14 @@ fn part<'a>(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, first: usize, samples:
 }
 
 /// Calls `f` on the tiles of one group of samples, which are gathered where `gathered` says so.
-fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
+pub(super) fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
     let Sizes { k, c, n } = sizes;
     if n < FEW {
         let mut log_std = [0.0; LANES];
         let per_lane = inputs.log_std.iter().flat_map(|&s| std::iter::repeat_n(s, n));
-        log_std.iter_mut().zip(per_lane).for_each(|(lane, s)| *lane = s);
+        for (lane, s) in log_std.iter_mut().zip(per_lane) {
+            *lane = s;
+        }
         let (means, log_weights) = (gather(inputs.means, k * c, n), gather(inputs.log_weights, k, n));
         let target = gather(inputs.target, c, n);
         let len = inputs.log_std.len() * n;

@@ -63,11 +63,17 @@ impl Elementwise<'_> {
     /// One specialised loop per kind: `kind` is a constant at every call.
     #[inline(always)]
     fn run_as(self, kind: Unary) {
+        // Loops and not `for_each`, whose closure may be compiled apart and then for the oldest processor.
         match self.grad {
-            None => self.out.iter_mut().zip(self.x).for_each(|(out, &x)| *out = kind.value(x)),
+            None => {
+                for (out, &x) in self.out.iter_mut().zip(self.x) {
+                    *out = kind.value(x);
+                }
+            }
             Some(grad) => {
-                let inputs = self.x.iter().zip(grad);
-                self.out.iter_mut().zip(inputs).for_each(|(out, (&x, &g))| *out = g * kind.slope(x));
+                for ((out, &x), &g) in self.out.iter_mut().zip(self.x).zip(grad) {
+                    *out = g * kind.slope(x);
+                }
             }
         }
     }
@@ -327,7 +333,9 @@ impl Loop for LogSoftmax<'_> {
                     |i| exp(self.x[i] - top),
                 );
                 let log_total = top + total.ln();
-                self.out.iter_mut().zip(self.x).for_each(|(out, &x)| *out = x - log_total);
+                for (out, &x) in self.out.iter_mut().zip(self.x) {
+                    *out = x - log_total;
+                }
             }
             (1, Some(grad)) => {
                 let total = sum(
@@ -342,20 +350,30 @@ impl Loop for LogSoftmax<'_> {
             (inner, None) => {
                 let (mut top, mut total) = (vec![f32::MIN; inner], vec![0.0f32; inner]);
                 for plane in self.x.chunks(inner) {
-                    top.iter_mut().zip(plane).for_each(|(top, &x)| *top = top.max(x));
+                    for (top, &x) in top.iter_mut().zip(plane) {
+                        *top = top.max(x);
+                    }
                 }
                 for plane in self.x.chunks(inner) {
-                    total.iter_mut().zip(plane).zip(&top).for_each(|((total, &x), &top)| *total += exp(x - top));
+                    for ((total, &x), &top) in total.iter_mut().zip(plane).zip(&top) {
+                        *total += exp(x - top);
+                    }
                 }
-                total.iter_mut().zip(&top).for_each(|(total, &top)| *total = top + total.ln());
+                for (total, &top) in total.iter_mut().zip(&top) {
+                    *total = top + total.ln();
+                }
                 for (out, plane) in self.out.chunks_mut(inner).zip(self.x.chunks(inner)) {
-                    out.iter_mut().zip(plane).zip(&total).for_each(|((out, &x), &total)| *out = x - total);
+                    for ((out, &x), &total) in out.iter_mut().zip(plane).zip(&total) {
+                        *out = x - total;
+                    }
                 }
             }
             (inner, Some(grad)) => {
                 let mut total = vec![0.0f32; inner];
                 for plane in grad.chunks(inner) {
-                    total.iter_mut().zip(plane).for_each(|(total, &g)| *total += g);
+                    for (total, &g) in total.iter_mut().zip(plane) {
+                        *total += g;
+                    }
                 }
                 for ((out, y), g) in self.out.chunks_mut(inner).zip(self.x.chunks(inner)).zip(grad.chunks(inner)) {
                     for (((out, &y), &g), &total) in out.iter_mut().zip(y).zip(g).zip(&total) {

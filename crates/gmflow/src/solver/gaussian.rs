@@ -24,7 +24,9 @@ pub(super) fn heun_step(state: SolverState, span: Span, context: &mut Context) -
         let velocity = (state.x.clone() - x0.clone()) / span.t + (x - end) / span.to;
         x = state.x + velocity * (0.5 * (span.to - span.t));
     }
-    (context.observe)(&SubStep { step: span.index, substep: 0, last: true, mixture: &mixture, x0: &x0, x: &x });
+    if let Some(observe) = &mut context.observe {
+        observe(&SubStep { step: span.index, substep: 0, last: true, mixture: &mixture, x0: &x0, x: &x });
+    }
     SolverState { x, previous: None }
 }
 

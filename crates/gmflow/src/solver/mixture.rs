@@ -4,9 +4,11 @@
 use super::gaussian::{towards, transition};
 use super::{Context, SolverState, Span, SubStep, Visit};
 use crate::Result;
+use crate::kernel::{OdeSubstep, mixture_ode};
 use crate::mixture::spectral::Bases;
 use crate::mixture::transport::Axes;
-use crate::mixture::{DataMixture, IsoGaussian};
+use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
+use crate::path::Evidence;
 use crate::rng::Purpose;
 use burn::tensor::Tensor;
 
@@ -33,6 +35,11 @@ pub(super) enum Motion {
 /// the sample.
 pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settings: Settings) -> Result<SolverState> {
     let Prediction { data, surrogate, previous } = predicted(&state, span, context, settings.order);
+    if let (Motion::Velocity, None, Some(x)) =
+        (settings.motion, &context.observe, data.ode_substeps(&state.x, span, settings.substeps))
+    {
+        return Ok(SolverState { x, previous });
+    }
     let mut x = state.x.clone();
     for i in 0..settings.substeps {
         let last = i + 1 == settings.substeps;
@@ -53,9 +60,36 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
                 transition(&x, &x0, (t, to), std, &noise)
             }
         };
-        (context.observe)(&SubStep { step: span.index, substep: i, last, mixture: &data, x0: &x0, x: &x });
+        if let Some(observe) = &mut context.observe {
+            observe(&SubStep { step: span.index, substep: i, last, mixture: &data, x0: &x0, x: &x });
+        }
     }
     Ok(SolverState { x, previous })
+}
+
+impl DataMixture {
+    /// The end `[b c h w]` of all Euler sub-steps from `x` in one pass, where the mixture has the shapes that networks predict.
+    fn ode_substeps(&self, x: &Tensor<4>, span: Span, n: usize) -> Option<Tensor<4>> {
+        let GaussianMixture { means, log_weights, log_std } = &self.0;
+        let [b, k, c, h, w] = means.dims();
+        if log_std.dims() != [b, 1, 1, 1, 1] || log_weights.dims() != [b, k, 1, h, w] || x.dims() != [b, c, h, w] {
+            return None;
+        }
+        let substeps = (0..n).map(|i| {
+            let (t, to) = (span.substep(i, n), span.substep(i + 1, n));
+            let Evidence { here, there, zeta } = Evidence::between(span.t, t);
+            let keep = (to / t) as f32;
+            // At the start nothing is known beyond the prediction.
+            let known = if i == 0 { 0.0 } else { 1.0 };
+            let [here, there, zeta] = [here, there, zeta].map(|x| (x * known) as f32);
+            OdeSubstep { here, there, zeta, keep }
+        });
+        let means = means.clone().reshape([b, k * c, h * w]);
+        let log_weights = log_weights.clone().reshape([b, k, h * w]);
+        let x = x.clone().reshape([b, c, h * w]);
+        let x = mixture_ode(means, log_weights, log_std.clone().reshape([b, 1]), x, substeps.collect());
+        Some(x.reshape([b, c, h, w]))
+    }
 }
 
 /// An independent draw of x0 at every pixel.

@@ -145,8 +145,8 @@ pub struct Context<'a> {
     pub spectrum: Option<&'a SpectrumMlp>,
     /// How steps of order 2 change the prediction.
     pub second_order: SecondOrder,
-    /// Told of every sub-step.
-    pub observe: &'a mut dyn FnMut(&SubStep),
+    /// Told of every sub-step, where somebody wants to know; GM-ODE is faster when it need not tell.
+    pub observe: Option<&'a mut dyn FnMut(&SubStep)>,
 }
 
 /// What one sub-step did.

@@ -145,7 +145,7 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
         SampleRequest { seeds: vec![0; b], classes: classes(case, b), shape: [c, h, w], noise: Some(noise.clone()) };
     let pipeline = Pipeline { network: &network, spectrum: spectrum.as_ref(), device: Device::flex() };
     let mut trace = Trace::default();
-    let result = pipeline.run(&config, &request, &mut replay, &mut |done| trace.note(done));
+    let result = pipeline.run(&config, &request, &mut replay, &mut |_, _| {}, Some(&mut |done| trace.note(done)));
     let out = result.unwrap_or_else(|error| panic!("{}: {error}", case.id));
     let times = substep_times(&config, case.f64_or(substeps, 1.0) as usize);
     let out = with_recorded_last_noise(&config, &times, &mut trace, &mut replay).unwrap_or(out);
