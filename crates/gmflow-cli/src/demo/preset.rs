@@ -15,7 +15,7 @@ const SUBSTEPS: usize = 32;
 /// Points drawn for each picture.
 pub const POINTS: usize = 40_000;
 /// Points computed at once.
-const AT_ONCE: usize = 4000;
+const AT_ONCE: usize = 2000;
 /// Cells along one side of a picture.
 pub const CELLS: usize = 64;
 
