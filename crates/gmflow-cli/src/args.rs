@@ -37,6 +37,8 @@ pub enum Command {
     Sample(SampleArgs),
     /// Show what a checkpoint holds
     Info(InfoArgs),
+    /// Write one set of a checkpoint's weights as a model folder to share
+    Export(ExportArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  gmflow completions bash > ~/.local/share/bash-completion/completions/gmflow")]
     Completions {
@@ -80,7 +82,7 @@ holds the resolved configuration, checkpoints, logs (JSON lines and TensorBoard)
 checkpoint and stops; --resume continues as if nothing had happened.",
     after_help = "Examples:\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
 gmflow train configs/mnist.toml --out runs/mnist --resume\n  \
-gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set optimizer.lr=1e-4"
+gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set train.lr=1e-4"
 )]
 pub struct TrainArgs {
     /// The configuration file (TOML)
@@ -103,6 +105,45 @@ pub struct TrainArgs {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `gmflow export`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Writes the weights of a checkpoint, or one of its moving averages, as a model folder: model.json and \
+model.safetensors, without the optimiser's state. `gmflow sample` takes such a folder.",
+    after_help = "Example:\n  gmflow export --checkpoint runs/mnist --ema ema --precision f16 --out models/mnist"
+)]
+pub struct ExportArgs {
+    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// The model folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The moving average to write; without it the raw weights
+    #[arg(long, value_name = "NAME")]
+    pub ema: Option<String>,
+    /// How numbers are stored
+    #[arg(long, value_name = "P", value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How numbers are stored.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits
+    F32,
+    /// 16 bits with the range of f32
+    Bf16,
+    /// 16 bits, IEEE half precision
+    F16,
 }
 
 /// `gmflow sample`.

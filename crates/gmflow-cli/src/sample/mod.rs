@@ -61,7 +61,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
 }
 
 /// The moving average must exist in the checkpoint.
-fn check_average(folder: &Path, name: Option<&str>) -> Result<()> {
+pub fn check_average(folder: &Path, name: Option<&str>) -> Result<()> {
     let Some(name) = name else { return Ok(()) };
     let names = Model::ema_names(folder)?;
     if names.iter().any(|known| known == name) {

@@ -1,5 +1,6 @@
 //! The `gmflow` command as a user meets it, by topic.
 
+mod export;
 mod help;
 mod info;
 mod models;

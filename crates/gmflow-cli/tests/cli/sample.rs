@@ -29,7 +29,7 @@ fn read_png(path: &Path) -> (Vec<u8>, serde_json::Value, u32, u32) {
 }
 
 /// The tensor `samples` of a safetensors file.
-fn read_samples(path: &Path) -> (Vec<usize>, Vec<f32>) {
+pub fn read_samples(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let bytes = std::fs::read(path).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let tensor = file.tensor("samples").unwrap();
