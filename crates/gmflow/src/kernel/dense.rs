@@ -24,14 +24,14 @@ impl Matrix {
         Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
     }
 
-    /// The rows from `first` on.
-    fn from_row(self, first: usize) -> Self {
-        Self { data: self.data.wrapping_add(first * self.row_stride), ..self }
+    /// The matrix without its first rows.
+    fn skip_rows(self, count: usize) -> Self {
+        Self { data: self.data.wrapping_add(count * self.row_stride), ..self }
     }
 
-    /// The columns from `first` on.
-    fn from_column(self, first: usize) -> Self {
-        Self { data: self.data.wrapping_add(first * self.column_stride), ..self }
+    /// The matrix without its first columns.
+    fn skip_columns(self, count: usize) -> Self {
+        Self { data: self.data.wrapping_add(count * self.column_stride), ..self }
     }
 }
 
@@ -122,9 +122,9 @@ unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Mat
         // SAFETY: the piece lies within the matrices, and no other piece writes its part of the result.
         unsafe {
             if m >= n {
-                product([len, n, k], out.at(first * n), n, write, a.from_row(first), b, 1.0, none);
+                product([len, n, k], out.at(first * n), n, write, a.skip_rows(first), b, 1.0, none);
             } else {
-                product([m, len, k], out.at(first), n, write, a, b.from_column(first), 1.0, none);
+                product([m, len, k], out.at(first), n, write, a, b.skip_columns(first), 1.0, none);
             }
         }
     });

@@ -15,6 +15,7 @@ mod mixture_ops;
 mod nll;
 mod ops;
 mod rows;
+mod softmax;
 mod substeps;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use super::attention::{self, Sizes};
 use super::dense;
 use super::rows::{self, Unary};
+use super::softmax;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
@@ -138,7 +139,7 @@ impl NetworkOps for Flex {
     fn plane_log_softmax(x: Tensor) -> Tensor {
         let x = x.to_contiguous();
         let [k, inner] = planes(&x);
-        tensor(rows::log_softmax(values(&x), k, inner), x.shape().to_vec())
+        tensor(softmax::log_softmax(values(&x), k, inner), x.shape().to_vec())
     }
 }
 
@@ -189,6 +190,6 @@ impl NetworkGrads for Flex {
     fn log_softmax_grad(y: Tensor, grad: Tensor) -> Tensor {
         let (y, grad) = (y.to_contiguous(), grad.to_contiguous());
         let [k, inner] = planes(&y);
-        tensor(rows::log_softmax_grad(values(&y), values(&grad), k, inner), y.shape().to_vec())
+        tensor(softmax::log_softmax_grad(values(&y), values(&grad), k, inner), y.shape().to_vec())
     }
 }

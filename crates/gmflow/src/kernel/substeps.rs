@@ -75,7 +75,7 @@ impl Loop for Steps<'_> {
 /// x <- keep x + (1 - keep) E[x0 | x] with the posterior mean of (10).
 #[inline(always)]
 fn substep(tile: &Tile, step: &OdeSubstep, var: &[f32; LANES], scratch: &mut Scratch) {
-    let Sizes { k, c, .. } = tile.sizes;
+    let c = tile.sizes.c;
     let Scratch { joint, squares, x, nu, sum } = scratch;
     let mut scale = [1.0; LANES];
     for (scale, &v) in scale.iter_mut().zip(var) {
@@ -89,7 +89,7 @@ fn substep(tile: &Tile, step: &OdeSubstep, var: &[f32; LANES], scratch: &mut Scr
         sum[channel] = [0.0; LANES];
     }
     let mut top = [f32::NEG_INFINITY; LANES];
-    for component in 0..k {
+    for (component, joint) in joint.iter_mut().enumerate() {
         let mut gain = [0.0; LANES];
         for channel in 0..c {
             let means = tile.row(tile.inputs.means, component * c + channel);
@@ -97,7 +97,6 @@ fn substep(tile: &Tile, step: &OdeSubstep, var: &[f32; LANES], scratch: &mut Scr
                 *gain += m * nu;
             }
         }
-        let joint = &mut joint[component];
         let weights = tile.row(tile.inputs.log_weights, component);
         for (i, &weight) in weights.iter().enumerate() {
             joint[i] = weight + (gain[i] - 0.5 * step.zeta * squares[component][i]) * scale[i];
@@ -107,8 +106,8 @@ fn substep(tile: &Tile, step: &OdeSubstep, var: &[f32; LANES], scratch: &mut Scr
         }
     }
     let mut total = [0.0; LANES];
-    for component in 0..k {
-        let mut share = joint[component];
+    for (component, &joint) in joint.iter().enumerate() {
+        let mut share = joint;
         for ((share, &top), total) in share.iter_mut().zip(&top).zip(&mut total) {
             *share = exp(*share - top);
             *total += *share;

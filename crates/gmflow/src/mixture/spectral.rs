@@ -124,7 +124,8 @@ fn shared_basis<'a>(
     pixels: std::ops::Range<usize>,
     mixture: &impl Fn(usize) -> PixelMixture<'a>,
 ) -> DMatrix<f64> {
-    let sum = pixels.map(|p| mixture(p).covariance()).fold(DMatrix::zeros(c, c), |sum, one| sum + one);
+    let mut sum = DMatrix::zeros(c, c);
+    pixels.for_each(|p| mixture(p).add_covariance(&mut sum));
     eigenbasis(sum)
 }
 

@@ -5,7 +5,7 @@
 //! they are fixed: the entry of an eigenvector with the largest magnitude, the first of equals, is positive.
 
 use super::univariate::Univariate;
-use nalgebra::{DMatrix, RowDVector, SymmetricEigen};
+use nalgebra::{DMatrix, SymmetricEigen};
 
 /// One pixel's mixture of K isotropic Gaussians in C dimensions.
 #[derive(Clone, Copy, Debug)]
@@ -35,35 +35,83 @@ impl PixelMixture<'_> {
 
     /// The covariance `[c c]`.
     pub fn covariance(&self) -> DMatrix<f64> {
-        let (c, rows) =
-            (self.channels(), DMatrix::from_row_slice(self.log_weights.len(), self.channels(), self.means));
-        let weights = self.log_weights.iter().map(|weight| weight.exp());
-        let mean = rows.row_iter().zip(weights.clone()).fold(RowDVector::zeros(c), |sum, (row, w)| sum + row * w);
-        let mut covariance = DMatrix::identity(c, c) * (self.std * self.std);
-        for (row, weight) in rows.row_iter().zip(weights) {
-            let offset = row - &mean;
-            covariance += offset.transpose() * offset * weight;
+        let mut sum = DMatrix::zeros(self.channels(), self.channels());
+        self.add_covariance(&mut sum);
+        sum
+    }
+
+    /// Adds the covariance to `sum` `[c c]`.
+    pub(super) fn add_covariance(&self, sum: &mut DMatrix<f64>) {
+        let c = self.channels();
+        let weighted = || self.means.chunks_exact(c).zip(self.log_weights.iter().map(|weight| weight.exp()));
+        let mut mean = vec![0.0; c];
+        for (row, weight) in weighted() {
+            for (mean, x) in mean.iter_mut().zip(row) {
+                *mean += weight * x;
+            }
         }
-        covariance
+        for (row, weight) in weighted() {
+            for (i, mut column) in sum.column_iter_mut().enumerate() {
+                let scaled = weight * (row[i] - mean[i]);
+                for (entry, (x, mean)) in column.iter_mut().zip(row.iter().zip(&mean)) {
+                    *entry += scaled * (x - mean);
+                }
+            }
+        }
+        for i in 0..c {
+            sum[(i, i)] += self.std * self.std;
+        }
     }
 
     /// Standard normals `[c]` to a draw from the mixture `[c]`, in a basis `[c c]` with one vector per column.
     pub fn at_normals(&self, normals: &[f64], basis: &DMatrix<f64>, axes: Axes) -> Vec<f64> {
+        self.at_leading_normals(normals, basis, axes, &[], |_| 0)
+    }
+
+    /// A point `[c]` to the standard normals `[c]` it comes from: the inverse of [`Self::at_normals`].
+    pub fn to_normals(&self, point: &[f64], basis: &DMatrix<f64>, axes: Axes) -> Vec<f64> {
+        self.to_leading_normals(point, basis, axes, &[])
+    }
+
+    /// As [`Self::at_normals`] along the first c - n axes of the basis only. For the other axes, which vary least,
+    /// `choose` draws a component from the log weights `[k]` that are left after the first ones, and the standard
+    /// normals `rest` `[n]` are taken within it: still a draw from the mixture, without n root searches.
+    pub fn at_leading_normals(
+        &self,
+        normals: &[f64],
+        basis: &DMatrix<f64>,
+        axes: Axes,
+        rest: &[f64],
+        choose: impl Fn(&[f64]) -> usize,
+    ) -> Vec<f64> {
         let normals = match axes {
             Axes::Basis => normals.to_vec(),
             Axes::Channels => along(basis, normals),
         };
+        let leading = self.channels() - rest.len();
+        let mut chosen = None;
         let drawn = self.through(basis, |axis, left| {
-            let x = left.at_normal(normals[axis]);
+            let x = match rest.get(axis.wrapping_sub(leading)) {
+                None => left.at_normal(normals[axis]),
+                Some(normal) => {
+                    let component: usize = *chosen.get_or_insert_with(|| choose(left.log_weights));
+                    left.means[component] + left.std * normal
+                }
+            };
             (x, x)
         });
         across(basis, &drawn)
     }
 
-    /// A point `[c]` to the standard normals `[c]` it comes from: the inverse of [`Self::at_normals`].
-    pub fn to_normals(&self, point: &[f64], basis: &DMatrix<f64>, axes: Axes) -> Vec<f64> {
+    /// As [`Self::to_normals`] along the first c - n axes of the basis only; the coordinates along the others are lost,
+    /// and the fresh standard normals `rest` `[n]` stand in their place.
+    pub fn to_leading_normals(&self, point: &[f64], basis: &DMatrix<f64>, axes: Axes, rest: &[f64]) -> Vec<f64> {
         let point = along(basis, point);
-        let normals = self.through(basis, |axis, left| (point[axis], left.to_normal(point[axis])));
+        let leading = self.channels() - rest.len();
+        let normals = self.through(basis, |axis, left| {
+            let normal = rest.get(axis.wrapping_sub(leading)).copied();
+            (point[axis], normal.unwrap_or_else(|| left.to_normal(point[axis])))
+        });
         match axes {
             Axes::Basis => normals,
             Axes::Channels => across(basis, &normals),
@@ -72,7 +120,7 @@ impl PixelMixture<'_> {
 
     /// Goes along the basis. `map` gets an axis and the conditional mixture there; it returns the coordinate, which the
     /// later axes are conditioned on, and the result for that axis.
-    fn through(&self, basis: &DMatrix<f64>, map: impl Fn(usize, Univariate) -> (f64, f64)) -> Vec<f64> {
+    fn through(&self, basis: &DMatrix<f64>, mut map: impl FnMut(usize, Univariate) -> (f64, f64)) -> Vec<f64> {
         let c = self.channels();
         let mut log_weights = self.log_weights.to_vec();
         (0..c)
@@ -121,6 +169,7 @@ pub fn eigenbasis(covariance: DMatrix<f64>) -> DMatrix<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::{Purpose, normal_batch};
 
     const MEANS: [f64; 9] = [-1.0, 0.5, 2.0, 3.0, -2.0, 0.0, 0.4, 1.0, -1.5];
 
@@ -162,6 +211,43 @@ mod tests {
         let shared = mixture.at_normals(&normals, &(-&basis), Axes::Basis);
         let straight = mixture.at_normals(&normals, &basis, Axes::Basis);
         assert!(shared.iter().zip(&straight).any(|(a, b)| (a - b).abs() > 1e-3));
+    }
+
+    #[test]
+    fn without_the_transport_along_the_last_axes_draws_keep_the_covariance() {
+        let log_weights = log_weights();
+        let mixture = mixture(&MEANS, &log_weights);
+        let expected = mixture.covariance();
+        let basis = eigenbasis(expected.clone());
+        let seeds: Vec<u64> = (0..20_000).collect();
+        let device = burn::tensor::Device::flex();
+        let normals = |count| {
+            let drawn = normal_batch(&seeds, Purpose::Spectral, count, [1, 1, 3], &device).into_data();
+            drawn.iter::<f64>().collect::<Vec<_>>()
+        };
+        let (first, others) = (normals(0), normals(1));
+        for rest in 1..=3 {
+            let mut points = DMatrix::zeros(3, seeds.len());
+            for (i, (first, others)) in first.chunks(3).zip(others.chunks(3)).enumerate() {
+                // The component whose share of the cumulated weights holds a rank.
+                let rank = (i as f64 + 0.5) / seeds.len() as f64 * 977.0 % 1.0;
+                let choose = |left: &[f64]| {
+                    let mut sum = 0.0;
+                    left.iter().position(|weight| {
+                        sum += weight.exp();
+                        sum >= rank
+                    })
+                };
+                let point = mixture.at_leading_normals(first, &basis, Axes::Basis, &others[..rest], |left| {
+                    choose(left).unwrap_or(left.len() - 1)
+                });
+                points.set_column(i, &nalgebra::DVector::from_vec(point));
+            }
+            let mean = points.column_mean();
+            points.column_iter_mut().for_each(|mut point| point -= &mean);
+            let got = &points * points.transpose() / seeds.len() as f64;
+            assert!((got - &expected).abs().max() < 0.1, "{rest} axes without");
+        }
     }
 
     #[test]

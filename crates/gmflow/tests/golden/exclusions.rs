@@ -55,7 +55,6 @@ const NOT_YET: &[Exclusion] = &[
     (|case| case.op == "AutoencoderKL", "waits for the autoencoder"),
     (|case| case.op == "FlowAdapterScheduler", "waits for the multistep baseline solvers"),
     (|case| case.op == "train_loop", "replayed by the tests of gmflow-train, which owns the optimiser"),
-    (|case| given(case, "n_axes"), "waits for a transport along the first axes only"),
 ];
 
 /// Outputs that are not compared, in whichever case.
@@ -75,11 +74,6 @@ pub fn reason(case: &Case) -> Option<&'static str> {
 
 fn id(case: &Case, prefixes: &[&str]) -> bool {
     prefixes.iter().any(|prefix| case.id.starts_with(prefix))
-}
-
-/// Whether a setting is there and not null.
-fn given(case: &Case, name: &str) -> bool {
-    case.params.get(name).is_some_and(|value| !value.is_null())
 }
 
 fn times<'a>(case: &'a Case, name: &str) -> &'a [f32] {

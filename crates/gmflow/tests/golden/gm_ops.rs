@@ -4,9 +4,10 @@ use crate::guidance::put;
 use crate::harness::{Array, Case, Computed};
 use burn::tensor::{Int, Tensor};
 use gmflow::mixture::spectral::Bases;
-use gmflow::mixture::transport::Axes;
+use gmflow::mixture::transport::{Axes, PixelMixture};
 use gmflow::mixture::univariate::Univariate;
 use gmflow::mixture::{GaussianMixture, IsoGaussian};
+use nalgebra::DMatrix;
 
 pub fn run(case: &Case) -> Option<Computed> {
     let one = |name: &str, array: Array| Some(Computed::from([(name.to_owned(), array)]));
@@ -47,6 +48,8 @@ pub fn run(case: &Case) -> Option<Computed> {
             Some(Computed::from([("pdf".into(), pdf), ("cdf".into(), cdf)]))
         }
         "gm1d_inverse_cdf" => one("samples", quantiles(case)),
+        "gaussian_samples_to_gm_samples" if case.given("n_axes") => Some(leading_transport(case, "gaussian_samples")),
+        "gm_samples_to_gaussian_samples" if case.given("n_axes") => Some(leading_transport(case, "gm_samples")),
         "gaussian_samples_to_gm_samples" => transport(case, "gaussian_samples", GaussianMixture::from_normals),
         "gm_samples_to_gaussian_samples" => transport(case, "gm_samples", GaussianMixture::to_normals),
         "gm_spectral_logprobs" => one("logprobs", spectral_log_prob(case)),
@@ -183,6 +186,52 @@ fn transport(case: &Case, input: &str, map: Map) -> Option<Computed> {
     let mapped = values.iter_dim(1).map(|one| map(&mixture, &one.squeeze_dim::<4>(1), bases).expect("shapes fit"));
     let mapped: Vec<Tensor<4>> = mapped.collect();
     Some(Computed::from([("samples".into(), Tensor::stack::<5>(mapped, 1).into())]))
+}
+
+/// The transport along the first axes only, with the recorded components and normals for the others.
+fn leading_transport(case: &Case, input: &str) -> Computed {
+    let GaussianMixture { means, log_weights, log_std } = mixture(case, "");
+    let [b, k, c, h, w] = means.dims();
+    let values = flat::<5>(case, input);
+    let samples = values.dims()[1];
+    let host = |x: Tensor<5>| x.into_data().iter::<f64>().collect::<Vec<_>>();
+    let means = host(means.permute([0, 3, 4, 1, 2])); // [b h w k c]
+    let log_weights = host(log_weights.permute([0, 3, 4, 1, 2])); // [b h w k 1]
+    let stds = host(log_std.exp());
+    let values = host(values.permute([0, 3, 4, 1, 2])); // [b h w n c]
+    let bases = host(case.draws[0].array.tensor::<5>().expand([b, h, w, c, c]));
+    let last = case.draws[case.draws.len() - 1].array.clone();
+    let forward = case.draws.len() == 3;
+    let rest = if forward {
+        let flat = last.tensor::<6>().squeeze_dim::<5>(2); // [b n c' h w]
+        host(flat.permute([0, 3, 4, 1, 2]))
+    } else {
+        host(last.tensor())
+    };
+    let left = rest.len() / (b * h * w * samples);
+    let mut mapped = Vec::new();
+    for i in 0..b * h * w * samples {
+        let pixel = i / samples;
+        let mixture = PixelMixture {
+            means: &means[pixel * k * c..(pixel + 1) * k * c],
+            log_weights: &log_weights[pixel * k..(pixel + 1) * k],
+            std: stds[pixel / (h * w)],
+        };
+        let basis = DMatrix::from_row_slice(c, c, &bases[pixel * c * c..(pixel + 1) * c * c]);
+        let value = &values[i * c..(i + 1) * c];
+        let rest = &rest[i * left..(i + 1) * left];
+        let result = if forward {
+            let [sample, image, within] = [i % samples, pixel / (h * w), pixel % (h * w)];
+            let row = (image * samples + sample) * h * w + within; // rows in b, n, h, w order
+            let component = case.draws[1].array.values[row] as usize;
+            mixture.at_leading_normals(value, &basis, axes(case), rest, |_| component)
+        } else {
+            mixture.to_leading_normals(value, &basis, axes(case), rest)
+        };
+        mapped.extend(result.into_iter().map(|x| x as f32));
+    }
+    let mapped = Array { shape: vec![b, h, w, samples, c], values: mapped }.tensor::<5>();
+    Computed::from([("samples".into(), mapped.permute([0, 3, 4, 1, 2]).into())])
 }
 
 fn spectral_log_prob(case: &Case) -> Array {

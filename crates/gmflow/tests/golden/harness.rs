@@ -96,6 +96,11 @@ impl Case {
         self.params[name].as_str().unwrap_or_else(|| panic!("{}: no text {name}", self.id))
     }
 
+    /// Whether a setting is there and not null.
+    pub fn given(&self, name: &str) -> bool {
+        self.params.get(name).is_some_and(|value| !value.is_null())
+    }
+
     pub fn flag(&self, name: &str) -> bool {
         self.params[name].as_bool().unwrap_or(false)
     }
