@@ -10,8 +10,6 @@ use std::path::Path;
 
 /// Network evaluations per point.
 pub const STEPS: [usize; 4] = [1, 2, 4, 8];
-/// Sub-steps of GM-ODE, shared among the steps: a quarter of the default, which moved the share outside by 0.006 at most.
-const SUBSTEPS: usize = 32;
 /// Points drawn for each picture.
 pub const POINTS: usize = 40_000;
 /// Points computed at once.
@@ -58,8 +56,7 @@ impl Preset {
 
 /// Draws the demo's points: those of one seed are the same whatever else is drawn.
 pub fn draw(model: &Model, solver: Solver, steps: usize, seed: u64, device: &Device) -> Result<Vec<[f32; 2]>> {
-    let substeps = (solver == Solver::GmOde).then(|| SUBSTEPS.div_ceil(steps));
-    let arguments = SamplerArgs { solver: Some(solver), steps, substeps, ..SamplerArgs::default() };
+    let arguments = SamplerArgs { solver: Some(solver), steps, ..SamplerArgs::default() };
     let sampler = Sampler::new(&arguments, ModelTraits::of(&model.info))?;
     let seeds: Vec<u64> = (0..POINTS as u64).map(|index| seed.wrapping_add(index)).collect();
     let mut points = Vec::with_capacity(POINTS);

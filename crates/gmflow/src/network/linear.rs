@@ -51,9 +51,14 @@ impl<'a> Initializer<'a> {
 
     /// A linear map with a weight `[fan_out fan_in]` drawn by `init` and a bias of zero (except for [`Init::FanIn`]).
     pub(super) fn linear(&mut self, fan_in: usize, fan_out: usize, init: Init) -> Linear {
-        let weight = self.param([fan_out, fan_in], init, [fan_in, fan_out]);
-        let bias_init = if matches!(init, Init::FanIn) { init } else { Init::Zero };
-        Linear { weight, bias: self.param([fan_out], bias_init, [fan_in, fan_out]) }
+        let bias = if matches!(init, Init::FanIn) { init } else { Init::Zero };
+        self.linear_with_bias(fan_in, fan_out, init, bias)
+    }
+
+    /// A linear map with a weight `[fan_out fan_in]` drawn by `weight` and a bias drawn by `bias`.
+    pub(super) fn linear_with_bias(&mut self, fan_in: usize, fan_out: usize, weight: Init, bias: Init) -> Linear {
+        let fans = [fan_in, fan_out];
+        Linear { weight: self.param([fan_out, fan_in], weight, fans), bias: self.param([fan_out], bias, fans) }
     }
 
     /// A parameter of any shape; `fans` are its [fan in, fan out].

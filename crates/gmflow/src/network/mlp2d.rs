@@ -27,6 +27,9 @@ pub struct Mlp2dConfig {
     pub num_layers: usize,
     /// Fixes the log standard deviation instead of predicting it.
     pub constant_logstd: Option<f64>,
+    /// Standard deviation of the means' biases before training. Above 0 the components start apart and more of them
+    /// are used in the end; 0 is the published start, where they lie close together.
+    pub mean_spread: f64,
 }
 
 impl Default for Mlp2dConfig {
@@ -39,6 +42,7 @@ impl Default for Mlp2dConfig {
             hidden_dim: 512,
             num_layers: 5,
             constant_logstd: None,
+            mean_spread: 0.0,
         }
     }
 }
@@ -58,6 +62,9 @@ impl Mlp2dConfig {
         if !(self.pos_max_period >= self.pos_min_period && self.pos_max_period.is_finite()) {
             return Err(Error::config("pos_max_period", "at least pos_min_period", self.pos_max_period));
         }
+        if !(self.mean_spread >= 0.0 && self.mean_spread.is_finite()) {
+            return Err(Error::config("mean_spread", "a number of at least 0", self.mean_spread));
+        }
         super::finite_log_std(self.constant_logstd)
     }
 
@@ -72,9 +79,10 @@ impl Mlp2dConfig {
         for _ in 1..self.num_layers {
             net.push(init.linear(self.hidden_dim, self.hidden_dim, Init::FanIn));
         }
+        let spread = if self.mean_spread > 0.0 { Init::Normal(self.mean_spread as f32) } else { Init::FanIn };
         Ok(Mlp2d {
             net,
-            out_means: init.linear(self.hidden_dim, 2 * self.num_gaussians, Init::FanIn),
+            out_means: init.linear_with_bias(self.hidden_dim, 2 * self.num_gaussians, Init::FanIn, spread),
             out_logweights: init.linear(self.hidden_dim, self.num_gaussians, Init::FanIn),
             out_logstds: self.constant_logstd.is_none().then(|| init.linear(self.hidden_dim, 1, Init::FanIn)),
             config: self.clone(),
