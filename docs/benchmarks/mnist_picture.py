@@ -17,10 +17,10 @@ STEPS = [2, 4, 8, 32]
 ROWS, SCALE, GAP, TOP, LEFT = 5, 2, 14, 46, 150
 
 
-def draw(gmflow, checkpoint, steps, extra, folder):
+def draw(gmflow, checkpoint, steps, folder):
     out = Path(folder) / "samples.npz"
     command = [gmflow, "sample", "--checkpoint", checkpoint, "--out", out, "--format", "npz", "--force"]
-    command += ["--num", str(10 * ROWS), "--steps", str(steps), *extra]
+    command += ["--num", str(10 * ROWS), "--steps", str(steps)]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
     samples = np.load(out)["samples"].clip(-1, 1)  # [n 1 28 28], classes in turn
     pixels = ((samples + 1) * 127.5).round().astype(np.uint8).reshape(ROWS, 10, 28, 28)
@@ -36,21 +36,21 @@ def main():
     parser.add_argument("k1")
     args = parser.parse_args()
     models = [
-        ("GMFlow\nK = 8\nGM-ODE 2", args.k8, ["--guidance", "0.3"]),
-        ("flow\nmatching\nK = 1\nEuler", args.k1, ["--cfg", "2"]),
+        ("GMFlow\nK = 8\nGM-ODE 2", args.k8),
+        ("flow\nmatching\nK = 1\nEuler", args.k1),
     ]
     width, height = 280 * SCALE, ROWS * 28 * SCALE
     picture = Image.new("L", (LEFT + len(STEPS) * (width + GAP), TOP + len(models) * (height + GAP)), 255)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(26)
     with tempfile.TemporaryDirectory() as folder:
-        for row, (label, checkpoint, extra) in enumerate(models):
+        for row, (label, checkpoint) in enumerate(models):
             y = TOP + row * (height + GAP)
             pen.multiline_text((6, y + height // 2), label, 0, font, anchor="lm")
             for column, steps in enumerate(STEPS):
                 x = LEFT + column * (width + GAP)
                 if row == 0:
                     pen.text((x + width // 2, TOP // 2), f"{steps} steps", 0, font, anchor="mm")
-                picture.paste(draw(args.gmflow, checkpoint, steps, extra, folder), (x, y))
+                picture.paste(draw(args.gmflow, checkpoint, steps, folder), (x, y))
     picture.save(args.out, optimize=True)
 
 

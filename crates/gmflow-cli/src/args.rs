@@ -112,7 +112,7 @@ pub struct TrainArgs {
 #[command(
     long_about = "Writes the weights of a checkpoint, or one of its moving averages, as a model folder: model.json and \
 model.safetensors, without the optimiser's state. `gmflow sample` takes such a folder.",
-    after_help = "Example:\n  gmflow export --checkpoint runs/mnist --ema ema --precision f16 --out models/mnist"
+    after_help = "Example:\n  gmflow export --checkpoint runs/mnist --precision f16 --out models/mnist"
 )]
 pub struct ExportArgs {
     /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
@@ -121,7 +121,8 @@ pub struct ExportArgs {
     /// The model folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// The moving average to write; without it the raw weights
+    /// The moving average to write; `none` for the weights themselves [default: the first average by name, where there
+    /// is one]
     #[arg(long, value_name = "NAME")]
     pub ema: Option<String>,
     /// How numbers are stored
@@ -186,7 +187,8 @@ pub struct SampleArgs {
     /// How to write the samples; without it PNG files for images and npz for points
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Use the moving average of the weights with this name instead of the model's main weights
+    /// The moving average of the weights to use; `none` for the weights themselves [default: the first average by name,
+    /// where there is one]
     #[arg(long, value_name = "NAME")]
     pub ema: Option<String>,
     /// Where to compute
@@ -216,7 +218,7 @@ pub struct SamplerArgs {
     /// Sub-steps of gm-ode within a step, which need no network; without it as many as the steps call for
     #[arg(long, value_name = "N", value_parser = count)]
     pub substeps: Option<usize>,
-    /// Probabilistic guidance in [0, 1); 0 is off [default: 0]
+    /// Probabilistic guidance in [0, 1); 0 is off [default: the guidance the model was given in training, else off]
     #[arg(long, value_name = "W", conflicts_with = "cfg")]
     pub guidance: Option<f64>,
     /// Classifier-free guidance scale, at least 1; 1 is off

@@ -94,6 +94,9 @@ impl Report {
         }
         writeln!(text, "samples       {samples}")?;
         writeln!(text, "classes       {classes}")?;
+        if self.info.guidance.is_active() {
+            writeln!(text, "guidance      {}", settings(&self.info.guidance)?)?;
+        }
         writeln!(text, "trained       {} steps, {} samples", grouped(progress.step), grouped(progress.images))?;
         if let Some(loss) = self.info.training.as_ref().and_then(|training| training.get("loss")) {
             writeln!(text, "loss          {}", settings(loss)?)?;

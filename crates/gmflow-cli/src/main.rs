@@ -22,7 +22,17 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// mimalloc's number for the delay before unused memory goes back to the system, in milliseconds; -1 is never.
+const PURGE_DELAY: i32 = 15;
+
+/// Keeps freed memory for the next step: given back, it would be cleared anew, a quarter of the time of a training step.
+fn keep_freed_memory() {
+    // SAFETY: an option of the allocator in use; MIMALLOC_PURGE_DELAY in the environment goes before it.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1) };
+}
+
 fn main() -> ExitCode {
+    keep_freed_memory();
     let cli = args::Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     failure::report(run(cli))

@@ -23,13 +23,20 @@ pub struct ModelTraits {
     pub guidable: bool,
     /// Whether the model has a spectrum network.
     pub spectrum: bool,
+    /// The guidance to use where none is asked for.
+    pub guidance: Guidance,
 }
 
 impl ModelTraits {
     /// What `info` says.
     pub fn of(info: &ModelInfo) -> Self {
         let guidable = matches!(&info.network, NetworkConfig::GmDit(network) if network.num_embeds_ada_norm > 0);
-        Self { components: info.network.num_gaussians(), guidable, spectrum: info.spectrum.is_some() }
+        Self {
+            components: info.network.num_gaussians(),
+            guidable,
+            spectrum: info.spectrum.is_some(),
+            guidance: if guidable { info.guidance } else { Guidance::Off },
+        }
     }
 }
 
@@ -67,6 +74,17 @@ impl SamplerArgs {
         Ok(solver)
     }
 
+    /// The guidance: what is asked for, or else the model's own.
+    fn guidance_for(&self, model: ModelTraits) -> Guidance {
+        let orthogonal = |default| self.orthogonal.unwrap_or(default);
+        match (self.guidance, self.cfg) {
+            (None, None) => model.guidance,
+            (Some(scale), _) if scale > 0.0 => Guidance::Probabilistic { scale, orthogonal: orthogonal(1.0) },
+            (None, Some(scale)) if scale > 1.0 => Guidance::ClassifierFree { scale, orthogonal: orthogonal(0.0) },
+            _ => Guidance::Off,
+        }
+    }
+
     fn check_solver(&self, solver: Solver) -> Result<()> {
         let refuse = |argument: &str, expected: &str| Err(usage(argument, expected, solver.name()));
         match solver {
@@ -100,6 +118,7 @@ pub struct Wanted<'a> {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     solver: Solver,
+    guidance: Guidance,
     arguments: SamplerArgs,
 }
 
@@ -110,7 +129,7 @@ impl Sampler {
         let solver = arguments.solver_for(model)?;
         let mut arguments = arguments.clone();
         arguments.spectral.get_or_insert(if model.spectrum { Switch::On } else { Switch::Off });
-        Ok(Self { solver, arguments })
+        Ok(Self { solver, guidance: arguments.guidance_for(model), arguments })
     }
 
     /// How it samples, as the library takes it.
@@ -127,13 +146,7 @@ impl Sampler {
             Solver::DdpmSmall => SolverConfig::DDPM_SMALL,
             Solver::DdpmLarge => SolverConfig::DDPM_LARGE,
         };
-        let orthogonal = |default| self.arguments.orthogonal.unwrap_or(default);
-        let guidance = match (self.arguments.guidance, self.arguments.cfg) {
-            (Some(scale), _) if scale > 0.0 => Guidance::Probabilistic { scale, orthogonal: orthogonal(1.0) },
-            (None, Some(scale)) if scale > 1.0 => Guidance::ClassifierFree { scale, orthogonal: orthogonal(0.0) },
-            _ => Guidance::Off,
-        };
-        SamplerConfig { guidance, ..SamplerConfig::new(solver, self.arguments.steps) }
+        SamplerConfig { guidance: self.guidance, ..SamplerConfig::new(solver, self.arguments.steps) }
     }
 
     /// Draws samples `[n c h w]` as one list of values; `progress` is told (steps done, of) after every step.
@@ -196,7 +209,8 @@ mod tests {
     use super::*;
     use crate::failure::Usage;
 
-    const PLAIN: ModelTraits = ModelTraits { components: 8, guidable: false, spectrum: false };
+    const PLAIN: ModelTraits =
+        ModelTraits { components: 8, guidable: false, spectrum: false, guidance: Guidance::Off };
 
     fn arguments() -> SamplerArgs {
         SamplerArgs {
@@ -223,6 +237,17 @@ mod tests {
         assert!(arguments.check().is_ok());
         let error = arguments.solver_for(ModelTraits { components: 1, ..PLAIN }).unwrap_err();
         assert!(error.is::<Usage>() && error.to_string().contains("euler"), "{error}");
+    }
+
+    #[test]
+    fn guidance_that_is_asked_for_goes_before_the_models_own() {
+        let own = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 };
+        let model = ModelTraits { guidable: true, guidance: own, ..PLAIN };
+        let guidance = |arguments: SamplerArgs| Sampler::new(&arguments, model).unwrap().config().guidance;
+        assert_eq!(guidance(arguments()), own);
+        assert_eq!(guidance(SamplerArgs { guidance: Some(0.0), ..arguments() }), Guidance::Off);
+        let cfg = Guidance::ClassifierFree { scale: 2.0, orthogonal: 0.0 };
+        assert_eq!(guidance(SamplerArgs { cfg: Some(2.0), ..arguments() }), cfg);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress, read_tensors, write_tensors};
+use gmflow::guidance::Guidance;
 use gmflow::network::{HostTensor, Network, SpectrumMlpConfig, TorchNames};
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
         data: DataInfo { channels, height, width, kind },
         classes,
+        guidance: trainer.config().sample.as_ref().map_or(Guidance::Off, |sample| sample.sampler.guidance),
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
     };

@@ -3,13 +3,17 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
-use criterion::{Bencher, BenchmarkId, Criterion, criterion_group, criterion_main};
-use gmflow::kernel::AdamW;
+use criterion::{Bencher, BenchmarkId, Criterion, criterion_group};
+use gmflow::kernel::{self, AdamW};
 use gmflow::loss;
 use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, Network, NetworkConfig};
 use gmflow::rng::{Purpose, normal_batch};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
+
+/// The binary's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Times one call at a time and prints the fastest: on a shared machine it is the figure that repeats.
 fn measure(bencher: &mut Bencher, fastest: &mut Duration, mut step: impl FnMut()) {
@@ -88,8 +92,10 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3]) -> impl FnMut() 
     let (mut moments, mut step) = (Vec::new(), 0);
     move || {
         let Some(net) = network.take() else { return };
-        let mixture = net.forward(x.clone(), t.clone(), Some(class.clone()));
-        let mut gradients = loss::nll(&mixture.0, &target).mean().backward();
+        let mut gradients = kernel::in_pool(|| {
+            let mixture = net.forward(x.clone(), t.clone(), Some(class.clone()));
+            loss::nll(&mixture.0, &target).mean().backward()
+        });
         step += 1;
         let mut optimizer = Optimizer { gradients: &mut gradients, moments: &mut moments, index: 0, step };
         network = Some(net.map(&mut optimizer));
@@ -155,4 +161,10 @@ fn mlp_training(c: &mut Criterion) {
 }
 
 criterion_group!(benches, xl_forward, small_dit_training, mlp_training);
-criterion_main!(benches);
+
+fn main() {
+    // SAFETY: an option of the allocator in use: freed memory is kept, as the binary does.
+    unsafe { libmimalloc_sys::mi_option_set_default(15, -1) };
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

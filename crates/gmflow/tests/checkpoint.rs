@@ -6,6 +6,7 @@ use gmflow::checkpoint::{
     DataInfo, DataKind, Model, ModelInfo, Precision, Progress, load_diffusers_spectrum, load_diffusers_transformer,
     read_tensors, write_atomic, write_tensors,
 };
+use gmflow::guidance::Guidance;
 use gmflow::network::{GmDitConfig, HostTensor, NetworkConfig, SpectrumMlpConfig, named_tensors};
 use std::fs;
 use std::path::Path;
@@ -32,6 +33,7 @@ fn model() -> Model {
             spectrum: Some(spectrum),
             data: DataInfo { channels: 1, height: 4, width: 4, kind: DataKind::Image },
             classes: Some(vec!["a".into(), "b".into(), "c".into()]),
+            guidance: Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 },
             training: Some(serde_json::json!({"steps": 3})),
             progress: Progress { step: 3, images: 96 },
         },

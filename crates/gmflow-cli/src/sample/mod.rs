@@ -51,24 +51,25 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let request = Request::new(arguments, &info)?;
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
-    check_average(&folder, arguments.ema.as_deref())?;
-    let model = Model::load(&folder, arguments.ema.as_deref(), &device)?;
+    let average = average(&folder, arguments.ema.as_deref())?;
+    let model = Model::load(&folder, average.as_deref(), &device)?;
     files.create_folder()?;
-    let made_by = made_by(arguments, &folder, sampler.describe(info.data.kind == DataKind::Points));
+    let made_by =
+        made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));
     let drawn = draw(request, &model, &sampler, &device, made_by)?;
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
 }
 
-/// The moving average must exist in the checkpoint.
-pub fn check_average(folder: &Path, name: Option<&str>) -> Result<()> {
-    let Some(name) = name else { return Ok(()) };
+/// The moving average to load: the one that is asked for, or the first by name; `None` for the weights themselves.
+pub fn average(folder: &Path, asked: Option<&str>) -> Result<Option<String>> {
     let names = Model::ema_names(folder)?;
-    if names.iter().any(|known| known == name) {
-        return Ok(());
+    match asked {
+        None => Ok(names.into_iter().next()),
+        Some("none") => Ok(None),
+        Some(name) if names.iter().any(|known| known == name) => Ok(Some(name.to_owned())),
+        Some(name) => Err(usage("--ema", [&names[..], &["none".to_owned()]].concat().join(" or "), name)),
     }
-    let expected = if names.is_empty() { "no name, because the model has none".into() } else { names.join(" or ") };
-    Err(usage("--ema", expected, name))
 }
 
 fn draw(request: Request, model: &Model, sampler: &Sampler, device: &Device, made_by: Value) -> Result<Drawn> {
@@ -102,10 +103,10 @@ fn draw(request: Request, model: &Model, sampler: &Sampler, device: &Device, mad
 }
 
 /// How the samples are made, all but seed and class.
-fn made_by(arguments: &SampleArgs, folder: &Path, sampler: Value) -> Value {
+fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler: Value) -> Value {
     let mut made_by = sampler;
     made_by["checkpoint"] = json!(folder);
-    made_by["ema"] = json!(arguments.ema);
+    made_by["ema"] = json!(average);
     made_by["noise"] = json!(arguments.noise);
     made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));
     made_by

@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress};
+use gmflow::guidance::Guidance;
 use gmflow::network::{
     GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, load_named, named_tensors,
 };
@@ -53,7 +54,8 @@ fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<V
     let (weights, average) = (weights(&network, 1), weights(&network, 2));
     let averages: Vec<_> = averages.iter().map(|name| (*name, &average)).collect();
     let progress = Progress { step: 1234, images: 56_789 };
-    let info = ModelInfo { network, spectrum: None, data, classes, training: None, progress };
+    let info =
+        ModelInfo { network, spectrum: None, data, classes, guidance: Guidance::Off, training: None, progress };
     Model { info, network: weights, spectrum: None }.save(folder, &averages, Precision::F32).unwrap();
 }
 

@@ -103,7 +103,8 @@ fn averages_classes_and_given_noise_change_the_result() {
     write_noise(&noise, &[2, 1, 8, 8], &[0.5; 128]);
     let noise = noise.to_str().unwrap();
     let plain = draw("plain", &["--num", "2", "--class", "cat"]);
-    assert_ne!(plain, draw("ema", &["--num", "2", "--class", "cat", "--ema", "slow"]));
+    assert_eq!(plain, draw("ema", &["--num", "2", "--class", "cat", "--ema", "slow"]));
+    assert_ne!(plain, draw("raw", &["--num", "2", "--class", "cat", "--ema", "none"]));
     assert_ne!(plain, draw("dog", &["--num", "2", "--class", "dog"]));
     let given = draw("given", &["--noise", noise, "--class", "cat"]);
     assert_eq!(given.len(), 128);
@@ -240,4 +241,20 @@ fn a_spectrum_network_shapes_the_draws_unless_it_is_switched_off() {
     let (off, without, ..) = draw("off", &["--spectral", "off"]);
     assert_eq!((&how["spectral"], &without["spectral"]), (&true.into(), &false.into()));
     assert!(shaped == on && shaped != off);
+}
+
+#[test]
+fn the_shipped_model_draws_the_digits_that_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/mnist"));
+    let out = folder.path().join("digits.safetensors");
+    let report = sample(model, &out, &["--num", "16", "--class", "0,1", "--steps", "4", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["sampling"]["guidance"], 0.3, "the model's own guidance");
+    let (shape, values) = read_samples(&out);
+    assert_eq!(shape, [16, 1, 28, 28]);
+    // Ones have ink in the middle, which zeros leave empty.
+    let middle = |digit: &[f32]| (11..17).flat_map(|y| digit[28 * y + 11..28 * y + 17].to_vec()).sum::<f32>() / 36.0;
+    let mean = |class: usize| values.chunks(784).skip(class).step_by(2).map(middle).sum::<f32>() / 8.0;
+    assert!(mean(0) < -0.8 && mean(1) > -0.2, "{} and {}", mean(0), mean(1));
 }

@@ -57,6 +57,7 @@ impl Config {
     fn validate_averages(&self) -> Result<()> {
         for (index, ema) in self.ema.iter().enumerate() {
             ema.validate(&format!("ema.{index}"))?;
+            check(&format!("ema.{index}.name"), ema.name != "none", "a name other than none", &ema.name)?;
             let twice = self.ema.iter().take(index).any(|other| other.name == ema.name);
             check(&format!("ema.{index}.name"), !twice, "a name used once", &ema.name)?;
         }

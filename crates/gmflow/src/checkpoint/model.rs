@@ -2,6 +2,7 @@
 
 use super::file;
 use super::weights::{Precision, in_file, load_weights, write_tensors};
+use crate::guidance::Guidance;
 use crate::network::{Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig, named_tensors};
 use crate::{Error, Result};
 use burn::tensor::Device;
@@ -62,6 +63,9 @@ pub struct ModelInfo {
     /// The classes' names, where the data has classes.
     #[serde(default)]
     pub classes: Option<Vec<String>>,
+    /// The guidance to use where none is asked for.
+    #[serde(default)]
+    pub guidance: Guidance,
     /// The resolved training configuration.
     #[serde(default)]
     pub training: Option<serde_json::Value>,

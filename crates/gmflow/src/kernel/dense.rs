@@ -1,6 +1,8 @@
 //! Matrix products, straight from the storage of both operands.
 
-use super::memory::build;
+use super::arch::{Loop, vectorised};
+use super::math::sum;
+use super::memory::{build, par_items};
 use super::rows;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -130,9 +132,63 @@ unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Mat
     });
 }
 
+/// Up to so many rows, as the modulation of a small batch has, a linear layer takes the time in which its weights are read; a
+/// product that packs them first reads and writes them twice more.
+const FEW: usize = 8;
+
+/// Some columns of x W^T + bias, each with all its rows.
+struct Columns<'a> {
+    /// `[columns m]`.
+    out: &'a mut [f32],
+    /// `[m k]`.
+    x: &'a [f32],
+    /// `[columns k]`.
+    weight: &'a [f32],
+    /// `[columns]`.
+    bias: &'a [f32],
+    k: usize,
+}
+
+impl Loop for Columns<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let k = self.k;
+        let columns = self.out.chunks_exact_mut(self.x.len() / k).zip(self.weight.chunks_exact(k));
+        for ((out, weight), bias) in columns.zip(self.bias) {
+            for (out, x) in out.iter_mut().zip(self.x.chunks_exact(k)) {
+                *out = bias
+                    + sum(
+                        k,
+                        #[inline(always)]
+                        |i| x[i] * weight[i],
+                    );
+            }
+        }
+    }
+}
+
+/// [`linear`] for a few rows.
+fn few_rows(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+    /// Columns of one task at the most.
+    const WIDTH: usize = 128;
+    let columns = build(m * n, |out| {
+        let pieces = out.chunks_mut(WIDTH * m).zip(weight.chunks(WIDTH * k)).zip(bias.chunks(WIDTH));
+        par_items(pieces.collect(), m * n * k, |((out, weight), bias)| {
+            vectorised(Columns { out, x, weight, bias, k })
+        });
+    });
+    if m == 1 {
+        return columns;
+    }
+    (0..m).flat_map(|row| columns.iter().skip(row).step_by(m).copied()).collect()
+}
+
 /// x W^T + bias for x `[m k]` and W `[n k]`.
 pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
     assert_eq!((x.len(), weight.len(), bias.len()), (m * k, n * k, n), "linear: sizes of x, weight and bias");
+    if (1..=FEW).contains(&m) && k > 0 {
+        return few_rows(x, weight, bias, [m, n, k]);
+    }
     build(m * n, |out| {
         super::memory::par_rows(out, n, |_, piece| piece.chunks_mut(n).for_each(|row| row.copy_from_slice(bias)));
         let (a, b) = (Matrix::rows(x, k), Matrix::rows(weight, k).t());
@@ -164,4 +220,28 @@ pub(super) fn linear_grad_weight(grad: &[f32], x: &[f32], [m, n, k]: [usize; 3])
 /// The gradient with respect to the bias.
 pub(super) fn linear_grad_bias(grad: &[f32], n: usize) -> Vec<f32> {
     rows::column_sum(grad, n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linear_layer_of_any_number_of_rows_is_the_sum_of_products() {
+        let (n, k) = (300, 37);
+        let value = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
+        let weight: Vec<f32> = (0..n * k).map(value).collect();
+        let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
+        for m in [0, 1, 2, FEW, FEW + 1, 70] {
+            let x: Vec<f32> = (0..m * k).map(|i| value(i + 11)).collect();
+            let got = linear(&x, &weight, &bias, [m, n, k]);
+            assert_eq!(got.len(), m * n);
+            for (i, got) in got.iter().enumerate() {
+                let (x, weight) = (&x[i / n * k..][..k], &weight[i % n * k..][..k]);
+                let products = x.iter().zip(weight).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let expected = f64::from(bias[i % n]) + products.sum::<f64>();
+                assert!((f64::from(*got) - expected).abs() < 1e-5, "{m} rows, element {i}: {got}, not {expected}");
+            }
+        }
+    }
 }
