@@ -2,7 +2,7 @@
 
     python pytorch_baseline.py [--threads 2] [--rounds 5] [--only NAME]
 
-Prints one line per case, with the shortest time of all rounds; the cases are those of `cargo bench --bench networks`.
+Prints one line per case, with the shortest and the mean time of all rounds; the cases are those of `cargo bench --bench networks`.
 """
 
 import argparse
@@ -102,14 +102,14 @@ def nll(means, log_weights, log_std, target):
     return -torch.logsumexp(log_weights - 0.5 * square - c * log_std, 1).mean()
 
 
-def fastest(rounds, step):
+def timed(rounds, step):
     step()
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times), sum(times) / len(times)
 
 
 def forward_case(net, x, t, label):
@@ -170,7 +170,8 @@ def main():
     print(f"torch {torch.__version__}, {args.threads} threads")
     for name, (build, factor) in CASES.items():
         if args.only in name:
-            print(f"{name:24} {fastest(args.rounds * factor, build()) * 1e3:10.2f} ms", flush=True)
+            fastest, mean = timed(args.rounds * factor, build())
+            print(f"{name:24} fastest {fastest * 1e3:10.2f} ms, mean {mean * 1e3:10.2f} ms", flush=True)
 
 
 if __name__ == "__main__":
