@@ -253,6 +253,9 @@ fn the_shipped_model_draws_the_digits_that_are_asked_for() {
     assert_eq!(report["sampling"]["guidance"], 0.3, "the model's own guidance");
     let (shape, values) = read_samples(&out);
     assert_eq!(shape, [16, 1, 28, 28]);
+    let apart = folder.path().join("apart.safetensors");
+    sample(model, &apart, &["--num", "16", "--class", "0,1", "--steps", "4", "--batch", "3"]);
+    assert!(read_samples(&apart).1 == values, "the same to the last bit in any batch");
     // Ones have ink in the middle, which zeros leave empty.
     let middle = |digit: &[f32]| (11..17).flat_map(|y| digit[28 * y + 11..28 * y + 17].to_vec()).sum::<f32>() / 36.0;
     let mean = |class: usize| values.chunks(784).skip(class).step_by(2).map(middle).sum::<f32>() / 8.0;

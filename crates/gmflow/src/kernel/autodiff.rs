@@ -3,6 +3,7 @@
 //! Cheap operations are marked as such: with gradient checkpointing their outputs are computed again in the backward pass
 //! instead of being kept.
 
+use super::dense::Rows;
 use super::ops::{NetworkGrads, NetworkOps};
 use super::rows::Unary;
 use burn::backend::Autodiff;
@@ -163,8 +164,13 @@ impl<B: NetworkOps + NetworkGrads> Backward<B, 1> for LogSoftmaxBackward {
 }
 
 impl<B: NetworkOps + NetworkGrads, C: CheckpointStrategy> NetworkOps for Autodiff<B, C> {
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
-        let run = || B::affine(x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone());
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rows: Rows,
+    ) -> FloatTensor<Self> {
+        let run = || B::affine(x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone(), rows);
         match LinearBackward.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let state = [prep.checkpoint(&x), prep.checkpoint(&weight)];

@@ -132,9 +132,15 @@ unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Mat
     });
 }
 
-/// Up to so many rows, as the modulation of a small batch has, a linear layer takes the time in which its weights are read; a
-/// product that packs them first reads and writes them twice more.
-const FEW: usize = 8;
+/// How the rows of a linear layer are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// As one product of matrices; the order of summation may depend on their number.
+    Together,
+    /// Each on its own, as dot products: the same whatever rows stand beside it. With few rows, as the modulation of a small
+    /// batch has, this takes the time in which the weights are read; a product packs them first.
+    Apart,
+}
 
 /// Some columns of x W^T + bias, each with all its rows.
 struct Columns<'a> {
@@ -167,8 +173,8 @@ impl Loop for Columns<'_> {
     }
 }
 
-/// [`linear`] for a few rows.
-fn few_rows(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+/// [`linear`] with every row on its own.
+fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
     /// Columns of one task at the most.
     const WIDTH: usize = 128;
     let columns = build(m * n, |out| {
@@ -184,10 +190,10 @@ fn few_rows(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> V
 }
 
 /// x W^T + bias for x `[m k]` and W `[n k]`.
-pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3], rows: Rows) -> Vec<f32> {
     assert_eq!((x.len(), weight.len(), bias.len()), (m * k, n * k, n), "linear: sizes of x, weight and bias");
-    if (1..=FEW).contains(&m) && k > 0 {
-        return few_rows(x, weight, bias, [m, n, k]);
+    if rows == Rows::Apart && m > 0 && k > 0 {
+        return by_row(x, weight, bias, [m, n, k]);
     }
     build(m * n, |out| {
         super::memory::par_rows(out, n, |_, piece| piece.chunks_mut(n).for_each(|row| row.copy_from_slice(bias)));
@@ -232,15 +238,18 @@ mod tests {
         let value = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
         let weight: Vec<f32> = (0..n * k).map(value).collect();
         let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
-        for m in [0, 1, 2, FEW, FEW + 1, 70] {
+        for (m, rows) in [0, 1, 2, 9, 70].into_iter().flat_map(|m| [(m, Rows::Together), (m, Rows::Apart)]) {
             let x: Vec<f32> = (0..m * k).map(|i| value(i + 11)).collect();
-            let got = linear(&x, &weight, &bias, [m, n, k]);
+            let got = linear(&x, &weight, &bias, [m, n, k], rows);
             assert_eq!(got.len(), m * n);
             for (i, got) in got.iter().enumerate() {
                 let (x, weight) = (&x[i / n * k..][..k], &weight[i % n * k..][..k]);
                 let products = x.iter().zip(weight).map(|(a, b)| f64::from(*a) * f64::from(*b));
                 let expected = f64::from(bias[i % n]) + products.sum::<f64>();
-                assert!((f64::from(*got) - expected).abs() < 1e-5, "{m} rows, element {i}: {got}, not {expected}");
+                assert!(
+                    (f64::from(*got) - expected).abs() < 1e-5,
+                    "{m} rows {rows:?}, element {i}: {got}, not {expected}"
+                );
             }
         }
     }

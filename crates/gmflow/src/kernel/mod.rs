@@ -26,6 +26,7 @@ pub use substeps::OdeSubstep;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
+use dense::Rows;
 use mixture_ops::MixtureOps;
 use ops::NetworkOps;
 use rows::Unary;
@@ -35,7 +36,19 @@ use rows::Unary;
 /// # Panics
 /// Where the sizes do not fit each other; so do the other functions of this module.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    let y = <Dispatch as NetworkOps>::affine(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    affine(x, weight, bias, Rows::Together)
+}
+
+/// [`linear`] for a batch with one row per sample: a row's result does not depend on the others, to the last bit.
+///
+/// # Panics
+/// As [`linear`].
+pub fn linear_by_row(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    affine(x, weight, bias, Rows::Apart)
+}
+
+fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, rows: Rows) -> Tensor<2> {
+    let y = <Dispatch as NetworkOps>::affine(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), rows);
     Tensor::from_dispatch(y)
 }
 

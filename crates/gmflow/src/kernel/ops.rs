@@ -1,7 +1,7 @@
 //! The kernels as operations of a backend, and the CPU backend's implementation.
 
 use super::attention::{self, Sizes};
-use super::dense;
+use super::dense::{self, Rows};
 use super::rows::{self, Unary};
 use super::softmax;
 use burn::backend::tensor::FloatTensor;
@@ -12,7 +12,12 @@ use burn::tensor::TensorData;
 #[backend_extension(Autodiff, Flex)]
 pub trait NetworkOps: Backend {
     /// x W^T + bias.
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        rows: Rows,
+    ) -> FloatTensor<Self>;
     /// A function of every element.
     fn unary(x: FloatTensor<Self>, kind: Unary) -> FloatTensor<Self>;
     /// LayerNorm, scale and shift.
@@ -108,10 +113,10 @@ fn planes(x: &Tensor) -> [usize; 2] {
 }
 
 impl NetworkOps for Flex {
-    fn affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor {
+    fn affine(x: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let ([m, k], [n, _]) = (matrix(&x), matrix(&weight));
-        tensor(dense::linear(values(&x), values(&weight), values(&bias), [m, n, k]), [m, n])
+        tensor(dense::linear(values(&x), values(&weight), values(&bias), [m, n, k], rows), [m, n])
     }
 
     fn unary(x: Tensor, kind: Unary) -> Tensor {

@@ -41,7 +41,7 @@ impl DitBlock {
     /// Maps tokens `x` `[b*n c]`, given the activated embedding `[b c]` of the sample.
     pub(super) fn forward(&self, x: Tensor<2>, embedding: Tensor<2>) -> Tensor<2> {
         let [b, _] = embedding.dims();
-        let modulation = self.modulation.forward(embedding); // [b 6*c]
+        let modulation = self.modulation.forward_by_row(embedding); // [b 6*c]
         let [shift_a, scale_a, gate_a, shift_f, scale_f, gate_f] = chunks(modulation);
 
         let y = kernel::modulate(x.clone(), shift_a, scale_a, NORM_EPS); // [b*n c]

@@ -117,7 +117,7 @@ impl GmDit {
 
     fn time_embedding(&self, t: Tensor<1>) -> Tensor<2> {
         let features = time_features(t * 1000.0, TIME_CHANNELS, 0.0); // [b 256]
-        self.time_2.forward(kernel::silu(self.time_1.forward(features))) // [b c]
+        self.time_2.forward_by_row(kernel::silu(self.time_1.forward_by_row(features))) // [b c]
     }
 
     /// Runs the blocks, each on the activated embedding that `site` gives it, and the heads.
@@ -127,7 +127,7 @@ impl GmDit {
         for (i, block) in self.transformer_blocks.iter().enumerate() {
             x = block.forward(x, site(i));
         }
-        let [shift, scale] = chunks(self.proj_out_1.forward(site(self.transformer_blocks.len())));
+        let [shift, scale] = chunks(self.proj_out_1.forward_by_row(site(self.transformer_blocks.len())));
         let x = self.proj_out_2.forward(kernel::modulate(x, shift, scale, NORM_EPS)); // [b*n p*p*(k*c + k)]
         self.mixture(x, embedding, size)
     }
@@ -142,7 +142,8 @@ impl GmDit {
         let log_std = if self.log_std.is_empty() {
             constant_log_std(self.config.constant_logstd, b, &means.device())
         } else {
-            let hidden = self.log_std.iter().fold(embedding.detach(), |x, layer| layer.forward(kernel::silu(x)));
+            let hidden =
+                self.log_std.iter().fold(embedding.detach(), |x, layer| layer.forward_by_row(kernel::silu(x)));
             hidden.reshape([b, 1, 1, 1, 1])
         };
         VelocityMixture(GaussianMixture { means, log_weights, log_std })

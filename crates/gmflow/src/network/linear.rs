@@ -17,6 +17,11 @@ impl Linear {
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         kernel::linear(x, self.weight.val(), self.bias.val())
     }
+
+    /// The same for a batch with one row per sample, each on its own.
+    pub(super) fn forward_by_row(&self, x: Tensor<2>) -> Tensor<2> {
+        kernel::linear_by_row(x, self.weight.val(), self.bias.val())
+    }
 }
 
 /// How a weight is drawn.

@@ -77,8 +77,8 @@ impl SpectrumMlp {
         let [b, c, h, w] = surrogate.mean.dims();
         let [base_c, base_h, base_w] = self.config.base_size;
         let hidden = self.mlp.split_last().map(|(last, rest)| {
-            let hidden = rest.iter().fold(statistics(surrogate), |x, layer| kernel::silu(layer.forward(x)));
-            last.forward(hidden)
+            let hidden = rest.iter().fold(statistics(surrogate), |x, layer| kernel::silu(layer.forward_by_row(x)));
+            last.forward_by_row(hidden)
         });
         let device = surrogate.mean.device();
         let log_power = hidden.unwrap_or_else(|| Tensor::zeros([b, base_c * base_h * base_w], &device));
