@@ -77,6 +77,7 @@ impl Report {
         let data = &self.info.data;
         let samples = match data.kind {
             DataKind::Image => format!("images, {} x {} x {}", data.channels, data.height, data.width),
+            DataKind::Latents => format!("latents, {} x {} x {}", data.channels, data.height, data.width),
             DataKind::Points => format!("points, {} coordinates", data.channels),
         };
         let classes = self

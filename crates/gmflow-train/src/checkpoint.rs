@@ -109,6 +109,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         network: trainer.config().network.clone(),
         spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
         data: DataInfo { channels, height, width, kind },
+        latent: None,
         classes,
         guidance: trainer.config().sample.as_ref().map_or(Guidance::Off, |sample| sample.sampler.guidance),
         training: Some(training),

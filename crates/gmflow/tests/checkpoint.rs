@@ -32,6 +32,7 @@ fn model() -> Model {
             network,
             spectrum: Some(spectrum),
             data: DataInfo { channels: 1, height: 4, width: 4, kind: DataKind::Image },
+            latent: None,
             classes: Some(vec!["a".into(), "b".into(), "c".into()]),
             guidance: Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 },
             training: Some(serde_json::json!({"steps": 3})),

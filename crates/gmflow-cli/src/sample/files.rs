@@ -43,7 +43,7 @@ impl Files {
         let format = arguments.format.unwrap_or(match (kind, extension) {
             (_, "safetensors") => Format::Safetensors,
             (DataKind::Points, _) | (_, "npz") => Format::Npz,
-            (DataKind::Image, _) => Format::Png,
+            (DataKind::Image | DataKind::Latents, _) => Format::Png,
         });
         if kind == DataKind::Points && (arguments.grid || format == Format::Png) {
             return Err(usage("--grid, --format png", "a model of images", "a model of points"));

@@ -31,7 +31,7 @@ impl Request {
         let shape = [info.data.channels, info.data.height, info.data.width];
         let noise = arguments.noise.as_deref().map(|path| read_noise(path, shape)).transpose()?;
         let (count, batch) = match info.data.kind {
-            DataKind::Image => (IMAGES, IMAGES_AT_ONCE),
+            DataKind::Image | DataKind::Latents => (IMAGES, IMAGES_AT_ONCE),
             DataKind::Points => (POINTS, POINTS_AT_ONCE),
         };
         let count = match &noise {

@@ -54,8 +54,16 @@ fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<V
     let (weights, average) = (weights(&network, 1), weights(&network, 2));
     let averages: Vec<_> = averages.iter().map(|name| (*name, &average)).collect();
     let progress = Progress { step: 1234, images: 56_789 };
-    let info =
-        ModelInfo { network, spectrum: None, data, classes, guidance: Guidance::Off, training: None, progress };
+    let info = ModelInfo {
+        network,
+        spectrum: None,
+        data,
+        latent: None,
+        classes,
+        guidance: Guidance::Off,
+        training: None,
+        progress,
+    };
     Model { info, network: weights, spectrum: None }.save(folder, &averages, Precision::F32).unwrap();
 }
 

@@ -10,5 +10,5 @@ mod weights;
 
 pub use diffusers::{load_diffusers_spectrum, load_diffusers_transformer};
 pub use file::write_atomic;
-pub use model::{DataInfo, DataKind, Model, ModelInfo, Progress};
+pub use model::{DataInfo, DataKind, LatentInfo, Model, ModelInfo, Progress};
 pub use weights::{Precision, load_weights, read_tensors, write_tensors};

@@ -22,6 +22,8 @@ const SPECTRUM_FILE: &str = "spectrum.safetensors";
 pub enum DataKind {
     /// Images in [-1, 1].
     Image,
+    /// Latents of an autoencoder, shifted and scaled as [`LatentInfo`] says.
+    Latents,
     /// Points in the plane.
     Points,
 }
@@ -38,6 +40,22 @@ pub struct DataInfo {
     pub width: usize,
     /// Images or points.
     pub kind: DataKind,
+}
+
+/// How the latents that a network works on come from an autoencoder's: `(latent - shift_factor) * scaling_factor`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentInfo {
+    /// The factor that brings latents to about unit variance.
+    pub scaling_factor: f64,
+    /// What is subtracted before.
+    #[serde(default)]
+    pub shift_factor: f64,
+    /// Pixels of the decoded image per latent, in height and in width.
+    pub downsampling: usize,
+    /// The autoencoder as it was named when the data was encoded: a folder or a hub id.
+    #[serde(default)]
+    pub vae: Option<String>,
 }
 
 /// How far training has come.
@@ -60,6 +78,9 @@ pub struct ModelInfo {
     pub spectrum: Option<SpectrumMlpConfig>,
     /// The samples' shape.
     pub data: DataInfo,
+    /// Where the samples are latents, what they are latents of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent: Option<LatentInfo>,
     /// The classes' names, where the data has classes.
     #[serde(default)]
     pub classes: Option<Vec<String>>,
@@ -123,11 +144,29 @@ impl ModelInfo {
             let expected = format!("at most {} names", net.num_embeds_ada_norm);
             return Err(Error::config("classes", expected, names.len()));
         }
+        if let Some(latent) = &self.latent {
+            latent.validate()?;
+        }
         let Some(spectrum) = &self.spectrum else { return Ok(()) };
         spectrum.validate()?;
         if spectrum.base_size[0] != self.data.channels {
             let expected = format!("{} channels", self.data.channels);
             return Err(Error::config("spectrum.base_size", expected, spectrum.base_size[0]));
+        }
+        Ok(())
+    }
+}
+
+impl LatentInfo {
+    fn validate(&self) -> Result<()> {
+        if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
+            return Err(Error::config("latent.scaling_factor", "a positive number", self.scaling_factor));
+        }
+        if !self.shift_factor.is_finite() {
+            return Err(Error::config("latent.shift_factor", "a finite number", self.shift_factor));
+        }
+        if self.downsampling == 0 {
+            return Err(Error::config("latent.downsampling", "at least 1", self.downsampling));
         }
         Ok(())
     }
