@@ -105,17 +105,19 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
     let training = serde_json::to_value(trainer.config())
         .map_err(|error| Error::config("config", "values that JSON can hold", error))?;
     let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
+    let sampler = trainer.config().sample.as_ref().map(|sample| sample.sampler);
     let info = ModelInfo {
         network: trainer.config().network.clone(),
         spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
         data: DataInfo { channels, height, width, kind },
         latent: None,
         classes,
-        guidance: trainer.config().sample.as_ref().map_or(Guidance::Off, |sample| sample.sampler.guidance),
+        guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
+        shift: sampler.map_or(1.0, |sampler| sampler.shift),
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
     };
-    Ok(Model { info, network, spectrum })
+    Ok(Model { info, network, spectrum, vae: None })
 }
 
 /// The newest complete checkpoint of a run.

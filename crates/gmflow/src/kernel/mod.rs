@@ -121,3 +121,9 @@ pub fn mixture_ode(
     let (log_std, x) = (log_std.into_dispatch(), x.into_dispatch());
     Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_ode(means, log_weights, log_std, x, substeps))
 }
+
+/// Doubles height and width of `x` `[b c h w]` by repeating every pixel.
+pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
+    let [b, c, h, w] = x.dims();
+    x.reshape([b, c, h, 1, w, 1]).expand([b, c, h, 2, w, 2]).reshape([b, c, 2 * h, 2 * w])
+}

@@ -1,5 +1,7 @@
 //! Networks that predict a velocity mixture at every pixel.
 
+mod autoencoder;
+mod conv;
 mod dit_block;
 mod embedding;
 mod gmdit;
@@ -11,11 +13,14 @@ mod spectrum;
 
 pub(crate) use linear::Initializer;
 
+pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, Tiling};
 pub use embedding::{point_features, time_features, token_positions};
 pub use gmdit::GmDit;
 pub use gmdit_config::GmDitConfig;
 pub use mlp2d::{Mlp2d, Mlp2dConfig};
-pub use named::{HostTensor, TorchNames, load_named, named_tensors, parameter_names};
+pub use named::{
+    HostTensor, LazyTensor, TensorSource, TorchNames, lazy_tensors, load_named, named_tensors, parameter_names,
+};
 pub use spectrum::{SpectrumMlp, SpectrumMlpConfig};
 
 use crate::mixture::VelocityMixture;

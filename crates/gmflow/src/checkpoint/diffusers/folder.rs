@@ -1,0 +1,204 @@
+//! A whole checkpoint: its components, and what the index says of them.
+
+use super::config::ComponentConfig;
+use super::{load_spectrum, load_transformer, load_vae};
+use crate::checkpoint::{DataInfo, DataKind, LatentInfo, Model, ModelInfo, Progress, file};
+use crate::guidance::Guidance;
+use crate::network::{AutoencoderConfig, GmDitConfig, Network, NetworkConfig, SpectrumMlpConfig};
+use crate::{Error, Result};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub(super) const INDEX_FILE: &str = "model_index.json";
+/// The key in the index of what only this library knows; the diffusers library ignores keys that start with an underscore.
+pub(super) const OWN_KEY: &str = "_gmflow";
+/// Components are looked for in so many folders at most.
+const MOST_COMPONENTS: usize = 100;
+
+/// Whether `dir` is such a checkpoint: a whole one, or a transformer alone.
+pub(in crate::checkpoint) fn is_diffusers(dir: &Path) -> bool {
+    dir.join(INDEX_FILE).is_file() || dir.join(super::CONFIG_FILE).is_file()
+}
+
+/// What the layout has no place for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OwnNotes {
+    /// The guidance to use where none is asked for.
+    pub(super) guidance: Guidance,
+    /// How far training had come.
+    pub(super) progress: Progress,
+    /// Height and width of a sample, where they are not those of the transformer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<[usize; 2]>,
+}
+
+/// The components of a checkpoint, without their weights.
+#[derive(Debug)]
+pub(in crate::checkpoint) struct DiffusersFolder {
+    transformer: (PathBuf, GmDitConfig),
+    spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
+    vae: Option<(PathBuf, AutoencoderConfig)>,
+    shift: f32,
+    classes: Option<Vec<String>>,
+    notes: OwnNotes,
+}
+
+impl DiffusersFolder {
+    /// Reads the index and the configs.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`] naming the file and field; no transformer, or two components of a kind.
+    pub(in crate::checkpoint) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(INDEX_FILE);
+        let index: Map<String, Value> = match path.is_file() {
+            true => serde_json::from_slice(&file::read(&path)?)
+                .map_err(|error| Error::file(&path, "content", "a JSON object", error))?,
+            false => Map::new(),
+        };
+        let mut components = Components::default();
+        if path.is_file() {
+            for name in component_names(&index) {
+                components.add(&dir.join(name))?;
+            }
+        } else {
+            components.add(dir)?;
+        }
+        let Components { transformer, spectrum, vae, shift } = components;
+        let transformer =
+            transformer.ok_or_else(|| Error::file(&path, "transformer", "a component that is a GM-DiT", "none"))?;
+        let classes = class_names(&path, index.get("id2label"), transformer.1.num_embeds_ada_norm)?;
+        let notes = match index.get(OWN_KEY) {
+            Some(notes) => serde_json::from_value(notes.clone())
+                .map_err(|error| Error::file(&path, OWN_KEY, "guidance, progress and size", error))?,
+            None => OwnNotes::default(),
+        };
+        Ok(Self { transformer, spectrum, vae, shift: shift.unwrap_or(1.0), classes, notes })
+    }
+
+    /// The model's description.
+    ///
+    /// # Errors
+    /// Components that do not fit each other.
+    pub(in crate::checkpoint) fn info(&self) -> Result<ModelInfo> {
+        let (path, config) = &self.transformer;
+        let [height, width] = self.notes.size.unwrap_or([config.sample_size; 2]);
+        let latent = self.vae.as_ref().map(|(_, vae)| LatentInfo {
+            scaling_factor: vae.scaling_factor,
+            shift_factor: vae.shift_factor.unwrap_or(0.0),
+            downsampling: vae.downsampling(),
+            vae: None,
+        });
+        if let Some((path, vae)) = self.vae.as_ref().filter(|(_, vae)| vae.latent_channels != config.in_channels) {
+            let expected = format!("{}, as the transformer takes", config.in_channels);
+            return Err(Error::file(path.join("config.json"), "latent_channels", expected, vae.latent_channels));
+        }
+        let kind = if latent.is_some() { DataKind::Latents } else { DataKind::Image };
+        let info = ModelInfo {
+            network: NetworkConfig::GmDit(config.clone()),
+            spectrum: self.spectrum.as_ref().map(|(_, config)| config.clone()),
+            data: DataInfo { channels: config.in_channels, height, width, kind },
+            latent,
+            classes: self.classes.clone(),
+            guidance: self.notes.guidance,
+            shift: self.shift,
+            training: None,
+            progress: self.notes.progress,
+        };
+        info.validate().map_err(|error| crate::checkpoint::weights::in_file(&path.join("config.json"), error))?;
+        Ok(info)
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// Those of [`super::load_diffusers_transformer`] for every component.
+    pub(in crate::checkpoint) fn load(&self, variant: Option<&str>, device: &Device) -> Result<Model> {
+        let info = self.info()?;
+        let (dir, config) = &self.transformer;
+        let network = Network::GmDit(load_transformer(config, dir, variant, device)?);
+        // Not every component has every variant: the small ones often come in full precision only.
+        let other = |dir: &Path| variant.filter(|variant| super::weight_file(dir, Some(variant)).is_ok());
+        let spectrum = match &self.spectrum {
+            Some((dir, config)) => Some(load_spectrum(config, dir, other(dir), device)?),
+            None => None,
+        };
+        let vae = match &self.vae {
+            Some((dir, config)) => Some(load_vae(config, dir, other(dir), device)?),
+            None => None,
+        };
+        Ok(Model { info, network, spectrum, vae })
+    }
+
+    /// The weight file of every component by its folder's name.
+    ///
+    /// # Errors
+    /// Those of [`super::weight_file`].
+    pub(in crate::checkpoint) fn weight_files(&self, variant: Option<&str>) -> Result<Vec<PathBuf>> {
+        let folders =
+            [Some(&self.transformer.0), self.spectrum.as_ref().map(|s| &s.0), self.vae.as_ref().map(|v| &v.0)];
+        let mut paths = Vec::new();
+        for (i, dir) in folders.into_iter().flatten().enumerate() {
+            let has = i == 0 || super::weight_file(dir, variant).is_ok();
+            paths.push(super::weight_file(dir, variant.filter(|_| has))?);
+        }
+        Ok(paths)
+    }
+}
+
+/// Components that have been found.
+#[derive(Default)]
+struct Components {
+    transformer: Option<(PathBuf, GmDitConfig)>,
+    spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
+    vae: Option<(PathBuf, AutoencoderConfig)>,
+    shift: Option<f32>,
+}
+
+impl Components {
+    fn add(&mut self, dir: &Path) -> Result<()> {
+        let place = dir.to_owned();
+        let twice = match ComponentConfig::read(dir)? {
+            ComponentConfig::Transformer(config) => self.transformer.replace((place, config)).is_some(),
+            ComponentConfig::Spectrum(config) => self.spectrum.replace((place, config)).is_some(),
+            ComponentConfig::Autoencoder(config) => self.vae.replace((place, config)).is_some(),
+            ComponentConfig::Scheduler { shift } => self.shift.replace(shift).is_some(),
+        };
+        match twice {
+            true => Err(Error::file(dir, "component", "one of its kind", "a second one")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The names of the components that are there: entries `[module, class]` that are not null.
+fn component_names(index: &Map<String, Value>) -> Vec<&str> {
+    let is_component = |value: &Value| {
+        let parts = value.as_array().map(Vec::as_slice);
+        matches!(parts, Some([Value::String(_), Value::String(_)]))
+    };
+    let named = index.iter().filter(|(name, value)| !name.starts_with('_') && is_component(value));
+    let plain =
+        named.map(|(name, _)| name.as_str()).filter(|name| crate::checkpoint::weight_files::is_plain_name(name));
+    plain.take(MOST_COMPONENTS).collect()
+}
+
+/// The classes' names from `id2label`; a number where one is missing.
+fn class_names(path: &Path, labels: Option<&Value>, count: usize) -> Result<Option<Vec<String>>> {
+    let Some(labels) = labels.filter(|labels| !labels.is_null()) else { return Ok(None) };
+    let wrong = |got: String| Error::file(path, "id2label", format!("names for the numbers below {count}"), got);
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(labels.clone()).map_err(|error| wrong(error.to_string()))?;
+    let mut names: Vec<String> = Vec::new();
+    for (key, name) in labels {
+        let class = key.parse::<usize>().ok().filter(|class| *class < count).ok_or_else(|| wrong(key.clone()))?;
+        while names.len() <= class {
+            names.push(names.len().to_string());
+        }
+        names[class] = name;
+    }
+    Ok((!names.is_empty()).then_some(names))
+}

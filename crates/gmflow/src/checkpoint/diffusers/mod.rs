@@ -1,0 +1,96 @@
+//! The folders of published checkpoints, in the layout of the diffusers library:
+//!
+//! ```text
+//! model_index.json                          the components; id2label: the classes' names
+//! transformer/config.json                   and diffusion_pytorch_model[.variant].safetensors, whole or in shards
+//! spectrum_net/, vae/                       the same
+//! scheduler/scheduler_config.json           the time grid
+//! ```
+//!
+//! What a component is, its own config tells, whatever Python module the index names.
+
+mod config;
+mod export;
+mod files;
+mod folder;
+
+pub use export::{ExportOptions, export_diffusers};
+pub use files::weight_file;
+
+pub(super) use folder::{DiffusersFolder, is_diffusers};
+
+use super::weight_files::WeightFiles;
+use super::weights::in_file;
+use crate::Result;
+use crate::network::{
+    Autoencoder, AutoencoderConfig, GmDit, GmDitConfig, Initializer, SpectrumMlp, SpectrumMlpConfig, TorchNames,
+    load_named,
+};
+use burn::tensor::Device;
+use config::ComponentConfig;
+use std::path::Path;
+
+/// The file that describes a component.
+const CONFIG_FILE: &str = "config.json";
+/// The name of weight files, without variant and extension.
+const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
+
+/// Reads the `transformer` folder of a published checkpoint; `variant` is the part of the file name such as `bf16`.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong, or a setting that describes
+/// another architecture.
+pub fn load_diffusers_transformer(dir: &Path, variant: Option<&str>, device: &Device) -> Result<GmDit> {
+    match ComponentConfig::read(dir)? {
+        ComponentConfig::Transformer(config) => load_transformer(&config, dir, variant, device),
+        other => Err(other.instead_of("a GM-DiT", dir)),
+    }
+}
+
+/// Reads the `spectrum_net` folder of a published checkpoint; see [`load_diffusers_transformer`].
+///
+/// # Errors
+/// As [`load_diffusers_transformer`].
+pub fn load_diffusers_spectrum(dir: &Path, variant: Option<&str>, device: &Device) -> Result<SpectrumMlp> {
+    match ComponentConfig::read(dir)? {
+        ComponentConfig::Spectrum(config) => load_spectrum(&config, dir, variant, device),
+        other => Err(other.instead_of("a spectrum network", dir)),
+    }
+}
+
+/// Reads the `vae` folder of a published checkpoint, an AutoencoderKL; see [`load_diffusers_transformer`]. The names that older
+/// versions gave to its attention are understood.
+///
+/// # Errors
+/// As [`load_diffusers_transformer`].
+pub fn load_diffusers_vae(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
+    match ComponentConfig::read(dir)? {
+        ComponentConfig::Autoencoder(config) => load_vae(&config, dir, variant, device),
+        other => Err(other.instead_of("an autoencoder", dir)),
+    }
+}
+
+fn load_transformer(config: &GmDitConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<GmDit> {
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_file(&dir.join(CONFIG_FILE), error))?;
+    load(network, files::open(dir, variant)?)
+}
+
+fn load_spectrum(
+    config: &SpectrumMlpConfig,
+    dir: &Path,
+    variant: Option<&str>,
+    device: &Device,
+) -> Result<SpectrumMlp> {
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_file(&dir.join(CONFIG_FILE), error))?;
+    load(network, files::open(dir, variant)?)
+}
+
+fn load_vae(config: &AutoencoderConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_file(&dir.join(CONFIG_FILE), error))?;
+    load(network, files::open(dir, variant)?.adapted(files::new_attention_name)?)
+}
+
+fn load<M: TorchNames>(module: M, files: WeightFiles) -> Result<M> {
+    let path = files.path().to_owned();
+    load_named(module, files).map_err(|error| in_file(&path, error))
+}
