@@ -110,17 +110,34 @@ pub struct TrainArgs {
 /// `gmflow export`.
 #[derive(Args, Debug)]
 #[command(
-    long_about = "Writes the weights of a checkpoint, or one of its moving averages, as a model folder: model.json and \
-model.safetensors, without the optimiser's state. `gmflow sample` takes such a folder.",
-    after_help = "Example:\n  gmflow export --checkpoint runs/mnist --precision f16 --out models/mnist"
+    long_about = "Writes the weights of a checkpoint, or one of its moving averages, as a folder to share, without the \
+optimiser's state: in the layout of published checkpoints (model_index.json, transformer/, spectrum_net/, vae/, scheduler/; \
+safetensors), or as a model folder of this program (model.json, model.safetensors). `gmflow sample` takes both.",
+    after_help = "Examples:\n  gmflow export --checkpoint runs/imagenet --vae sd-vae --precision bf16 --out imagenet-bf16\n  \
+gmflow export --checkpoint runs/mnist --layout gmflow --precision f16 --out models/mnist"
 )]
 pub struct ExportArgs {
     /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
     #[arg(long, value_name = "DIR")]
     pub checkpoint: PathBuf,
-    /// The model folder to write
+    /// The folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// How the folder is laid out
+    #[arg(long, value_enum, default_value = "diffusers")]
+    pub layout: Layout,
+    /// The autoencoder to put beside a model of latents: a folder with its config.json, or a checkpoint with a vae/ folder
+    #[arg(long, value_name = "DIR")]
+    pub vae: Option<PathBuf>,
+    /// Read these weights of a published checkpoint, such as bf16
+    #[arg(long, value_name = "V")]
+    pub variant: Option<String>,
+    /// Put this into the names of the weight files, such as bf16
+    #[arg(long, value_name = "V")]
+    pub as_variant: Option<String>,
+    /// Cut weight files at about this many megabytes [default: 10000]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub shard: Option<u64>,
     /// The moving average to write; `none` for the weights themselves [default: the first average by name, where there
     /// is one]
     #[arg(long, value_name = "NAME")]
@@ -134,6 +151,15 @@ pub struct ExportArgs {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Folder layouts.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// That of published checkpoints
+    Diffusers,
+    /// model.json and model.safetensors
+    Gmflow,
 }
 
 /// How numbers are stored.
@@ -191,6 +217,19 @@ pub struct SampleArgs {
     /// where there is one]
     #[arg(long, value_name = "NAME")]
     pub ema: Option<String>,
+    /// Read these weights of a published checkpoint, such as bf16
+    #[arg(long, value_name = "V")]
+    pub variant: Option<String>,
+    /// The autoencoder that decodes a model of latents [default: the one that came with the model, or that its data was
+    /// encoded with]
+    #[arg(long, value_name = "DIR")]
+    pub vae: Option<PathBuf>,
+    /// Decode images that are larger than this in overlapping tiles, in latents to a side
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
+    pub vae_tile: usize,
+    /// Write the latents of a model of latents, not decoded; needs npz or safetensors
+    #[arg(long)]
+    pub latents: bool,
     /// Where to compute
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
@@ -239,6 +278,9 @@ pub struct SamplerArgs {
 pub struct InfoArgs {
     /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
     pub checkpoint: PathBuf,
+    /// Look at these weights of a published checkpoint, such as bf16
+    #[arg(long, value_name = "V")]
+    pub variant: Option<String>,
     /// Print as JSON
     #[arg(long)]
     pub json: bool,

@@ -3,15 +3,18 @@
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
+/// The files that tell that a folder holds a model: ours, a published checkpoint, a transformer alone.
+const MARKERS: [&str; 3] = ["model.json", "model_index.json", "config.json"];
+
 /// The model folder for `path`: itself if it holds a model, otherwise the latest checkpoint of the run in it.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
-    if path.join("model.json").is_file() {
+    if MARKERS.iter().any(|marker| path.join(marker).is_file()) {
         return Ok(path.to_owned());
     }
     std::fs::read_dir(path).map_err(|error| gmflow::Error::io(path, error))?;
     latest_checkpoint(&path.join("checkpoints")).ok_or_else(|| {
-        let expected = "model.json (a model) or checkpoints/step-*/model.json (a run)";
-        gmflow::Error::file(path, "folder", expected, "neither").into()
+        let expected = "model.json or model_index.json (a model), or checkpoints/step-*/model.json (a run)";
+        gmflow::Error::file(path, "folder", expected, "none of them").into()
     })
 }
 
