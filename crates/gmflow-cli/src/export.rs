@@ -19,7 +19,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
     let device = device("cpu")?;
-    let options = LoadOptions { ema: average.as_deref(), variant: arguments.variant.as_deref() };
+    let options = LoadOptions { ema: average.as_deref(), variant: arguments.variant.as_deref(), without_vae: false };
     let mut model = Model::load_with(&folder, options, &device)?;
     let precision = match arguments.precision {
         Precision::F32 => checkpoint::Precision::F32,

@@ -56,7 +56,11 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
-    let options = LoadOptions { ema: average.as_deref(), variant: arguments.variant.as_deref() };
+    let options = LoadOptions {
+        ema: average.as_deref(),
+        variant: arguments.variant.as_deref(),
+        without_vae: arguments.latents || arguments.vae.is_some(),
+    };
     let mut model = Model::load_with(&folder, options, &device)?;
     if info.data.kind == DataKind::Latents && !arguments.latents {
         model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);

@@ -132,6 +132,8 @@ pub struct LoadOptions<'a> {
     pub ema: Option<&'a str>,
     /// The variant such as `bf16`, of folders in the diffusers layout.
     pub variant: Option<&'a str>,
+    /// Leaves the autoencoder out.
+    pub without_vae: bool,
 }
 
 impl ModelInfo {
@@ -203,7 +205,7 @@ impl Model {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong.
     pub fn load(dir: &Path, ema: Option<&str>, device: &Device) -> Result<Self> {
-        Self::load_with(dir, LoadOptions { ema, variant: None }, device)
+        Self::load_with(dir, LoadOptions { ema, ..LoadOptions::default() }, device)
     }
 
     /// Reads a model folder, ours or in the diffusers layout.
@@ -215,7 +217,7 @@ impl Model {
             if let Some(ema) = options.ema {
                 return Err(Error::config("ema", "none: the folder holds one set of weights", ema));
             }
-            return DiffusersFolder::open(dir)?.load(options.variant, device);
+            return DiffusersFolder::open(dir)?.load(options, device);
         }
         if let Some(variant) = options.variant {
             return Err(Error::config("variant", "none: the folder is not in the diffusers layout", variant));

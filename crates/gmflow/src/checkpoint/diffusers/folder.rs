@@ -2,7 +2,7 @@
 
 use super::config::ComponentConfig;
 use super::{load_spectrum, load_transformer, load_vae};
-use crate::checkpoint::{DataInfo, DataKind, LatentInfo, Model, ModelInfo, Progress, file};
+use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, file};
 use crate::guidance::Guidance;
 use crate::network::{AutoencoderConfig, GmDitConfig, Network, NetworkConfig, SpectrumMlpConfig};
 use crate::{Error, Result};
@@ -116,7 +116,8 @@ impl DiffusersFolder {
     ///
     /// # Errors
     /// Those of [`super::load_diffusers_transformer`] for every component.
-    pub(in crate::checkpoint) fn load(&self, variant: Option<&str>, device: &Device) -> Result<Model> {
+    pub(in crate::checkpoint) fn load(&self, options: LoadOptions, device: &Device) -> Result<Model> {
+        let variant = options.variant;
         let info = self.info()?;
         let (dir, config) = &self.transformer;
         let network = Network::GmDit(load_transformer(config, dir, variant, device)?);
@@ -127,8 +128,8 @@ impl DiffusersFolder {
             None => None,
         };
         let vae = match &self.vae {
-            Some((dir, config)) => Some(load_vae(config, dir, other(dir), device)?),
-            None => None,
+            Some((dir, config)) if !options.without_vae => Some(load_vae(config, dir, other(dir), device)?),
+            _ => None,
         };
         Ok(Model { info, network, spectrum, vae })
     }
