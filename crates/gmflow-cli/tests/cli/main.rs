@@ -4,6 +4,7 @@ mod export;
 mod help;
 mod info;
 mod models;
+mod published;
 mod sample;
 mod train;
 mod usage;
