@@ -1,5 +1,6 @@
 //! Networks that predict a velocity mixture at every pixel.
 
+mod conv;
 mod dit_block;
 mod embedding;
 mod gmdit;
