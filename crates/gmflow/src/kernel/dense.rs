@@ -27,12 +27,12 @@ impl Matrix {
     }
 
     /// The matrix without its first rows.
-    fn skip_rows(self, count: usize) -> Self {
+    pub(super) fn skip_rows(self, count: usize) -> Self {
         Self { data: self.data.wrapping_add(count * self.row_stride), ..self }
     }
 
     /// The matrix without its first columns.
-    fn skip_columns(self, count: usize) -> Self {
+    pub(super) fn skip_columns(self, count: usize) -> Self {
         Self { data: self.data.wrapping_add(count * self.column_stride), ..self }
     }
 }
@@ -87,7 +87,7 @@ pub(super) unsafe fn product(
 }
 
 /// Where a product is written by several threads, each its own rows or columns.
-struct Target(*mut f32);
+pub(super) struct Target(pub(super) *mut f32);
 
 // SAFETY: the pieces of a product are disjoint.
 unsafe impl Sync for Target {}
@@ -95,7 +95,7 @@ unsafe impl Sync for Target {}
 unsafe impl Sync for Matrix {}
 
 impl Target {
-    fn at(&self, offset: usize) -> *mut f32 {
+    pub(super) fn at(&self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }
 }

@@ -84,6 +84,21 @@ pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
+/// [`sum`] of values of double precision.
+#[inline(always)]
+pub(super) fn sum_f64(n: usize, f: impl Fn(usize) -> f64) -> f64 {
+    const LANES: usize = 16;
+    let mut lanes = [0.0f64; LANES];
+    let whole = n / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, total) in lanes.iter_mut().enumerate() {
+            *total += f(start + lane);
+        }
+    }
+    let tail: f64 = (whole..n).map(f).sum();
+    lanes.iter().sum::<f64>() + tail
+}
+
 /// The greatest of a row.
 #[inline(always)]
 pub(super) fn max(row: &[f32]) -> f32 {

@@ -1,6 +1,6 @@
 //! Row-wise and mixture kernels with their own backward pass.
 //!
-//! Networks call the functions of this module on tensors that are flat (`[rows channels]`). Each is one pass over memory or
+//! Networks call the functions of this module on tensors that are flat (`[rows channels]`) or images. Each is one pass over memory or
 //! one matrix product on the CPU, choosing its vector instructions at run time; results do not depend on the number of
 //! threads. Gradients are of first order.
 
@@ -8,7 +8,10 @@ mod adamw;
 mod arch;
 mod attention;
 mod autodiff;
+mod conv;
 mod dense;
+mod group_norm;
+mod image_ops;
 mod math;
 mod memory;
 mod mixture_ops;
@@ -19,6 +22,7 @@ mod softmax;
 mod substeps;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use adamw::AdamW;
 pub use memory::in_pool;
@@ -26,7 +30,9 @@ pub use substeps::OdeSubstep;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
+use conv::Window;
 use dense::Rows;
+use image_ops::{GroupNormKind, ImageOps};
 use mixture_ops::MixtureOps;
 use ops::NetworkOps;
 use rows::Unary;
@@ -122,8 +128,35 @@ pub fn mixture_ode(
     Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_ode(means, log_weights, log_std, x, substeps))
 }
 
-/// Doubles height and width of `x` `[b c h w]` by repeating every pixel.
+/// The convolution (correlation) of `x` `[b c h w]` with `weight` `[o c kh kw]`, plus `bias` `[o]`: `[b o h' w']`. `padding` zeros
+/// stand above, below, left and right of the image, and h' = (h + top + bottom - kh) / stride + 1, rounded down.
+///
+/// # Panics
+/// Where the sizes do not fit each other, the stride is 0, or the kernel is larger than the padded image.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: [usize; 4]) -> Tensor<4> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as ImageOps>::image_conv(x, weight, bias, Window { stride, padding }))
+}
+
+/// Normalises `groups` groups of neighbouring channels of every sample of `x` `[b c h w]` to mean 0 and variance 1, then scales and
+/// shifts each channel by `weight` and `bias` `[c]`; with `silu`, x sigmoid(x) follows.
+///
+/// # Panics
+/// Where the sizes do not fit each other, or `groups` does not divide c.
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+    silu: bool,
+) -> Tensor<4> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    let kind = GroupNormKind { groups, eps, silu };
+    Tensor::from_dispatch(<Dispatch as ImageOps>::image_group_norm(x, weight, bias, kind))
+}
+
+/// Every pixel of `x` `[b c h w]` as a block of 2x2: `[b c 2h 2w]`.
 pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
-    let [b, c, h, w] = x.dims();
-    x.reshape([b, c, h, 1, w, 1]).expand([b, c, h, 2, w, 2]).reshape([b, c, 2 * h, 2 * w])
+    Tensor::from_dispatch(<Dispatch as ImageOps>::image_upsample2(x.into_dispatch()))
 }

@@ -25,7 +25,7 @@ pub enum Unary {
 
 impl Unary {
     #[inline(always)]
-    fn value(self, x: f32) -> f32 {
+    pub(super) fn value(self, x: f32) -> f32 {
         match self {
             Self::Silu => x * sigmoid(x),
             Self::GeluTanh => x * sigmoid(GELU_SLOPE * (x + GELU_CUBIC * x * x * x)),
@@ -35,7 +35,7 @@ impl Unary {
     }
 
     #[inline(always)]
-    fn slope(self, x: f32) -> f32 {
+    pub(super) fn slope(self, x: f32) -> f32 {
         match self {
             Self::Silu => {
                 let s = sigmoid(x);

@@ -1,58 +1,73 @@
-//! Convolutional layers with the parameters of PyTorch's.
+//! Convolution and group norm with the parameter names that PyTorch gives them.
 
 use super::linear::{Init, Initializer};
+use crate::kernel;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::silu;
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 
-/// A convolution with a square kernel.
+/// A convolution with a bias.
 #[derive(Module, Debug)]
 pub(super) struct Conv2d {
     weight: Param<Tensor<4>>,
     bias: Param<Tensor<1>>,
+    stride: usize,
+    padding: [usize; 4],
 }
 
 impl Conv2d {
-    pub(super) fn new(channels: [usize; 2], kernel: usize, init: &mut Initializer) -> Self {
-        let [i, o] = channels;
-        let fans = [i * kernel * kernel, o];
-        Self {
-            weight: init.param([o, i, kernel, kernel], Init::FanIn, fans),
-            bias: init.param([o], Init::FanIn, fans),
-        }
+    /// Maps `[b c h w]` to `[b o h' w']`.
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        kernel::conv2d(x, self.weight.val(), self.bias.val(), self.stride, self.padding)
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>, stride: usize, padding: [usize; 4]) -> Tensor<4> {
-        let [t, b, l, r] = padding;
-        let options = ConvOptions::new_with_padding([stride, stride], [(t, b), (l, r)], [1, 1], 1);
-        conv2d(x, self.weight.val(), Some(self.bias.val()), options)
+    /// The same convolution moved by another stride, with other zeros above, below, left and right.
+    pub(super) fn with_window(self, stride: usize, padding: [usize; 4]) -> Self {
+        Self { stride, padding, ..self }
     }
 }
 
+/// Group norm with a scale and a shift of each channel.
 #[derive(Module, Debug)]
 pub(super) struct GroupNorm {
     weight: Param<Tensor<1>>,
     bias: Param<Tensor<1>>,
     groups: usize,
+    eps: f64,
 }
+
 impl GroupNorm {
-    pub(super) fn new(groups: usize, channels: usize, init: &mut Initializer) -> Self {
-        Self {
-            weight: init.param([channels], Init::Zero, [1, 1]),
-            bias: init.param([channels], Init::Zero, [1, 1]),
-            groups,
+    /// Normalises `[b c h w]`.
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        kernel::group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps, false)
+    }
+
+    /// Normalises `[b c h w]`, then x sigmoid(x).
+    pub(super) fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        kernel::group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps, true)
+    }
+}
+
+impl Initializer<'_> {
+    /// A convolution of stride 1 from c to o channels with an odd kernel, which keeps the size of the image; its weight `[o c kernel
+    /// kernel]` is drawn by `init` and its bias is zero (except for [`Init::FanIn`], PyTorch's default).
+    pub(super) fn conv(&mut self, [c, o]: [usize; 2], kernel: usize, init: Init) -> Conv2d {
+        let fans = [c * kernel * kernel, o * kernel * kernel];
+        let bias = if matches!(init, Init::FanIn) { init } else { Init::Zero };
+        Conv2d {
+            weight: self.param([o, c, kernel, kernel], init, fans),
+            bias: self.param([o], bias, fans),
+            stride: 1,
+            padding: [kernel / 2; 4],
         }
     }
-    pub(super) fn forward(&self, x: Tensor<4>, eps: f64, act: bool) -> Tensor<4> {
-        let [b, c, h, w] = x.dims();
-        let x = x.reshape([b, self.groups, (c / self.groups) * h * w]);
-        let mean = x.clone().mean_dim(2);
-        let x = x - mean;
-        let var = x.clone().powi_scalar(2).mean_dim(2);
-        let x = (x / (var + eps).sqrt()).reshape([b, c, h, w]);
-        let y = x * self.weight.val().reshape([1, c, 1, 1]) + self.bias.val().reshape([1, c, 1, 1]);
-        if act { silu(y) } else { y }
+
+    /// A group norm of c channels that starts without scale and shift.
+    pub(super) fn group_norm(&mut self, c: usize, groups: usize, eps: f64) -> GroupNorm {
+        GroupNorm {
+            weight: self.param([c], Init::One, [c, c]),
+            bias: self.param([c], Init::Zero, [c, c]),
+            groups,
+            eps,
+        }
     }
 }

@@ -29,6 +29,9 @@ impl Linear {
 pub(super) enum Init {
     /// All zero.
     Zero,
+    /// All one.
+    #[allow(dead_code)]
+    One,
     /// Normal with this standard deviation.
     Normal(f32),
     /// Uniform within the bound that keeps the variance of activations and gradients (Glorot and Bengio).
@@ -84,6 +87,7 @@ impl<'a> Initializer<'a> {
             |bound: f32| scaled(rng::uniforms(seed, Purpose::Weights, index, n), |u| bound * (2.0 * u - 1.0));
         let values = match init {
             Init::Zero => vec![0.0; n],
+            Init::One => vec![1.0; n],
             Init::Normal(std) => scaled(rng::normals(seed, Purpose::Weights, index, n), |z| z * std),
             Init::Xavier => uniform((6.0 / (fans[0] + fans[1]) as f32).sqrt()),
             Init::FanIn => uniform(1.0 / (fans[0] as f32).sqrt()),

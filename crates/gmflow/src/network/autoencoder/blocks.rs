@@ -8,8 +8,8 @@ use burn::tensor::Tensor;
 
 /// Epsilon of every group norm.
 pub(super) const EPS: f64 = 1e-6;
-/// The padding that keeps the size under a 3x3 kernel: top, bottom, left, right.
-pub(super) const SAME: [usize; 4] = [1; 4];
+/// The published network's padding where it halves the size: above, below, left, right.
+const BELOW_AND_RIGHT: [usize; 4] = [0, 1, 0, 1];
 
 /// Two convolutions around which the input is added.
 #[derive(Module, Debug)]
@@ -24,19 +24,19 @@ pub(super) struct Resnet {
 impl Resnet {
     fn new([i, o]: [usize; 2], groups: usize, init: &mut Initializer) -> Self {
         Self {
-            norm1: GroupNorm::new(groups, i, init),
-            conv1: Conv2d::new([i, o], 3, init),
-            norm2: GroupNorm::new(groups, o, init),
-            conv2: Conv2d::new([o, o], 3, init),
-            conv_shortcut: (i != o).then(|| Conv2d::new([i, o], 1, init)),
+            norm1: init.group_norm(i, groups, EPS),
+            conv1: init.conv([i, o], 3, Init::FanIn),
+            norm2: init.group_norm(o, groups, EPS),
+            conv2: init.conv([o, o], 3, Init::FanIn),
+            conv_shortcut: (i != o).then(|| init.conv([i, o], 1, Init::FanIn)),
         }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.conv1.forward(self.norm1.forward(x.clone(), EPS, true), 1, SAME);
-        let y = self.conv2.forward(self.norm2.forward(y, EPS, true), 1, SAME);
+        let y = self.conv1.forward(self.norm1.forward_silu(x.clone()));
+        let y = self.conv2.forward(self.norm2.forward_silu(y));
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x, 1, [0; 4]) + y,
+            Some(shortcut) => shortcut.forward(x) + y,
             None => x + y,
         }
     }
@@ -55,7 +55,7 @@ pub(super) struct Attention {
 impl Attention {
     fn new(c: usize, groups: usize, init: &mut Initializer) -> Self {
         Self {
-            group_norm: GroupNorm::new(groups, c, init),
+            group_norm: init.group_norm(c, groups, EPS),
             to_q: init.linear(c, c, Init::Xavier),
             to_k: init.linear(c, c, Init::Xavier),
             to_v: init.linear(c, c, Init::Xavier),
@@ -65,7 +65,7 @@ impl Attention {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [b, c, h, w] = x.dims();
-        let y = self.group_norm.forward(x.clone(), EPS, false);
+        let y = self.group_norm.forward(x.clone());
         let y = y.reshape([b, c, h * w]).swap_dims(1, 2).reshape([b * h * w, c]); // [b*n c]
         let (q, k, v) = (self.to_q.forward(y.clone()), self.to_k.forward(y.clone()), self.to_v.forward(y));
         let y = self.to_out.forward(kernel::attention(q, k, v, b, 1));
@@ -117,14 +117,15 @@ impl DownBlock {
     pub(super) fn new([i, o]: [usize; 2], layers: usize, last: bool, groups: usize, init: &mut Initializer) -> Self {
         Self {
             resnets: resnets([i, o], layers, groups, init),
-            downsamplers: (0..usize::from(!last)).map(|_| Resampler { conv: Conv2d::new([o, o], 3, init) }).collect(),
+            downsamplers: (0..usize::from(!last))
+                .map(|_| Resampler { conv: init.conv([o, o], 3, Init::FanIn).with_window(2, BELOW_AND_RIGHT) })
+                .collect(),
         }
     }
 
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(x));
-        // The published network pads below and on the right only.
-        self.downsamplers.iter().fold(x, |x, sampler| sampler.conv.forward(x, 2, [0, 1, 0, 1]))
+        self.downsamplers.iter().fold(x, |x, sampler| sampler.conv.forward(x))
     }
 }
 
@@ -140,13 +141,15 @@ impl UpBlock {
     pub(super) fn new([i, o]: [usize; 2], layers: usize, last: bool, groups: usize, init: &mut Initializer) -> Self {
         Self {
             resnets: resnets([i, o], layers, groups, init),
-            upsamplers: (0..usize::from(!last)).map(|_| Resampler { conv: Conv2d::new([o, o], 3, init) }).collect(),
+            upsamplers: (0..usize::from(!last))
+                .map(|_| Resampler { conv: init.conv([o, o], 3, Init::FanIn) })
+                .collect(),
         }
     }
 
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.resnets.iter().fold(x, |x, resnet| resnet.forward(x));
-        self.upsamplers.iter().fold(x, |x, sampler| sampler.conv.forward(kernel::upsample_nearest2(x), 1, SAME))
+        self.upsamplers.iter().fold(x, |x, sampler| sampler.conv.forward(kernel::upsample_nearest2(x)))
     }
 }
 

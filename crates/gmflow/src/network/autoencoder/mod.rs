@@ -9,9 +9,9 @@ pub use tiling::Tiling;
 
 use super::TorchNames;
 use super::conv::{Conv2d, GroupNorm};
-use super::linear::Initializer;
+use super::linear::{Init, Initializer};
 use crate::{Error, Result};
-use blocks::{DownBlock, EPS, MidBlock, SAME, UpBlock};
+use blocks::{DownBlock, EPS, MidBlock, UpBlock};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -64,8 +64,8 @@ impl Autoencoder {
         Ok(Self {
             encoder: Encoder::new(config, &mut init),
             decoder: Decoder::new(config, &mut init),
-            quant_conv: config.use_quant_conv.then(|| Conv2d::new([2 * z, 2 * z], 1, &mut init)),
-            post_quant_conv: config.use_post_quant_conv.then(|| Conv2d::new([z, z], 1, &mut init)),
+            quant_conv: config.use_quant_conv.then(|| init.conv([2 * z, 2 * z], 1, Init::FanIn)),
+            post_quant_conv: config.use_post_quant_conv.then(|| init.conv([z, z], 1, Init::FanIn)),
             config: config.clone(),
         })
     }
@@ -86,7 +86,7 @@ impl Autoencoder {
     pub fn moments(&self, images: Tensor<4>) -> [Tensor<4>; 2] {
         let x = self.encoder.forward(images); // [b 2*z h/f w/f]
         let x = match &self.quant_conv {
-            Some(conv) => conv.forward(x, 1, [0; 4]),
+            Some(conv) => conv.forward(x),
             None => x,
         };
         let [mean, log_var] =
@@ -97,7 +97,7 @@ impl Autoencoder {
     /// Decodes latents `[b c h w]`, not shifted or scaled, to images of about [-1, 1].
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
         let x = match &self.post_quant_conv {
-            Some(conv) => conv.forward(latents, 1, [0; 4]),
+            Some(conv) => conv.forward(latents),
             None => latents,
         };
         self.decoder.forward(x)
@@ -127,19 +127,19 @@ impl Encoder {
         });
         let down_blocks = down_blocks.collect();
         Self {
-            conv_in: Conv2d::new([config.in_channels, first], 3, init),
+            conv_in: init.conv([config.in_channels, first], 3, Init::FanIn),
             down_blocks,
             mid_block: MidBlock::new(last, groups, config.mid_block_add_attention, init),
-            conv_norm_out: GroupNorm::new(groups, last, init),
-            conv_out: Conv2d::new([last, 2 * config.latent_channels], 3, init),
+            conv_norm_out: init.group_norm(last, groups, EPS),
+            conv_out: init.conv([last, 2 * config.latent_channels], 3, Init::FanIn),
         }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.conv_in.forward(x, 1, SAME);
+        let x = self.conv_in.forward(x);
         let x = self.down_blocks.iter().fold(x, |x, block| block.forward(x));
-        let x = self.conv_norm_out.forward(self.mid_block.forward(x), EPS, true);
-        self.conv_out.forward(x, 1, SAME)
+        let x = self.conv_norm_out.forward_silu(self.mid_block.forward(x));
+        self.conv_out.forward(x)
     }
 }
 
@@ -154,18 +154,18 @@ impl Decoder {
         });
         let up_blocks = up_blocks.collect();
         Self {
-            conv_in: Conv2d::new([config.latent_channels, first], 3, init),
+            conv_in: init.conv([config.latent_channels, first], 3, Init::FanIn),
             up_blocks,
             mid_block: MidBlock::new(first, groups, config.mid_block_add_attention, init),
-            conv_norm_out: GroupNorm::new(groups, last, init),
-            conv_out: Conv2d::new([last, config.out_channels], 3, init),
+            conv_norm_out: init.group_norm(last, groups, EPS),
+            conv_out: init.conv([last, config.out_channels], 3, Init::FanIn),
         }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.mid_block.forward(self.conv_in.forward(x, 1, SAME));
+        let x = self.mid_block.forward(self.conv_in.forward(x));
         let x = self.up_blocks.iter().fold(x, |x, block| block.forward(x));
-        self.conv_out.forward(self.conv_norm_out.forward(x, EPS, true), 1, SAME)
+        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
     }
 }
 
