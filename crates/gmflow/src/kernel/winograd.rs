@@ -13,6 +13,8 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// Tiles that are transformed at once.
+const LANES: usize = 8;
 /// Positions of a transformed tile.
 const POSITIONS: usize = 16;
 /// Values of the transformed tiles that are worked on at a time.
@@ -48,22 +50,28 @@ impl Grid {
     }
 }
 
-/// Transformed tiles: `[16 channels stride]`, of which a row of tiles takes the columns from `column` on.
+/// Transformed tiles: `[16 channels stride]` with gaps between the positions.
 struct Transformed {
     values: Vec<f32>,
     channels: usize,
     stride: usize,
+    /// From one position to the next.
+    distance: usize,
 }
 
 impl Transformed {
     fn new(channels: usize, tiles: usize) -> Self {
-        // Not a power of two: rows would share few places of the cache.
-        let stride = tiles + 16;
-        Self { values: vec![0.0; POSITIONS * channels * stride], channels, stride }
+        /// Bytes between places that share a place in the first-level cache, in values.
+        const PAGE: usize = 1024;
+        // Neither rows nor positions stand a power of two apart: they would drive each other from the cache. A row ends with
+        // room for the lanes that the last tiles leave empty.
+        let stride = tiles + 2 * LANES;
+        let distance = (channels * stride).next_multiple_of(PAGE) + 5 * LANES;
+        Self { values: vec![0.0; POSITIONS * distance], channels, stride, distance }
     }
 
     fn matrix(&self, position: usize) -> Matrix {
-        Matrix::rows(&self.values[position * self.channels * self.stride..], self.stride)
+        Matrix::rows(&self.values[position * self.distance..], self.stride)
     }
 
     /// Runs `f(channel, first element of the channel at position 0)`, in parallel.
@@ -72,6 +80,66 @@ impl Transformed {
         let values = Target(self.values.as_mut_ptr());
         par_items((0..channels).collect(), work, |channel| f(channel, values.at(channel * stride)));
     }
+}
+
+/// Neighbouring tiles, computed at once.
+type Lanes = [f32; LANES];
+
+#[inline(always)]
+fn add(a: Lanes, b: Lanes) -> Lanes {
+    std::array::from_fn(
+        #[inline(always)]
+        |i| a[i] + b[i],
+    )
+}
+
+#[inline(always)]
+fn sub(a: Lanes, b: Lanes) -> Lanes {
+    std::array::from_fn(
+        #[inline(always)]
+        |i| a[i] - b[i],
+    )
+}
+
+/// The lanes of x from j on.
+#[inline(always)]
+fn lanes(x: &[f32], j: usize) -> Lanes {
+    let mut out = [0.0; LANES];
+    out.copy_from_slice(&x[j..j + LANES]);
+    out
+}
+
+/// Row by row, the lanes from j on.
+#[inline(always)]
+fn column(x: [&[f32]; 4], j: usize) -> [Lanes; 4] {
+    [lanes(x[0], j), lanes(x[1], j), lanes(x[2], j), lanes(x[3], j)]
+}
+
+/// B^T d.
+#[inline(always)]
+fn input([a, b, c, d]: [Lanes; 4]) -> [Lanes; 4] {
+    [sub(a, c), add(b, c), sub(c, b), sub(b, d)]
+}
+
+/// A g.
+#[inline(always)]
+fn spread([a, b]: [Lanes; 2]) -> [Lanes; 4] {
+    [a, add(a, b), sub(a, b), sub([0.0; LANES], b)]
+}
+
+/// A^T m.
+#[inline(always)]
+fn gather([a, b, c, d]: [Lanes; 4]) -> [Lanes; 2] {
+    [add(add(a, b), c), sub(sub(b, c), d)]
+}
+
+/// The rows of a 4x4 matrix as its columns.
+#[inline(always)]
+fn turn(m: [[Lanes; 4]; 4]) -> [[Lanes; 4]; 4] {
+    [0, 1, 2, 3].map(
+        #[inline(always)]
+        |i| [m[0][i], m[1][i], m[2][i], m[3][i]],
+    )
 }
 
 /// What a row of tiles is transformed from.
@@ -91,32 +159,37 @@ struct Forward<'a> {
     row: usize,
     /// Even, then odd columns of four source rows, and one whole row.
     scratch: &'a mut [f32],
-    /// The place of the row's first tile at position 0; tiles of position p stand `p * distance` further on.
+    /// The place of the row's first tile at position 0; tiles of position p stand `p * distance` further on. Writing goes on
+    /// to a multiple of [`LANES`] tiles.
     out: *mut f32,
     distance: usize,
 }
 
 impl Forward<'_> {
+    /// Even columns of a source row, with the one behind the last tile.
+    fn half(grid: Grid) -> usize {
+        grid.tiles[1].next_multiple_of(LANES) + LANES
+    }
+
     fn scratch(grid: Grid) -> Vec<f32> {
-        vec![0.0; 10 * (grid.tiles[1] + 1)]
+        vec![0.0; 10 * Self::half(grid)]
     }
 }
 
 impl Loop for Forward<'_> {
     #[inline(always)]
     fn run(self) {
-        let ([h, w], [top, left], n) = (self.grid.source, self.grid.offset, self.grid.tiles[1]);
-        let half = n + 1;
+        let ([h, w], [top, left]) = (self.grid.source, self.grid.offset);
+        let half = Self::half(self.grid);
         let (split, line) = self.scratch.split_at_mut(8 * half);
         let count = if self.side == Side::Input { 4 } else { 2 };
-        for i in 0..count {
+        for (i, parts) in split.chunks_exact_mut(2 * half).take(count).enumerate() {
             let y = 2 * self.row + i;
-            let parts = &mut split[2 * i * half..][..2 * half];
             if y < top || y - top >= h {
                 parts.fill(0.0);
                 continue;
             }
-            line.fill(0.0);
+            // What stands beside the row in `line` stays zero.
             let len = w.min(line.len() - left);
             line[left..left + len].copy_from_slice(&self.plane[(y - top) * w..][..len]);
             let (even, odd) = parts.split_at_mut(half);
@@ -124,47 +197,29 @@ impl Loop for Forward<'_> {
                 (*even, *odd) = (pair[0], pair[1]);
             }
         }
-        // SAFETY: each position has room for a row of tiles there, which only this task writes.
-        let out: [&mut [f32]; POSITIONS] = std::array::from_fn(|p| unsafe {
-            std::slice::from_raw_parts_mut(self.out.wrapping_add(p * self.distance), n)
-        });
-        let part = |i: usize| &split[i * half..][..half];
+        let part = |i: usize| &split[i * half..(i + 1) * half];
         let (e, o) = ([part(0), part(2), part(4), part(6)], [part(1), part(3), part(5), part(7)]);
-        for j in 0..n {
+        for j in (0..self.grid.tiles[1]).step_by(LANES) {
             let tile = match self.side {
                 Side::Input => {
-                    let column = |x: [&[f32]; 4], j: usize| input([x[0][j], x[1][j], x[2][j], x[3][j]]);
-                    let (a, b, c, d) = (column(e, j), column(o, j), column(e, j + 1), column(o, j + 1));
-                    [0, 1, 2, 3].map(|i| input([a[i], b[i], c[i], d[i]]))
+                    let columns =
+                        [input(column(e, j)), input(column(o, j)), input(column(e, j + 1)), input(column(o, j + 1))];
+                    let [a, b, c, d] = turn(columns);
+                    [input(a), input(b), input(c), input(d)]
                 }
                 Side::Gradient => {
-                    let (a, b) = (spread([e[0][j], e[1][j]]), spread([o[0][j], o[1][j]]));
-                    [0, 1, 2, 3].map(|i| spread([a[i], b[i]]))
+                    let (a, b) = (spread([lanes(e[0], j), lanes(e[1], j)]), spread([lanes(o[0], j), lanes(o[1], j)]));
+                    [spread([a[0], b[0]]), spread([a[1], b[1]]), spread([a[2], b[2]]), spread([a[3], b[3]])]
                 }
             };
-            for p in 0..POSITIONS {
-                out[p][j] = tile[p / 4][p % 4];
+            for (position, values) in tile.as_flattened().iter().enumerate() {
+                // SAFETY: the rows of `Transformed` have room for this many tiles, which only this task writes.
+                unsafe {
+                    self.out.wrapping_add(position * self.distance + j).cast::<Lanes>().write_unaligned(*values)
+                };
             }
         }
     }
-}
-
-/// B^T d.
-#[inline(always)]
-fn input([a, b, c, d]: [f32; 4]) -> [f32; 4] {
-    [a - c, b + c, c - b, b - d]
-}
-
-/// A g.
-#[inline(always)]
-fn spread([a, b]: [f32; 2]) -> [f32; 4] {
-    [a, a + b, a - b, -b]
-}
-
-/// A^T m.
-#[inline(always)]
-fn gather([a, b, c, d]: [f32; 4]) -> [f32; 2] {
-    [a + b + c, b - c - d]
 }
 
 /// The outputs of one row of tiles of one plane.
@@ -180,69 +235,99 @@ struct Inverse<'a> {
     scratch: &'a mut [f32],
 }
 
+impl Inverse<'_> {
+    fn scratch(count: usize) -> Vec<f32> {
+        vec![0.0; 4 * count.next_multiple_of(LANES)]
+    }
+
+    /// A^T m of column q of the tiles from j on.
+    #[inline(always)]
+    fn column(&self, q: usize, j: usize) -> [Lanes; 2] {
+        gather([self.at(q, j), self.at(4 + q, j), self.at(8 + q, j), self.at(12 + q, j)])
+    }
+
+    #[inline(always)]
+    fn at(&self, position: usize, j: usize) -> Lanes {
+        // SAFETY: the rows of `Transformed` hold this many tiles.
+        unsafe { self.tiles.wrapping_add(position * self.distance + j).cast::<Lanes>().read_unaligned() }
+    }
+}
+
 impl Loop for Inverse<'_> {
     #[inline(always)]
     fn run(self) {
-        let n = self.count;
-        // SAFETY: the caller wrote a row of tiles at each position.
-        let m: [&[f32]; POSITIONS] = std::array::from_fn(|p| unsafe {
-            std::slice::from_raw_parts(self.tiles.wrapping_add(p * self.distance), n)
-        });
-        let (first, second) = self.scratch[..4 * n].split_at_mut(2 * n);
-        let lines = first.as_chunks_mut::<2>().0.iter_mut().zip(second.as_chunks_mut::<2>().0);
-        for (j, (first, second)) in lines.enumerate() {
-            let column = |q: usize| gather([m[q][j], m[4 + q][j], m[8 + q][j], m[12 + q][j]]);
-            let (a, b, c, d) = (column(0), column(1), column(2), column(3));
-            *first = gather([a[0], b[0], c[0], d[0]]).map(
-                #[inline(always)]
-                |v| v + self.bias,
-            );
-            *second = gather([a[1], b[1], c[1], d[1]]).map(
-                #[inline(always)]
-                |v| v + self.bias,
-            );
+        let width = self.scratch.len() / 2;
+        for j in (0..self.count).step_by(LANES) {
+            let (a, b, c, d) = (self.column(0, j), self.column(1, j), self.column(2, j), self.column(3, j));
+            let (first, second) = self.scratch.split_at_mut(width);
+            for (line, i) in [(first, 0), (second, 1)] {
+                let [even, odd] = gather([a[i], b[i], c[i], d[i]]);
+                let (even, odd) = (add(even, [self.bias; LANES]), add(odd, [self.bias; LANES]));
+                let pairs = line[2 * j..2 * (j + LANES)].as_chunks_mut::<2>().0;
+                for ((pair, even), odd) in pairs.iter_mut().zip(even).zip(odd) {
+                    *pair = [even, odd];
+                }
+            }
         }
-        for (out, line) in self.out.chunks_mut(self.width).zip([first, second]) {
+        for (out, line) in self.out.chunks_mut(self.width).zip(self.scratch.chunks(width)) {
             out.copy_from_slice(&line[..self.width]);
         }
     }
 }
 
 /// Rows of tiles of the whole batch, in chunks that do not depend on the number of threads.
-fn chunks(rows: usize, columns: usize, channels: usize) -> impl Iterator<Item = Range<usize>> {
-    let height = (CHUNK / (POSITIONS * channels * columns).max(1)).max(1);
-    (0..rows).step_by(height).map(move |first| first..(first + height).min(rows))
+struct Chunks {
+    rows: usize,
+    height: usize,
+    columns: usize,
 }
 
-/// Transforms rows of tiles of the batch `x`, planes of `channels` channels.
-fn transform(x: &[f32], side: Side, channels: usize, grid: Grid, rows: Range<usize>) -> Transformed {
+impl Chunks {
+    fn new(b: usize, grid: Grid, channels: usize) -> Self {
+        let [down, columns] = grid.tiles;
+        let rows = b * down;
+        let height = (CHUNK / (POSITIONS * channels * columns).max(1)).clamp(1, rows.max(1));
+        Self { rows, height, columns }
+    }
+
+    /// Tiles of the largest chunk.
+    fn tiles(&self) -> usize {
+        self.height * self.columns
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.rows).step_by(self.height).map(|first| first..(first + self.height).min(self.rows))
+    }
+}
+
+/// Transforms rows of tiles of the batch `x`, planes of as many channels as `out` has.
+fn transform(x: &[f32], side: Side, grid: Grid, rows: Range<usize>, out: &mut Transformed) {
     let ([down, across], plane) = (grid.tiles, grid.source[0] * grid.source[1]);
-    let mut out = Transformed::new(channels, rows.len() * across);
-    let distance = channels * out.stride;
+    let (channels, distance) = (out.channels, out.distance);
     out.for_channels(|channel, place| {
         let mut scratch = Forward::scratch(grid);
+        // In this order: the lanes that a row leaves empty are written again by the next.
         for (i, row) in rows.clone().enumerate() {
             let plane = &x[(row / down * channels + channel) * plane..][..plane];
             let (scratch, out) = (&mut scratch[..], place.wrapping_add(i * across));
             vectorised(Forward { side, plane, grid, row: row % down, scratch, out, distance });
         }
     });
-    out
 }
 
 /// out = A^T ((weight at each position) (B^T x B)) A + bias, over the whole batch.
 fn filter(x: &[f32], weights: &[Matrix], bias: &[f32], b: usize, c: usize, grid: Grid, out: [usize; 2]) -> Vec<f32> {
     let ([down, across], o, [oh, ow]) = (grid.tiles, bias.len(), out);
+    let chunks = Chunks::new(b, grid, c + o);
+    let (mut tiles, mut products) = (Transformed::new(c, chunks.tiles()), Transformed::new(o, chunks.tiles()));
     build(b * o * oh * ow, |out| {
         let out = Target(out.as_mut_ptr());
-        for rows in chunks(b * down, across, c + o) {
-            let x = transform(x, Side::Input, c, grid, rows.clone());
-            let tiles = rows.len() * across;
-            let mut y = Transformed::new(o, tiles);
-            multiply(weights, &x, &mut y, [o, tiles, c]);
-            let distance = o * y.stride;
-            y.for_channels(|channel, place| {
-                let mut scratch = vec![0.0; 4 * across];
+        for rows in chunks.iter() {
+            transform(x, Side::Input, grid, rows.clone(), &mut tiles);
+            multiply(weights, &tiles, &mut products, [o, rows.len() * across, c]);
+            let distance = products.distance;
+            products.for_channels(|channel, place| {
+                let (mut scratch, bias) = (Inverse::scratch(across), bias[channel]);
                 for (i, row) in rows.clone().enumerate() {
                     let (sample, first) = (row / down, row % down * 2);
                     let height = (oh - first).min(2);
@@ -250,7 +335,6 @@ fn filter(x: &[f32], weights: &[Matrix], bias: &[f32], b: usize, c: usize, grid:
                     // SAFETY: rows of one plane, which no other task writes.
                     let out = unsafe { std::slice::from_raw_parts_mut(out.at(at), height * ow) };
                     let (tiles, scratch) = (place.wrapping_add(i * across), &mut scratch[..]);
-                    let bias = bias[channel];
                     vectorised(Inverse { tiles, distance, count: across, bias, out, width: ow, scratch });
                 }
             });
@@ -260,13 +344,13 @@ fn filter(x: &[f32], weights: &[Matrix], bias: &[f32], b: usize, c: usize, grid:
 
 /// y = weight x at every position, for sizes [o, tiles, c].
 fn multiply(weights: &[Matrix], x: &Transformed, y: &mut Transformed, [o, tiles, c]: [usize; 3]) {
-    let (parts, stride) = (o.div_ceil(ROWS), y.stride);
+    let (parts, stride, distance) = (o.div_ceil(ROWS), y.stride, y.distance);
     let out = Target(y.values.as_mut_ptr());
     let tasks = (0..POSITIONS * parts).collect();
     par_items(tasks, POSITIONS * o * tiles * c, |task: usize| {
         let (position, first) = (task / parts, task % parts * ROWS);
         let (weight, size) = (weights[position].skip_rows(first), [ROWS.min(o - first), tiles, c]);
-        let out = out.at((position * o + first) * stride);
+        let out = out.at(position * distance + first * stride);
         // SAFETY: the matrices have these sizes, and no other task writes these rows.
         unsafe { product(size, out, stride, Write::Replace, weight, x.matrix(position), 1.0, Parallelism::None) };
     });
@@ -319,16 +403,18 @@ pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f3
     let grid = Grid::new(sizes.out, [h, w], [top, left]);
     let outputs = Grid::new(sizes.out, sizes.out, [0, 0]);
     let mut sums = vec![0.0; POSITIONS * o * c];
-    for rows in chunks(b * grid.tiles[0], grid.tiles[1], c + o) {
+    let chunks = Chunks::new(b, grid, c + o);
+    let (mut inputs, mut grads) = (Transformed::new(c, chunks.tiles()), Transformed::new(o, chunks.tiles()));
+    for rows in chunks.iter() {
         let tiles = rows.len() * grid.tiles[1];
-        let x = transform(x, Side::Input, c, grid, rows.clone());
-        let grad = transform(grad, Side::Gradient, o, outputs, rows);
+        transform(x, Side::Input, grid, rows.clone(), &mut inputs);
+        transform(grad, Side::Gradient, outputs, rows, &mut grads);
         let out = Target(sums.as_mut_ptr());
         let parts = o.div_ceil(ROWS);
         par_items((0..POSITIONS * parts).collect(), POSITIONS * o * tiles * c, |task: usize| {
             let (position, first) = (task / parts, task % parts * ROWS);
             let (size, out) = ([ROWS.min(o - first), c, tiles], out.at((position * o + first) * c));
-            let (a, b) = (grad.matrix(position).skip_rows(first), x.matrix(position).t());
+            let (a, b) = (grads.matrix(position).skip_rows(first), inputs.matrix(position).t());
             // SAFETY: the matrices have these sizes, and no other task writes these rows.
             unsafe { product(size, out, c, Write::Add, a, b, 1.0, Parallelism::None) };
         });
