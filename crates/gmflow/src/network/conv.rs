@@ -1,5 +1,4 @@
 //! Convolution and group norm with the parameter names that PyTorch gives them.
-#![allow(dead_code)]
 
 use super::linear::{Init, Initializer};
 use crate::kernel;
