@@ -8,7 +8,7 @@ const ABOUT: &str = "Gaussian mixture flow matching: train a generative model, s
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ndevices:   cpu (AVX2 and AVX-512 code chosen at run time)",
-    "\nnetworks:  mlp2d, gm-dit",
+    "\nnetworks:  mlp2d, gm-dit, unet",
     "\nsolvers:   gm-ode, gm-sde (orders 1 and 2), euler, heun, ddpm-small, ddpm-large",
     "\nguidance:  probabilistic, classifier-free, orthogonal projection",
     "\nformats:   png, npz, safetensors",

@@ -6,7 +6,6 @@ use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{Model, ModelInfo};
 use gmflow::guidance::Guidance;
-use gmflow::network::NetworkConfig;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::solver::SolverConfig;
 use serde_json::{Value, json};
@@ -32,7 +31,7 @@ pub struct ModelTraits {
 impl ModelTraits {
     /// What `info` says.
     pub fn of(info: &ModelInfo) -> Self {
-        let guidable = matches!(&info.network, NetworkConfig::GmDit(network) if network.num_embeds_ada_norm > 0);
+        let guidable = info.network.num_classes() > 0;
         Self {
             components: info.network.num_gaussians(),
             guidable,

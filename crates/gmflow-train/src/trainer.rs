@@ -273,7 +273,7 @@ fn check_fit(config: &Config, info: &SourceInfo, null_class: Option<usize>) -> R
     let [c, h, w] = info.shape;
     match &config.network {
         gmflow::network::NetworkConfig::Mlp2d(_) if info.shape != [2, 1, 1] => {
-            return Err(Error::config("network.type", "gm-dit for images", "mlp2d"));
+            return Err(Error::config("network.type", "gm-dit or unet for images", "mlp2d"));
         }
         gmflow::network::NetworkConfig::GmDit(net) => {
             if net.in_channels != c {
@@ -284,15 +284,23 @@ fn check_fit(config: &Config, info: &SourceInfo, null_class: Option<usize>) -> R
                 return Err(Error::config("network.patch_size", expected, net.patch_size));
             }
         }
+        gmflow::network::NetworkConfig::Unet(net) => {
+            if net.in_channels != c {
+                return Err(Error::config("network.in_channels", format!("{c}, as in the data"), net.in_channels));
+            }
+            if h % net.scale() != 0 || w % net.scale() != 0 {
+                let expected = format!("levels whose number n fits images of {h}x{w}: multiples of 2^(n - 1)");
+                return Err(Error::config("network.block_out_channels", expected, net.block_out_channels.len()));
+            }
+        }
         _ => {}
     }
+    let field = format!("network.{}", config.network.num_classes_field());
     match (&info.classes, null_class) {
         (Some(classes), Some(null)) if null > 0 && classes.len() > null => {
-            Err(Error::config("network.num_embeds_ada_norm", format!("at least {} classes", classes.len()), null))
+            Err(Error::config(field, format!("at least {} classes", classes.len()), null))
         }
-        (None, Some(null)) if null > 0 => {
-            Err(Error::config("network.num_embeds_ada_norm", "0, because the data has no labels", null))
-        }
+        (None, Some(null)) if null > 0 => Err(Error::config(field, "0, because the data has no labels", null)),
         _ => Ok(()),
     }
 }

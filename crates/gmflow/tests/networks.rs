@@ -5,8 +5,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use gmflow::loss;
 use gmflow::mixture::IsoGaussian;
 use gmflow::network::{
-    Denoiser, GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, TorchNames, load_named,
-    named_tensors,
+    Denoiser, GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, TorchNames, UnetConfig,
+    load_named, named_tensors,
 };
 use gmflow::rng::{Purpose, normal_batch, normals};
 use std::collections::BTreeMap;
@@ -27,6 +27,22 @@ fn dit() -> NetworkConfig {
 
 fn mlp() -> NetworkConfig {
     NetworkConfig::Mlp2d(Mlp2dConfig { num_gaussians: 5, hidden_dim: 20, embed_dim: 16, ..Mlp2dConfig::default() })
+}
+
+/// At 16 channels and more its convolutions take Winograd's way.
+fn unet() -> NetworkConfig {
+    NetworkConfig::Unet(UnetConfig {
+        num_gaussians: 3,
+        sample_size: 8,
+        in_channels: 2,
+        block_out_channels: vec![16, 24],
+        attention_levels: vec![],
+        attention_head_dim: Some(8),
+        norm_num_groups: 4,
+        num_classes: 5,
+        logstd_inner_dim: 16,
+        ..UnetConfig::default()
+    })
 }
 
 /// A network in which no parameter is zero, so that every path matters.
@@ -60,7 +76,7 @@ fn labels(class: &[i64], device: &Device) -> Tensor<1, Int> {
 #[test]
 fn a_batch_equals_its_samples_one_by_one() {
     let device = Device::flex();
-    for config in [dit(), mlp()] {
+    for config in [dit(), mlp(), unet()] {
         let network = perturbed(&config, &device);
         let (x, t, class) = input(&config, 5, [8, 4], &device);
         let all = network.forward(x.clone(), t.clone(), Some(labels(&class, &device))).0;
@@ -121,9 +137,9 @@ fn a_fresh_transformer_passes_tokens_through() {
 #[test]
 fn training_repeats_bit_for_bit() {
     let device = Device::flex().autodiff();
-    let gradients = || {
-        let network = perturbed(&dit(), &device);
-        let (x, t, class) = input(&dit(), 4, [8, 8], &device);
+    let gradients = |config: &NetworkConfig| {
+        let network = perturbed(config, &device);
+        let (x, t, class) = input(config, 4, [8, 8], &device);
         let target = x.clone() * 0.5;
         let mixture = network.forward(x.clone().require_grad(), t, Some(labels(&class, &device)));
         let loss = loss::nll(&mixture.0, &target).mean();
@@ -131,7 +147,9 @@ fn training_repeats_bit_for_bit() {
         let grads = loss.backward();
         (bits, gradient_values(&network, &grads))
     };
-    assert_eq!(gradients(), gradients());
+    for config in [dit(), unet()] {
+        assert_eq!(gradients(&config), gradients(&config));
+    }
 }
 
 fn gradient_values<M: TorchNames>(module: &M, grads: &burn::tensor::Gradients) -> Vec<Vec<u32>> {

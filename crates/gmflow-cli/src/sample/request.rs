@@ -5,7 +5,6 @@ use crate::arrays::read_noise;
 use crate::failure::usage;
 use anyhow::Result;
 use gmflow::checkpoint::{DataKind, ModelInfo};
-use gmflow::network::NetworkConfig;
 
 const IMAGES: usize = 16;
 const POINTS: usize = 10_000;
@@ -47,10 +46,7 @@ impl Request {
 
 /// The classes to take in turn: those asked for, or all.
 fn classes(asked: &[String], info: &ModelInfo) -> Result<Option<Vec<usize>>> {
-    let count = match &info.network {
-        NetworkConfig::GmDit(network) => network.num_embeds_ada_norm,
-        NetworkConfig::Mlp2d(_) => 0,
-    };
+    let count = info.network.num_classes();
     match (asked, count) {
         ([], 0) => Ok(None),
         ([first, ..], 0) => Err(usage("--class", "no class, because the model has none", first)),

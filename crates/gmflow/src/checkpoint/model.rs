@@ -165,10 +165,11 @@ impl ModelInfo {
         }
         let shape = [self.data.channels, self.data.height, self.data.width];
         self.network.validate_data(shape)?;
-        if let (NetworkConfig::GmDit(net), Some(names)) = (&self.network, &self.classes)
-            && names.len() > net.num_embeds_ada_norm
+        if let Some(names) = &self.classes
+            && !matches!(self.network, NetworkConfig::Mlp2d(_))
+            && names.len() > self.network.num_classes()
         {
-            let expected = format!("at most {} names", net.num_embeds_ada_norm);
+            let expected = format!("at most {} names", self.network.num_classes());
             return Err(Error::config("classes", expected, names.len()));
         }
         if let Some(latent) = &self.latent {

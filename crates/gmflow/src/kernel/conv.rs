@@ -6,8 +6,8 @@
 
 use super::arch::{Loop, vectorised};
 use super::dense::{Matrix, Target, Write, product};
-use super::math::sum_f64;
-use super::memory::{build, par_items};
+use super::group_norm::plane_sums;
+use super::memory::build;
 use super::winograd;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -281,33 +281,7 @@ pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f3
 
 /// The gradient with respect to the bias: the sum over samples and pixels of `[b o plane]`.
 pub(super) fn conv_grad_bias(grad: &[f32], o: usize, plane: usize) -> Vec<f32> {
-    let mut out = vec![0.0; o];
-    par_items(out.iter_mut().enumerate().collect(), grad.len(), |(channel, out): (usize, &mut f32)| {
-        let planes = grad.chunks_exact(plane.max(1)).skip(channel).step_by(o);
-        *out = planes.map(plane_sum).sum::<f64>() as f32;
-    });
-    out
-}
-
-struct PlaneSum<'a> {
-    x: &'a [f32],
-    out: &'a mut f64,
-}
-
-impl Loop for PlaneSum<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let x = self.x;
-        *self.out = sum_f64(
-            x.len(),
-            #[inline(always)]
-            |i| f64::from(x[i]),
-        );
-    }
-}
-
-fn plane_sum(x: &[f32]) -> f64 {
-    let mut out = 0.0;
-    vectorised(PlaneSum { x, out: &mut out });
-    out
+    let sums = plane_sums(grad, grad.len().checked_div(plane).unwrap_or(0), plane);
+    let of_channel = |channel| sums.iter().skip(channel).step_by(o).map(|v| f64::from(*v)).sum::<f64>() as f32;
+    (0..o).map(of_channel).collect()
 }

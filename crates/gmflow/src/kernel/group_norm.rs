@@ -1,4 +1,4 @@
-//! Group normalisation of images, with SiLU in the same pass, and doubling of their size.
+//! Group normalisation of images, with SiLU in the same pass, sums over planes, and doubling of the size.
 //!
 //! Sums run in f64: a group of a large image has hundreds of thousands of values.
 
@@ -187,6 +187,60 @@ pub(super) fn group_norm_grad(
         (0..sizes.c).map(|i| parts.iter().skip(i).step_by(sizes.c).sum::<f64>() as f32).collect()
     };
     [dx, total(dweight), total(dbias)]
+}
+
+struct AddChannels<'a> {
+    out: &'a mut [f32],
+    x: &'a [f32],
+    shift: f32,
+}
+
+impl Loop for AddChannels<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (out, &x) in self.out.iter_mut().zip(self.x) {
+            *out = x + self.shift;
+        }
+    }
+}
+
+/// x plus one value for each of its planes of `pixels`.
+pub(super) fn add_channels(x: &[f32], shift: &[f32], pixels: usize) -> Vec<f32> {
+    assert_eq!(x.len(), shift.len() * pixels, "add channels: sizes of x and shift");
+    build(x.len(), |out| {
+        par_rows(out, pixels, |first, piece| {
+            let planes = piece.chunks_mut(pixels).zip(x[first * pixels..].chunks(pixels)).zip(&shift[first..]);
+            for ((out, x), &shift) in planes {
+                vectorised(AddChannels { out, x, shift });
+            }
+        });
+    })
+}
+
+struct PlaneSum<'a> {
+    x: &'a [f32],
+    out: &'a mut f32,
+}
+
+impl Loop for PlaneSum<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let x = self.x;
+        let total = sum_f64(
+            x.len(),
+            #[inline(always)]
+            |i| f64::from(x[i]),
+        );
+        *self.out = total as f32;
+    }
+}
+
+/// The sum of each of `count` planes of `pixels`.
+pub(super) fn plane_sums(x: &[f32], count: usize, pixels: usize) -> Vec<f32> {
+    let mut out = vec![0.0; count];
+    let planes: Vec<_> = out.iter_mut().zip(x.chunks_exact(pixels.max(1))).collect();
+    par_items(planes, x.len(), |(out, x)| vectorised(PlaneSum { x, out }));
+    out
 }
 
 /// Every pixel of rows of `w` four times: rows of `2*w`, twice as many.

@@ -41,6 +41,8 @@ pub trait ImageOps: Backend {
         bias: FloatTensor<Self>,
         kind: GroupNormKind,
     ) -> FloatTensor<Self>;
+    /// x plus a value for every channel of every sample.
+    fn image_add_channels(x: FloatTensor<Self>, shift: FloatTensor<Self>) -> FloatTensor<Self>;
     /// Every pixel four times.
     fn image_upsample2(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
@@ -69,6 +71,8 @@ pub trait ImageGrads: Backend {
         grad: FloatTensor<Self>,
         kind: GroupNormKind,
     ) -> [FloatTensor<Self>; 3];
+    /// Of add_channels, with respect to the values.
+    fn image_add_channels_grad(grad: FloatTensor<Self>) -> FloatTensor<Self>;
     /// Of the doubled size.
     fn image_upsample2_grad(grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
@@ -98,6 +102,12 @@ impl ImageOps for Flex {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let (sizes, GroupNormKind { eps, silu, .. }) = (norm_sizes(&x, kind.groups), kind);
         tensor(group_norm::group_norm(values(&x), values(&weight), values(&bias), sizes, eps, silu), sizes4(&x))
+    }
+
+    fn image_add_channels(x: Tensor, shift: Tensor) -> Tensor {
+        let (x, shift) = (x.to_contiguous(), shift.to_contiguous());
+        let [_, _, h, w] = sizes4(&x);
+        tensor(group_norm::add_channels(values(&x), values(&shift), h * w), sizes4(&x))
     }
 
     fn image_upsample2(x: Tensor) -> Tensor {
@@ -132,6 +142,12 @@ impl ImageGrads for Flex {
         let inputs = [values(&x), values(&weight), values(&bias), values(&grad)];
         let [dx, dweight, dbias] = group_norm::group_norm_grad(inputs, sizes, eps, silu);
         [tensor(dx, sizes4(&x)), tensor(dweight, [sizes.c]), tensor(dbias, [sizes.c])]
+    }
+
+    fn image_add_channels_grad(grad: Tensor) -> Tensor {
+        let grad = grad.to_contiguous();
+        let [b, c, h, w] = sizes4(&grad);
+        tensor(group_norm::plane_sums(values(&grad), b * c, h * w), [b, c])
     }
 
     fn image_upsample2_grad(grad: Tensor) -> Tensor {
@@ -198,6 +214,37 @@ impl<B: ImageOps> RetroForward for GroupNormForward<B> {
 }
 
 #[derive(Debug)]
+struct AddChannelsBackward;
+
+impl<B: ImageOps + ImageGrads> Backward<B, 2> for AddChannelsBackward {
+    type State = ();
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [x, shift] = ops.parents;
+        if let Some(node) = shift {
+            grads.register::<B>(node.id, B::image_add_channels_grad(grad.clone()));
+        }
+        if let Some(node) = x {
+            grads.register::<B>(node.id, grad);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AddChannelsForward<B> {
+    inputs: [NodeId; 2],
+    backend: PhantomData<B>,
+}
+
+impl<B: ImageOps> RetroForward for AddChannelsForward<B> {
+    fn forward(&self, states: &mut BackwardStates, out: NodeId) {
+        let [x, shift] = self.inputs.map(|id| states.get_state::<FloatTensor<B>>(&id));
+        states.save(out, B::image_add_channels(x, shift));
+    }
+}
+
+#[derive(Debug)]
 struct UpsampleBackward;
 
 impl<B: ImageOps + ImageGrads> Backward<B, 1> for UpsampleBackward {
@@ -257,6 +304,16 @@ impl<B: ImageOps + ImageGrads, C: CheckpointStrategy> ImageOps for Autodiff<B, C
                 let inputs = [prep.checkpoint(&x), prep.checkpoint(&weight), prep.checkpoint(&bias)];
                 prep.finish((inputs, kind), run())
             }
+            OpsKind::UnTracked(prep) => prep.finish(run()),
+        }
+    }
+
+    fn image_add_channels(x: FloatTensor<Self>, shift: FloatTensor<Self>) -> FloatTensor<Self> {
+        let again = AddChannelsForward::<B> { inputs: [x.id(), shift.id()], backend: PhantomData };
+        let run = || B::image_add_channels(x.primitive().clone(), shift.primitive().clone());
+        let prep = AddChannelsBackward.prepare::<C>([x.node(), shift.node()]);
+        match prep.memory_bound().retro_forward(again).parents([&x, &shift]).stateful() {
+            OpsKind::Tracked(prep) => prep.finish((), run()),
             OpsKind::UnTracked(prep) => prep.finish(run()),
         }
     }

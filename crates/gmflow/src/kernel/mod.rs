@@ -23,6 +23,7 @@ mod substeps;
 #[cfg(test)]
 mod tests;
 mod winograd;
+mod winograd_tiles;
 
 pub use adamw::AdamW;
 pub use memory::in_pool;
@@ -154,6 +155,14 @@ pub fn group_norm(
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     let kind = GroupNormKind { groups, eps, silu };
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_group_norm(x, weight, bias, kind))
+}
+
+/// `x` `[b c h w]` plus `shift` `[b c]`, at every pixel.
+///
+/// # Panics
+/// Where the sizes do not fit each other.
+pub fn add_channels(x: Tensor<4>, shift: Tensor<2>) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as ImageOps>::image_add_channels(x.into_dispatch(), shift.into_dispatch()))
 }
 
 /// Every pixel of `x` `[b c h w]` as a block of 2x2: `[b c 2h 2w]`.

@@ -4,7 +4,7 @@ use super::dit_block::{DitBlock, NORM_EPS, chunks};
 use super::embedding::{time_features, token_positions};
 use super::gmdit_config::GmDitConfig;
 use super::linear::{Init, Initializer, Linear};
-use super::{Denoiser, TorchNames, constant_log_std};
+use super::{Denoiser, TorchNames, log_std_head, predict_log_std};
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::{Result, kernel};
 use burn::module::{Module, Param};
@@ -48,12 +48,7 @@ impl GmDit {
             proj_out_1: init.linear(c, 2 * c, Init::Zero),
             // Not zero: equal components would have equal gradients and stay equal for ever.
             proj_out_2: init.linear(c, p * p * config.head_channels(), Init::Xavier),
-            // Only the last layer is zero: behind an all-zero hidden layer nothing but its bias would ever move.
-            log_std: config
-                .log_std_widths()
-                .iter()
-                .map(|&[i, o]| init.linear(i, o, if o == 1 { Init::Zero } else { Init::Xavier }))
-                .collect(),
+            log_std: log_std_head(&config.log_std_widths(), &mut init),
             config: config.clone(),
         })
     }
@@ -139,13 +134,7 @@ impl GmDit {
         let means = x.clone().slice([0..b, 0..k * c]).reshape([b, k, c, h, w]);
         let logits = x.slice([0..b, k * c..head]).reshape([b, k, h * w]);
         let log_weights = kernel::log_softmax(logits).reshape([b, k, 1, h, w]);
-        let log_std = if self.log_std.is_empty() {
-            constant_log_std(self.config.constant_logstd, b, &means.device())
-        } else {
-            let hidden =
-                self.log_std.iter().fold(embedding.detach(), |x, layer| layer.forward_by_row(kernel::silu(x)));
-            hidden.reshape([b, 1, 1, 1, 1])
-        };
+        let log_std = predict_log_std(&self.log_std, self.config.constant_logstd, embedding);
         VelocityMixture(GaussianMixture { means, log_weights, log_std })
     }
 }
@@ -170,11 +159,7 @@ impl TorchNames for GmDit {
             ["transformer_blocks", index, field, leaf] => {
                 format!("transformer_blocks.{index}.{}.{leaf}", DitBlock::torch_part(field))
             }
-            ["log_std", index, leaf] => {
-                let position = index.parse::<usize>().map_or_else(|_| index.to_string(), |i| (2 * i + 1).to_string());
-                format!("gm_out.logstd_layers.{position}.{leaf}")
-            }
-            _ => path.into(),
+            _ => super::log_std_name(path),
         }
     }
 }

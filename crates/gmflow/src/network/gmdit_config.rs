@@ -126,11 +126,6 @@ impl GmDitConfig {
 
     /// Inputs and outputs of each layer of the log-std head; none where the log standard deviation is constant.
     pub(super) fn log_std_widths(&self) -> Vec<[usize; 2]> {
-        if self.constant_logstd.is_some() {
-            return Vec::new();
-        }
-        let last = self.gm_num_logstd_layers - 1;
-        let width = |i: usize| if i == 0 { self.hidden() } else { self.logstd_inner_dim };
-        (0..=last).map(|i| [width(i), if i == last { 1 } else { self.logstd_inner_dim }]).collect()
+        super::log_std_widths(self.constant_logstd, self.hidden(), self.logstd_inner_dim, self.gm_num_logstd_layers)
     }
 }

@@ -30,7 +30,6 @@ pub(super) enum Init {
     /// All zero.
     Zero,
     /// All one.
-    #[allow(dead_code)]
     One,
     /// Normal with this standard deviation.
     Normal(f32),

@@ -10,8 +10,12 @@ mod linear;
 mod mlp2d;
 mod named;
 mod spectrum;
+mod unet;
+mod unet_blocks;
+mod unet_config;
 
 pub(crate) use linear::Initializer;
+use linear::{Init, Linear};
 
 pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, Tiling};
 pub use embedding::{point_features, time_features, token_positions};
@@ -22,9 +26,11 @@ pub use named::{
     HostTensor, LazyTensor, TensorSource, TorchNames, lazy_tensors, load_named, named_tensors, parameter_names,
 };
 pub use spectrum::{SpectrumMlp, SpectrumMlpConfig};
+pub use unet::Unet;
+pub use unet_config::UnetConfig;
 
 use crate::mixture::VelocityMixture;
-use crate::{Error, Result};
+use crate::{Error, Result, kernel};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -46,6 +52,9 @@ pub enum NetworkConfig {
     /// A diffusion transformer on images.
     #[serde(rename = "gm-dit")]
     GmDit(GmDitConfig),
+    /// A convolutional network on images.
+    #[serde(rename = "unet")]
+    Unet(UnetConfig),
 }
 
 impl NetworkConfig {
@@ -54,6 +63,7 @@ impl NetworkConfig {
         match self {
             Self::Mlp2d(config) => config.validate(),
             Self::GmDit(config) => config.validate(),
+            Self::Unet(config) => config.validate(),
         }
     }
 
@@ -66,23 +76,23 @@ impl NetworkConfig {
         Ok(match self {
             Self::Mlp2d(config) => Network::Mlp2d(config.build(init)?),
             Self::GmDit(config) => Network::GmDit(config.build(init)?),
+            Self::Unet(config) => Network::Unet(config.build(init)?),
         })
     }
 
     /// Checks that the network takes and predicts samples of shape `[c h w]`.
     pub fn validate_data(&self, [c, h, w]: [usize; 3]) -> Result<()> {
+        let images = |channels: usize, out_channels: usize, p: usize| {
+            let fits = c == channels && c == out_channels && h > 0 && w > 0;
+            (
+                format!("{channels} channels, multiples of {p} pixels"),
+                fits && h.is_multiple_of(p) && w.is_multiple_of(p),
+            )
+        };
         let (what, fits) = match self {
             Self::Mlp2d(_) => ("points: 2 channels, 1x1".to_owned(), [c, h, w] == [2, 1, 1]),
-            Self::GmDit(net) => {
-                let p = net.patch_size;
-                let fits = c == net.in_channels
-                    && c == net.out_channels()
-                    && h > 0
-                    && w > 0
-                    && h.is_multiple_of(p)
-                    && w.is_multiple_of(p);
-                (format!("{} channels, multiples of {p} pixels", net.in_channels), fits)
-            }
+            Self::GmDit(net) => images(net.in_channels, net.out_channels(), net.patch_size),
+            Self::Unet(net) => images(net.in_channels, net.out_channels(), net.scale()),
         };
         if fits { Ok(()) } else { Err(Error::config("data", what, format!("{c} channels, {h}x{w}"))) }
     }
@@ -92,11 +102,26 @@ impl NetworkConfig {
         match self {
             Self::Mlp2d(config) => config.num_gaussians,
             Self::GmDit(config) => config.num_gaussians,
+            Self::Unet(config) => config.num_gaussians,
         }
+    }
+
+    /// Classes besides the null class; 0 where the network has none.
+    pub fn num_classes(&self) -> usize {
+        match self {
+            Self::Mlp2d(_) => 0,
+            Self::GmDit(config) => config.num_embeds_ada_norm,
+            Self::Unet(config) => config.num_classes,
+        }
+    }
+
+    /// The field that [`NetworkConfig::num_classes`] is read from.
+    pub fn num_classes_field(&self) -> &'static str {
+        if matches!(self, Self::GmDit(_)) { "num_embeds_ada_norm" } else { "num_classes" }
     }
 }
 
-/// A network of either architecture.
+/// A network of any architecture.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant)]
 pub enum Network {
@@ -104,6 +129,8 @@ pub enum Network {
     Mlp2d(Mlp2d),
     /// A diffusion transformer on images.
     GmDit(GmDit),
+    /// A convolutional network on images.
+    Unet(Unet),
 }
 
 impl Network {
@@ -112,6 +139,7 @@ impl Network {
         match self {
             Self::Mlp2d(_) => None,
             Self::GmDit(net) => Some(net.config().num_embeds_ada_norm),
+            Self::Unet(net) => Some(net.config().num_classes).filter(|&classes| classes > 0),
         }
     }
 
@@ -120,6 +148,7 @@ impl Network {
         match self {
             Self::Mlp2d(net) => NetworkConfig::Mlp2d(net.config().clone()),
             Self::GmDit(net) => NetworkConfig::GmDit(net.config().clone()),
+            Self::Unet(net) => NetworkConfig::Unet(net.config().clone()),
         }
     }
 }
@@ -129,11 +158,12 @@ impl Denoiser for Network {
         match self {
             Self::Mlp2d(net) => net.forward(x_t, t, class),
             Self::GmDit(net) => net.forward(x_t, t, class),
+            Self::Unet(net) => net.forward(x_t, t, class),
         }
     }
 }
 
-/// Both architectures' names at once: their field names have nothing in common.
+/// All architectures' names at once: field names that two of them share, those of the log-std head, have the same name there.
 impl TorchNames for Network {
     fn torch_name(path: &str) -> String {
         if path.starts_with("net.") { Mlp2d::torch_name(path) } else { GmDit::torch_name(path) }
@@ -148,6 +178,44 @@ fn sequential(path: &str, field: &str) -> String {
             Ok(i) => format!("{field}.{}.{leaf}", 2 * i),
             Err(_) => path.into(),
         },
+        _ => path.into(),
+    }
+}
+
+/// Inputs and outputs of each layer of a log-std head; none where the log standard deviation is constant.
+fn log_std_widths(constant: Option<f64>, embedding: usize, inner: usize, layers: usize) -> Vec<[usize; 2]> {
+    if constant.is_some() {
+        return Vec::new();
+    }
+    let last = layers.saturating_sub(1);
+    (0..=last).map(|i| [if i == 0 { embedding } else { inner }, if i == last { 1 } else { inner }]).collect()
+}
+
+/// Draws a log-std head. Only the last layer is zero: behind an all-zero hidden layer nothing but its bias would ever move.
+fn log_std_head(widths: &[[usize; 2]], init: &mut Initializer) -> Vec<Linear> {
+    let last = widths.len().saturating_sub(1);
+    let kind = |i: usize| if i == last { Init::Zero } else { Init::Xavier };
+    widths.iter().enumerate().map(|(i, &[fan_in, fan_out])| init.linear(fan_in, fan_out, kind(i))).collect()
+}
+
+/// The log standard deviation `[b 1 1 1 1]` from the embedding `[b e]`, which it sends no gradient to.
+fn predict_log_std(layers: &[Linear], constant: Option<f64>, embedding: Tensor<2>) -> Tensor<5> {
+    let [b, _] = embedding.dims();
+    if layers.is_empty() {
+        return constant_log_std(constant, b, &embedding.device());
+    }
+    let hidden = layers.iter().fold(embedding.detach(), |x, layer| layer.forward_by_row(kernel::silu(x)));
+    hidden.reshape([b, 1, 1, 1, 1])
+}
+
+/// The checkpoint's name of a log-std head's parameter; other paths as they are.
+fn log_std_name(path: &str) -> String {
+    let parts: Vec<&str> = path.split('.').collect();
+    match parts.as_slice() {
+        ["log_std", index, leaf] => {
+            let position = index.parse::<usize>().map_or_else(|_| index.to_string(), |i| (2 * i + 1).to_string());
+            format!("gm_out.logstd_layers.{position}.{leaf}")
+        }
         _ => path.into(),
     }
 }

@@ -1,7 +1,7 @@
 //! Convolution, group norm and doubling of images against the definitions, in f64, and against the tensor library.
 
 use super::{assert_close, devices, draw, run, values};
-use crate::kernel::{conv2d, group_norm, upsample_nearest2};
+use crate::kernel::{add_channels, conv2d, group_norm, upsample_nearest2};
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, activation};
@@ -216,6 +216,19 @@ fn doubling_matches() {
                 blocks.reshape([b, c, 2 * h, 2 * w])
             });
             assert_close(&format!("{size:?}"), &got, &want, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn add_channels_matches() {
+    for device in devices() {
+        for size in [[1, 1, 1, 1], [2, 3, 5, 4], [2, 30, 33, 20]] {
+            let [b, c, h, w] = size;
+            let x = [draw(0, [b, c * h * w], &device), draw(1, [b, c], &device)];
+            let got = run(&x, |x| add_channels(x[0].clone().reshape(size), x[1].clone()));
+            let want = run(&x, |x| x[0].clone().reshape(size) + x[1].clone().reshape([b, c, 1, 1]));
+            assert_close(&format!("{size:?}"), &got, &want, 1e-5);
         }
     }
 }

@@ -1,0 +1,145 @@
+//! The U-Net against a recording of diffusers' `UNet2DModel` (`data/unet_tiny.py`), and its configuration.
+#![allow(missing_docs)]
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use gmflow::network::{
+    Denoiser, HostTensor, Network, NetworkConfig, UnetConfig, load_named, named_tensors, parameter_names,
+};
+use safetensors::SafeTensors;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn recording() -> BTreeMap<String, HostTensor> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/unet_tiny.safetensors");
+    let bytes = std::fs::read(path).expect("the recording");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let host = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        (name, HostTensor { shape: view.shape().to_vec(), values })
+    };
+    file.tensors().into_iter().map(host).collect()
+}
+
+fn tiny() -> UnetConfig {
+    UnetConfig {
+        num_gaussians: 2,
+        sample_size: 8,
+        block_out_channels: vec![4, 8],
+        attention_levels: vec![1],
+        layers_per_block: 1,
+        norm_num_groups: 2,
+        num_classes: 3,
+        constant_logstd: Some(0.0),
+        ..UnetConfig::default()
+    }
+}
+
+fn tensor<const D: usize>(host: &HostTensor, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(host.values.clone(), host.shape.clone()), device)
+}
+
+fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().iter::<f32>().collect()
+}
+
+fn assert_close(name: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{name}");
+    let top = want.iter().fold(1e-3f32, |a, b| a.max(b.abs()));
+    for (i, (a, b)) in got.iter().zip(want).enumerate() {
+        assert!((a - b).abs() <= 1e-5 * top, "{name}, element {i}: {a} instead of {b}");
+    }
+}
+
+struct Collect<'a> {
+    gradients: &'a Gradients,
+    found: Vec<Option<Vec<f32>>>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push(param.val().grad(self.gradients).map(values));
+    }
+}
+
+#[test]
+fn diffusers_network_is_reproduced() {
+    let recorded = recording();
+    let get = |name: &str| recorded.get(name).unwrap_or_else(|| panic!("no {name} in the recording"));
+    for device in [Device::flex().autodiff(), Device::flex().autodiff().gradient_checkpointing()] {
+        let weights = recorded.iter().filter_map(|(name, t)| Some((name.strip_prefix("weight.")?.into(), t.clone())));
+        let network = NetworkConfig::Unet(tiny()).init(0, &device).expect("a valid network");
+        // By the names that diffusers gives them, none missing and none left over.
+        let network: Network = load_named(network, weights.collect()).expect("all weights");
+
+        let x = tensor::<4>(get("x"), &device).require_grad();
+        let label: Vec<i64> = get("label").values.iter().map(|v| *v as i64).collect();
+        let label = Tensor::<1, Int>::from_data(TensorData::new(label, [2]), &device);
+        let mixture = network.forward(x.clone(), tensor(get("t"), &device), Some(label)).0;
+        assert_close("means", &values(mixture.means.clone()), &get("means").values);
+        assert_close("log weights", &values(mixture.log_weights.clone()), &get("log_weights").values);
+
+        let scalar = (mixture.means * tensor::<5>(get("c_means"), &device)).sum()
+            + (mixture.log_weights * tensor::<5>(get("c_log_weights"), &device)).sum();
+        let gradients = scalar.backward();
+        assert_close("grad x", &values(x.grad(&gradients).expect("a gradient")), &get("grad_x").values);
+        let mut visitor = Collect { gradients: &gradients, found: Vec::new() };
+        network.visit(&mut visitor);
+        for ((_, name), got) in parameter_names(&network).iter().zip(visitor.found) {
+            let got = got.unwrap_or_else(|| panic!("{name} has no gradient"));
+            // A shift of all keys shifts every score of a query alike: the exact gradient of this bias is zero.
+            if !name.ends_with("to_k.bias") {
+                assert_close(name, &got, &get(&format!("grad.{name}")).values);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_default_is_the_published_network() {
+    let shape = UnetConfig { constant_logstd: Some(0.0), ..UnetConfig::default() };
+    let network = NetworkConfig::Unet(shape).init(0, &Device::flex()).expect("a valid network");
+    let count: usize = named_tensors(&network).iter().map(|(_, tensor)| tensor.values.len()).sum();
+    // google/ddpm-cifar10-32 has 35,746,307 parameters; K = 2 puts 8 channels in the place of 3.
+    assert_eq!(count, 35_746_307 + 5 * (128 * 9 + 1));
+}
+
+#[test]
+fn components_start_apart_and_the_null_class_is_the_default() {
+    let device = Device::flex();
+    let network = NetworkConfig::Unet(tiny()).init(1, &device).expect("a valid network");
+    let x = tensor::<4>(&recording()["x"], &device);
+    let t = Tensor::from_floats([0.3, 0.7], &device);
+    let null = Tensor::<1, Int>::from_data(TensorData::new(vec![3i64, 3], [2]), &device);
+    let (a, b) = (network.forward(x.clone(), t.clone(), None).0, network.forward(x, t, Some(null)).0);
+    assert_eq!(values(a.means.clone()), values(b.means));
+    let [first, second] = [0, 1].map(|k| values(a.means.clone().narrow(1, k, 1)));
+    assert!(first.iter().zip(&second).any(|(a, b)| (a - b).abs() > 0.1));
+}
+
+#[test]
+fn wrong_configurations_are_named() {
+    type Change = fn(&mut UnetConfig);
+    let wrong: [(&str, Change); 11] = [
+        ("num_gaussians", |c| c.num_gaussians = 0),
+        ("block_out_channels", |c| c.block_out_channels = Vec::new()),
+        ("block_out_channels.1", |c| c.block_out_channels[1] = 7),
+        ("block_out_channels.0", |c| (c.norm_num_groups, c.block_out_channels) = (1, vec![5, 6])),
+        ("attention_levels", |c| c.attention_levels = vec![2]),
+        ("attention_head_dim", |c| c.attention_head_dim = Some(3)),
+        ("norm_eps", |c| c.norm_eps = 0.0),
+        ("downsample_padding", |c| c.downsample_padding = 2),
+        ("freq_shift", |c| c.freq_shift = 2.0),
+        ("sample_size", |c| c.sample_size = 9),
+        ("constant_logstd", |c| c.constant_logstd = Some(f64::NAN)),
+    ];
+    for (field, change) in wrong {
+        let mut config = tiny();
+        change(&mut config);
+        let error = config.validate().expect_err(field).to_string();
+        assert!(error.starts_with(field), "{error} does not name {field}");
+    }
+    tiny().validate().expect("a valid configuration");
+    let data = NetworkConfig::Unet(tiny()).validate_data([3, 8, 9]).expect_err("an odd width").to_string();
+    assert!(data.contains("multiples of 2"), "{data}");
+}
