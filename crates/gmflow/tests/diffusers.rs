@@ -308,6 +308,32 @@ fn models_without_a_place_in_the_layout_are_refused() {
     assert!(message(load_diffusers_vae(dir.path(), None, &Device::flex())).contains("config.json"));
 }
 
+#[test]
+fn a_unet_comes_back_too() {
+    let network = NetworkConfig::Unet(gmflow::network::UnetConfig {
+        sample_size: 8,
+        block_out_channels: vec![4, 8],
+        norm_num_groups: 2,
+        layers_per_block: 1,
+        logstd_inner_dim: 4,
+        num_classes: 2,
+        ..Default::default()
+    });
+    let mut unet = Model { spectrum: None, vae: None, ..model() };
+    unet.network = network.init(4, &Device::flex()).expect("valid");
+    unet.info = ModelInfo {
+        network,
+        spectrum: None,
+        latent: None,
+        data: DataInfo { channels: 3, height: 8, width: 16, kind: DataKind::Image },
+        ..unet.info
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    export_diffusers(&unet, dir.path(), &ExportOptions::default()).expect("written");
+    assert!(dir.path().join("unet/config.json").is_file());
+    assert_same(&load(dir.path()).expect("loaded"), &unet);
+}
+
 /// With `GMFLOW_PYTHON` naming a Python that has torch and diffusers, their `AutoencoderKL.from_pretrained` reads what was written here
 /// and decodes alike.
 #[test]

@@ -97,6 +97,15 @@ impl NetworkConfig {
         if fits { Ok(()) } else { Err(Error::config("data", what, format!("{c} channels, {h}x{w}"))) }
     }
 
+    /// Channels of a sample, and the height and width that the network is laid out for.
+    pub fn sample_shape(&self) -> (usize, usize) {
+        match self {
+            Self::Mlp2d(_) => (2, 1),
+            Self::GmDit(config) => (config.in_channels, config.sample_size),
+            Self::Unet(config) => (config.in_channels, config.sample_size),
+        }
+    }
+
     /// Mixture components K.
     pub fn num_gaussians(&self) -> usize {
         match self {

@@ -3,7 +3,7 @@
 use super::CONFIG_FILE;
 use crate::checkpoint::file;
 use crate::checkpoint::weights::in_file;
-use crate::network::{AutoencoderConfig, GmDitConfig, SpectrumMlpConfig};
+use crate::network::{AutoencoderConfig, GmDitConfig, NetworkConfig, SpectrumMlpConfig, UnetConfig};
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,8 @@ use std::path::Path;
 /// A component by what its config says.
 #[derive(Debug)]
 pub enum ComponentConfig {
-    Transformer(GmDitConfig),
+    /// A denoising network.
+    Denoiser(NetworkConfig),
     Spectrum(SpectrumMlpConfig),
     Autoencoder(AutoencoderConfig),
     /// Steps of the time grid and its shift.
@@ -43,7 +44,14 @@ impl ComponentConfig {
         // Fields with an underscore are the library's own notes.
         let fields: Map<String, Value> = fields.into_iter().filter(|(name, _)| !name.starts_with('_')).collect();
         match kind(&class, &fields) {
-            Some(Kind::Transformer) => transformer(path, fields).map(Self::Transformer),
+            Some(Kind::Transformer) => {
+                transformer(path, fields).map(|config| Self::Denoiser(NetworkConfig::GmDit(config)))
+            }
+            Some(Kind::Unet) => {
+                let config: UnetConfig = read_as(path, fields)?;
+                config.validate().map_err(|error| in_file(path, error))?;
+                Ok(Self::Denoiser(NetworkConfig::Unet(config)))
+            }
             Some(Kind::Spectrum) => {
                 let config: SpectrumMlpConfig = read_as(path, fields)?;
                 config.validate().map_err(|error| in_file(path, error))?;
@@ -52,7 +60,8 @@ impl ComponentConfig {
             Some(Kind::Autoencoder) => autoencoder(path, fields).map(Self::Autoencoder),
             Some(Kind::Scheduler) => scheduler(path, &fields),
             None => {
-                let expected = "GMDiTTransformer2DModel, SpectrumMLP, AutoencoderKL or a flow scheduler";
+                let expected =
+                    "GMDiTTransformer2DModel, GMUNet2DModel, SpectrumMLP, AutoencoderKL or a flow scheduler";
                 Err(Error::file(path, "_class_name", expected, format!("{class:?}")))
             }
         }
@@ -61,7 +70,8 @@ impl ComponentConfig {
     /// The error for a component of another kind than wanted.
     pub fn instead_of(&self, wanted: &str, dir: &Path) -> Error {
         let got = match self {
-            Self::Transformer(_) => "a GM-DiT",
+            Self::Denoiser(NetworkConfig::GmDit(_)) => "a GM-DiT",
+            Self::Denoiser(_) => "a U-Net",
             Self::Spectrum(_) => "a spectrum network",
             Self::Autoencoder(_) => "an autoencoder",
             Self::Scheduler { .. } => "a scheduler",
@@ -72,6 +82,7 @@ impl ComponentConfig {
 
 enum Kind {
     Transformer,
+    Unet,
     Spectrum,
     Autoencoder,
     Scheduler,
@@ -82,10 +93,12 @@ fn kind(class: &str, fields: &Map<String, Value>) -> Option<Kind> {
     let has = |field: &str| fields.contains_key(field);
     match class.trim_start_matches('_') {
         "GMDiTTransformer2DModel" => Some(Kind::Transformer),
+        "GMUNet2DModel" => Some(Kind::Unet),
         "SpectrumMLP" => Some(Kind::Spectrum),
         "AutoencoderKL" => Some(Kind::Autoencoder),
         name if name.ends_with("Scheduler") => Some(Kind::Scheduler),
         "" if has("num_gaussians") && has("num_attention_heads") => Some(Kind::Transformer),
+        "" if has("num_gaussians") && has("block_out_channels") => Some(Kind::Unet),
         "" if has("base_size") => Some(Kind::Spectrum),
         "" if has("latent_channels") => Some(Kind::Autoencoder),
         "" if has("num_train_timesteps") => Some(Kind::Scheduler),

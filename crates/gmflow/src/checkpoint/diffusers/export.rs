@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// The version of the diffusers library whose layout this is.
 const DIFFUSERS_VERSION: &str = "0.42.1";
+/// The class of a U-Net with a mixture head, which the published code does not have.
+const UNET_CLASS: &str = "GMUNet2DModel";
 /// Weight files larger than this are cut.
 const DEFAULT_SHARD_BYTES: u64 = 10_000_000_000;
 
@@ -38,9 +40,6 @@ impl Default for ExportOptions {
 /// # Errors
 /// [`Error::Config`] for a network that the layout has no place for; [`Error::Io`] where a file cannot be written.
 pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> Result<()> {
-    let Network::GmDit(network) = &model.network else {
-        return Err(Error::config("layout", "gmflow: diffusers holds GM-DiT models only", "diffusers"));
-    };
     if let Some(variant) = options.variant.as_deref().filter(|v| !is_plain_name(v) || v.contains(['.', '-'])) {
         return Err(Error::config("variant", "letters and digits, such as bf16", variant));
     }
@@ -48,9 +47,24 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
     let mut index = Map::new();
     index.insert("_class_name".into(), json!("GMDiTPipeline"));
     index.insert("_diffusers_version".into(), json!(DIFFUSERS_VERSION));
-    writer.component("transformer", transformer_config(network.config()), network)?;
-    // The modules of the published code, which finds its classes by them.
-    index.insert("transformer".into(), json!(["lib.models.architecture.gmflow", "_GMDiTTransformer2DModel"]));
+    let (name, module, class) = match &model.network {
+        Network::GmDit(network) => {
+            writer.component("transformer", transformer_config(network.config()), network)?;
+            // The modules of the published code, which finds its classes by them.
+            ("transformer", "lib.models.architecture.gmflow", "_GMDiTTransformer2DModel")
+        }
+        Network::Unet(network) => {
+            let mut config = as_json(dir, network.config())?;
+            config["_class_name"] = json!(UNET_CLASS);
+            config["_diffusers_version"] = json!(DIFFUSERS_VERSION);
+            writer.component("unet", config, network)?;
+            ("unet", "gmflow", UNET_CLASS)
+        }
+        Network::Mlp2d(_) => {
+            return Err(Error::config("layout", "gmflow: diffusers has no place for points", "diffusers"));
+        }
+    };
+    index.insert(name.into(), json!([module, class]));
     if let Some(spectrum) = &model.spectrum {
         let config = json!({ "_class_name": "_SpectrumMLP", "_diffusers_version": DIFFUSERS_VERSION,
             "base_size": spectrum.config().base_size, "layers": spectrum.config().layers });
@@ -75,7 +89,7 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
         index.insert("id2label".into(), Value::Object(labels.collect()));
     }
     let data = model.info.data;
-    let square = [data.height, data.width] == [network.config().sample_size; 2];
+    let square = [data.height, data.width] == [model.info.network.sample_shape().1; 2];
     let notes = OwnNotes {
         guidance: model.info.guidance,
         progress: model.info.progress,

@@ -1,10 +1,10 @@
 //! A whole checkpoint: its components, and what the index says of them.
 
 use super::config::ComponentConfig;
-use super::{load_spectrum, load_transformer, load_vae};
+use super::{load_denoiser, load_spectrum, load_vae};
 use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, file};
 use crate::guidance::Guidance;
-use crate::network::{AutoencoderConfig, GmDitConfig, Network, NetworkConfig, SpectrumMlpConfig};
+use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
 use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub(super) struct OwnNotes {
 /// The components of a checkpoint, without their weights.
 #[derive(Debug)]
 pub(in crate::checkpoint) struct DiffusersFolder {
-    transformer: (PathBuf, GmDitConfig),
+    denoiser: (PathBuf, NetworkConfig),
     spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
     vae: Option<(PathBuf, AutoencoderConfig)>,
     shift: f32,
@@ -67,16 +67,16 @@ impl DiffusersFolder {
         } else {
             components.add(dir)?;
         }
-        let Components { transformer, spectrum, vae, shift } = components;
-        let transformer =
-            transformer.ok_or_else(|| Error::file(&path, "transformer", "a component that is a GM-DiT", "none"))?;
-        let classes = class_names(&path, index.get("id2label"), transformer.1.num_embeds_ada_norm)?;
+        let Components { denoiser, spectrum, vae, shift } = components;
+        let missing = || Error::file(&path, "transformer", "a component that is a GM-DiT or U-Net", "none");
+        let denoiser = denoiser.ok_or_else(missing)?;
+        let classes = class_names(&path, index.get("id2label"), denoiser.1.num_classes())?;
         let notes = match index.get(OWN_KEY) {
             Some(notes) => serde_json::from_value(notes.clone())
                 .map_err(|error| Error::file(&path, OWN_KEY, "guidance, progress and size", error))?,
             None => OwnNotes::default(),
         };
-        Ok(Self { transformer, spectrum, vae, shift: shift.unwrap_or(1.0), classes, notes })
+        Ok(Self { denoiser, spectrum, vae, shift: shift.unwrap_or(1.0), classes, notes })
     }
 
     /// The model's description.
@@ -84,23 +84,24 @@ impl DiffusersFolder {
     /// # Errors
     /// Components that do not fit each other.
     pub(in crate::checkpoint) fn info(&self) -> Result<ModelInfo> {
-        let (path, config) = &self.transformer;
-        let [height, width] = self.notes.size.unwrap_or([config.sample_size; 2]);
+        let (path, config) = &self.denoiser;
+        let (channels, sample_size) = config.sample_shape();
+        let [height, width] = self.notes.size.unwrap_or([sample_size; 2]);
         let latent = self.vae.as_ref().map(|(_, vae)| LatentInfo {
             scaling_factor: vae.scaling_factor,
             shift_factor: vae.shift_factor.unwrap_or(0.0),
             downsampling: vae.downsampling(),
             vae: None,
         });
-        if let Some((path, vae)) = self.vae.as_ref().filter(|(_, vae)| vae.latent_channels != config.in_channels) {
-            let expected = format!("{}, as the transformer takes", config.in_channels);
+        if let Some((path, vae)) = self.vae.as_ref().filter(|(_, vae)| vae.latent_channels != channels) {
+            let expected = format!("{channels}, as the denoising network takes");
             return Err(Error::file(path.join("config.json"), "latent_channels", expected, vae.latent_channels));
         }
         let kind = if latent.is_some() { DataKind::Latents } else { DataKind::Image };
         let info = ModelInfo {
-            network: NetworkConfig::GmDit(config.clone()),
+            network: config.clone(),
             spectrum: self.spectrum.as_ref().map(|(_, config)| config.clone()),
-            data: DataInfo { channels: config.in_channels, height, width, kind },
+            data: DataInfo { channels, height, width, kind },
             latent,
             classes: self.classes.clone(),
             guidance: self.notes.guidance,
@@ -119,8 +120,8 @@ impl DiffusersFolder {
     pub(in crate::checkpoint) fn load(&self, options: LoadOptions, device: &Device) -> Result<Model> {
         let variant = options.variant;
         let info = self.info()?;
-        let (dir, config) = &self.transformer;
-        let network = Network::GmDit(load_transformer(config, dir, variant, device)?);
+        let (dir, config) = &self.denoiser;
+        let network = load_denoiser(config, dir, variant, device)?;
         // Not every component has every variant: the small ones often come in full precision only.
         let other = |dir: &Path| variant.filter(|variant| super::weight_file(dir, Some(variant)).is_ok());
         let spectrum = match &self.spectrum {
@@ -139,8 +140,7 @@ impl DiffusersFolder {
     /// # Errors
     /// Those of [`super::weight_file`].
     pub(in crate::checkpoint) fn weight_files(&self, variant: Option<&str>) -> Result<Vec<PathBuf>> {
-        let folders =
-            [Some(&self.transformer.0), self.spectrum.as_ref().map(|s| &s.0), self.vae.as_ref().map(|v| &v.0)];
+        let folders = [Some(&self.denoiser.0), self.spectrum.as_ref().map(|s| &s.0), self.vae.as_ref().map(|v| &v.0)];
         let mut paths = Vec::new();
         for (i, dir) in folders.into_iter().flatten().enumerate() {
             let has = i == 0 || super::weight_file(dir, variant).is_ok();
@@ -153,7 +153,7 @@ impl DiffusersFolder {
 /// Components that have been found.
 #[derive(Default)]
 struct Components {
-    transformer: Option<(PathBuf, GmDitConfig)>,
+    denoiser: Option<(PathBuf, NetworkConfig)>,
     spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
     vae: Option<(PathBuf, AutoencoderConfig)>,
     shift: Option<f32>,
@@ -163,7 +163,7 @@ impl Components {
     fn add(&mut self, dir: &Path) -> Result<()> {
         let place = dir.to_owned();
         let twice = match ComponentConfig::read(dir)? {
-            ComponentConfig::Transformer(config) => self.transformer.replace((place, config)).is_some(),
+            ComponentConfig::Denoiser(config) => self.denoiser.replace((place, config)).is_some(),
             ComponentConfig::Spectrum(config) => self.spectrum.replace((place, config)).is_some(),
             ComponentConfig::Autoencoder(config) => self.vae.replace((place, config)).is_some(),
             ComponentConfig::Scheduler { shift } => self.shift.replace(shift).is_some(),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! model_index.json                          the components; id2label: the classes' names
-//! transformer/config.json                   and diffusion_pytorch_model[.variant].safetensors, whole or in shards
+//! transformer/config.json                   and diffusion_pytorch_model[.variant].safetensors, whole or in shards;
+//!                                           unet/ for a U-Net, which the published code does not know
 //! spectrum_net/, vae/                       the same
 //! scheduler/scheduler_config.json           the time grid
 //! ```
@@ -21,11 +22,11 @@ pub(super) use folder::{DiffusersFolder, is_diffusers};
 
 use super::weight_files::WeightFiles;
 use super::weights::in_file;
-use crate::Result;
 use crate::network::{
-    Autoencoder, AutoencoderConfig, GmDit, GmDitConfig, Initializer, SpectrumMlp, SpectrumMlpConfig, TorchNames,
-    load_named,
+    Autoencoder, AutoencoderConfig, GmDit, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
+    TorchNames, load_named,
 };
+use crate::{Error, Result};
 use burn::tensor::Device;
 use config::ComponentConfig;
 use std::path::Path;
@@ -42,7 +43,10 @@ const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
 /// another architecture.
 pub fn load_diffusers_transformer(dir: &Path, variant: Option<&str>, device: &Device) -> Result<GmDit> {
     match ComponentConfig::read(dir)? {
-        ComponentConfig::Transformer(config) => load_transformer(&config, dir, variant, device),
+        ComponentConfig::Denoiser(NetworkConfig::GmDit(config)) => {
+            let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
+            load(network, files::open(dir, variant)?)
+        }
         other => Err(other.instead_of("a GM-DiT", dir)),
     }
 }
@@ -70,8 +74,8 @@ pub fn load_diffusers_vae(dir: &Path, variant: Option<&str>, device: &Device) ->
     }
 }
 
-fn load_transformer(config: &GmDitConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<GmDit> {
-    let network = config.build(Initializer::blank(device)).map_err(|error| in_file(&dir.join(CONFIG_FILE), error))?;
+fn load_denoiser(config: &NetworkConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Network> {
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
     load(network, files::open(dir, variant)?)
 }
 
@@ -81,13 +85,17 @@ fn load_spectrum(
     variant: Option<&str>,
     device: &Device,
 ) -> Result<SpectrumMlp> {
-    let network = config.build(Initializer::blank(device)).map_err(|error| in_file(&dir.join(CONFIG_FILE), error))?;
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
     load(network, files::open(dir, variant)?)
 }
 
 fn load_vae(config: &AutoencoderConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
-    let network = config.build(Initializer::blank(device)).map_err(|error| in_file(&dir.join(CONFIG_FILE), error))?;
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
     load(network, files::open(dir, variant)?.adapted(files::new_attention_name)?)
+}
+
+fn in_config(dir: &Path, error: Error) -> Error {
+    in_file(&dir.join(CONFIG_FILE), error)
 }
 
 fn load<M: TorchNames>(module: M, files: WeightFiles) -> Result<M> {
