@@ -122,32 +122,34 @@ impl DiffusersFolder {
         let info = self.info()?;
         let (dir, config) = &self.denoiser;
         let network = load_denoiser(config, dir, variant, device)?;
-        // Not every component has every variant: the small ones often come in full precision only.
-        let other = |dir: &Path| variant.filter(|variant| super::weight_file(dir, Some(variant)).is_ok());
         let spectrum = match &self.spectrum {
-            Some((dir, config)) => Some(load_spectrum(config, dir, other(dir), device)?),
+            Some((dir, config)) => Some(load_spectrum(config, dir, beside(dir, variant), device)?),
             None => None,
         };
         let vae = match &self.vae {
-            Some((dir, config)) if !options.without_vae => Some(load_vae(config, dir, other(dir), device)?),
+            Some((dir, config)) if !options.without_vae => Some(load_vae(config, dir, beside(dir, variant), device)?),
             _ => None,
         };
         Ok(Model { info, network, spectrum, vae })
     }
 
-    /// The weight file of every component by its folder's name.
+    /// The weight file of every component, or its index, the denoising network's first.
     ///
     /// # Errors
     /// Those of [`super::weight_file`].
     pub(in crate::checkpoint) fn weight_files(&self, variant: Option<&str>) -> Result<Vec<PathBuf>> {
-        let folders = [Some(&self.denoiser.0), self.spectrum.as_ref().map(|s| &s.0), self.vae.as_ref().map(|v| &v.0)];
-        let mut paths = Vec::new();
-        for (i, dir) in folders.into_iter().flatten().enumerate() {
-            let has = i == 0 || super::weight_file(dir, variant).is_ok();
-            paths.push(super::weight_file(dir, variant.filter(|_| has))?);
+        let mut paths = vec![super::weight_file(&self.denoiser.0, variant)?];
+        let others = [self.spectrum.as_ref().map(|(dir, _)| dir), self.vae.as_ref().map(|(dir, _)| dir)];
+        for dir in others.into_iter().flatten() {
+            paths.push(super::weight_file(dir, beside(dir, variant))?);
         }
         Ok(paths)
     }
+}
+
+/// The variant of a component beside the denoising network: the small ones often come in full precision only.
+fn beside<'a>(dir: &Path, variant: Option<&'a str>) -> Option<&'a str> {
+    variant.filter(|variant| super::weight_file(dir, Some(variant)).is_ok())
 }
 
 /// Components that have been found.
