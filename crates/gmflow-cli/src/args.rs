@@ -117,8 +117,9 @@ safetensors), or as a model folder of this program (model.json, model.safetensor
 gmflow export --checkpoint runs/mnist --layout gmflow --precision f16 --out models/mnist"
 )]
 pub struct ExportArgs {
-    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
-    #[arg(long, value_name = "DIR")]
+    /// A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one on the
+    /// Hugging Face hub
+    #[arg(long, value_name = "DIR|ID")]
     pub checkpoint: PathBuf,
     /// The folder to write
     #[arg(long, value_name = "DIR")]
@@ -129,6 +130,9 @@ pub struct ExportArgs {
     /// The autoencoder to put beside a model of latents: a folder with its config.json, or a checkpoint with a vae/ folder
     #[arg(long, value_name = "DIR")]
     pub vae: Option<PathBuf>,
+    /// The branch, tag or commit of a repository on the hub [default: main]
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
     /// Read these weights of a published checkpoint, such as bf16
     #[arg(long, value_name = "V")]
     pub variant: Option<String>,
@@ -184,8 +188,9 @@ gmflow sample --checkpoint models/mnist --num 100 --grid --out digits.png\n  \
 gmflow sample --checkpoint runs/mnist --solver gm-sde --steps 32 --num 1000 --format npz --out samples.npz"
 )]
 pub struct SampleArgs {
-    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
-    #[arg(long, value_name = "DIR")]
+    /// A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one on the
+    /// Hugging Face hub
+    #[arg(long, value_name = "DIR|ID")]
     pub checkpoint: PathBuf,
     /// Where to write: a folder, or a file when the name ends in .png (with --grid), .npz or .safetensors
     #[arg(long, value_name = "PATH")]
@@ -217,6 +222,9 @@ pub struct SampleArgs {
     /// where there is one]
     #[arg(long, value_name = "NAME")]
     pub ema: Option<String>,
+    /// The branch, tag or commit of a repository on the hub [default: main]
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
     /// Read these weights of a published checkpoint, such as bf16
     #[arg(long, value_name = "V")]
     pub variant: Option<String>,
@@ -276,8 +284,12 @@ pub struct SamplerArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  gmflow info models/mnist\n  gmflow info runs/mnist --json | jq .progress")]
 pub struct InfoArgs {
-    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
+    /// A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one on the
+    /// Hugging Face hub
     pub checkpoint: PathBuf,
+    /// The branch, tag or commit of a repository on the hub [default: main]
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
     /// Look at these weights of a published checkpoint, such as bf16
     #[arg(long, value_name = "V")]
     pub variant: Option<String>,

@@ -1,7 +1,7 @@
 //! `gmflow export`: one set of a checkpoint's weights as a folder to share.
 
 use crate::args::{ExportArgs, Layout, Precision};
-use crate::checkpoint_path::model_folder;
+use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
 use crate::output;
@@ -15,7 +15,7 @@ const BYTES_PER_MEGABYTE: u64 = 1_000_000;
 
 /// Runs the command.
 pub fn run(arguments: &ExportArgs) -> Result<()> {
-    let folder = model_folder(&arguments.checkpoint)?;
+    let folder = resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?;
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
     let device = device("cpu")?;

@@ -1,7 +1,7 @@
 //! `gmflow info`: what a checkpoint holds, from its description and the headers of its weight files.
 
 use crate::args::InfoArgs;
-use crate::checkpoint_path::model_folder;
+use crate::checkpoint_path::resolve;
 use crate::output;
 use anyhow::Result;
 use gmflow::checkpoint::{DataKind, Model, ModelInfo, StoredTensor, WeightFiles};
@@ -46,7 +46,10 @@ struct TensorLine {
 
 /// Runs the command.
 pub fn run(arguments: &InfoArgs) -> Result<()> {
-    let report = Report::read(&model_folder(&arguments.checkpoint)?, arguments.variant.as_deref())?;
+    let report = Report::read(
+        &resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?,
+        arguments.variant.as_deref(),
+    )?;
     if arguments.json { output::json(&report) } else { output::line(report.text()?.trim_end()) }
 }
 

@@ -46,6 +46,14 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// A repository on the hub cannot be had.
+    #[error("{id}: {message}")]
+    Hub {
+        /// The repository.
+        id: String,
+        /// What happened, and what to do.
+        message: String,
+    },
 }
 
 /// A result with this crate's [`Error`].
@@ -65,6 +73,11 @@ impl Error {
     /// An [`Error::Io`] for `path`.
     pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
+    }
+
+    /// An [`Error::Hub`].
+    pub fn hub(id: &impl std::fmt::Display, message: impl Into<String>) -> Self {
+        Self::Hub { id: id.to_string(), message: message.into() }
     }
 
     /// An [`Error::File`].

@@ -7,7 +7,7 @@ mod request;
 pub use decoder::find_vae;
 
 use crate::args::SampleArgs;
-use crate::checkpoint_path::model_folder;
+use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
 use crate::output;
@@ -47,7 +47,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
         return Err(usage("--class", "an index or a name", "nothing"));
     }
     let device = device(&arguments.device)?;
-    let folder = model_folder(&arguments.checkpoint)?;
+    let folder = resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?;
     let info = ModelInfo::load(&folder)?;
     let traits = ModelTraits::of(&info);
     let sampler = Sampler::new(&arguments.sampler, traits)?;

@@ -5,6 +5,7 @@
 
 mod diffusers;
 mod file;
+pub mod hub;
 mod model;
 mod weight_files;
 mod weights;

@@ -64,6 +64,33 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Index {
+    fn read(path: &Path) -> Result<Self> {
+        serde_json::from_slice(&file::read(path)?)
+            .map_err(|error| Error::file(path, "content", "an index with a weight_map", error))
+    }
+
+    /// The names of the shards, all of them files beside the index.
+    fn shards(&self, path: &Path) -> Result<BTreeSet<&str>> {
+        let shards: BTreeSet<&str> = self.weight_map.values().map(String::as_str).collect();
+        if shards.is_empty() || shards.len() > MOST_SHARDS {
+            return Err(Error::file(path, "weight_map", format!("1 to {MOST_SHARDS} files"), shards.len()));
+        }
+        match shards.iter().find(|shard| !is_plain_name(shard)) {
+            Some(shard) => Err(Error::file(path, "weight_map", "names of files beside the index", shard)),
+            None => Ok(shards),
+        }
+    }
+}
+
+/// The files that an index lists.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::File`], where it is no index or names files elsewhere.
+pub(super) fn shard_names(path: &Path) -> Result<Vec<String>> {
+    Ok(Index::read(path)?.shards(path)?.into_iter().map(str::to_owned).collect())
+}
+
 impl WeightFiles {
     /// Opens one safetensors file.
     ///
@@ -81,18 +108,10 @@ impl WeightFiles {
     /// Those of [`WeightFiles::open`] for every shard; [`Error::File`] where a shard lies outside the folder or holds other
     /// tensors than the index says.
     pub fn open_index(path: &Path) -> Result<Self> {
-        let index: Index = serde_json::from_slice(&file::read(path)?)
-            .map_err(|error| Error::file(path, "content", "an index with a weight_map", error))?;
-        let shards: BTreeSet<&String> = index.weight_map.values().collect();
-        if shards.is_empty() || shards.len() > MOST_SHARDS {
-            return Err(Error::file(path, "weight_map", format!("1 to {MOST_SHARDS} files"), shards.len()));
-        }
+        let index = Index::read(path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut files = Self { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
-        for shard in shards {
-            if !is_plain_name(shard) {
-                return Err(Error::file(path, "weight_map", "names of files beside the index", shard));
-            }
+        for shard in index.shards(path)? {
             files.add(&folder.join(shard))?;
         }
         for (name, shard) in &index.weight_map {

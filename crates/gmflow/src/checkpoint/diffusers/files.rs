@@ -15,28 +15,40 @@ const INDEX: &str = ".safetensors.index";
 /// # Errors
 /// [`Error::File`] where there is none, naming what there is.
 pub fn weight_file(dir: &Path, variant: Option<&str>) -> Result<PathBuf> {
-    if let Some(variant) = variant.filter(|variant| !is_plain_name(variant)) {
-        return Err(Error::config("variant", "a part of a file name, such as bf16", variant));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|error| Error::io(dir, error))? {
+        names.push(entry.map_err(|error| Error::io(dir, error))?.file_name().to_string_lossy().into_owned());
     }
-    let found = candidates(dir)?;
-    let of = |wanted: Option<&str>| found.iter().find(|(variant, _)| variant.as_deref() == wanted);
-    let chosen = match (variant, found.as_slice()) {
-        (None, [only]) => Some(only),
-        (wanted, _) => of(wanted),
-    };
-    if let Some((_, path)) = chosen {
-        return Ok(path.clone());
+    if let Some(name) = choose_weights(&names, variant)? {
+        return Ok(dir.join(name));
     }
-    let names: Vec<&str> = found.iter().map(|(variant, _)| variant.as_deref().unwrap_or("(none)")).collect();
+    let variants: Vec<String> =
+        candidates(&names).into_iter().map(|(variant, _)| variant.unwrap_or("(none)".into())).collect();
     let expected = match variant {
         Some(variant) => format!("{WEIGHTS_STEM}.{variant}.safetensors"),
         None => format!("{WEIGHTS_STEM}.safetensors"),
     };
-    Err(Error::file(dir, "weights", expected, got(dir, &names)))
+    Err(Error::file(dir, "weights", expected, got(dir, &variants)))
+}
+
+/// The weight file, or the index of shards, among the files of a folder, as [`weight_file`] chooses it; `None` where there is none.
+///
+/// # Errors
+/// [`Error::Config`] for a variant that cannot be part of a file's name.
+pub fn choose_weights(names: &[String], variant: Option<&str>) -> Result<Option<String>> {
+    if let Some(variant) = variant.filter(|variant| !is_plain_name(variant)) {
+        return Err(Error::config("variant", "a part of a file name, such as bf16", variant));
+    }
+    let found = candidates(names);
+    let chosen = match (variant, found.as_slice()) {
+        (None, [only]) => Some(only),
+        (wanted, _) => found.iter().find(|(variant, _)| variant.as_deref() == wanted),
+    };
+    Ok(chosen.map(|(_, name)| name.clone()))
 }
 
 /// What is there instead.
-fn got(dir: &Path, variants: &[&str]) -> String {
+fn got(dir: &Path, variants: &[String]) -> String {
     if !variants.is_empty() {
         return format!("variants {}", variants.join(", "));
     }
@@ -60,23 +72,13 @@ pub fn open(dir: &Path, variant: Option<&str>) -> Result<WeightFiles> {
 }
 
 /// The weight files that are no shards and the indices, each with its variant.
-fn candidates(dir: &Path) -> Result<Vec<(Option<String>, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|error| Error::io(dir, error))? {
-        let path = entry.map_err(|error| Error::io(dir, error))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        found.extend(variant_of(&name).map(|variant| (variant, path)));
-    }
-    found.sort();
+fn candidates(names: &[String]) -> Vec<(Option<String>, String)> {
+    let variants = names.iter().filter_map(|name| Some((variant_of(name)?, name.clone())));
+    let mut found: Vec<_> = variants.collect();
     // Beside a whole file, shards of the same variant are not looked at.
-    found.dedup_by(|later, earlier| {
-        let same = later.0 == earlier.0;
-        if same && earlier.1.extension().is_some_and(|extension| extension == "json") {
-            std::mem::swap(later, earlier);
-        }
-        same
-    });
-    Ok(found)
+    found.sort_by_key(|(variant, name)| (variant.clone(), name.ends_with(".json"), name.clone()));
+    found.dedup_by(|later, earlier| later.0 == earlier.0);
+    found
 }
 
 /// The variant in the name of a weight file or of an index of shards; the outer `None` is for other files and shards.

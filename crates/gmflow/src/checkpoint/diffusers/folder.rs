@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub(super) const INDEX_FILE: &str = "model_index.json";
+pub(in crate::checkpoint) const INDEX_FILE: &str = "model_index.json";
 /// The key in the index of what only this library knows; the diffusers library ignores keys that start with an underscore.
 pub(super) const OWN_KEY: &str = "_gmflow";
 /// Components are looked for in so many folders at most.
@@ -178,7 +178,7 @@ impl Components {
 }
 
 /// The names of the components that are there: entries `[module, class]` that are not null.
-fn component_names(index: &Map<String, Value>) -> Vec<&str> {
+pub(in crate::checkpoint) fn component_names(index: &Map<String, Value>) -> Vec<&str> {
     let is_component = |value: &Value| {
         let parts = value.as_array().map(Vec::as_slice);
         matches!(parts, Some([Value::String(_), Value::String(_)]))

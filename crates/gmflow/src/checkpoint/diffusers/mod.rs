@@ -18,7 +18,8 @@ mod folder;
 pub use export::{ExportOptions, export_diffusers};
 pub use files::weight_file;
 
-pub(super) use folder::{DiffusersFolder, is_diffusers};
+pub(super) use files::choose_weights;
+pub(super) use folder::{DiffusersFolder, INDEX_FILE, component_names, is_diffusers};
 
 use super::weight_files::WeightFiles;
 use super::weights::in_file;
@@ -32,7 +33,7 @@ use config::ComponentConfig;
 use std::path::Path;
 
 /// The file that describes a component.
-const CONFIG_FILE: &str = "config.json";
+pub(super) const CONFIG_FILE: &str = "config.json";
 /// The name of weight files, without variant and extension.
 const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
 
