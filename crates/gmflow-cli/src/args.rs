@@ -39,6 +39,8 @@ pub enum Command {
     Info(InfoArgs),
     /// Write one set of a checkpoint's weights as a model folder to share
     Export(ExportArgs),
+    /// Encode images with an autoencoder, once, to train on their latents
+    Encode(EncodeArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  gmflow completions bash > ~/.local/share/bash-completion/completions/gmflow")]
     Completions {
@@ -102,6 +104,56 @@ pub struct TrainArgs {
     /// Where to compute
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gmflow encode`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Turns a data set of images into latents of an autoencoder: the mean and the standard deviation of each, in safetensors \
+shards, which `gmflow train` reads as [data.source] kind = \"latents\". A call that was interrupted is continued by the same call.",
+    after_help = "Examples:\n  gmflow encode --vae CHECKPOINT --images photos --size 256 --mirror --out photos-latents\n  \
+gmflow encode --vae CHECKPOINT --data configs/cifar10.toml --out cifar10-latents"
+)]
+pub struct EncodeArgs {
+    /// The autoencoder: a folder with its config.json, or a checkpoint with a vae/ folder
+    #[arg(long, value_name = "DIR")]
+    pub vae: PathBuf,
+    /// A configuration file (TOML) whose [data.source] table names the images
+    #[arg(long, value_name = "FILE", required_unless_present = "images", conflicts_with = "images")]
+    pub data: Option<PathBuf>,
+    /// A folder of images in one subfolder per class
+    #[arg(long, value_name = "DIR", requires = "size")]
+    pub images: Option<PathBuf>,
+    /// Height and width that the images of --images are brought to
+    #[arg(long, value_name = "PIXELS", requires = "images", value_parser = count)]
+    pub size: Option<usize>,
+    /// The folder of latents to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Encode the mirrored images too, for horizontal_flip in training
+    #[arg(long)]
+    pub mirror: bool,
+    /// How many images are encoded at once
+    #[arg(long, value_name = "B", default_value_t = 8, value_parser = count)]
+    pub batch: usize,
+    /// Latents of one file
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = count)]
+    pub shard: usize,
+    /// Encode the first images only
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub limit: Option<usize>,
+    /// Store numbers in 32 bits rather than in 16
+    #[arg(long)]
+    pub full_precision: bool,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Start anew in a folder that already holds latents
+    #[arg(long)]
+    pub force: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,

@@ -5,6 +5,7 @@ mod arrays;
 mod checkpoint_path;
 mod demo;
 mod device;
+mod encode;
 mod export;
 mod failure;
 mod images;
@@ -45,6 +46,7 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Sample(arguments) => sample::run(&arguments),
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
+        args::Command::Encode(arguments) => encode::run(&arguments),
         args::Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::Cli::command(), "gmflow", &mut script);

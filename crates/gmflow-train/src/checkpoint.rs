@@ -99,7 +99,11 @@ fn write_files(trainer: &Trainer, folder: &Path) -> Result<()> {
 pub fn model(trainer: &Trainer) -> Result<Model> {
     let (info, network) = (trainer.data_info(), trainer.snapshot(None)?);
     let [channels, height, width] = info.shape;
-    let kind = if info.points { DataKind::Points } else { DataKind::Image };
+    let kind = match (info.points, &info.latent) {
+        (true, _) => DataKind::Points,
+        (false, Some(_)) => DataKind::Latents,
+        (false, None) => DataKind::Image,
+    };
     // Labels that the network does not see are no part of the model.
     let classes = info.classes.clone().filter(|_| network.null_class().is_some_and(|null| null > 0));
     let training = serde_json::to_value(trainer.config())
@@ -110,7 +114,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         network: trainer.config().network.clone(),
         spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
         data: DataInfo { channels, height, width, kind },
-        latent: None,
+        latent: info.latent.clone(),
         classes,
         guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
         shift: sampler.map_or(1.0, |sampler| sampler.shift),

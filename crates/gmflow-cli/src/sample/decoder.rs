@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 /// The autoencoder of a model of latents: the one that is asked for, or that came with it, or that its data was encoded with.
 pub fn find_vae(model: &mut Model, asked: Option<&Path>, device: &Device) -> Result<Autoencoder> {
     if let Some(path) = asked {
-        return Ok(load_diffusers_vae(&vae_folder(path), None, device)?);
+        return Ok(load_diffusers_vae(path, None, device)?);
     }
     if let Some(vae) = model.vae.take() {
         return Ok(vae);
     }
     let encoded_with = model.info.latent.as_ref().and_then(|latent| latent.vae.as_deref());
     match encoded_with.map(PathBuf::from).filter(|path| path.is_dir()) {
-        Some(path) => Ok(load_diffusers_vae(&vae_folder(&path), None, device)?),
+        Some(path) => Ok(load_diffusers_vae(&path, None, device)?),
         None => {
             let expected = "the folder of the autoencoder that this model's latents belong to";
             Err(usage(
@@ -30,12 +30,6 @@ pub fn find_vae(model: &mut Model, asked: Option<&Path>, device: &Device) -> Res
             ))
         }
     }
-}
-
-/// An autoencoder's own folder, or the one inside a checkpoint.
-fn vae_folder(path: &Path) -> PathBuf {
-    let inside = path.join("vae");
-    if path.join("model_index.json").is_file() && inside.is_dir() { inside } else { path.to_owned() }
 }
 
 /// Replaces latents by the images that they stand for; leaves other samples as they are.

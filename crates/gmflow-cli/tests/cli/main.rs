@@ -4,6 +4,7 @@ mod export;
 mod help;
 mod hub;
 mod info;
+mod latents;
 mod models;
 mod published;
 mod sample;

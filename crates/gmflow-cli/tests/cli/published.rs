@@ -12,7 +12,7 @@ use gmflow::network::{AutoencoderConfig, GmDitConfig, NetworkConfig};
 use std::path::Path;
 
 /// A checkpoint of 8x8 latents at half the images' resolution, with names for its classes.
-fn latent_model() -> Model {
+pub fn latent_model() -> Model {
     let device = Device::flex();
     let network = NetworkConfig::GmDit(GmDitConfig {
         num_gaussians: 2,

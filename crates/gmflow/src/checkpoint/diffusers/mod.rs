@@ -63,12 +63,14 @@ pub fn load_diffusers_spectrum(dir: &Path, variant: Option<&str>, device: &Devic
     }
 }
 
-/// Reads the `vae` folder of a published checkpoint, an AutoencoderKL; see [`load_diffusers_transformer`]. The names that older
-/// versions gave to its attention are understood.
+/// Reads the `vae` folder of a published checkpoint, an AutoencoderKL, or that of the checkpoint in `dir`; see
+/// [`load_diffusers_transformer`]. The names that older versions gave to its attention are understood.
 ///
 /// # Errors
 /// As [`load_diffusers_transformer`].
 pub fn load_diffusers_vae(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
+    let inside = dir.join("vae");
+    let dir = if dir.join(INDEX_FILE).is_file() && inside.is_dir() { &inside } else { dir };
     match ComponentConfig::read(dir)? {
         ComponentConfig::Autoencoder(config) => load_vae(&config, dir, variant, device),
         other => Err(other.instead_of("an autoencoder", dir)),

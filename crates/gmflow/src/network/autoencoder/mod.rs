@@ -27,6 +27,12 @@ pub struct LatentDistribution {
     pub std: Tensor<4>,
 }
 
+impl LatentDistribution {
+    fn of_moments([mean, log_var]: [Tensor<4>; 2]) -> Self {
+        Self { mean, std: (log_var * 0.5).exp() }
+    }
+}
+
 /// A convolutional variational autoencoder.
 #[derive(Module, Debug)]
 pub struct Autoencoder {
@@ -78,8 +84,7 @@ impl Autoencoder {
     /// Encodes images `[b c h w]` in [-1, 1] whose height and width are multiples of
     /// [`AutoencoderConfig::downsampling`].
     pub fn encode(&self, images: Tensor<4>) -> LatentDistribution {
-        let [mean, log_var] = self.moments(images);
-        LatentDistribution { mean, std: (log_var * 0.5).exp() }
+        LatentDistribution::of_moments(self.moments(images))
     }
 
     /// Mean and log variance `[b c h w]` of the latents of images.

@@ -1,6 +1,6 @@
 //! Large images in overlapping tiles, so that memory does not grow with the image.
 
-use super::Autoencoder;
+use super::{Autoencoder, LatentDistribution};
 use crate::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
 use std::ops::Range;
@@ -68,6 +68,14 @@ impl Autoencoder {
         let f = self.config.downsampling();
         let decode = |tile: Tensor<4>| self.decode(tile);
         blend(latents, tiling, &decode, [self.config.out_channels, h * f, w * f], |x| x * f)
+    }
+
+    /// [`Autoencoder::encode`] tile by tile.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::decode_tiled`].
+    pub fn encode_tiled(&self, images: Tensor<4>, tiling: Tiling) -> Result<LatentDistribution> {
+        Ok(LatentDistribution::of_moments(self.moments_tiled(images, tiling)?))
     }
 
     /// [`Autoencoder::moments`] tile by tile.
