@@ -2,6 +2,7 @@
 
 mod export;
 mod help;
+mod import;
 mod info;
 mod models;
 mod published;
