@@ -6,6 +6,7 @@ Needs torch; recorded with 2.15.
 """
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -31,6 +32,58 @@ def state_dict():
         "diffusion.denoising.a.weight": base + 100,
         "diffusion.steps": torch.tensor([7], dtype=torch.int64),
     }
+
+
+TRANSFORMER = {
+    "pos_embed.proj.weight": [4, 1, 2, 2],
+    "pos_embed.proj.bias": [4],
+    "emb.timestep_embedder.linear_1.weight": [4, 256],
+    "emb.timestep_embedder.linear_1.bias": [4],
+    "emb.timestep_embedder.linear_2.weight": [4, 4],
+    "emb.timestep_embedder.linear_2.bias": [4],
+    "emb.class_embedder.embedding_table.weight": [3, 4],
+    "transformer_blocks.0.norm1.linear.weight": [24, 4],
+    "transformer_blocks.0.norm1.linear.bias": [24],
+    "transformer_blocks.0.attn1.to_q.weight": [4, 4],
+    "transformer_blocks.0.attn1.to_q.bias": [4],
+    "transformer_blocks.0.attn1.to_k.weight": [4, 4],
+    "transformer_blocks.0.attn1.to_k.bias": [4],
+    "transformer_blocks.0.attn1.to_v.weight": [4, 4],
+    "transformer_blocks.0.attn1.to_v.bias": [4],
+    "transformer_blocks.0.attn1.to_out.0.weight": [4, 4],
+    "transformer_blocks.0.attn1.to_out.0.bias": [4],
+    "transformer_blocks.0.ff.net.0.proj.weight": [16, 4],
+    "transformer_blocks.0.ff.net.0.proj.bias": [16],
+    "transformer_blocks.0.ff.net.2.weight": [4, 16],
+    "transformer_blocks.0.ff.net.2.bias": [4],
+    "proj_out_1.weight": [8, 4],
+    "proj_out_1.bias": [8],
+    "proj_out_2.weight": [16, 4],
+    "proj_out_2.bias": [16],
+    "gm_out.logstd_layers.1.weight": [4, 4],
+    "gm_out.logstd_layers.1.bias": [4],
+}
+CONFIG = {
+    "_class_name": "GMDiTTransformer2DModel",
+    "num_gaussians": 2,
+    "num_attention_heads": 1,
+    "attention_head_dim": 4,
+    "num_layers": 1,
+    "sample_size": 4,
+    "patch_size": 2,
+    "in_channels": 1,
+    "num_embeds_ada_norm": 2,
+    "logstd_inner_dim": 4,
+    "gm_num_logstd_layers": 2,
+}
+
+
+def transformer():
+    """Weights of a tiny GM-DiT with an average beside them, as a training script saves them."""
+    torch.manual_seed(7)
+    return {
+        f"diffusion_ema.denoising.{name}": torch.randn(shape).to(torch.bfloat16) for name, shape in TRANSFORMER.items()
+    } | {"diffusion.step": torch.tensor(7)}
 
 
 class Command:
@@ -65,6 +118,8 @@ def main():
     files = {
         "nested.pt": nested,
         "legacy.pt": bytes_of(checkpoint, _use_new_zipfile_serialization=False),
+        "transformer.pt": bytes_of({"state_dict": transformer()}),
+        "transformer.json": (json.dumps(CONFIG, indent=2) + "\n").encode(),
         "flat.pt": bytes_of({"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0])}),
         "not_finite.pt": bytes_of({"fine": torch.ones(2), "broken": torch.tensor([1.0, float("nan")])}),
         "large.pt": bytes_of({"w": torch.tensor([1e6])}),
