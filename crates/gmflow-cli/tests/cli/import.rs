@@ -21,13 +21,13 @@ fn a_transformer_becomes_a_folder_that_info_shows() {
     let (code, stdout, stderr) = import("transformer.pt", &out, &component);
     assert_eq!(code, 0, "{stderr}");
     let done: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((&done["tensors"], &done["left_out"]), (&27.into(), &1.into()));
+    assert_eq!((&done["tensors"], &done["left_out"]), (&29.into(), &1.into()));
     let (code, stdout, stderr) = run(&["info", out.to_str().unwrap()]);
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("1 x 4 x 4"), "{stdout}");
-    // Without the prefix the names are not those of the network.
+    // Without the prefix the names are not those of the network, and the message tells what is missing.
     let (code, _, stderr) = import("transformer.pt", &folder.path().join("other"), &component[..2]);
-    assert!(code == 1 && stderr.contains("pos_embed") && stderr.lines().count() == 1, "{stderr}");
+    assert!(code == 1 && stderr.contains("diffusion_ema.denoising.") && stderr.lines().count() == 1, "{stderr}");
 }
 
 #[test]

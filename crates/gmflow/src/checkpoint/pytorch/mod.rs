@@ -149,7 +149,13 @@ impl PytorchFile {
                 Some(shape) => {
                     return Err(self.wrong(name, format!("shape {expected:?}"), format!("shape {shape:?}")));
                 }
-                None => return Err(self.wrong(name, format!("shape {expected:?}"), "no tensor")),
+                None => {
+                    // Where no name fits, it is the prefix that is missing.
+                    let foreign = !shapes.keys().any(|name| architecture.shapes.contains_key(name));
+                    let found = || format!("prefixes {}", prefixes(&shapes.into_keys().collect()));
+                    let got = if foreign { found() } else { "no tensor".into() };
+                    return Err(self.wrong(name, format!("shape {expected:?}"), got));
+                }
             }
         }
         if let Some(name) = shapes.keys().find(|name| !architecture.shapes.contains_key(*name)) {

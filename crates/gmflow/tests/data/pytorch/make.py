@@ -62,6 +62,8 @@ TRANSFORMER = {
     "proj_out_2.bias": [16],
     "gm_out.logstd_layers.1.weight": [4, 4],
     "gm_out.logstd_layers.1.bias": [4],
+    "gm_out.logstd_layers.3.weight": [1, 4],
+    "gm_out.logstd_layers.3.bias": [1],
 }
 CONFIG = {
     "_class_name": "GMDiTTransformer2DModel",
@@ -102,9 +104,10 @@ def bytes_of(value, **options):
 def rezipped(data, change, compression=zipfile.ZIP_STORED):
     """The same archive with `change(name, bytes)` applied to its entries."""
     out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", compression) as new:
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
         for entry in old.infolist():
-            new.writestr(entry.filename, change(entry.filename, old.read(entry)))
+            # Without today's date in it.
+            new.writestr(zipfile.ZipInfo(entry.filename), change(entry.filename, old.read(entry)), compression)
     return out.getvalue()
 
 
