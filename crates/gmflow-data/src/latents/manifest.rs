@@ -2,6 +2,8 @@
 
 use super::MANIFEST;
 use crate::{Error, Result};
+use half::f16;
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -22,6 +24,23 @@ pub enum LatentPrecision {
     /// standard deviation.
     #[default]
     F16,
+}
+
+impl LatentPrecision {
+    pub(super) fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+        }
+    }
+
+    /// The largest magnitude that can be stored.
+    pub(super) fn largest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => f16::MAX.to_f32(),
+        }
+    }
 }
 
 /// What a cache of latents holds: the content of `latents.json`.

@@ -1,5 +1,6 @@
 //! Writing a cache, shard by shard, so that an interrupted one can be continued.
 
+use super::shard::Shard;
 use super::{LatentManifest, LatentPrecision, shard_name};
 use crate::{Error, Result};
 use half::f16;
@@ -21,6 +22,8 @@ pub struct EncodedBatch {
     pub mirror_std: Vec<f32>,
     /// Labels `[n]`.
     pub labels: Vec<u32>,
+    /// Positions in the data set `[n]`, rising.
+    pub indices: Vec<u32>,
 }
 
 /// A cache that is being written.
@@ -30,31 +33,56 @@ pub struct LatentWriter {
     manifest: LatentManifest,
     waiting: EncodedBatch,
     shards: usize,
+    /// The position in the data set after the last image that was taken.
+    next: u64,
 }
 
 impl LatentWriter {
-    /// Starts a cache in `folder`, or continues one that was interrupted: [`LatentWriter::written`] tells where.
+    /// Starts a cache in `folder`, or continues one that was interrupted: [`LatentWriter::next_index`] tells where. What was written after
+    /// the last whole shard is written again.
     ///
     /// # Errors
     /// [`Error::File`] where the folder holds a complete cache, or one that was begun with other settings.
     pub fn open(folder: &Path, manifest: LatentManifest) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
-        let mut shards = 0;
-        if folder.join(super::MANIFEST).exists() {
-            let found = LatentManifest::read(folder)?;
-            if found.complete {
-                return Err(Error::file(folder, "cache", "none, or one that was interrupted", "a complete one"));
-            }
-            if !found.continues(&manifest) {
-                return Err(Error::file(folder, "cache", "one that was begun with these settings", "other settings"));
-            }
-            while folder.join(shard_name(shards)).is_file() {
-                shards += 1;
-            }
-        } else {
-            manifest.write(folder)?;
+        let mut writer =
+            Self { folder: folder.to_owned(), manifest, waiting: EncodedBatch::default(), shards: 0, next: 0 };
+        if !folder.join(super::MANIFEST).exists() {
+            writer.manifest.write(folder)?;
+            return Ok(writer);
         }
-        Ok(Self { folder: folder.to_owned(), manifest, waiting: EncodedBatch::default(), shards })
+        let found = LatentManifest::read(folder)?;
+        if found.complete {
+            return Err(Error::file(folder, "cache", "none, or one that was interrupted", "a complete one"));
+        }
+        if !found.continues(&writer.manifest) {
+            return Err(Error::file(folder, "cache", "one that was begun with these settings", "other settings"));
+        }
+        writer.pass_over_written();
+        Ok(writer)
+    }
+
+    /// Counts the shards that are whole. The call before may have ended after its last shard, which is short, so a shard that is not
+    /// whole is as good as none.
+    fn pass_over_written(&mut self) {
+        let written = |number: usize| {
+            let path = self.folder.join(shard_name(number));
+            if !path.is_file() {
+                return None;
+            }
+            match Shard::open(&path, &self.manifest, self.manifest.shard) {
+                Ok(shard) => shard.ends(),
+                Err(error) => {
+                    log::warn!("{error}; it is written again");
+                    None
+                }
+            }
+        };
+        let (mut shards, mut next) = (0, 0);
+        while let Some((_, last)) = written(shards).filter(|(first, _)| u64::from(*first) >= next) {
+            (shards, next) = (shards + 1, u64::from(last) + 1);
+        }
+        (self.shards, self.next) = (shards, next);
     }
 
     /// Latents that are in the cache already.
@@ -62,13 +90,34 @@ impl LatentWriter {
         self.shards * self.manifest.shard
     }
 
+    /// The position in the data set of the first image that has not been taken.
+    pub fn next_index(&self) -> u64 {
+        self.next
+    }
+
     /// Adds encoded images; full shards are written.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of values than the manifest says, or values that are not finite;
-    /// [`Error::Io`] where a shard cannot be written.
+    /// [`Error::Config`] for another number of values than the manifest says, values that are not finite or too large for the precision,
+    /// negative standard deviations, labels without a class, or positions that do not rise; [`Error::Io`] where a shard cannot be written.
     pub fn push(&mut self, batch: &EncodedBatch) -> Result<()> {
-        let values = batch.labels.len() * self.manifest.values();
+        self.check(batch)?;
+        self.waiting.mean.extend(&batch.mean);
+        self.waiting.std.extend(&batch.std);
+        self.waiting.mirror_mean.extend(&batch.mirror_mean);
+        self.waiting.mirror_std.extend(&batch.mirror_std);
+        self.waiting.labels.extend(&batch.labels);
+        self.waiting.indices.extend(&batch.indices);
+        self.next = batch.indices.last().map_or(self.next, |last| u64::from(*last) + 1);
+        while self.waiting.labels.len() >= self.manifest.shard {
+            self.write_shard(self.manifest.shard)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, batch: &EncodedBatch) -> Result<()> {
+        let (count, largest) = (batch.labels.len(), self.manifest.precision.largest());
+        let values = count * self.manifest.values();
         let mirror = if self.manifest.mirrored { values } else { 0 };
         let parts =
             [(&batch.mean, values), (&batch.std, values), (&batch.mirror_mean, mirror), (&batch.mirror_std, mirror)];
@@ -76,17 +125,26 @@ impl LatentWriter {
             if part.len() != expected {
                 return Err(Error::config("latents", format!("{expected} values"), part.len()));
             }
-            if let Some(value) = part.iter().find(|value| !value.is_finite()) {
-                return Err(Error::config("latents", "finite values", value));
+            if let Some(value) = part.iter().find(|value| value.is_nan() || value.abs() > largest) {
+                return Err(Error::config("latents", format!("finite values of at most {largest}"), value));
             }
         }
-        self.waiting.mean.extend(&batch.mean);
-        self.waiting.std.extend(&batch.std);
-        self.waiting.mirror_mean.extend(&batch.mirror_mean);
-        self.waiting.mirror_std.extend(&batch.mirror_std);
-        self.waiting.labels.extend(&batch.labels);
-        while self.waiting.labels.len() >= self.manifest.shard {
-            self.write_shard(self.manifest.shard)?;
+        if let Some(std) = batch.std.iter().chain(&batch.mirror_std).find(|std| **std < 0.0) {
+            return Err(Error::config("latents", "standard deviations of at least 0", std));
+        }
+        let classes = self.manifest.classes.len();
+        if let Some(label) = batch.labels.iter().find(|label| classes > 0 && **label as usize >= classes) {
+            return Err(Error::config("labels", format!("below {classes}"), label));
+        }
+        if batch.indices.len() != count {
+            return Err(Error::config("indices", format!("{count} positions"), batch.indices.len()));
+        }
+        let mut next = self.next;
+        for &index in &batch.indices {
+            if u64::from(index) < next {
+                return Err(Error::config("indices", format!("at least {next}"), index));
+            }
+            next = u64::from(index) + 1;
         }
         Ok(())
     }
@@ -121,18 +179,16 @@ impl LatentWriter {
             .tensors()
             .iter()
             .zip(parts)
-            .map(|(name, part)| (*name, encode(&part.drain(..values).collect::<Vec<f32>>(), precision)))
+            .map(|(name, part)| (*name, encode(part.drain(..values), precision)))
             .collect();
-        let labels: Vec<u8> = waiting.labels.drain(..count).flat_map(u32::to_le_bytes).collect();
-        let dtype = match precision {
-            LatentPrecision::F32 => Dtype::F32,
-            LatentPrecision::F16 => Dtype::F16,
-        };
+        let numbers = |part: &mut Vec<u32>| -> Vec<u8> { part.drain(..count).flat_map(u32::to_le_bytes).collect() };
+        let (labels, indices) = (numbers(&mut waiting.labels), numbers(&mut waiting.indices));
         let wrong = |error: safetensors::SafeTensorError| Error::file(&path, "header", "serialisable tensors", error);
         let mut views = Vec::new();
         for (name, bytes) in &encoded {
-            views.push((*name, TensorView::new(dtype, vec![count, c, h, w], bytes).map_err(wrong)?));
+            views.push((*name, TensorView::new(precision.dtype(), vec![count, c, h, w], bytes).map_err(wrong)?));
         }
+        views.push(("indices", TensorView::new(Dtype::U32, vec![count], &indices).map_err(wrong)?));
         if !self.manifest.classes.is_empty() {
             views.push(("labels", TensorView::new(Dtype::U32, vec![count], &labels).map_err(wrong)?));
         }
@@ -142,10 +198,10 @@ impl LatentWriter {
     }
 }
 
-fn encode(values: &[f32], precision: LatentPrecision) -> Vec<u8> {
+fn encode(values: impl Iterator<Item = f32>, precision: LatentPrecision) -> Vec<u8> {
     match precision {
-        LatentPrecision::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        LatentPrecision::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        LatentPrecision::F32 => values.flat_map(f32::to_le_bytes).collect(),
+        LatentPrecision::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
     }
 }
 
@@ -158,7 +214,24 @@ pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        sync_folder(path)
     };
-    write().map_err(|error| Error::io(path, error))
+    write().map_err(|error| {
+        // The first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, error)
+    })
+}
+
+/// Makes the rename itself durable: the manifest must not say "complete" of shards whose names a power cut takes away.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// Elsewhere folders cannot be opened to be synced.
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> std::io::Result<()> {
+    Ok(())
 }
