@@ -26,12 +26,22 @@ pub struct EncodedBatch {
     pub indices: Vec<u32>,
 }
 
+/// What waits for its shard, in the form of the file: a shard of means and standard deviations is large.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// In the order of [`LatentManifest::tensors`].
+    tensors: [Vec<u8>; 4],
+    labels: Vec<u8>,
+    indices: Vec<u8>,
+    count: usize,
+}
+
 /// A cache that is being written.
 #[derive(Debug)]
 pub struct LatentWriter {
     folder: PathBuf,
     manifest: LatentManifest,
-    waiting: EncodedBatch,
+    waiting: Waiting,
     shards: usize,
     /// The position in the data set after the last image that was taken.
     next: u64,
@@ -46,7 +56,7 @@ impl LatentWriter {
     pub fn open(folder: &Path, manifest: LatentManifest) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         let mut writer =
-            Self { folder: folder.to_owned(), manifest, waiting: EncodedBatch::default(), shards: 0, next: 0 };
+            Self { folder: folder.to_owned(), manifest, waiting: Waiting::default(), shards: 0, next: 0 };
         if !folder.join(super::MANIFEST).exists() {
             writer.manifest.write(folder)?;
             return Ok(writer);
@@ -102,14 +112,16 @@ impl LatentWriter {
     /// negative standard deviations, labels without a class, or positions that do not rise; [`Error::Io`] where a shard cannot be written.
     pub fn push(&mut self, batch: &EncodedBatch) -> Result<()> {
         self.check(batch)?;
-        self.waiting.mean.extend(&batch.mean);
-        self.waiting.std.extend(&batch.std);
-        self.waiting.mirror_mean.extend(&batch.mirror_mean);
-        self.waiting.mirror_std.extend(&batch.mirror_std);
-        self.waiting.labels.extend(&batch.labels);
-        self.waiting.indices.extend(&batch.indices);
+        let (waiting, precision) = (&mut self.waiting, self.manifest.precision);
+        let parts = [&batch.mean, &batch.std, &batch.mirror_mean, &batch.mirror_std];
+        for (bytes, values) in waiting.tensors.iter_mut().zip(parts) {
+            encode(values, precision, bytes);
+        }
+        waiting.labels.extend(batch.labels.iter().flat_map(|label| label.to_le_bytes()));
+        waiting.indices.extend(batch.indices.iter().flat_map(|index| index.to_le_bytes()));
+        waiting.count += batch.labels.len();
         self.next = batch.indices.last().map_or(self.next, |last| u64::from(*last) + 1);
-        while self.waiting.labels.len() >= self.manifest.shard {
+        while self.waiting.count >= self.manifest.shard {
             self.write_shard(self.manifest.shard)?;
         }
         Ok(())
@@ -154,12 +166,12 @@ impl LatentWriter {
     /// # Errors
     /// As [`LatentWriter::push`]; [`Error::Config`] for a cache without a latent.
     pub fn finish(mut self, left_out: usize) -> Result<LatentManifest> {
-        let count = self.written() + self.waiting.labels.len();
+        let count = self.written() + self.waiting.count;
         if count == 0 {
             return Err(Error::config("images", "at least one that can be read", 0));
         }
-        if !self.waiting.labels.is_empty() {
-            self.write_shard(self.waiting.labels.len())?;
+        if self.waiting.count > 0 {
+            self.write_shard(self.waiting.count)?;
         }
         let manifest = LatentManifest { count, left_out, complete: true, ..self.manifest };
         manifest.write(&self.folder)?;
@@ -170,27 +182,17 @@ impl LatentWriter {
     fn write_shard(&mut self, count: usize) -> Result<()> {
         let path = self.folder.join(shard_name(self.shards));
         let [c, h, w] = self.manifest.shape;
-        let values = count * self.manifest.values();
-        let waiting = &mut self.waiting;
-        let parts = [&mut waiting.mean, &mut waiting.std, &mut waiting.mirror_mean, &mut waiting.mirror_std];
-        let precision = self.manifest.precision;
-        let encoded: Vec<(&str, Vec<u8>)> = self
-            .manifest
-            .tensors()
-            .iter()
-            .zip(parts)
-            .map(|(name, part)| (*name, encode(part.drain(..values), precision)))
-            .collect();
-        let numbers = |part: &mut Vec<u32>| -> Vec<u8> { part.drain(..count).flat_map(u32::to_le_bytes).collect() };
-        let (labels, indices) = (numbers(&mut waiting.labels), numbers(&mut waiting.indices));
+        let dtype = self.manifest.precision.dtype();
+        let first = self.waiting.take(count);
         let wrong = |error: safetensors::SafeTensorError| Error::file(&path, "header", "serialisable tensors", error);
+        let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes).map_err(wrong);
         let mut views = Vec::new();
-        for (name, bytes) in &encoded {
-            views.push((*name, TensorView::new(precision.dtype(), vec![count, c, h, w], bytes).map_err(wrong)?));
+        for (name, bytes) in self.manifest.tensors().iter().zip(&first.tensors) {
+            views.push((*name, view(dtype, vec![count, c, h, w], bytes.as_slice())?));
         }
-        views.push(("indices", TensorView::new(Dtype::U32, vec![count], &indices).map_err(wrong)?));
+        views.push(("indices", view(Dtype::U32, vec![count], &first.indices)?));
         if !self.manifest.classes.is_empty() {
-            views.push(("labels", TensorView::new(Dtype::U32, vec![count], &labels).map_err(wrong)?));
+            views.push(("labels", view(Dtype::U32, vec![count], &first.labels)?));
         }
         write_atomic(&path, &serialize(views, None).map_err(wrong)?)?;
         self.shards += 1;
@@ -198,10 +200,28 @@ impl LatentWriter {
     }
 }
 
-fn encode(values: impl Iterator<Item = f32>, precision: LatentPrecision) -> Vec<u8> {
+impl Waiting {
+    /// Takes the first `count` latents out.
+    fn take(&mut self, count: usize) -> Self {
+        let share = |bytes: &mut Vec<u8>, all: usize| {
+            let rest = bytes.split_off(bytes.len() / all.max(1) * count);
+            std::mem::replace(bytes, rest)
+        };
+        let all = self.count;
+        self.count -= count;
+        Self {
+            tensors: self.tensors.each_mut().map(|bytes| share(bytes, all)),
+            labels: share(&mut self.labels, all),
+            indices: share(&mut self.indices, all),
+            count,
+        }
+    }
+}
+
+fn encode(values: &[f32], precision: LatentPrecision, bytes: &mut Vec<u8>) {
     match precision {
-        LatentPrecision::F32 => values.flat_map(f32::to_le_bytes).collect(),
-        LatentPrecision::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
+        LatentPrecision::F32 => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        LatentPrecision::F16 => bytes.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
     }
 }
 
