@@ -92,6 +92,16 @@ fn manifest(
     })
 }
 
+/// Decoded images of the next batch.
+#[derive(Default)]
+struct Waiting {
+    /// `[n c h w]`
+    pixels: Vec<f32>,
+    labels: Vec<u32>,
+    /// Their positions in the data set.
+    indices: Vec<u32>,
+}
+
 /// How images are encoded.
 struct Encoding<'a> {
     vae: &'a Autoencoder,
@@ -101,7 +111,7 @@ struct Encoding<'a> {
 }
 
 impl Encoding<'_> {
-    /// Encodes the first `limit` images but for those that are in the cache already.
+    /// Encodes the first `limit` images, from where the call before ended.
     fn run(
         &self,
         images: &Arc<dyn ImageDataset>,
@@ -109,16 +119,20 @@ impl Encoding<'_> {
         limit: usize,
         mut writer: LatentWriter,
     ) -> Result<LatentManifest> {
-        let bar = output::progress(limit as u64, "encoding");
-        let (done, mut sound, mut left_out) = (writer.written(), 0, 0);
-        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-        for index in 0..limit {
+        let first = usize::try_from(writer.next_index())?;
+        if first > limit {
+            return Err(usage("--limit", format!("at least {first}, which are encoded already"), limit));
+        }
+        let bar = output::rate(first as u64, limit as u64, "encoding");
+        // What a call before this one has neither written nor left to do, it left out.
+        let mut left_out = first - writer.written();
+        let mut waiting = Waiting::default();
+        for index in first..limit {
             match images.get(index) {
-                // What a call before this one encoded is only counted.
-                Ok(_) if sound < done => sound += 1,
                 Ok(image) => {
-                    pixels.extend(image.pixels);
-                    labels.push(image.label);
+                    waiting.pixels.extend(image.pixels);
+                    waiting.labels.push(image.label);
+                    waiting.indices.push(u32::try_from(index)?);
                 }
                 Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => {
                     log::warn!("{error}; it is left out");
@@ -126,12 +140,8 @@ impl Encoding<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if labels.len() == self.batch || index + 1 == limit {
-                writer.push(&self.encode(
-                    std::mem::take(&mut pixels),
-                    std::mem::take(&mut labels),
-                    images.shape(),
-                )?)?;
+            if waiting.labels.len() == self.batch || index + 1 == limit {
+                writer.push(&self.encode(std::mem::take(&mut waiting), images.shape())?)?;
                 bar.set_position(index as u64 + 1);
             }
         }
@@ -139,7 +149,8 @@ impl Encoding<'_> {
         Ok(writer.finish(left_out)?)
     }
 
-    fn encode(&self, pixels: Vec<f32>, labels: Vec<u32>, [c, h, w]: [usize; 3]) -> Result<EncodedBatch> {
+    fn encode(&self, waiting: Waiting, [c, h, w]: [usize; 3]) -> Result<EncodedBatch> {
+        let Waiting { pixels, labels, indices } = waiting;
         if labels.is_empty() {
             return Ok(EncodedBatch::default());
         }
@@ -151,7 +162,7 @@ impl Encoding<'_> {
         let [mirror_mean, mirror_std] =
             if self.mirror { moments(images.clone().flip([3]))? } else { [Vec::new(), Vec::new()] };
         let [mean, std] = moments(images)?;
-        Ok(EncodedBatch { mean, std, mirror_mean, mirror_std, labels })
+        Ok(EncodedBatch { mean, std, mirror_mean, mirror_std, labels, indices })
     }
 }
 

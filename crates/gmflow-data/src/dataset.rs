@@ -152,10 +152,10 @@ impl Batches {
                     let (index, epoch) = (self.order.index(position)?, self.order.epoch(position));
                     let mirrored = *horizontal_flip && stream(self.seed, Purpose::Flip, epoch, index as u64).random();
                     let mut rng = stream(self.seed, Purpose::Latent, epoch, index as u64);
-                    let (latent, label) = latents.draw(index, mirrored, &mut rng)?;
-                    batch.images.extend(latent); // [b c h w]
-                    batch.labels.push(label);
-                    batch.indices.push(index as u64);
+                    let latent = latents.draw(index, mirrored, &mut rng)?;
+                    batch.images.extend(latent.values); // [b c h w]
+                    batch.labels.push(latent.label);
+                    batch.indices.push(latent.index);
                 }
             }
             Dataset::Images { images, corrupt, horizontal_flip } => {

@@ -75,8 +75,16 @@ impl<'a> Show<'a> {
                 return Err(Error::config("sample.vae", "nothing: the data are no latents", vae.display()));
             }
             (Some(_), None) => Self::Channels,
-            (Some(latent), Some(vae)) => {
-                Self::Decoded(Box::new(load_diffusers_vae(vae, None, trainer.device())?), latent)
+            (Some(latent), Some(folder)) => {
+                let vae = load_diffusers_vae(folder, None, trainer.device())?;
+                let got = [vae.config().latent_channels, vae.config().downsampling()];
+                if got != [trainer.data_info().shape[0], latent.downsampling] {
+                    let form =
+                        |[channels, factor]: [usize; 2]| format!("{channels} channels, 1/{factor} of the size");
+                    let expected = form([trainer.data_info().shape[0], latent.downsampling]);
+                    return Err(Error::config("sample.vae", format!("latents of {expected}"), form(got)));
+                }
+                Self::Decoded(Box::new(vae), latent)
             }
         })
     }
@@ -91,10 +99,20 @@ impl<'a> Show<'a> {
             }
             Self::Decoded(vae, latent) => {
                 let decoder = Decoder { vae, latent, tiling: Tiling::default() };
-                Ok(decoder.decode(samples, &mut |_, _| {})?)
+                // One at a time: the widest layer of one image of 256x256 takes tens of megabytes.
+                let each = samples.split(1, 0).into_iter().map(|one| decoder.decode(one, &mut |_, _| {}));
+                Ok(Tensor::cat(each.collect::<Result<Vec<_>, _>>()?, 0))
             }
         }
     }
+}
+
+/// Checks what [`draw`] will need, so that a wrong autoencoder is found before training and not at the first picture.
+///
+/// # Errors
+/// An autoencoder that cannot be read, does not fit the latents, or is named where the data are none.
+pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
+    Show::new(trainer, sample).map(|_| ())
 }
 
 fn host(samples: Tensor<4>) -> Result<Vec<f32>> {

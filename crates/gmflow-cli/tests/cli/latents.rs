@@ -3,8 +3,10 @@
 use crate::published::latent_model;
 use crate::run;
 use crate::sample::read_png;
-use gmflow::checkpoint::{ExportOptions, export_diffusers};
-use std::path::Path;
+use burn::tensor::{Device, Tensor, TensorData};
+use gmflow::checkpoint::{ExportOptions, export_diffusers, load_diffusers_vae};
+use gmflow_data::{Columns, ImageDataset, ImageSettings, ParquetDataset};
+use std::path::{Path, PathBuf};
 
 /// Two classes of three images each, 16x16, and a checkpoint whose autoencoder halves height and width.
 fn materials(folder: &Path) {
@@ -121,13 +123,7 @@ fn encoding_continues_and_does_not_overwrite() {
     let whole = shards();
     let (code, _, stderr) = encode(folder, &["--shard", "2"]);
     assert!(code == 1 && stderr.contains("complete") && stderr.contains("--force"), "{stderr}");
-    // As an interrupted call leaves it: one shard, and a manifest that says so.
-    let manifest = folder.join("latents/latents.json");
-    let text = std::fs::read_to_string(&manifest).unwrap();
-    let begun = text.replace("\"complete\": true", "\"complete\": false").replace("\"count\": 6", "\"count\": 0");
-    std::fs::write(&manifest, begun).unwrap();
-    std::fs::remove_file(folder.join("latents/shard-00001.safetensors")).unwrap();
-    std::fs::remove_file(folder.join("latents/shard-00002.safetensors")).unwrap();
+    interrupt(&folder.join("latents"), 1, 3);
     let (code, _, stderr) =
         train(folder, "run", &["--set", "train.steps=1", "--set", "data.source.horizontal_flip=false"]);
     assert!(code == 1 && stderr.contains("gmflow encode"), "{stderr}");
@@ -139,6 +135,136 @@ fn encoding_continues_and_does_not_overwrite() {
     assert!(!folder.join("latents/shard-00002.safetensors").exists());
     let (code, _, stderr) = train(folder, "run", &["--set", "train.steps=1"]);
     assert!(code == 2 && stderr.contains("horizontal_flip"), "{stderr}");
+}
+
+/// The cache as a call leaves it that was interrupted after `shards` of its `of` shards.
+fn interrupt(cache: &Path, shards: usize, of: usize) {
+    let manifest = cache.join("latents.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("\"complete\": true"));
+    std::fs::write(&manifest, text.replace("\"complete\": true", "\"complete\": false")).unwrap();
+    for shard in shards..of {
+        std::fs::remove_file(cache.join(format!("shard-{shard:05}.safetensors"))).unwrap();
+    }
+}
+
+#[test]
+fn damaged_images_are_left_out_and_encoded_ones_are_not_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    materials(folder);
+    for name in ["dark/1.png", "light/2.png"] {
+        std::fs::write(folder.join("images").join(name), b"no picture").unwrap();
+    }
+    let config = folder.join("data.toml");
+    let text = "[data.source]\nkind = \"folder\"\npath = \"images\"\nimage = { size = 16, corrupt = \"skip\" }\n";
+    std::fs::write(&config, text).unwrap();
+    let (vae, data, out) = (at(folder, "published"), at(folder, "data.toml"), at(folder, "latents"));
+    let encode = |extra: &[&str]| {
+        let arguments = ["encode", "--vae", &vae, "--data", &data, "--out", &out, "--shard", "2", "--json"];
+        run(&[&arguments[..], extra].concat())
+    };
+    let check = |(code, stdout, stderr): (i32, String, String)| {
+        assert_eq!(code, 0, "{stderr}");
+        let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&report["count"], &report["left_out"]), (&4.into(), &2.into()), "{stdout}");
+        let shards = [0, 1].map(|shard| folder.join(format!("latents/shard-{shard:05}.safetensors")));
+        let positions = shards.each_ref().map(|shard| numbers(shard, "indices"));
+        assert_eq!(positions, [[0, 2], [3, 4]]);
+        shards.map(|shard| std::fs::read(shard).unwrap())
+    };
+    let whole = check(encode(&[]));
+    interrupt(&folder.join("latents"), 1, 2);
+    // The first image is in the cache; nobody needs its file any more.
+    std::fs::write(folder.join("images/dark/0.png"), b"gone").unwrap();
+    let (code, _, stderr) = encode(&["--limit", "2"]);
+    assert!(code == 2 && stderr.contains("--limit: expected at least 3"), "{stderr}");
+    assert!(whole == check(encode(&[])));
+}
+
+/// A tensor of whole numbers.
+fn numbers(shard: &Path, name: &str) -> Vec<u32> {
+    let bytes = std::fs::read(shard).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let data = tensors.tensor(name).unwrap().data().to_vec();
+    data.chunks_exact(4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+/// A file beside the checkout; where it is absent this is said, and fails with `CI=true`.
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{name} is absent");
+    eprintln!("SKIPPED: {name} is absent");
+    None
+}
+
+#[test]
+fn photographs_become_what_the_autoencoder_says_of_them_and_of_their_mirrors() {
+    let (Some(vae), Some(data)) = (shared("golden/checkpoint_tiny/vae"), shared("data/cifar10/test.parquet")) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let text = format!("[data.source]\nkind = \"parquet\"\npath = {data:?}\n");
+    std::fs::write(folder.join("data.toml"), text).unwrap();
+    let encode = |out: &str, extra: &[&str]| {
+        let (config, out, vae) = (at(folder, "data.toml"), at(folder, out), vae.to_str().unwrap());
+        let arguments = ["encode", "--vae", vae, "--data", &config, "--out", &out, "--limit", "5", "--batch", "2"];
+        let (code, _, stderr) = run(&[&arguments[..], &["--mirror"], extra].concat());
+        assert_eq!(code, 0, "{stderr}");
+        Path::new(&out).join("shard-00000.safetensors")
+    };
+    let (whole, rounded) = (encode("whole", &["--full-precision"]), encode("rounded", &[]));
+
+    let images = ParquetDataset::open(&data, Columns::default(), &ImageSettings::default()).unwrap();
+    let vae = load_diffusers_vae(&vae, None, &Device::flex()).unwrap();
+    assert_eq!(numbers(&whole, "indices"), [0, 1, 2, 3, 4]);
+    for index in 0..5 {
+        let image = images.get(index).unwrap();
+        assert_eq!(numbers(&whole, "labels")[index], image.label);
+        let image = Tensor::<4>::from_data(TensorData::new(image.pixels, [1, 3, 32, 32]), &Device::flex());
+        let mirror = image.clone().flip([3]);
+        for (image, names) in [(image, ["mean", "std"]), (mirror, ["mirror_mean", "mirror_std"])] {
+            let latents = vae.encode(image);
+            for (name, tensor) in names.into_iter().zip([latents.mean, latents.std]) {
+                let expected: Vec<f32> = tensor.into_data().try_into_vec().unwrap();
+                assert_eq!(expected.len(), 4 * 8 * 8);
+                let range = index * expected.len()..(index + 1) * expected.len();
+                for (got, expected) in stored(&whole, name)[range].iter().zip(&expected) {
+                    assert!((got - expected).abs() <= 1e-5 * (1.0 + expected.abs()), "{name}: {got} {expected}");
+                }
+            }
+        }
+    }
+    // Half precision rounds by at most 2^-11 of a value, which is nothing beside the standard deviation of the draw.
+    for name in ["mean", "std"] {
+        for (a, b) in stored(&whole, name).into_iter().zip(stored(&rounded, name)) {
+            assert!((a - b).abs() <= a.abs() * 2f32.powi(-11) + 1e-7, "{name}: {a} {b}");
+        }
+    }
+}
+
+/// IEEE half precision by its definition.
+fn half(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023) / 1024.0);
+    let size = if exponent == 0 { fraction * 2f32.powi(-14) } else { (1.0 + fraction) * 2f32.powi(exponent - 15) };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+/// The values of a tensor of a shard, whatever its number format.
+fn stored(shard: &Path, name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(shard).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor(name).unwrap();
+    match tensor.dtype() {
+        safetensors::Dtype::F16 => {
+            tensor.data().chunks_exact(2).map(|b| half(u16::from_le_bytes([b[0], b[1]]))).collect()
+        }
+        _ => tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+    }
 }
 
 #[test]

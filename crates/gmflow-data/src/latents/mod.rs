@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! latents.json                 what is here: the manifest
-//! shard-00000.safetensors      mean, std [n c h w]; with classes labels [n]; of a mirrored cache mirror_mean, mirror_std [n c h w]
+//! shard-00000.safetensors      mean, std [n c h w]; indices [n], the images' positions in their data set; with classes labels [n]; of a
+//!                              mirrored cache mirror_mean, mirror_std [n c h w]
 //! ```
 //!
 //! Mean and standard deviation are kept rather than one draw, so that training sees a fresh latent in every epoch. A mirrored latent is
@@ -14,7 +15,7 @@ mod source;
 mod writer;
 
 pub use manifest::{LatentManifest, LatentPrecision};
-pub use source::LatentDataset;
+pub use source::{Latent, LatentDataset};
 pub use writer::{EncodedBatch, LatentWriter};
 
 /// The manifest's name.

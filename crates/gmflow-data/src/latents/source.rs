@@ -7,6 +7,17 @@ use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::path::Path;
 
+/// One draw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latent {
+    /// Values, shifted and scaled. `[c h w]`
+    pub values: Vec<f32>,
+    /// The class; 0 in a cache without classes.
+    pub label: u32,
+    /// The image's position in the data set that was encoded.
+    pub index: u64,
+}
+
 /// A complete cache with random access; its shards are mapped into memory.
 #[derive(Debug)]
 pub struct LatentDataset {
@@ -34,6 +45,7 @@ impl LatentDataset {
             let count = manifest.shard.min(manifest.count - first);
             shards.push(Shard::open(&folder.join(shard_name(shards.len())), &manifest, count)?);
         }
+        check_order(folder, &shards)?;
         Ok(Self { manifest, shards })
     }
 
@@ -42,21 +54,37 @@ impl LatentDataset {
         &self.manifest
     }
 
-    /// Draws the latent at `index`, of the mirrored image where it is asked for: `((mean + std eps) - shift) scale` `[c h w]`, and its
-    /// label.
+    /// Draws the latent at `index`, of the mirrored image where it is asked for: `((mean + std eps) - shift) scale`.
     ///
     /// # Errors
     /// [`Error::File`] naming shard and row of damaged values, [`Error::Config`] where there is no such index.
-    pub fn draw(&self, index: usize, mirrored: bool, rng: &mut impl Rng) -> Result<(Vec<f32>, u32)> {
+    pub fn draw(&self, index: usize, mirrored: bool, rng: &mut impl Rng) -> Result<Latent> {
         let outside = || Error::config("index", format!("below {}", self.manifest.count), index);
         let shard = self.shards.get(index / self.manifest.shard).filter(|_| index < self.manifest.count);
         let (shard, row) = (shard.ok_or_else(outside)?, index % self.manifest.shard);
-        let [mut latent, std] = shard.moments(row, mirrored && self.manifest.mirrored)?;
+        let [mut values, std] = shard.moments(row, mirrored && self.manifest.mirrored)?;
         let (shift, scale) = (self.manifest.shift_factor as f32, self.manifest.scaling_factor as f32);
-        for (value, std) in latent.iter_mut().zip(std) {
+        for (value, std) in values.iter_mut().zip(std) {
             let eps: f32 = StandardNormal.sample(rng);
             *value = (*value + std * eps - shift) * scale;
         }
-        Ok((latent, shard.label(row, self.manifest.classes.len())?))
+        Ok(Latent { values, label: shard.label(row, self.manifest.classes.len())?, index: shard.index(row)? })
     }
+}
+
+/// Shards stand in the order of the data set: none twice, none under another's name.
+fn check_order(folder: &Path, shards: &[Shard]) -> Result<()> {
+    let mut last = None;
+    for (number, (from, to)) in shards.iter().filter_map(Shard::ends).enumerate() {
+        if let Some(last) = last.filter(|last| from <= *last) {
+            return Err(Error::file(
+                folder.join(shard_name(number)),
+                "row 0",
+                format!("an index above {last}"),
+                from,
+            ));
+        }
+        last = Some(to);
+    }
+    Ok(())
 }

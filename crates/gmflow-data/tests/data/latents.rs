@@ -1,8 +1,8 @@
 //! Caches of latents: written, interrupted, read, and damaged.
 
 use gmflow_data::{
-    Batches, Dataset, DatasetConfig, EncodedBatch, Error, LatentDataset, LatentManifest, LatentPrecision,
-    LatentWriter,
+    Batch, Batches, Dataset, DatasetConfig, EncodedBatch, Error, LatentDataset, LatentManifest, LatentPrecision,
+    LatentWriter, Loader, LoaderOptions,
 };
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,8 @@ fn encoded(range: std::ops::Range<usize>) -> EncodedBatch {
         std: vec![0.1; count],
         mirror_mean: means(-1.0),
         mirror_std: vec![0.2; count],
-        labels: range.map(|i| (i % 2) as u32).collect(),
+        labels: range.clone().map(|i| (i % 2) as u32).collect(),
+        indices: range.map(|i| i as u32).collect(),
     }
 }
 
@@ -115,7 +116,7 @@ fn an_interrupted_encoding_continues() {
     let other = LatentManifest { scaling_factor: 1.0, ..manifest() };
     assert!(LatentWriter::open(parts.path(), other).unwrap_err().to_string().contains("other settings"));
     let mut writer = LatentWriter::open(parts.path(), manifest()).unwrap();
-    assert_eq!(writer.written(), 4);
+    assert_eq!((writer.written(), writer.next_index()), (4, 4));
     writer.push(&encoded(4..10)).unwrap();
     writer.finish(1).unwrap();
     for entry in fs::read_dir(whole.path()).unwrap() {
@@ -129,6 +130,82 @@ fn an_interrupted_encoding_continues() {
 }
 
 #[test]
+fn what_an_interrupted_call_wrote_last_is_written_again() {
+    let whole = cache(10);
+    let begun = |folder: &Path| {
+        let path = folder.join("latents.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("\"complete\": true", "\"complete\": false")).unwrap();
+    };
+    let continued = |folder: &Path, first: usize| {
+        let mut writer = LatentWriter::open(folder, manifest()).unwrap();
+        assert_eq!((writer.written(), writer.next_index()), (first, first as u64));
+        writer.push(&encoded(first..10)).unwrap();
+        writer.finish(1).unwrap();
+        for number in 0..3 {
+            let name = format!("shard-{number:05}.safetensors");
+            assert!(fs::read(folder.join(&name)).unwrap() == fs::read(whole.path().join(&name)).unwrap(), "{name}");
+        }
+        LatentDataset::open(folder).unwrap();
+    };
+    // The last, short shard was there, and the manifest did not say so yet.
+    let folder = cache(10);
+    begun(folder.path());
+    continued(folder.path(), 8);
+    // A damaged shard counts as none, and so does one that holds another's latents.
+    let shard = folder.path().join("shard-00001.safetensors");
+    begun(folder.path());
+    fs::write(&shard, b"noise").unwrap();
+    continued(folder.path(), 4);
+    begun(folder.path());
+    fs::copy(folder.path().join("shard-00000.safetensors"), &shard).unwrap();
+    continued(folder.path(), 4);
+}
+
+#[test]
+fn images_that_were_left_out_keep_their_positions_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = LatentWriter::open(folder.path(), manifest()).unwrap();
+    let sparse = |positions: &[u32]| EncodedBatch { indices: positions.to_vec(), ..encoded(0..positions.len()) };
+    writer.push(&sparse(&[0, 2, 3])).unwrap();
+    writer.push(&sparse(&[7, 8])).unwrap();
+    drop(writer);
+    let mut writer = LatentWriter::open(folder.path(), manifest()).unwrap();
+    // Four were written up to position 7, so four were left out.
+    assert_eq!((writer.written(), writer.next_index()), (4, 8));
+    writer.push(&sparse(&[8, 11])).unwrap();
+    writer.finish(6).unwrap();
+    let batch = Batches::new(open(folder.path(), false).unwrap(), 6, 2).unwrap().batch(0).unwrap();
+    let mut indices = batch.indices;
+    indices.sort_unstable();
+    assert_eq!(indices, [0, 2, 3, 7, 8, 11]);
+}
+
+fn batches(folder: &Path, first_step: u64, workers: usize, count: usize) -> Vec<Batch> {
+    let options = LoaderOptions { batch_size: 4, seed: 9, first_step, workers, queue: 3 };
+    let loader = Loader::start(open(folder, true).unwrap(), options).unwrap();
+    loader.take(count).map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_resumed_stream_continues_exactly() {
+    let folder = cache(10);
+    let whole = batches(folder.path(), 0, 1, 20);
+    for workers in [1, 3] {
+        assert_eq!(batches(folder.path(), 7, workers, 13), whole[7..]);
+    }
+    // Both sides of an image have their turn, and every epoch its own draw.
+    let of_nine = |batch: &Batch| {
+        let place = batch.indices.iter().position(|index| *index == 9)?;
+        Some(batch.images[place * VALUES] / 0.5 + 0.25)
+    };
+    let values: Vec<f32> = whole.iter().filter_map(of_nine).collect();
+    assert_eq!(values.len(), 8);
+    assert!(values.iter().any(|value| *value > 0.0) && values.iter().any(|value| *value < 0.0), "{values:?}");
+    assert!(values.iter().enumerate().all(|(i, value)| !values[..i].contains(value)), "{values:?}");
+}
+
+#[test]
 fn half_precision_rounds_and_halves() {
     let (whole, half) = (cache(8), tempfile::tempdir().unwrap());
     write(half.path(), LatentManifest { precision: LatentPrecision::F16, ..manifest() }, 8);
@@ -137,6 +214,13 @@ fn half_precision_rounds_and_halves() {
     let batch = |folder: &Path| Batches::new(open(folder, false).unwrap(), 8, 0).unwrap().batch(0).unwrap().images;
     let (a, b) = (batch(whole.path()), batch(half.path()));
     assert!(a != b && a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-3));
+    let folder = tempfile::tempdir().unwrap();
+    let half = LatentManifest { precision: LatentPrecision::F16, ..manifest() };
+    let mut writer = LatentWriter::open(folder.path(), half).unwrap();
+    let mut large = encoded(0..1);
+    large.mean[5] = 7e4;
+    assert!(writer.push(&large).unwrap_err().to_string().contains("at most 65504"));
+    writer.push(&encoded(0..1)).unwrap();
 }
 
 #[test]
@@ -149,6 +233,20 @@ fn what_cannot_be_encoded_is_refused() {
     let mut infinite = encoded(0..2);
     infinite.mirror_mean[3] = f32::NAN;
     assert!(writer.push(&infinite).unwrap_err().to_string().contains("finite"));
+    let changed = |change: &dyn Fn(&mut EncodedBatch)| {
+        let mut batch = encoded(0..2);
+        change(&mut batch);
+        batch
+    };
+    for (batch, words) in [
+        (changed(&|batch| batch.mirror_std[0] = -0.5), "standard deviations"),
+        (changed(&|batch| batch.labels[1] = 2), "labels: expected below 2"),
+        (changed(&|batch| batch.indices[1] = 0), "indices: expected at least 1"),
+        (changed(&|batch| batch.indices.truncate(1)), "indices: expected 2"),
+    ] {
+        let error = writer.push(&batch).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
     assert!(writer.finish(0).is_err(), "nothing was encoded");
     let plain = LatentManifest { mirrored: false, ..manifest() };
     let folder = tempfile::tempdir().unwrap();
@@ -174,6 +272,25 @@ fn damaged_caches_are_named() {
     // The last shard has fewer latents than the manifest says of this one.
     fs::copy(folder.path().join("shard-00002.safetensors"), &shard).unwrap();
     refused(folder.path(), &["shard-00001", "tensor"]);
+    // The right size, but another's latents.
+    fs::copy(folder.path().join("shard-00000.safetensors"), &shard).unwrap();
+    refused(folder.path(), &["shard-00001", "row 0", "an index above 3"]);
+    let indices = [4u32, 5, 6, 7].map(u32::to_le_bytes).concat();
+    let place = good.windows(16).position(|window| window == indices).unwrap();
+    let mut unordered = good.clone();
+    unordered[place + 8] = 5;
+    fs::write(&shard, unordered).unwrap();
+    refused(folder.path(), &["shard-00001", "row 2", "an index above 5"]);
+    // Shapes that do not agree with the offsets.
+    for (from, to) in [("\"shape\":[4]", "\"shape\":[9]"), ("[4,2,2,3]", "[4,2,2,9]")] {
+        let (header, from) = (String::from_utf8_lossy(&good), from.as_bytes());
+        assert!(header.contains(std::str::from_utf8(from).unwrap()), "{header}");
+        let place = good.windows(from.len()).position(|window| window == from).unwrap();
+        let mut lying = good.clone();
+        lying[place..place + to.len()].copy_from_slice(to.as_bytes());
+        fs::write(&shard, lying).unwrap();
+        refused(folder.path(), &["shard-00001"]);
+    }
     fs::write(&shard, &good).unwrap();
 
     let path = folder.path().join("latents.json");
@@ -187,6 +304,9 @@ fn damaged_caches_are_named() {
         ("\"scaling_factor\": 0.5", "\"scaling_factor\": 0.0", "scaling_factor"),
         ("\"downsampling\": 8", "\"downsampling\": 0", "downsampling"),
         ("\"mirrored\": true", "\"miroired\": true", "latents.json"),
+        ("\"precision\": \"f32\"", "\"precision\": \"f16\"", "tensor mean: expected F16"),
+        ("\"shard\": 4", "\"shard\": 5", "shard-00000"),
+        ("\"scaling_factor\": 0.5", "\"scaling_factor\": 1e999", "latents.json"),
     ] {
         assert!(text.contains(from), "{from}");
         fs::write(&path, text.replacen(from, to, 1)).unwrap();
