@@ -41,6 +41,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Encode images with an autoencoder, once, to train on their latents
     Encode(EncodeArgs),
+    /// Turn the weights in a PyTorch file (.pt, .pth, .bin) into safetensors
+    Import(ImportArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  gmflow completions bash > ~/.local/share/bash-completion/completions/gmflow")]
     Completions {
@@ -209,6 +211,41 @@ pub struct ExportArgs {
     pub json: bool,
 }
 
+/// `gmflow import`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Reads a state dict that torch.save has written and writes it as safetensors. The pickle in the file is read \
+without being run. With --config the tensors are checked against the network that a diffusers config describes, and the output \
+is a folder of the published layout: config.json and diffusion_pytorch_model.safetensors.",
+    after_help = "Examples:\n  gmflow import model.pt --out model.safetensors\n  \
+gmflow import iter_100000.pth --prefix diffusion_ema.denoising. --config transformer/config.json --out imagenet/transformer"
+)]
+pub struct ImportArgs {
+    /// The PyTorch file
+    pub file: PathBuf,
+    /// The safetensors file to write; with --config, the folder
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// Take the tensors whose names begin with this, without it
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// The dictionary in the file that holds the weights [default: state_dict, where there is one]
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// The config.json of a transformer, U-Net, spectrum network or autoencoder, which the tensors must fit
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How numbers are stored
+    #[arg(long, value_name = "P", value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Folder layouts.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -227,6 +264,16 @@ pub enum Precision {
     Bf16,
     /// 16 bits, IEEE half precision
     F16,
+}
+
+impl From<Precision> for gmflow::checkpoint::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::F16 => Self::F16,
+        }
+    }
 }
 
 /// `gmflow sample`.

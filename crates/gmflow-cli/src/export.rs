@@ -1,13 +1,13 @@
 //! `gmflow export`: one set of a checkpoint's weights as a folder to share.
 
-use crate::args::{ExportArgs, Layout, Precision};
+use crate::args::{ExportArgs, Layout};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
 use crate::output;
 use crate::sample::{average, find_vae};
 use anyhow::{Context, Result};
-use gmflow::checkpoint::{self, DataKind, ExportOptions, LoadOptions, Model, export_diffusers};
+use gmflow::checkpoint::{DataKind, ExportOptions, LoadOptions, Model, export_diffusers};
 use serde_json::json;
 use std::path::Path;
 
@@ -21,11 +21,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
     let device = device("cpu")?;
     let options = LoadOptions { ema: average.as_deref(), variant: arguments.variant.as_deref(), without_vae: false };
     let mut model = Model::load_with(&folder, options, &device)?;
-    let precision = match arguments.precision {
-        Precision::F32 => checkpoint::Precision::F32,
-        Precision::Bf16 => checkpoint::Precision::Bf16,
-        Precision::F16 => checkpoint::Precision::F16,
-    };
+    let precision = arguments.precision.into();
     match arguments.layout {
         Layout::Gmflow => {
             if let Some(argument) = diffusers_only(arguments) {

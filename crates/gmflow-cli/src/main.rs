@@ -9,6 +9,7 @@ mod encode;
 mod export;
 mod failure;
 mod images;
+mod import;
 mod info;
 mod output;
 mod plot;
@@ -47,6 +48,7 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Encode(arguments) => encode::run(&arguments),
+        args::Command::Import(arguments) => import::run(&arguments),
         args::Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::Cli::command(), "gmflow", &mut script);

@@ -32,9 +32,9 @@ fn encode(folder: &Path, extra: &[&str]) -> (i32, String, String) {
 }
 
 /// The recipe for ImageNet at the size of a test.
-fn train(folder: &Path, extra: &[&str]) -> (i32, String, String) {
+fn train(folder: &Path, out: &str, extra: &[&str]) -> (i32, String, String) {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/imagenet256.toml");
-    let (out, source) = (at(folder, "run"), format!("data.source.path={}", at(folder, "latents")));
+    let (out, source) = (at(folder, out), format!("data.source.path={}", at(folder, "latents")));
     let vae = format!("sample.vae={}", at(folder, "published"));
     let mut arguments = vec!["train".to_owned(), config.to_str().unwrap().to_owned(), "--out".into(), out];
     let settings = [
@@ -71,14 +71,21 @@ fn the_recipe_for_imagenet_runs_at_toy_size() {
     assert_eq!(code, 0, "{stderr}");
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(report["count"], 6);
-    let (code, _, stderr) = train(folder, &["--set", "train.steps=4"]);
+    let (code, _, stderr) = train(folder, "run", &["--set", "train.steps=4"]);
     assert_eq!(code, 0, "{stderr}");
     // Decoded: two pictures of 16x16 with a frame of one pixel.
     let picture = folder.join("run/samples/step-00000004.png");
     let size = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(picture).unwrap())).read_info().unwrap();
     assert_eq!((size.info().width, size.info().height), (35, 18));
-    let (code, _, stderr) = train(folder, &["--set", "train.steps=6", "--resume"]);
+    let (code, _, stderr) = train(folder, "run", &["--set", "train.steps=6", "--resume"]);
     assert_eq!(code, 0, "{stderr}");
+    // Bit for bit what a run without an interruption gives.
+    assert_eq!(train(folder, "whole", &["--set", "train.steps=6"]).0, 0);
+    let weights =
+        |run: &str, file: &str| std::fs::read(folder.join(run).join("checkpoints/step-00000006").join(file)).unwrap();
+    for file in ["model.safetensors", "ema.ema.safetensors", "spectrum.safetensors", "optimizer.safetensors"] {
+        assert!(weights("run", file) == weights("whole", file), "{file}");
+    }
 
     let (run_folder, pictures) = (at(folder, "run"), at(folder, "pictures"));
     let sample =
@@ -121,7 +128,8 @@ fn encoding_continues_and_does_not_overwrite() {
     std::fs::write(&manifest, begun).unwrap();
     std::fs::remove_file(folder.join("latents/shard-00001.safetensors")).unwrap();
     std::fs::remove_file(folder.join("latents/shard-00002.safetensors")).unwrap();
-    let (code, _, stderr) = train(folder, &["--set", "train.steps=1", "--set", "data.source.horizontal_flip=false"]);
+    let (code, _, stderr) =
+        train(folder, "run", &["--set", "train.steps=1", "--set", "data.source.horizontal_flip=false"]);
     assert!(code == 1 && stderr.contains("gmflow encode"), "{stderr}");
     let (code, _, stderr) = encode(folder, &["--shard", "3"]);
     assert!(code == 1 && stderr.contains("other settings"), "{stderr}");
@@ -129,7 +137,7 @@ fn encoding_continues_and_does_not_overwrite() {
     assert!(whole == shards());
     assert_eq!(encode(folder, &["--shard", "3", "--force"]).0, 0);
     assert!(!folder.join("latents/shard-00002.safetensors").exists());
-    let (code, _, stderr) = train(folder, &["--set", "train.steps=1"]);
+    let (code, _, stderr) = train(folder, "run", &["--set", "train.steps=1"]);
     assert!(code == 2 && stderr.contains("horizontal_flip"), "{stderr}");
 }
 

@@ -3,6 +3,7 @@
 mod export;
 mod help;
 mod hub;
+mod import;
 mod info;
 mod latents;
 mod models;

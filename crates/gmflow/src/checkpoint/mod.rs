@@ -1,12 +1,14 @@
 //! Model folders: what is needed to sample from a trained network.
 //!
 //! A [`Model`] folder holds `model.json` and safetensors files of weights, or is a published checkpoint in the layout of the
-//! diffusers library, which [`export_diffusers`] writes. Every file is written atomically.
+//! diffusers library, which [`export_diffusers`] writes. A [`PytorchFile`] becomes one of their files. Every file is written
+//! atomically.
 
 mod diffusers;
 mod file;
 pub mod hub;
 mod model;
+mod pytorch;
 mod weight_files;
 mod weights;
 
@@ -16,5 +18,6 @@ pub use diffusers::{
 };
 pub use file::write_atomic;
 pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress};
+pub use pytorch::PytorchFile;
 pub use weight_files::{StoredTensor, WeightFiles};
 pub use weights::{Precision, load_weights, read_tensors, write_module, write_tensors};

@@ -39,6 +39,23 @@ impl Precision {
         }
     }
 
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// The number that is stored for `value`.
+    pub(super) fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::Bf16 => bf16::from_f32(value).to_f32(),
+            Self::F16 => f16::from_f32(value).to_f32(),
+        }
+    }
+
     /// Bytes of one number.
     pub fn bytes(self) -> usize {
         match self {
@@ -47,7 +64,7 @@ impl Precision {
         }
     }
 
-    fn encode(self, values: &[f32]) -> Vec<u8> {
+    pub(super) fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
             Self::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             Self::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
@@ -59,7 +76,7 @@ impl Precision {
 /// Writes named tensors to a safetensors file, atomically.
 pub fn write_tensors(path: &Path, tensors: &[(String, HostTensor)], precision: Precision) -> Result<()> {
     let named: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
-    write(path, &named, precision, |i| precision.encode(&tensors[i].1.values))
+    write(path, &named, precision, |i| Ok(precision.encode(&tensors[i].1.values)))
 }
 
 /// [`write_tensors`] of a module's parameters. One tensor at a time is copied.
@@ -70,15 +87,15 @@ pub fn write_module<M: TorchNames>(path: &Path, module: &M, precision: Precision
 /// [`write_module`] for parameters that have been listed.
 pub(super) fn write_lazy(path: &Path, tensors: &[(String, LazyTensor)], precision: Precision) -> Result<()> {
     let named: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
-    write(path, &named, precision, |i| precision.encode(&tensors[i].1.values()))
+    write(path, &named, precision, |i| Ok(precision.encode(&tensors[i].1.values())))
 }
 
 /// Writes the header of tensors with these names and shapes, and then the bytes that `data` gives for each.
-fn write(
+pub(super) fn write(
     path: &Path,
     tensors: &[(&str, &[usize])],
     precision: Precision,
-    data: impl Fn(usize) -> Vec<u8>,
+    data: impl Fn(usize) -> Result<Vec<u8>>,
 ) -> Result<()> {
     let mut offset = 0;
     let mut infos = Vec::with_capacity(tensors.len());
@@ -93,24 +110,24 @@ fn write(
     let metadata = Metadata::new(None, infos).map_err(|error| unwritable(&error))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|error| unwritable(&error))?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
-    let mut wrong = None;
+    let mut failure = None;
     file::write_atomic_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         for (i, size) in sizes.iter().enumerate() {
-            let bytes = data(i);
-            if bytes.len() != *size {
-                wrong = Some((i, bytes.len()));
+            let wrong = |got| Error::file(path, tensors[i].0, format!("{size} bytes, as its shape says"), got);
+            match data(i) {
+                Ok(bytes) if bytes.len() == *size => file.write_all(&bytes)?,
+                Ok(bytes) => failure = Some(wrong(bytes.len())),
+                Err(error) => failure = Some(error),
+            }
+            if failure.is_some() {
                 return Err(std::io::ErrorKind::InvalidData.into());
             }
-            file.write_all(&bytes)?;
         }
         Ok(())
     })
-    .map_err(|error| match wrong {
-        Some((i, got)) => Error::file(path, tensors[i].0, format!("{} bytes, as its shape says", sizes[i]), got),
-        None => error,
-    })
+    .map_err(|error| failure.unwrap_or(error))
 }
 
 /// Reads every tensor of a safetensors file (f32, bf16 or f16) as f32.
@@ -149,7 +166,7 @@ pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     }
 }
 
-fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
+pub(super) fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
     let numbers = bytes.as_chunks::<N>().0;
     let mut values = vec![0.0; numbers.len()];
     let parts = values.par_chunks_mut(CHUNK).zip(numbers.par_chunks(CHUNK));

@@ -24,6 +24,7 @@ pub use gmdit_config::GmDitConfig;
 pub use mlp2d::{Mlp2d, Mlp2dConfig};
 pub use named::{
     HostTensor, LazyTensor, TensorSource, TorchNames, lazy_tensors, load_named, named_tensors, parameter_names,
+    parameter_shapes,
 };
 pub use spectrum::{SpectrumMlp, SpectrumMlpConfig};
 pub use unet::Unet;

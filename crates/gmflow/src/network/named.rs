@@ -31,6 +31,13 @@ pub fn parameter_names<M: TorchNames>(module: &M) -> Vec<(ParamId, String)> {
     visitor.names
 }
 
+/// The checkpoint name and shape of every parameter, in the order of the module's fields; none is initialised for it.
+pub fn parameter_shapes<M: TorchNames>(module: &M) -> Vec<(String, Vec<usize>)> {
+    let mut visitor = Shapes { path: Vec::new(), to_name: M::torch_name, shapes: Vec::new() };
+    module.visit(&mut visitor);
+    visitor.shapes
+}
+
 /// A parameter that is read when it is needed, so that a copy of all of them never exists.
 pub struct LazyTensor {
     /// Sizes of the axes.
@@ -120,6 +127,27 @@ struct Names {
 impl ModuleVisitor for Names {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.names.push((param.id, (self.to_name)(&self.path.join("."))));
+    }
+
+    fn enter_module(&mut self, name: &str, container: &str) {
+        enter(&mut self.path, name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        exit(&mut self.path, container);
+    }
+}
+
+struct Shapes {
+    path: Vec<String>,
+    to_name: fn(&str) -> String,
+    shapes: Vec<(String, Vec<usize>)>,
+}
+
+impl ModuleVisitor for Shapes {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let shape = param.lazy_shape().dims::<D>().to_vec();
+        self.shapes.push(((self.to_name)(&self.path.join(".")), shape));
     }
 
     fn enter_module(&mut self, name: &str, container: &str) {

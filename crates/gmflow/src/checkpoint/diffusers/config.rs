@@ -135,6 +135,13 @@ fn autoencoder(path: &Path, mut fields: Map<String, Value>) -> Result<Autoencode
         &mut fields,
         &[("act_fn", json!("silu")), ("latents_mean", Value::Null), ("latents_std", Value::Null)],
     )?;
+    fields.remove("force_upcast");
+    // What the diffusers library takes where a field is missing; ours describe the usual network.
+    for (field, default) in
+        [("block_out_channels", json!([64])), ("layers_per_block", json!(1)), ("sample_size", json!(32))]
+    {
+        fields.entry(field).or_insert(default);
+    }
     let levels = fields.get("block_out_channels").and_then(Value::as_array).map_or(0, Vec::len);
     for (field, expected) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
         let Some(types) = fields.remove(field) else { continue };
@@ -143,7 +150,6 @@ fn autoencoder(path: &Path, mut fields: Map<String, Value>) -> Result<Autoencode
             return Err(Error::file(path, field, format!("{levels} times {expected}"), types));
         }
     }
-    fields.remove("force_upcast");
     // The size that the network was trained on may be given as height and width.
     if let Some(size) = fields.get("sample_size").and_then(Value::as_array).and_then(|sizes| sizes.first()).cloned() {
         fields.insert("sample_size".into(), size);

@@ -25,17 +25,18 @@ use super::weight_files::WeightFiles;
 use super::weights::in_file;
 use crate::network::{
     Autoencoder, AutoencoderConfig, GmDit, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
-    TorchNames, load_named,
+    TorchNames, load_named, parameter_shapes,
 };
 use crate::{Error, Result};
 use burn::tensor::Device;
 use config::ComponentConfig;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The file that describes a component.
 pub(super) const CONFIG_FILE: &str = "config.json";
 /// The name of weight files, without variant and extension.
-const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
+pub(super) const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
 
 /// Reads the `transformer` folder of a published checkpoint; `variant` is the part of the file name such as `bf16`.
 ///
@@ -75,6 +76,37 @@ pub fn load_diffusers_vae(dir: &Path, variant: Option<&str>, device: &Device) ->
         ComponentConfig::Autoencoder(config) => load_vae(&config, dir, variant, device),
         other => Err(other.instead_of("an autoencoder", dir)),
     }
+}
+
+/// What the weights of a component must be.
+pub(super) struct Architecture {
+    /// Names and shapes.
+    pub(super) shapes: BTreeMap<String, Vec<usize>>,
+    /// The name and shape that a tensor has today, from those of any version.
+    pub(super) rename: fn(&str, &[usize]) -> (String, Vec<usize>),
+}
+
+/// The architecture that the config in `bytes`, read from `path`, describes.
+///
+/// # Errors
+/// [`Error::File`] naming the field that is wrong.
+pub(super) fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture> {
+    let device = Device::default();
+    let init = Initializer::blank(&device);
+    let mut rename: fn(&str, &[usize]) -> (String, Vec<usize>) = |name, shape| (name.to_owned(), shape.to_vec());
+    let shapes = match ComponentConfig::parse(path, bytes)? {
+        ComponentConfig::Denoiser(config) => config.build(init).map(|network| parameter_shapes(&network)),
+        ComponentConfig::Spectrum(config) => config.build(init).map(|network| parameter_shapes(&network)),
+        ComponentConfig::Autoencoder(config) => {
+            rename = files::new_attention_name;
+            config.build(init).map(|network| parameter_shapes(&network))
+        }
+        ComponentConfig::Scheduler { .. } => {
+            return Err(Error::file(path, "_class_name", "a network", "a scheduler"));
+        }
+    };
+    let shapes = shapes.map_err(|error| in_file(path, error))?.into_iter().collect();
+    Ok(Architecture { shapes, rename })
 }
 
 fn load_denoiser(config: &NetworkConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Network> {
