@@ -9,7 +9,9 @@ use crate::dataset::Dataset;
 use crate::density::Density;
 use crate::latents::LatentDataset;
 use crate::settings::ImageSettings;
-use crate::source::{Columns, FolderDataset, IdxDataset, ImageDataset, ParquetDataset};
+#[cfg(feature = "parquet")]
+use crate::source::{Columns, ParquetDataset};
+use crate::source::{FolderDataset, IdxDataset, ImageDataset};
 use crate::{Error, Result};
 
 /// A data set. Relative paths are taken from the folder given to [`open`](Self::open).
@@ -100,7 +102,7 @@ impl DatasetConfig {
     /// Opens the data set.
     ///
     /// # Errors
-    /// Those of [`validate`](Self::validate) and of the sources: [`IdxDataset::open`], [`ParquetDataset::open`],
+    /// Those of [`validate`](Self::validate) and of the sources: [`IdxDataset::open`], `ParquetDataset::open`,
     /// [`FolderDataset::open`], [`LatentDataset::open`].
     pub fn open(&self, base_dir: &Path) -> Result<Dataset> {
         self.validate()?;
@@ -112,13 +114,26 @@ impl DatasetConfig {
                 (Arc::new(IdxDataset::open(&base_dir.join(images), labels.as_deref(), image)?), image)
             }
             Self::Parquet { path, image_column, label_column, image } => {
-                let columns = Columns { image: image_column.as_deref(), label: label_column.as_deref() };
-                (Arc::new(ParquetDataset::open(&base_dir.join(path), columns, image)?), image)
+                (parquet(&base_dir.join(path), [image_column.as_deref(), label_column.as_deref()], image)?, image)
             }
             Self::Folder { path, image } => (Arc::new(FolderDataset::open(&base_dir.join(path), image)?), image),
         };
         Ok(Dataset::Images { images, corrupt: settings.corrupt, horizontal_flip: settings.horizontal_flip })
     }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(
+    path: &Path,
+    [image, label]: [Option<&str>; 2],
+    settings: &ImageSettings,
+) -> Result<Arc<dyn ImageDataset>> {
+    Ok(Arc::new(ParquetDataset::open(path, Columns { image, label }, settings)?))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: &Path, _: [Option<&str>; 2], _: &ImageSettings) -> Result<Arc<dyn ImageDataset>> {
+    Err(Error::config("kind", "another kind, as this program was built without Parquet", "parquet"))
 }
 
 fn latents(folder: &Path, horizontal_flip: bool) -> Result<Dataset> {

@@ -79,6 +79,6 @@ pub use error::{Error, Result};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
 pub use settings::{Background, Corrupt, ImageSettings, MAX_SIZE};
-pub use source::{
-    Columns, FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES, ParquetDataset,
-};
+#[cfg(feature = "parquet")]
+pub use source::{Columns, ParquetDataset};
+pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES};

@@ -188,7 +188,8 @@ fn what_is_no_beginning_of_the_file_is_thrown_away() {
     setting.refused(&[TRANSFORMER]);
     let blobs = setting.cache.path().join("models--owner--name/blobs");
     let mut parts = fs::read_dir(&blobs).expect("blobs").map(|entry| entry.expect("one").path());
-    let part = parts.find(|path| path.extension().is_some_and(|extension| extension == "part")).expect("a part");
+    let part =
+        parts.find(|path| path.extension().is_some_and(|extension| extension == "incomplete")).expect("a part");
     fs::write(&part, vec![0; published[TRANSFORMER].len() + 10]).expect("written");
     setting.hub.set_fault(Fault::None);
     setting.loads(None);
@@ -201,6 +202,51 @@ fn a_server_without_ranges_costs_time_and_no_bytes() {
     setting.refused(&[TRANSFORMER]);
     setting.hub.set_fault(Fault::IgnoreRanges);
     setting.loads(None);
+
+    let setting = Setting::new(published(&ExportOptions::default()));
+    setting.hub.set_fault(Fault::BreakAlwaysAfter(3000));
+    setting.refused(&[TRANSFORMER]);
+    setting.hub.set_fault(Fault::WrongRanges);
+    setting.loads(None);
+}
+
+#[test]
+fn a_transfer_that_ended_just_before_the_last_step_needs_no_byte() {
+    let published = published(&ExportOptions::default());
+    let setting = Setting::new(published.clone());
+    setting.hub.set_fault(Fault::BreakAlwaysAfter(3000));
+    setting.refused(&[TRANSFORMER]);
+    let blobs = setting.cache.path().join("models--owner--name/blobs");
+    let mut parts = fs::read_dir(&blobs).expect("blobs").map(|entry| entry.expect("one").path());
+    let part = parts.find(|path| path.extension().is_some_and(|e| e == "incomplete")).expect("a part");
+    fs::write(&part, &published[TRANSFORMER]).expect("written");
+    setting.hub.set_fault(Fault::None);
+    setting.hub.requests();
+    setting.loads(None);
+    assert_eq!(downloads(&setting.hub, TRANSFORMER), 0);
+}
+
+#[test]
+fn content_that_is_in_the_cache_is_only_linked() {
+    let setting = Setting::new(published(&ExportOptions::default()));
+    let folder = setting.fetch(None).expect("a snapshot");
+    fs::remove_dir_all(&folder).expect("removed");
+    setting.hub.requests();
+    setting.loads(None);
+    assert_eq!(downloads(&setting.hub, TRANSFORMER), 0);
+    // A blob that has been cut is no content.
+    let blob = fs::canonicalize(folder.join(TRANSFORMER)).expect("a blob");
+    fs::write(blob, b"cut").expect("written");
+    fs::remove_dir_all(&folder).expect("removed");
+    setting.loads(None);
+    assert_eq!(downloads(&setting.hub, TRANSFORMER), 1);
+}
+
+/// How often a file was asked for from some byte to its end.
+fn downloads(hub: &Hub, file: &str) -> usize {
+    let wanted = format!("/cdn/{file}");
+    let to_the_end = |range: Option<String>| range.is_some_and(|range| range.ends_with('-'));
+    hub.requests().into_iter().filter(|request| request.path == wanted && to_the_end(request.range.clone())).count()
 }
 
 #[test]
@@ -234,6 +280,11 @@ fn hostile_repositories_are_refused() {
     setting.refused(&["model_index.json"]);
     assert!(!setting.cache.path().join("out").exists());
 
+    for (fault, words) in [(Fault::RedirectNowhere, "address"), (Fault::RedirectLoop, "redirects")] {
+        setting.hub.set_fault(fault);
+        setting.refused(&["model_index.json", words]);
+    }
+
     let mut named = published(&ExportOptions::default());
     named.insert("model_index.json".into(), br#"{"../x": ["a", "b"], "transformer": ["a", "b"]}"#.to_vec());
     Setting::new(named).loads(None);
@@ -257,6 +308,11 @@ fn errors_say_what_to_do() {
     let nobody = HubSettings { endpoint: Some("http://127.0.0.1:9".into()), ..setting.settings() };
     let error = fetch(&id(), None, &nobody, &mut Told::default()).expect_err("an error").to_string();
     assert!(error.contains("HF_ENDPOINT"), "{error}");
+    let file = setting.cache.path().join("file");
+    fs::write(&file, b"").expect("written");
+    let nowhere = HubSettings { cache: file.join("cache"), ..setting.settings() };
+    let error = fetch(&id(), None, &nowhere, &mut Told::default()).expect_err("an error").to_string();
+    assert!(error.contains("cannot be written") && error.contains("file/cache"), "{error}");
 }
 
 #[test]
@@ -273,19 +329,31 @@ fn the_cache_is_enough_without_a_network() {
     assert_eq!(fetch(&id(), None, &nobody, &mut Told::default()).expect("the cache"), folder);
     let commit = id().at(server::COMMIT).expect("a commit");
     assert_eq!(fetch(&commit, None, &offline, &mut Told::default()).expect("the cache"), folder);
+    assert_eq!(fetch(&commit, None, &setting.settings(), &mut Told::default()).expect("the cache"), folder);
+    assert!(setting.hub.requests().is_empty(), "a commit does not change");
+    setting.hub.set_fault(Fault::Status(503));
+    assert_eq!(setting.fetch(None).expect("the cache"), folder);
     fs::remove_file(folder.join(TRANSFORMER)).expect("removed");
     let error = fetch(&id(), None, &offline, &mut Told::default()).expect_err("an error").to_string();
     assert!(error.contains("transformer"), "{error}");
 }
 
 #[test]
-fn a_token_is_shown_to_the_hub() {
+fn a_token_is_shown_to_the_hub_alone() {
     let setting = Setting::new(published(&ExportOptions::default()));
     let settings = HubSettings { token: Some("secret".into()), ..setting.settings() };
     fetch(&id(), None, &settings, &mut Told::default()).expect("a snapshot");
     let requests = setting.hub.requests();
-    let to_hub = requests.iter().filter(|request| !request.path.starts_with("/cdn/"));
-    assert!({ to_hub }.all(|request| request.authorization.as_deref() == Some("Bearer secret")), "{requests:?}");
+    let (elsewhere, to_hub): (Vec<_>, Vec<_>) =
+        requests.iter().partition(|request| request.path.starts_with("/cdn/"));
+    assert!(to_hub.iter().all(|request| request.authorization.as_deref() == Some("Bearer secret")), "{to_hub:?}");
+    assert!(
+        !elsewhere.is_empty() && elsewhere.iter().all(|request| request.authorization.is_none()),
+        "{elsewhere:?}"
+    );
+    let settings = HubSettings { token: Some("two\nlines".into()), ..setting.settings() };
+    let error = fetch(&id(), None, &settings, &mut Told::default()).expect_err("an error").to_string();
+    assert!(error.contains("HF_TOKEN") && !error.contains("two"), "{error}");
 }
 
 #[test]

@@ -16,8 +16,14 @@ pub enum Fault {
     BreakOnceAfter(usize),
     /// Every body longer than this is cut there.
     BreakAlwaysAfter(usize),
-    /// Ranges are not honoured: a body starts at its beginning.
+    /// Ranges are not known: every body is the whole.
     IgnoreRanges,
+    /// Bodies start at the beginning, and say so, where another place was asked for.
+    WrongRanges,
+    /// Redirects do not say where to.
+    RedirectNowhere,
+    /// Redirects lead to themselves.
+    RedirectLoop,
     /// Every request gets this status.
     Status(u16),
     /// The names of blobs lead out of the cache.
@@ -35,6 +41,8 @@ pub struct Request {
 #[derive(Clone)]
 pub struct Hub {
     pub address: String,
+    /// Another host, where large files are.
+    elsewhere: String,
     state: Arc<Mutex<State>>,
 }
 
@@ -47,17 +55,19 @@ struct State {
 impl Hub {
     /// Serves `files` as the repository `owner/name` at `main`.
     pub fn start(files: BTreeMap<String, Vec<u8>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let address = |of: usize| format!("http://{}", listeners[of].local_addr().expect("an address"));
         let state = Arc::new(Mutex::new(State { files, fault: Fault::None, requests: Vec::new() }));
-        let hub = Self { address, state };
-        let server = hub.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let server = server.clone();
-                std::thread::spawn(move || server.serve(stream));
-            }
-        });
+        let hub = Self { address: address(0), elsewhere: address(1), state };
+        for listener in listeners {
+            let server = hub.clone();
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let server = server.clone();
+                    std::thread::spawn(move || server.serve(stream));
+                }
+            });
+        }
         hub
     }
 
@@ -111,11 +121,11 @@ impl Hub {
             let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
             return write(stream, 200, &[], body.as_bytes());
         }
-        // Large files live elsewhere: the answer says what they are and where.
         let resolve = format!("/owner/name/resolve/{COMMIT}/");
-        let (file, elsewhere) = match (path.strip_prefix(&resolve), path.strip_prefix("/cdn/")) {
-            (Some(file), _) => (file, false),
-            (_, Some(file)) => (file, true),
+        let places = [resolve.as_str(), "/api/resolve-cache/", "/cdn/"].map(|place| path.strip_prefix(place));
+        let (file, at_first) = match places {
+            [Some(file), ..] => (file, true),
+            [_, Some(file), _] | [.., Some(file)] => (file, false),
             _ => return write(stream, 404, &[], b"no such page"),
         };
         let Some(body) = state.files.get(file).cloned() else { return write(stream, 404, &[], b"no such file") };
@@ -128,10 +138,21 @@ impl Hub {
             ("x-repo-commit", COMMIT.to_owned()),
             ("accept-ranges", "bytes".into()),
         ];
-        if file.ends_with(".safetensors") && !elsewhere {
-            headers.push(("x-linked-etag", format!("\"{etag}\"")));
-            headers.push(("location", format!("{}/cdn/{file}", self.address)));
-            return write(stream, 302, &headers, b"");
+        // Large files live elsewhere, small ones in another place here: the answer says what they are and where.
+        if at_first {
+            let large = file.ends_with(".safetensors");
+            let location = match state.fault {
+                Fault::RedirectNowhere => return write(stream, 302, &headers, b""),
+                Fault::RedirectLoop => path.to_owned(),
+                _ if large => format!("{}/cdn/{file}", self.elsewhere),
+                _ => format!("/api/resolve-cache/{file}"),
+            };
+            if large {
+                headers[0].1 = "\"of the answer, not of the file\"".into();
+                headers.push(("x-linked-etag", format!("\"{etag}\"")));
+            }
+            headers.push(("location", location));
+            return write(stream, if large { 302 } else { 307 }, &headers, b"");
         }
         self.body(stream, &mut state, range.as_deref(), headers, &body)
     }
@@ -153,7 +174,11 @@ impl Hub {
             return write(stream, 416, &headers, b"");
         }
         let probing = last == "0";
-        if state.fault == Fault::IgnoreRanges && !probing {
+        if state.fault == Fault::IgnoreRanges {
+            return write(stream, 200, &headers, body);
+        }
+        if state.fault == Fault::WrongRanges && !probing {
+            state.fault = Fault::None;
             first = 0;
         }
         headers.push(("content-range", format!("bytes {first}-{}/{}", end.max(1) - 1, body.len())));

@@ -3,6 +3,7 @@
 //! Only what sampling needs is downloaded: descriptions and safetensors files, never pickles. A download that breaks continues where
 //! it ended, in the same call or in a later one.
 
+mod client;
 mod download;
 mod plan;
 
@@ -10,6 +11,7 @@ use super::diffusers::weight_file;
 use super::weight_files::{is_plain_name, shard_names};
 use super::{Model, ModelInfo};
 use crate::{Error, Result};
+use client::Kind;
 use download::Remote;
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 const MAIN: &str = "main";
 /// The most characters of an id's part that the hub gives out, and some more.
 const LONGEST_NAME: usize = 128;
+/// Hexadecimal digits of a commit's full name.
+const COMMIT_DIGITS: usize = 40;
 
 /// A repository on the hub, at one of its revisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +74,11 @@ fn is_revision(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
 }
 
+/// Whether a revision is a commit's full name.
+fn is_commit(revision: &str) -> bool {
+    revision.len() == COMMIT_DIGITS && revision.chars().all(|c| c.is_ascii_hexdigit())
+}
+
 /// Where to download from and to.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
@@ -113,11 +122,17 @@ pub fn fetch(
             Error::hub(id, format!("{missing}: {advice}"))
         });
     }
+    // A commit does not change, so that a whole one needs no question.
+    if is_commit(&id.revision)
+        && let Ok(folder) = cached()
+    {
+        return Ok(folder);
+    }
     let mut remote = match Remote::open(id, settings) {
         Ok(remote) => remote,
-        Err(failure) if failure.unreachable => match cached() {
+        Err(failure) if failure.kind != Kind::Final => match cached() {
             Ok(folder) => {
-                log::warn!("{id}: the hub cannot be reached ({}); the copy in the cache is used", failure.message);
+                log::warn!("{id}: no answer from the hub ({}); the copy in the cache is used", failure.message);
                 return Ok(folder);
             }
             Err(_) => return Err(Error::hub(id, failure.message)),
