@@ -162,3 +162,39 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u64> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|b| u64::from_le_bytes(*b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: u64 = 1 << 40;
+
+    /// The last bytes of a file of [`LENGTH`] bytes, with a directory of 100 bytes; `short` stands in the 32-bit end.
+    fn tail(short: u32) -> Vec<u8> {
+        let behind = (END_64_BYTES + LOCATOR_BYTES + END_BYTES) as u64;
+        let mut end_64 = END_64.to_vec();
+        end_64.resize(32, 0);
+        for value in [2, 100, LENGTH - behind - 100] {
+            end_64.extend_from_slice(&u64::to_le_bytes(value));
+        }
+        let locator = [LOCATOR_64, &[0; 4], &(LENGTH - behind).to_le_bytes(), &[1, 0, 0, 0]].concat();
+        let end = [END, &[0; 4], &[2, 0, 2, 0], &100u32.to_le_bytes(), &short.to_le_bytes(), &[0; 2]].concat();
+        [end_64, locator, end].concat()
+    }
+
+    #[test]
+    fn large_files_have_their_directory_behind_four_gigabytes() {
+        let place = place(&tail(u32::MAX), LENGTH).expect("consistent");
+        assert_eq!((place.entries, place.size, place.start), (2, 100, LENGTH - 98 - 100));
+    }
+
+    #[test]
+    fn ends_that_could_be_read_in_two_ways_are_refused() {
+        assert!(place(&tail(7), LENGTH).is_none(), "two places");
+        assert!(place(&tail(u32::MAX), LENGTH - 1).is_none(), "another length");
+        let mut comment = tail(u32::MAX);
+        comment[END_64_BYTES + LOCATOR_BYTES + 20] = 1;
+        assert!(place(&comment, LENGTH).is_none(), "a comment");
+        assert!(place(&tail(u32::MAX)[1..], LENGTH).is_none(), "half an end");
+    }
+}

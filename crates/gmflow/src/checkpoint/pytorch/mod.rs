@@ -216,9 +216,10 @@ impl PytorchFile {
 }
 
 fn unreadable(path: &Path, error: &PytorchError) -> Error {
-    match error {
-        PytorchError::Io(io) if io.raw_os_error().is_some() => Error::io(path, std::io::Error::from(io.kind())),
-        other => Error::file(path, "content", "a PyTorch state dict", shown(&other.to_string())),
+    let code = if let PytorchError::Io(io) = error { io.raw_os_error() } else { None };
+    match code {
+        Some(code) => Error::io(path, std::io::Error::from_raw_os_error(code)),
+        None => Error::file(path, "content", "a PyTorch state dict", shown(&error.to_string())),
     }
 }
 
