@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of the header's length, with which a safetensors file starts.
 const LENGTH_BYTES: usize = 8;
+/// Bytes of a file's name at the most, as file systems have it.
+const LONGEST_NAME: usize = 255;
 /// More files than this are not the shards of one network.
 const MOST_SHARDS: usize = 10_000;
 
@@ -228,5 +230,9 @@ impl Mapped {
 
 /// Whether `name` can only be a file beside the one that names it.
 pub(super) fn is_plain_name(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0', ':'])
+    !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\\', '\0', ':'])
 }
