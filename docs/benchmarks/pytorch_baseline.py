@@ -151,12 +151,118 @@ def mlp_training(hidden, batch):
     return training_case(Mlp2d(hidden, 5, 64), points, torch.rand(batch), None, torch.randn(batch, 2, 1, 1))
 
 
+class Resnet(nn.Module):
+    """A residual block of a U-Net."""
+
+    def __init__(self, c, o, e):
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(32, c, 1e-6), nn.Conv2d(c, o, 3, padding=1)
+        self.embed = nn.Linear(e, o)
+        self.norm2, self.conv2 = nn.GroupNorm(32, o, 1e-6), nn.Conv2d(o, o, 3, padding=1)
+        self.shortcut = nn.Conv2d(c, o, 1) if c != o else nn.Identity()
+
+    def forward(self, x, activated):
+        y = self.conv1(F.silu(self.norm1(x))) + self.embed(activated)[:, :, None, None]
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class Attend(nn.Module):
+    """Attention of one head among pixels."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.norm = nn.GroupNorm(32, c, 1e-6)
+        self.q, self.k, self.v, self.out = (nn.Linear(c, c) for _ in range(4))
+
+    def forward(self, x):
+        y = self.norm(x).flatten(2).transpose(1, 2)
+        y = self.out(F.scaled_dot_product_attention(self.q(y), self.k(y), self.v(y)))
+        return x + y.transpose(1, 2).reshape(x.shape)
+
+
+class Unet(nn.Module):
+    """The U-Net of Ho et al. (2020) for CIFAR-10 with a mixture head."""
+
+    def __init__(self, k, channels=3, widths=(128, 256, 256, 256), attention=(1,), layers=2):
+        super().__init__()
+        c, e = widths[0], 4 * widths[0]
+        self.k, self.channels, self.first = k, channels, c
+        self.time = nn.Sequential(nn.Linear(c, e), nn.SiLU(), nn.Linear(e, e))
+        self.conv_in = nn.Conv2d(channels, c, 3, padding=1)
+        skips, self.down, self.up = [c], nn.ModuleList(), nn.ModuleList()
+        for i, o in enumerate(widths):
+            for _ in range(layers):
+                self.down.append(nn.ModuleList([Resnet(c, o, e), Attend(o) if i in attention else nn.Identity()]))
+                c = o
+                skips.append(c)
+            if i + 1 < len(widths):
+                self.down.append(nn.ModuleList([nn.Conv2d(c, c, 3, 2)]))
+                skips.append(c)
+        self.mid = nn.ModuleList([Resnet(c, c, e), Attend(c), Resnet(c, c, e)])
+        for i, o in reversed(list(enumerate(widths))):
+            for _ in range(layers + 1):
+                block = [Resnet(c + skips.pop(), o, e), Attend(o) if i in attention else nn.Identity()]
+                self.up.append(nn.ModuleList(block))
+                c = o
+            if i:
+                self.up.append(nn.ModuleList([nn.Conv2d(c, c, 3, padding=1)]))
+        self.norm_out, self.conv_out = nn.GroupNorm(32, c, 1e-6), nn.Conv2d(c, k * (channels + 1), 3, padding=1)
+        self.log_std = nn.Sequential(nn.SiLU(), nn.Linear(e, 512), nn.SiLU(), nn.Linear(512, 1))
+
+    def forward(self, x, t, _label):
+        half = self.first // 2
+        angles = 1000 * t[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / (half - 1))
+        embedding = self.time(torch.cat([angles.sin(), angles.cos()], -1))
+        activated = F.silu(embedding)
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down:
+            x = block[1](block[0](x, activated)) if len(block) == 2 else block[0](F.pad(x, (0, 1, 0, 1)))
+            skips.append(x)
+        x = self.mid[2](self.mid[1](self.mid[0](x, activated)), activated)
+        for block in self.up:
+            if len(block) == 2:
+                x = block[1](block[0](torch.cat([x, skips.pop()], 1), activated))
+            else:
+                x = block[0](F.interpolate(x, scale_factor=2.0))
+        x = self.conv_out(F.silu(self.norm_out(x)))
+        means = x[:, : self.k * self.channels].unflatten(1, (self.k, self.channels))
+        log_weights = x[:, self.k * self.channels :].log_softmax(1)[:, :, None]
+        return means, log_weights, self.log_std(embedding.detach())[:, :, None, None, None]
+
+
+def unet_training():
+    torch.manual_seed(0)
+    b = 8
+    return training_case(Unet(2), torch.randn(b, 3, 32, 32), torch.rand(b), None, torch.randn(b, 3, 32, 32))
+
+
+def conv(batch, channels, size, train):
+    torch.manual_seed(0)
+    x = torch.randn(batch, channels, size, size, requires_grad=train)
+    weight = torch.randn(channels, channels, 3, 3, requires_grad=train)
+    bias, grad = torch.zeros(channels), torch.randn(batch, channels, size, size)
+
+    def step():
+        with torch.set_grad_enabled(train):
+            y = F.conv2d(x, weight, bias, padding=1)
+            if train:
+                torch.autograd.grad((y * grad).sum(), [x, weight])
+
+    return step
+
+
 CASES = {
     "xl_forward/1": (lambda: xl_forward(1), 1),
     "xl_forward/2": (lambda: xl_forward(2), 1),
     "small_dit_training": (small_dit_training, 1),
     "mlp_training/512x256": (lambda: mlp_training(512, 256), 40),
     "mlp_training/256x1024": (lambda: mlp_training(256, 1024), 40),
+    "unet_training": (unet_training, 1),
+    "conv/128x32x32x32 training": (lambda: conv(32, 128, 32, True), 2),
+    "conv/256x8x8x32 training": (lambda: conv(32, 256, 8, True), 2),
+    "conv/512x64x64": (lambda: conv(1, 512, 64, False), 2),
+    "conv/128x256x256": (lambda: conv(1, 128, 256, False), 2),
 }
 
 
@@ -171,7 +277,7 @@ def main():
     for name, (build, factor) in CASES.items():
         if args.only in name:
             fastest, mean = timed(args.rounds * factor, build())
-            print(f"{name:24} fastest {fastest * 1e3:10.2f} ms, mean {mean * 1e3:10.2f} ms", flush=True)
+            print(f"{name:28} fastest {fastest * 1e3:10.2f} ms, mean {mean * 1e3:10.2f} ms", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,10 @@ pub enum Command {
     Info(InfoArgs),
     /// Write one set of a checkpoint's weights as a model folder to share
     Export(ExportArgs),
+    /// Encode images with an autoencoder, once, to train on their latents
+    Encode(EncodeArgs),
+    /// Turn the weights in a PyTorch file (.pt, .pth, .bin) into safetensors
+    Import(ImportArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  gmflow completions bash > ~/.local/share/bash-completion/completions/gmflow")]
     Completions {
@@ -107,20 +111,91 @@ pub struct TrainArgs {
     pub json: bool,
 }
 
+/// `gmflow encode`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Turns a data set of images into latents of an autoencoder: the mean and the standard deviation of each, in safetensors \
+shards, which `gmflow train` reads as [data.source] kind = \"latents\". A call that was interrupted is continued by the same call.",
+    after_help = "Examples:\n  gmflow encode --vae CHECKPOINT --images photos --size 256 --mirror --out photos-latents\n  \
+gmflow encode --vae CHECKPOINT --data configs/cifar10.toml --out cifar10-latents"
+)]
+pub struct EncodeArgs {
+    /// The autoencoder: a folder with its config.json, or a checkpoint with a vae/ folder
+    #[arg(long, value_name = "DIR")]
+    pub vae: PathBuf,
+    /// A configuration file (TOML) whose [data.source] table names the images
+    #[arg(long, value_name = "FILE", required_unless_present = "images", conflicts_with = "images")]
+    pub data: Option<PathBuf>,
+    /// A folder of images in one subfolder per class
+    #[arg(long, value_name = "DIR", requires = "size")]
+    pub images: Option<PathBuf>,
+    /// Height and width that the images of --images are brought to
+    #[arg(long, value_name = "PIXELS", requires = "images", value_parser = count)]
+    pub size: Option<usize>,
+    /// The folder of latents to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Encode the mirrored images too, for horizontal_flip in training
+    #[arg(long)]
+    pub mirror: bool,
+    /// How many images are encoded at once
+    #[arg(long, value_name = "B", default_value_t = 8, value_parser = count)]
+    pub batch: usize,
+    /// Latents of one file
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = count)]
+    pub shard: usize,
+    /// Encode the first images only
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub limit: Option<usize>,
+    /// Store numbers in 32 bits rather than in 16
+    #[arg(long)]
+    pub full_precision: bool,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Start anew in a folder that already holds latents
+    #[arg(long)]
+    pub force: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `gmflow export`.
 #[derive(Args, Debug)]
 #[command(
-    long_about = "Writes the weights of a checkpoint, or one of its moving averages, as a model folder: model.json and \
-model.safetensors, without the optimiser's state. `gmflow sample` takes such a folder.",
-    after_help = "Example:\n  gmflow export --checkpoint runs/mnist --precision f16 --out models/mnist"
+    long_about = "Writes the weights of a checkpoint, or one of its moving averages, as a folder to share, without the \
+optimiser's state: in the layout of published checkpoints (model_index.json, transformer/, spectrum_net/, vae/, scheduler/; \
+safetensors), or as a model folder of this program (model.json, model.safetensors). `gmflow sample` takes both.",
+    after_help = "Examples:\n  gmflow export --checkpoint runs/imagenet --vae sd-vae --precision bf16 --out imagenet-bf16\n  \
+gmflow export --checkpoint runs/mnist --layout gmflow --precision f16 --out models/mnist"
 )]
 pub struct ExportArgs {
-    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
-    #[arg(long, value_name = "DIR")]
+    /// A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one on the
+    /// Hugging Face hub
+    #[arg(long, value_name = "DIR|ID")]
     pub checkpoint: PathBuf,
-    /// The model folder to write
+    /// The folder to write
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// How the folder is laid out
+    #[arg(long, value_enum, default_value = "diffusers")]
+    pub layout: Layout,
+    /// The autoencoder to put beside a model of latents: a folder with its config.json, or a checkpoint with a vae/ folder
+    #[arg(long, value_name = "DIR")]
+    pub vae: Option<PathBuf>,
+    /// The branch, tag or commit of a repository on the hub [default: main]
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
+    /// Read these weights of a published checkpoint, such as bf16
+    #[arg(long, value_name = "V")]
+    pub variant: Option<String>,
+    /// Put this into the names of the weight files, such as bf16
+    #[arg(long, value_name = "V")]
+    pub as_variant: Option<String>,
+    /// Cut weight files at about this many megabytes [default: 10000]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub shard: Option<u64>,
     /// The moving average to write; `none` for the weights themselves [default: the first average by name, where there
     /// is one]
     #[arg(long, value_name = "NAME")]
@@ -136,6 +211,50 @@ pub struct ExportArgs {
     pub json: bool,
 }
 
+/// `gmflow import`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Reads a state dict that torch.save has written and writes it as safetensors. The pickle in the file is read \
+without being run. With --config the tensors are checked against the network that a diffusers config describes, and the output \
+is a folder of the published layout: config.json and diffusion_pytorch_model.safetensors.",
+    after_help = "Examples:\n  gmflow import model.pt --out model.safetensors\n  \
+gmflow import iter_100000.pth --prefix diffusion_ema.denoising. --config transformer/config.json --out imagenet/transformer"
+)]
+pub struct ImportArgs {
+    /// The PyTorch file
+    pub file: PathBuf,
+    /// The safetensors file to write; with --config, the folder
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// Take the tensors whose names begin with this, without it
+    #[arg(long, value_name = "PREFIX")]
+    pub prefix: Option<String>,
+    /// The dictionary in the file that holds the weights [default: state_dict, where there is one]
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// The config.json of a transformer, U-Net, spectrum network or autoencoder, which the tensors must fit
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How numbers are stored
+    #[arg(long, value_name = "P", value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Folder layouts.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// That of published checkpoints
+    Diffusers,
+    /// model.json and model.safetensors
+    Gmflow,
+}
+
 /// How numbers are stored.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
@@ -145,6 +264,16 @@ pub enum Precision {
     Bf16,
     /// 16 bits, IEEE half precision
     F16,
+}
+
+impl From<Precision> for gmflow::checkpoint::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::F16 => Self::F16,
+        }
+    }
 }
 
 /// `gmflow sample`.
@@ -158,8 +287,9 @@ gmflow sample --checkpoint models/mnist --num 100 --grid --out digits.png\n  \
 gmflow sample --checkpoint runs/mnist --solver gm-sde --steps 32 --num 1000 --format npz --out samples.npz"
 )]
 pub struct SampleArgs {
-    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
-    #[arg(long, value_name = "DIR")]
+    /// A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one on the
+    /// Hugging Face hub
+    #[arg(long, value_name = "DIR|ID")]
     pub checkpoint: PathBuf,
     /// Where to write: a folder, or a file when the name ends in .png (with --grid), .npz or .safetensors
     #[arg(long, value_name = "PATH")]
@@ -191,6 +321,22 @@ pub struct SampleArgs {
     /// where there is one]
     #[arg(long, value_name = "NAME")]
     pub ema: Option<String>,
+    /// The branch, tag or commit of a repository on the hub [default: main]
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
+    /// Read these weights of a published checkpoint, such as bf16
+    #[arg(long, value_name = "V")]
+    pub variant: Option<String>,
+    /// The autoencoder that decodes a model of latents [default: the one that came with the model, or that its data was
+    /// encoded with]
+    #[arg(long, value_name = "DIR")]
+    pub vae: Option<PathBuf>,
+    /// Decode images that are larger than this in overlapping tiles, in latents to a side
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
+    pub vae_tile: usize,
+    /// Write the latents of a model of latents, not decoded; needs npz or safetensors
+    #[arg(long)]
+    pub latents: bool,
     /// Where to compute
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
@@ -237,8 +383,15 @@ pub struct SamplerArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  gmflow info models/mnist\n  gmflow info runs/mnist --json | jq .progress")]
 pub struct InfoArgs {
-    /// A run folder (its latest checkpoint is taken), a checkpoint folder or a model folder
+    /// A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one on the
+    /// Hugging Face hub
     pub checkpoint: PathBuf,
+    /// The branch, tag or commit of a repository on the hub [default: main]
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
+    /// Look at these weights of a published checkpoint, such as bf16
+    #[arg(long, value_name = "V")]
+    pub variant: Option<String>,
     /// Print as JSON
     #[arg(long)]
     pub json: bool,

@@ -1,17 +1,97 @@
 //! From what the user calls a checkpoint to the model folder.
 
+use crate::failure::usage;
+use crate::output;
 use anyhow::Result;
+use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
+use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
+
+/// Where the hub's programs keep their files, below the home folder.
+const HUB_HOME: &str = ".cache/huggingface";
+
+/// The files that tell that a folder holds a model: ours, a published checkpoint, a transformer alone.
+const MARKERS: [&str; 3] = ["model.json", "model_index.json", "config.json"];
+
+/// The model folder for what the user names: a local path, or else a repository on the hub, which is downloaded.
+pub fn resolve(checkpoint: &Path, revision: Option<&str>, variant: Option<&str>) -> Result<PathBuf> {
+    let id = match checkpoint.exists() {
+        true => None,
+        false => checkpoint.to_str().and_then(HubId::parse),
+    };
+    let Some(id) = id else {
+        if let Some(revision) = revision {
+            return Err(usage("--revision", "a repository on the hub, such as owner/name", revision));
+        }
+        return model_folder(checkpoint);
+    };
+    let id = match revision {
+        Some(revision) => id.at(revision)?,
+        None => id,
+    };
+    let mut bars = Bars { bar: None };
+    Ok(fetch(&id, variant, &hub_settings()?, &mut bars)?)
+}
+
+/// The hub's settings from the environment, by the names that its own programs give them.
+fn hub_settings() -> Result<HubSettings> {
+    let read = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    let home = match read("HF_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => std::env::home_dir()
+            .ok_or_else(|| {
+                usage("HF_HOME", "the folder of the hub's cache, because there is no home folder", "nothing")
+            })?
+            .join(HUB_HOME),
+    };
+    let from_file = || std::fs::read_to_string(home.join("token")).ok().map(|token| token.trim().to_owned());
+    let token = read("HF_TOKEN").or_else(|| read("HUGGING_FACE_HUB_TOKEN")).or_else(from_file);
+    let offline =
+        read("HF_HUB_OFFLINE").is_some_and(|value| !matches!(value.to_lowercase().as_str(), "0" | "false" | "no"));
+    Ok(HubSettings {
+        endpoint: read("HF_ENDPOINT"),
+        token: token.filter(|token| !token.is_empty()),
+        cache: read("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
+        offline,
+    })
+}
+
+/// One progress bar per file.
+struct Bars {
+    bar: Option<ProgressBar>,
+}
+
+impl DownloadProgress for Bars {
+    fn start(&mut self, file: &str, bytes: u64) {
+        self.finish();
+        self.bar = Some(output::download(bytes, file));
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
 
 /// The model folder for `path`: itself if it holds a model, otherwise the latest checkpoint of the run in it.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
-    if path.join("model.json").is_file() {
+    if MARKERS.iter().any(|marker| path.join(marker).is_file()) {
         return Ok(path.to_owned());
     }
-    std::fs::read_dir(path).map_err(|error| gmflow::Error::io(path, error))?;
+    if let Err(error) = std::fs::read_dir(path) {
+        let error = gmflow::Error::io(path, error);
+        return Err(anyhow::anyhow!("{error} (expected a local folder, or owner/name of a repository on the hub)"));
+    }
     latest_checkpoint(&path.join("checkpoints")).ok_or_else(|| {
-        let expected = "model.json (a model) or checkpoints/step-*/model.json (a run)";
-        gmflow::Error::file(path, "folder", expected, "neither").into()
+        let expected = "model.json or model_index.json (a model), or checkpoints/step-*/model.json (a run)";
+        gmflow::Error::file(path, "folder", expected, "none of them").into()
     })
 }
 

@@ -35,9 +35,15 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
             || matches!(cause.downcast_ref(), Some(gmflow::Error::Config { .. }))
+            || matches!(cause.downcast_ref(), Some(gmflow_data::Error::Config { .. }))
             || matches!(
                 cause.downcast_ref(),
-                Some(Train::Config { .. } | Train::Toml { .. } | Train::Gmflow(gmflow::Error::Config { .. }))
+                Some(
+                    Train::Config { .. }
+                        | Train::Toml { .. }
+                        | Train::Gmflow(gmflow::Error::Config { .. })
+                        | Train::Data(gmflow_data::Error::Config { .. })
+                )
             )
     })
 }

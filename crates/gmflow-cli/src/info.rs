@@ -1,18 +1,14 @@
 //! `gmflow info`: what a checkpoint holds, from its description and the headers of its weight files.
 
 use crate::args::InfoArgs;
-use crate::checkpoint_path::model_folder;
+use crate::checkpoint_path::resolve;
 use crate::output;
-use anyhow::{Context, Result};
-use gmflow::checkpoint::{DataKind, Model, ModelInfo};
-use safetensors::tensor::Metadata;
+use anyhow::Result;
+use gmflow::checkpoint::{DataKind, Model, ModelInfo, StoredTensor, WeightFiles};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Headers larger than this are refused, as the safetensors library does.
-const LARGEST_HEADER: u64 = 100_000_000;
 
 /// Everything that `gmflow info` tells.
 #[derive(Serialize)]
@@ -24,6 +20,8 @@ struct Report {
     parameters: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     spectrum_parameters: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vae_parameters: Option<usize>,
     ema: Vec<String>,
     #[serde(flatten)]
     info: ModelInfo,
@@ -48,24 +46,29 @@ struct TensorLine {
 
 /// Runs the command.
 pub fn run(arguments: &InfoArgs) -> Result<()> {
-    let report = Report::read(&model_folder(&arguments.checkpoint)?)?;
+    let report = Report::read(
+        &resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?,
+        arguments.variant.as_deref(),
+    )?;
     if arguments.json { output::json(&report) } else { output::line(report.text()?.trim_end()) }
 }
 
 impl Report {
-    fn read(folder: &Path) -> Result<Self> {
+    fn read(folder: &Path, variant: Option<&str>) -> Result<Self> {
         let info = ModelInfo::load(folder)?;
         let ema = Model::ema_names(folder)?;
-        let averages = ema.iter().map(|name| format!("ema.{name}.safetensors"));
-        let spectrum = info.spectrum.iter().map(|_| "spectrum.safetensors".to_owned());
-        let names = ["model.safetensors".to_owned()].into_iter().chain(averages).chain(spectrum);
-        let files: Vec<WeightFile> = names.map(|name| WeightFile::read(folder, name)).collect::<Result<_>>()?;
-        let count = |name: &str| files.iter().find(|file| file.name == name).map(WeightFile::parameters);
+        let files: Vec<WeightFile> = Model::weight_files(folder, variant)?
+            .iter()
+            .map(|path| WeightFile::read(folder, path))
+            .collect::<Result<_>>()?;
+        let count = |name: &str| files.iter().find(|file| file.name.starts_with(name)).map(WeightFile::parameters);
+        let parameters = files.first().map_or(0, WeightFile::parameters);
         Ok(Self {
             folder: folder.to_owned(),
             components: info.network.num_gaussians(),
-            parameters: count("model.safetensors").unwrap_or(0),
-            spectrum_parameters: count("spectrum.safetensors"),
+            parameters,
+            spectrum_parameters: info.spectrum.as_ref().and_then(|_| count("spectrum")),
+            vae_parameters: info.latent.as_ref().and_then(|_| count("vae")),
             ema,
             info,
             files,
@@ -93,6 +96,15 @@ impl Report {
         if let (Some(network), Some(parameters)) = (&self.info.spectrum, self.spectrum_parameters) {
             writeln!(text, "spectrum      {}, {} parameters", settings(network)?, grouped(parameters as u64))?;
         }
+        if let (Some(latent), Some(parameters)) = (&self.info.latent, self.vae_parameters) {
+            let scale = format!("scaling_factor {}", latent.scaling_factor);
+            writeln!(
+                text,
+                "autoencoder   {}x, {scale}, {} parameters",
+                latent.downsampling,
+                grouped(parameters as u64)
+            )?;
+        }
         writeln!(text, "samples       {samples}")?;
         writeln!(text, "classes       {classes}")?;
         if self.info.guidance.is_active() {
@@ -115,33 +127,22 @@ impl Report {
 }
 
 impl WeightFile {
-    /// Reads the header alone, so that large checkpoints answer at once; the file's length must agree with it.
-    fn read(folder: &Path, name: String) -> Result<Self> {
-        let path = folder.join(&name);
-        let io = |error| gmflow::Error::io(&path, error);
-        let mut file = std::fs::File::open(&path).map_err(io)?;
-        let bytes = file.metadata().map_err(io)?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(io)?;
-        let length = u64::from_le_bytes(length);
-        if length > LARGEST_HEADER.min(bytes) {
-            return Err(gmflow::Error::file(&path, "header", "a safetensors header", "something else").into());
+    /// Reads the headers alone, so that large checkpoints answer at once.
+    fn read(folder: &Path, path: &Path) -> Result<Self> {
+        let is_index = path.extension().is_some_and(|extension| extension == "json");
+        let files = if is_index { WeightFiles::open_index(path)? } else { WeightFiles::open(path)? };
+        let stored = files.stored();
+        let mut parts: BTreeSet<&Path> = stored.iter().map(|tensor| tensor.file.as_path()).collect();
+        if !is_index {
+            parts.insert(path);
         }
-        let mut header = Vec::new();
-        file.take(length).read_to_end(&mut header).map_err(io)?;
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .with_context(|| format!("{}: header: expected a safetensors header", path.display()))?;
-        let expected = 8 + length + metadata.data_len() as u64;
-        if bytes != expected {
-            return Err(gmflow::Error::file(&path, "length", format!("{expected} bytes"), bytes).into());
+        let mut bytes = 0;
+        for part in parts {
+            bytes += std::fs::metadata(part).map_err(|error| gmflow::Error::io(part, error))?.len();
         }
-        let mut tensors: Vec<TensorLine> = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, tensor)| TensorLine { name, dtype: tensor.dtype.to_string(), shape: tensor.shape.clone() })
-            .collect();
-        tensors.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { name, bytes, tensors })
+        let line = |StoredTensor { name, dtype, shape, .. }| TensorLine { name, dtype, shape };
+        let name = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+        Ok(Self { name, bytes, tensors: stored.into_iter().map(line).collect() })
     }
 
     fn parameters(&self) -> usize {

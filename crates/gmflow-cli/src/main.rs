@@ -5,9 +5,11 @@ mod arrays;
 mod checkpoint_path;
 mod demo;
 mod device;
+mod encode;
 mod export;
 mod failure;
 mod images;
+mod import;
 mod info;
 mod output;
 mod plot;
@@ -45,6 +47,8 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Sample(arguments) => sample::run(&arguments),
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
+        args::Command::Encode(arguments) => encode::run(&arguments),
+        args::Command::Import(arguments) => import::run(&arguments),
         args::Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::Cli::command(), "gmflow", &mut script);

@@ -50,3 +50,21 @@ pub fn progress(length: u64, what: &str) -> ProgressBar {
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(length).with_style(style).with_message(what.to_owned())
 }
+
+/// A [`progress`] bar from `start` on that tells how many a second.
+pub fn rate(start: u64, length: u64, what: &str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg:14} {bar:40} {pos}/{len}  {per_sec}, {elapsed} elapsed, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(length).with_style(style).with_message(what.to_owned()).with_position(start);
+    // What an earlier call did is no sign of speed.
+    bar.reset_eta();
+    bar
+}
+
+/// A progress bar in bytes for the download of a file.
+pub fn download(bytes: u64, file: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style).with_message(file.to_owned())
+}

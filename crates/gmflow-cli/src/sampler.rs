@@ -24,6 +24,8 @@ pub struct ModelTraits {
     pub spectrum: bool,
     /// The guidance to use where none is asked for.
     pub guidance: Guidance,
+    /// The shift of the time grid.
+    pub shift: f32,
 }
 
 impl ModelTraits {
@@ -35,6 +37,7 @@ impl ModelTraits {
             guidable,
             spectrum: info.spectrum.is_some(),
             guidance: if guidable { info.guidance } else { Guidance::Off },
+            shift: info.shift,
         }
     }
 }
@@ -118,6 +121,7 @@ pub struct Wanted<'a> {
 pub struct Sampler {
     solver: Solver,
     guidance: Guidance,
+    shift: f32,
     arguments: SamplerArgs,
 }
 
@@ -128,7 +132,7 @@ impl Sampler {
         let solver = arguments.solver_for(model)?;
         let mut arguments = arguments.clone();
         arguments.spectral.get_or_insert(if model.spectrum { Switch::On } else { Switch::Off });
-        Ok(Self { solver, guidance: arguments.guidance_for(model), arguments })
+        Ok(Self { solver, guidance: arguments.guidance_for(model), shift: model.shift, arguments })
     }
 
     /// How it samples, as the library takes it.
@@ -145,7 +149,11 @@ impl Sampler {
             Solver::DdpmSmall => SolverConfig::DDPM_SMALL,
             Solver::DdpmLarge => SolverConfig::DDPM_LARGE,
         };
-        SamplerConfig { guidance: self.guidance, ..SamplerConfig::new(solver, self.arguments.steps) }
+        SamplerConfig {
+            guidance: self.guidance,
+            shift: self.shift,
+            ..SamplerConfig::new(solver, self.arguments.steps)
+        }
     }
 
     /// Draws samples `[n c h w]` as one list of values; `progress` is told (steps done, of) after every step.
@@ -178,6 +186,9 @@ impl Sampler {
     pub fn describe(&self, points: bool) -> Value {
         let SamplerConfig { solver, steps, guidance, .. } = self.config();
         let mut description = json!({ "solver": self.solver.name(), "steps": steps });
+        if self.shift != 1.0 {
+            description["shift"] = json!(self.shift);
+        }
         if let SolverConfig::GmOde { order, .. } | SolverConfig::GmSde { order, .. } = solver {
             description["order"] = json!(order);
         }
@@ -209,7 +220,7 @@ mod tests {
     use crate::failure::Usage;
 
     const PLAIN: ModelTraits =
-        ModelTraits { components: 8, guidable: false, spectrum: false, guidance: Guidance::Off };
+        ModelTraits { components: 8, guidable: false, spectrum: false, guidance: Guidance::Off, shift: 1.0 };
 
     fn arguments() -> SamplerArgs {
         SamplerArgs {

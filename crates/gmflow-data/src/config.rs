@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::density::Density;
+use crate::latents::LatentDataset;
 use crate::settings::ImageSettings;
-use crate::source::{Columns, FolderDataset, IdxDataset, ImageDataset, ParquetDataset};
+#[cfg(feature = "parquet")]
+use crate::source::{Columns, ParquetDataset};
+use crate::source::{FolderDataset, IdxDataset, ImageDataset};
 use crate::{Error, Result};
 
 /// A data set. Relative paths are taken from the folder given to [`open`](Self::open).
@@ -49,13 +52,21 @@ pub enum DatasetConfig {
         /// Shape and treatment of the images; `size` is required.
         image: ImageSettings,
     },
+    /// A cache of latents, as `gmflow encode` writes it.
+    Latents {
+        /// The cache's folder.
+        path: PathBuf,
+        /// Take the mirrored image's latent with probability one half; the cache must have been encoded with it.
+        #[serde(default)]
+        horizontal_flip: bool,
+    },
 }
 
 impl DatasetConfig {
-    /// The settings of images; `None` for a density.
+    /// The settings of images; `None` for a density and for latents.
     pub fn image(&self) -> Option<&ImageSettings> {
         match self {
-            Self::Density(_) => None,
+            Self::Density(_) | Self::Latents { .. } => None,
             Self::Idx { image, .. } | Self::Parquet { image, .. } | Self::Folder { image, .. } => Some(image),
         }
     }
@@ -65,7 +76,7 @@ impl DatasetConfig {
         match self {
             Self::Density(_) => Vec::new(),
             Self::Idx { images, labels, .. } => std::iter::once(images).chain(labels).collect(),
-            Self::Parquet { path, .. } | Self::Folder { path, .. } => vec![path],
+            Self::Parquet { path, .. } | Self::Folder { path, .. } | Self::Latents { path, .. } => vec![path],
         }
     }
 
@@ -91,22 +102,45 @@ impl DatasetConfig {
     /// Opens the data set.
     ///
     /// # Errors
-    /// Those of [`validate`](Self::validate) and of the sources: [`IdxDataset::open`], [`ParquetDataset::open`],
-    /// [`FolderDataset::open`].
+    /// Those of [`validate`](Self::validate) and of the sources: [`IdxDataset::open`], `ParquetDataset::open`,
+    /// [`FolderDataset::open`], [`LatentDataset::open`].
     pub fn open(&self, base_dir: &Path) -> Result<Dataset> {
         self.validate()?;
         let (images, settings): (Arc<dyn ImageDataset>, _) = match self {
             Self::Density(density) => return Ok(Dataset::Points(*density)),
+            Self::Latents { path, horizontal_flip } => return latents(&base_dir.join(path), *horizontal_flip),
             Self::Idx { images, labels, image } => {
                 let labels = labels.as_ref().map(|labels| base_dir.join(labels));
                 (Arc::new(IdxDataset::open(&base_dir.join(images), labels.as_deref(), image)?), image)
             }
             Self::Parquet { path, image_column, label_column, image } => {
-                let columns = Columns { image: image_column.as_deref(), label: label_column.as_deref() };
-                (Arc::new(ParquetDataset::open(&base_dir.join(path), columns, image)?), image)
+                (parquet(&base_dir.join(path), [image_column.as_deref(), label_column.as_deref()], image)?, image)
             }
             Self::Folder { path, image } => (Arc::new(FolderDataset::open(&base_dir.join(path), image)?), image),
         };
         Ok(Dataset::Images { images, corrupt: settings.corrupt, horizontal_flip: settings.horizontal_flip })
     }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(
+    path: &Path,
+    [image, label]: [Option<&str>; 2],
+    settings: &ImageSettings,
+) -> Result<Arc<dyn ImageDataset>> {
+    Ok(Arc::new(ParquetDataset::open(path, Columns { image, label }, settings)?))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: &Path, _: [Option<&str>; 2], _: &ImageSettings) -> Result<Arc<dyn ImageDataset>> {
+    Err(Error::config("kind", "another kind, as this program was built without Parquet", "parquet"))
+}
+
+fn latents(folder: &Path, horizontal_flip: bool) -> Result<Dataset> {
+    let latents = LatentDataset::open(folder)?;
+    if horizontal_flip && !latents.manifest().mirrored {
+        let expected = "false: the cache was encoded without mirrored images";
+        return Err(Error::config("horizontal_flip", expected, horizontal_flip));
+    }
+    Ok(Dataset::Latents { latents: Arc::new(latents), horizontal_flip })
 }

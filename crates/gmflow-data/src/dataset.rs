@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::RngExt;
 
 use crate::density::Density;
+use crate::latents::LatentDataset;
 use crate::order::Order;
 use crate::rng::{Purpose, stream};
 use crate::settings::Corrupt;
@@ -27,6 +28,13 @@ pub enum Dataset {
         /// Whether they are mirrored at random.
         horizontal_flip: bool,
     },
+    /// Encoded images, drawn afresh around their means in every epoch.
+    Latents {
+        /// The cache.
+        latents: Arc<LatentDataset>,
+        /// Whether mirrored images take their turn at random.
+        horizontal_flip: bool,
+    },
     /// Points of a 2-D density, drawn afresh in every step.
     Points(Density),
 }
@@ -36,6 +44,7 @@ impl Dataset {
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Self::Images { images, .. } => images.shape(),
+            Self::Latents { latents, .. } => latents.manifest().shape,
             Self::Points(_) => [2, 1, 1],
         }
     }
@@ -44,6 +53,7 @@ impl Dataset {
     pub fn class_names(&self) -> &[String] {
         match self {
             Self::Images { images, .. } => images.class_names(),
+            Self::Latents { latents, .. } => &latents.manifest().classes,
             Self::Points(_) => &[],
         }
     }
@@ -52,6 +62,7 @@ impl Dataset {
     pub fn len(&self) -> Option<usize> {
         match self {
             Self::Images { images, .. } => Some(images.len()),
+            Self::Latents { latents, .. } => Some(latents.manifest().count),
             Self::Points(_) => None,
         }
     }
@@ -131,6 +142,21 @@ impl Batches {
                 batch.images = density.sample(self.seed, step, self.batch_size).into_flattened(); // [b 2 1 1]
                 batch.labels = vec![0; self.batch_size];
                 batch.indices = (first..first + size).collect();
+            }
+            Dataset::Latents { latents, horizontal_flip } => {
+                batch.images.reserve(self.batch_size * shape.iter().product::<usize>());
+                for position in first..first + size {
+                    if cancelled() {
+                        return Ok(None);
+                    }
+                    let (index, epoch) = (self.order.index(position)?, self.order.epoch(position));
+                    let mirrored = *horizontal_flip && stream(self.seed, Purpose::Flip, epoch, index as u64).random();
+                    let mut rng = stream(self.seed, Purpose::Latent, epoch, index as u64);
+                    let latent = latents.draw(index, mirrored, &mut rng)?;
+                    batch.images.extend(latent.values); // [b c h w]
+                    batch.labels.push(latent.label);
+                    batch.indices.push(latent.index);
+                }
             }
             Dataset::Images { images, corrupt, horizontal_flip } => {
                 batch.images.reserve(self.batch_size * shape.iter().product::<usize>());

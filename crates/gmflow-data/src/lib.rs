@@ -4,6 +4,7 @@
 //!   variation distance to tell how well they were learnt.
 //! - [`ImageDataset`]: images of one shape with random access: IDX files ([`IdxDataset`]), Parquet in the layout of the
 //!   Hugging Face hub ([`ParquetDataset`]) and folders of PNG, JPEG and WebP files ([`FolderDataset`]).
+//! - [`LatentDataset`]: images that an autoencoder has encoded, in a cache that [`LatentWriter`] writes.
 //! - [`DatasetConfig`]: the above as a table of a configuration file, opened as a [`Dataset`].
 //! - [`Batches`]: the endless stream of batches, each computed from seed and step alone; [`Loader`]: the same stream,
 //!   prepared ahead by background threads.
@@ -63,6 +64,7 @@ mod decode;
 pub mod density;
 mod error;
 mod jpeg;
+mod latents;
 mod loader;
 mod order;
 mod rng;
@@ -74,8 +76,9 @@ pub use dataset::{Batch, Batches, Dataset};
 pub use decode::MAX_PIXELS;
 pub use density::Density;
 pub use error::{Error, Result};
+pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
 pub use settings::{Background, Corrupt, ImageSettings, MAX_SIZE};
-pub use source::{
-    Columns, FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES, ParquetDataset,
-};
+#[cfg(feature = "parquet")]
+pub use source::{Columns, ParquetDataset};
+pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES};

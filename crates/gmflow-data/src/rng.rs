@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Replacement = 103,
     /// Horizontal flips.
     Flip = 104,
+    /// The draw of a latent around its mean.
+    Latent = 105,
 }
 
 /// The generator for one (seed, purpose, counter, index).

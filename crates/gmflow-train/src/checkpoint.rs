@@ -99,23 +99,29 @@ fn write_files(trainer: &Trainer, folder: &Path) -> Result<()> {
 pub fn model(trainer: &Trainer) -> Result<Model> {
     let (info, network) = (trainer.data_info(), trainer.snapshot(None)?);
     let [channels, height, width] = info.shape;
-    let kind = if info.points { DataKind::Points } else { DataKind::Image };
+    let kind = match (info.points, &info.latent) {
+        (true, _) => DataKind::Points,
+        (false, Some(_)) => DataKind::Latents,
+        (false, None) => DataKind::Image,
+    };
     // Labels that the network does not see are no part of the model.
     let classes = info.classes.clone().filter(|_| network.null_class().is_some_and(|null| null > 0));
     let training = serde_json::to_value(trainer.config())
         .map_err(|error| Error::config("config", "values that JSON can hold", error))?;
     let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
+    let sampler = trainer.config().sample.as_ref().map(|sample| sample.sampler);
     let info = ModelInfo {
         network: trainer.config().network.clone(),
         spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
         data: DataInfo { channels, height, width, kind },
-        latent: None,
+        latent: info.latent.clone(),
         classes,
-        guidance: trainer.config().sample.as_ref().map_or(Guidance::Off, |sample| sample.sampler.guidance),
+        guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
+        shift: sampler.map_or(1.0, |sampler| sampler.shift),
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
     };
-    Ok(Model { info, network, spectrum })
+    Ok(Model { info, network, spectrum, vae: None })
 }
 
 /// The newest complete checkpoint of a run.

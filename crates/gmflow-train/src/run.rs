@@ -71,6 +71,9 @@ impl Run {
     }
 
     fn open(mut trainer: Trainer, folder: &Path) -> Result<Self> {
+        if let Some(sample) = &trainer.config().sample {
+            samples::check(&trainer, sample)?;
+        }
         std::fs::create_dir_all(folder.join("checkpoints")).map_err(|e| Error::io(folder, e))?;
         // A run that was killed may have left an unfinished checkpoint or one too many.
         checkpoint::prune(folder, trainer.config().checkpoint.keep)?;

@@ -1,7 +1,10 @@
-//! Pictures of samples during training: a grid of images, or a 2-D histogram of points.
+//! Pictures of samples during training: a grid of images, decoded where they are latents and an autoencoder is named, or a 2-D
+//! histogram of points.
 
 use burn::tensor::Tensor;
-use gmflow::pipeline::{Pipeline, SampleRequest};
+use gmflow::checkpoint::{LatentInfo, load_diffusers_vae};
+use gmflow::network::{Autoencoder, Tiling};
+use gmflow::pipeline::{Decoder, Pipeline, SampleRequest};
 use gmflow_data::density::histogram;
 
 use crate::config::SampleConfig;
@@ -11,6 +14,8 @@ use crate::{Error, Result, Trainer};
 const BATCH: usize = 64;
 /// The same for points, which are small.
 const POINT_BATCH: usize = 4096;
+/// Latents of unit variance are shown from minus this, black, to this, white.
+const LATENT_RANGE: f64 = 3.0;
 /// Bins per side of the histogram of points over [-4, 4) in both coordinates.
 const BINS: usize = 128;
 
@@ -36,7 +41,8 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
     let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
     let pipeline = Pipeline { network: &network, spectrum: spectrum.as_ref(), device: trainer.device().clone() };
     let batch = if info.points { POINT_BATCH } else { BATCH };
-    let mut values = Vec::new();
+    let show = Show::new(trainer, sample)?;
+    let (mut values, mut shape) = (Vec::new(), info.shape);
     for start in (0..sample.num).step_by(batch) {
         let range = start..(start + batch).min(sample.num);
         let request = SampleRequest {
@@ -45,9 +51,68 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
             shape: info.shape,
             noise: None,
         };
-        values.extend(host(pipeline.sample(&sample.sampler, &request, &mut |_, _| {})?)?);
+        let samples = show.images(pipeline.sample(&sample.sampler, &request, &mut |_, _| {})?)?;
+        let [_, c, h, w] = samples.dims();
+        shape = [c, h, w];
+        values.extend(host(samples)?);
     }
-    if info.points { points_picture(&values) } else { image_grid(&values, info.shape, classes.unwrap_or(8)) }
+    if info.points { points_picture(&values) } else { image_grid(&values, shape, classes.unwrap_or(8)) }
+}
+
+/// What turns samples into what is shown.
+enum Show<'a> {
+    AsTheyAre,
+    /// The first channels of latents.
+    Channels,
+    Decoded(Box<Autoencoder>, &'a LatentInfo),
+}
+
+impl<'a> Show<'a> {
+    fn new(trainer: &'a Trainer, sample: &SampleConfig) -> Result<Self> {
+        Ok(match (&trainer.data_info().latent, &sample.vae) {
+            (None, None) => Self::AsTheyAre,
+            (None, Some(vae)) => {
+                return Err(Error::config("sample.vae", "nothing: the data are no latents", vae.display()));
+            }
+            (Some(_), None) => Self::Channels,
+            (Some(latent), Some(folder)) => {
+                let vae = load_diffusers_vae(folder, None, trainer.device())?;
+                let got = [vae.config().latent_channels, vae.config().downsampling()];
+                if got != [trainer.data_info().shape[0], latent.downsampling] {
+                    let form =
+                        |[channels, factor]: [usize; 2]| format!("{channels} channels, 1/{factor} of the size");
+                    let expected = form([trainer.data_info().shape[0], latent.downsampling]);
+                    return Err(Error::config("sample.vae", format!("latents of {expected}"), form(got)));
+                }
+                Self::Decoded(Box::new(vae), latent)
+            }
+        })
+    }
+
+    /// Images `[b c h w]` in about [-1, 1] of samples `[b c h w]`.
+    fn images(&self, samples: Tensor<4>) -> Result<Tensor<4>> {
+        match self {
+            Self::AsTheyAre => Ok(samples),
+            Self::Channels => {
+                let shown = if samples.dims()[1] < 3 { 1 } else { 3 };
+                Ok(samples.narrow(1, 0, shown) / LATENT_RANGE)
+            }
+            Self::Decoded(vae, latent) => {
+                let decoder = Decoder { vae, latent, tiling: Tiling::default() };
+                // One at a time: the widest layer of one image of 256x256 takes tens of megabytes.
+                let each = samples.split(1, 0).into_iter().map(|one| decoder.decode(one, &mut |_, _| {}));
+                Ok(Tensor::cat(each.collect::<Result<Vec<_>, _>>()?, 0))
+            }
+        }
+    }
+}
+
+/// Checks what [`draw`] will need, so that a wrong autoencoder is found before training and not at the first picture.
+///
+/// # Errors
+/// An autoencoder that cannot be read, does not fit the latents, or is named where the data are none.
+pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
+    Show::new(trainer, sample).map(|_| ())
 }
 
 fn host(samples: Tensor<4>) -> Result<Vec<f32>> {

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use gmflow_data::{Dataset, Loader, LoaderOptions};
+use gmflow::checkpoint::LatentInfo;
+use gmflow_data::{Dataset, LatentManifest, Loader, LoaderOptions};
 
 use crate::Result;
 use crate::batch::SourceBatch;
@@ -29,6 +30,10 @@ impl Source {
             shape: dataset.shape(),
             classes: (!classes.is_empty()).then(|| classes.to_vec()),
             points: matches!(dataset, Dataset::Points(_)),
+            latent: match &dataset {
+                Dataset::Latents { latents, .. } => Some(latent_info(latents.manifest())),
+                _ => None,
+            },
         };
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
@@ -48,5 +53,14 @@ impl Source {
         let batch = self.loader.next_batch()?;
         let labels = self.info.classes.is_some().then_some(batch.labels);
         Ok(SourceBatch { x0: batch.images, labels, indices: batch.indices })
+    }
+}
+
+fn latent_info(manifest: &LatentManifest) -> LatentInfo {
+    LatentInfo {
+        scaling_factor: manifest.scaling_factor,
+        shift_factor: manifest.shift_factor,
+        downsampling: manifest.downsampling,
+        vae: manifest.vae.clone(),
     }
 }

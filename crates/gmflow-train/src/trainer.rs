@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use gmflow::checkpoint::LatentInfo;
 use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
@@ -102,7 +103,7 @@ impl Parts<'_> {
 }
 
 /// What the data set says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SourceInfo {
     /// Channels, height, width.
     pub shape: [usize; 3],
@@ -110,6 +111,8 @@ pub struct SourceInfo {
     pub classes: Option<Vec<String>>,
     /// Points in the plane rather than images.
     pub points: bool,
+    /// Where the images are latents, what they are latents of.
+    pub latent: Option<LatentInfo>,
 }
 
 impl Trainer {

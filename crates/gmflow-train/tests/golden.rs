@@ -48,7 +48,7 @@ impl Case {
         let config: NetworkConfig = serde_json::from_str(text).expect("the case's network");
         let prefix = format!("{CASE}/state/denoising/");
         let state = self.0.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)));
-        let state = state.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
+        let state = state.map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect::<BTreeMap<_, _>>();
         load_named(config.init(0, device).expect("a network"), state).expect("the case's weights")
     }
 }

@@ -136,3 +136,57 @@ fn a_spectrum_network_leaves_the_main_one_alone() {
     };
     assert_eq!(weights(&[]), weights(&["spectrum={}"]));
 }
+
+/// A U-Net of two levels, with attention on the inner one.
+const UNET: &str = "network={type=\"unet\", num_gaussians=2, sample_size=8, in_channels=1, block_out_channels=[16, 16], \
+    layers_per_block=1, norm_num_groups=4, num_classes=3, logstd_inner_dim=8}";
+
+#[test]
+fn a_unet_learns_and_gradient_checkpointing_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let losses = |more: &[&str], steps: u64| -> Vec<f64> {
+        let overrides = [&[UNET, "train.batch_size=12", "train.micro_batch=12", "train.lr=0.003"], more].concat();
+        let mut trainer = Trainer::new(load(folder.path(), &overrides), &Device::flex()).expect("a trainer");
+        (0..steps).map(|_| trainer.step().expect("a step").loss).collect()
+    };
+    let whole = losses(&[], 60);
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&whole[..10]), mean(&whole[50..]));
+    assert!(last < first - 0.15, "{first} to {last}");
+    for (a, b) in losses(&["train.gradient_checkpointing=true"], 3).iter().zip(&whole) {
+        assert!((a - b).abs() < 1e-5, "{a} with checkpointing, {b} without");
+    }
+}
+
+#[test]
+fn a_unet_is_resumed_bit_for_bit_and_sampled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let weights = |name: &str, stop: Option<u64>| {
+        let out = folder.path().join(name);
+        let steps = format!("train.steps={}", stop.unwrap_or(4));
+        let config = load(folder.path(), &[UNET, &steps]);
+        let mut run = Run::create(config, &out, false, &Device::flex()).expect("a run");
+        run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+        if stop.is_some() {
+            let mut run = Run::resume(&out, &["train.steps=4".into()], &Device::flex()).expect("a run");
+            run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+        }
+        assert_eq!(picture_size(&out), (28, 28));
+        std::fs::read(out.join("checkpoints/step-00000004/model.safetensors")).expect("a checkpoint's file")
+    };
+    assert!(weights("whole", None) == weights("broken", Some(2)), "the resumed run differs");
+}
+
+#[test]
+fn a_unet_that_does_not_fit_the_data_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (set, field) in [
+        (vec!["network.in_channels=3"], "network.in_channels"),
+        (vec!["network.sample_size=16", "network.block_out_channels=[16,16,16,16,16]"], "network.block_out_channels"),
+        (vec!["network.num_classes=2"], "network.num_classes"),
+    ] {
+        let overrides = [&[UNET], &set[..]].concat();
+        let error = Trainer::new(load(folder.path(), &overrides), &Device::flex()).expect_err(field);
+        assert!(error.to_string().contains(field), "{set:?}: {error}");
+    }
+}

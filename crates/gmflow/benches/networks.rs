@@ -2,11 +2,11 @@
 #![allow(missing_docs)]
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData, module, ops::ConvOptions};
 use criterion::{Bencher, BenchmarkId, Criterion, criterion_group};
 use gmflow::kernel::{self, AdamW};
 use gmflow::loss;
-use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, Network, NetworkConfig};
+use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, Network, NetworkConfig, UnetConfig};
 use gmflow::rng::{Purpose, normal_batch};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -160,7 +160,58 @@ fn mlp_training(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, xl_forward, small_dit_training, mlp_training);
+/// The U-Net of Ho et al. for CIFAR-10, K = 2, batch 8.
+fn unet_training(c: &mut Criterion) {
+    let mut step = None;
+    let mut group = c.benchmark_group("unet_training");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    let mut fastest = Duration::MAX;
+    group.bench_function("8", |bencher| {
+        let build = || training(NetworkConfig::Unet(UnetConfig::default()), 8, [3, 32, 32]);
+        measure(bencher, &mut fastest, step.get_or_insert_with(build));
+    });
+    report(fastest);
+}
+
+/// One 3x3 convolution and, as `burn`, the tensor library's own.
+fn conv(c: &mut Criterion) {
+    type Conv = fn(Tensor<4>, Tensor<4>, Tensor<1>) -> Tensor<4>;
+    let ours: Conv = |x, weight, bias| kernel::conv2d(x, weight, bias, 1, [1; 4]);
+    let burn: Conv =
+        |x, weight, bias| module::conv2d(x, weight, Some(bias), ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
+    let mut group = c.benchmark_group("conv");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    for (name, b, channels, size, train) in [
+        ("128x32x32x32 training", 32, 128, 32, true),
+        ("256x8x8x32 training", 32, 256, 8, true),
+        ("512x64x64", 1, 512, 64, false),
+        ("128x256x256", 1, 128, 256, false),
+    ] {
+        let device = if train { Device::flex().autodiff() } else { Device::flex() };
+        let track = |x: Tensor<4>| if train { x.require_grad() } else { x };
+        let x = track(images(0, b, [channels, size, size], &device));
+        let weight = track(images(1000, channels, [channels, 3, 3], &device));
+        let (bias, grad) = (Tensor::zeros([channels], &device), images(2000, b, [channels, size, size], &device));
+        for (whose, run) in [("gmflow", ours), ("burn", burn)] {
+            let mut fastest = Duration::MAX;
+            group.bench_function(format!("{name} {whose}"), |bencher| {
+                measure(bencher, &mut fastest, || {
+                    kernel::in_pool(|| {
+                        let y = run(x.clone(), weight.clone(), bias.clone());
+                        if train {
+                            black_box((y * grad.clone()).sum().backward());
+                        } else {
+                            black_box(y);
+                        }
+                    });
+                });
+            });
+            report(fastest);
+        }
+    }
+}
+
+criterion_group!(benches, xl_forward, small_dit_training, mlp_training, unet_training, conv);
 
 fn main() {
     // SAFETY: an option of the allocator in use: freed memory is kept, as the binary does.

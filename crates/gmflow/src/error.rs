@@ -46,6 +46,26 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// A repository on the hub cannot be had.
+    #[error("{id}: {message}")]
+    Hub {
+        /// The repository.
+        id: String,
+        /// What happened, and what to do.
+        message: String,
+    },
+}
+
+/// Characters of a name or value from a file that a message repeats.
+const SHOWN: usize = 300;
+
+/// Text that may come from a file nobody vouches for: short, and without what steers a terminal.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 /// A result with this crate's [`Error`].
@@ -54,7 +74,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An [`Error::Config`].
     pub fn config(field: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
-        Self::Config { field: field.into(), expected: expected.into(), got: got.to_string() }
+        Self::Config { field: shown(&field.into()), expected: expected.into(), got: shown(&got.to_string()) }
     }
 
     /// An [`Error::Shape`], with shapes written as lists.
@@ -67,6 +87,11 @@ impl Error {
         Self::Io { path: path.into(), source }
     }
 
+    /// An [`Error::Hub`].
+    pub fn hub(id: &impl std::fmt::Display, message: impl Into<String>) -> Self {
+        Self::Hub { id: id.to_string(), message: message.into() }
+    }
+
     /// An [`Error::File`].
     pub fn file(
         path: impl Into<PathBuf>,
@@ -74,6 +99,24 @@ impl Error {
         expected: impl Into<String>,
         got: impl ToString,
     ) -> Self {
-        Self::File { path: path.into(), field: field.into(), expected: expected.into(), got: got.to_string() }
+        Self::File {
+            path: path.into(),
+            field: shown(&field.into()),
+            expected: expected.into(),
+            got: shown(&got.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_files_is_shortened_and_does_not_steer_the_terminal() {
+        let message = Error::file("x.json", "name\n\u{1b}[2J", "a word", "é".repeat(1000)).to_string();
+        assert!(message.starts_with("x.json: name  [2J: expected a word, got éé"), "{message}");
+        assert!(message.ends_with("é...") && message.chars().count() < 400, "{message}");
+        assert!(Error::config("steps", "at least 1", "é".repeat(SHOWN)).to_string().ends_with('é'));
     }
 }

@@ -1,7 +1,8 @@
 //! Network, guidance and solver joined into one sampler.
 
+use crate::checkpoint::LatentInfo;
 use crate::guidance::{Guidance, Guided};
-use crate::network::{Denoiser, Network, SpectrumMlp};
+use crate::network::{Autoencoder, Denoiser, Network, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
 use crate::solver::{Context, Draws, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
 use crate::{Error, Result, time};
@@ -181,6 +182,39 @@ impl Pipeline<'_> {
             Some(noise) => Ok(noise.clone()),
             None => Ok(rng::normal_batch(&request.seeds, Purpose::InitialNoise, 0, request.shape, &self.device)),
         }
+    }
+}
+
+/// From the samples of a network that works on latents to images.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder<'a> {
+    /// The autoencoder that they are latents of.
+    pub vae: &'a Autoencoder,
+    /// Their shift and scale.
+    pub latent: &'a LatentInfo,
+    /// Larger latents are decoded in tiles.
+    pub tiling: Tiling,
+}
+
+impl Decoder<'_> {
+    /// Decodes samples `[b c h w]` to images `[b c h*f w*f]` of about [-1, 1], one at a time, so that memory does not grow with
+    /// the batch; `progress` is told (images done, of).
+    ///
+    /// # Errors
+    /// A tiling that does not move on, or latents of other channels than the autoencoder's.
+    pub fn decode(&self, samples: Tensor<4>, progress: &mut dyn FnMut(usize, usize)) -> Result<Tensor<4>> {
+        let [b, c, _, _] = samples.dims();
+        let channels = self.vae.config().latent_channels;
+        if c != channels {
+            return Err(Error::config("vae", format!("latents of {c} channels, as the model's"), channels));
+        }
+        let latents = samples / self.latent.scaling_factor + self.latent.shift_factor;
+        let mut images = Vec::with_capacity(b);
+        for i in 0..b {
+            images.push(self.vae.decode_tiled(latents.clone().narrow(0, i, 1), self.tiling)?);
+            progress(i + 1, b);
+        }
+        Ok(Tensor::cat(images, 0))
     }
 }
 

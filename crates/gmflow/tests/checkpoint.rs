@@ -28,6 +28,7 @@ fn model() -> Model {
     Model {
         network: network.init(1, &device).expect("valid"),
         spectrum: Some(spectrum.init(2, &device).expect("valid")),
+        vae: None,
         info: ModelInfo {
             network,
             spectrum: Some(spectrum),
@@ -35,6 +36,7 @@ fn model() -> Model {
             latent: None,
             classes: Some(vec!["a".into(), "b".into(), "c".into()]),
             guidance: Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 },
+            shift: 1.0,
             training: Some(serde_json::json!({"steps": 3})),
             progress: Progress { step: 3, images: 96 },
         },
@@ -173,10 +175,10 @@ fn published_folders_are_checked() {
     write(&json);
     let weights = dir.path().join("diffusion_pytorch_model.safetensors");
     write_tensors(&weights, &named_tensors(&model().network), Precision::Bf16).expect("written");
-    let loaded = load_diffusers_transformer(dir.path(), &Device::flex()).expect("loaded");
+    let loaded = load_diffusers_transformer(dir.path(), None, &Device::flex()).expect("loaded");
     assert_eq!(loaded.config(), &config);
     json["norm_type"] = "layer_norm".into();
     write(&json);
-    assert!(message(load_diffusers_transformer(dir.path(), &Device::flex())).contains("norm_type"));
-    assert!(message(load_diffusers_spectrum(dir.path(), &Device::flex())).contains("config.json"));
+    assert!(message(load_diffusers_transformer(dir.path(), None, &Device::flex())).contains("norm_type"));
+    assert!(message(load_diffusers_spectrum(dir.path(), None, &Device::flex())).contains("config.json"));
 }

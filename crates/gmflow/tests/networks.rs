@@ -9,6 +9,7 @@ use gmflow::network::{
     load_named, named_tensors,
 };
 use gmflow::rng::{Purpose, normal_batch, normals};
+use std::collections::BTreeMap;
 
 fn dit() -> NetworkConfig {
     NetworkConfig::GmDit(GmDitConfig {
@@ -52,7 +53,7 @@ fn perturbed(config: &NetworkConfig, device: &Device) -> Network {
         tensor.values.iter_mut().zip(noise).for_each(|(value, z)| *value += 0.1 * z);
         (name, tensor)
     });
-    load_named(network, tensors.collect()).expect("the network's own tensors")
+    load_named(network, tensors.collect::<BTreeMap<_, _>>()).expect("the network's own tensors")
 }
 
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
@@ -173,7 +174,7 @@ fn spectra_of_every_size_have_mean_one() {
         tensor.values = normals(2, Purpose::Weights, i as u64, tensor.values.len());
         (name, tensor)
     });
-    let network = load_named(network, tensors.collect()).expect("its own tensors");
+    let network = load_named(network, tensors.collect::<BTreeMap<_, _>>()).expect("its own tensors");
     for [h, w] in [[5, 4], [5, 3], [3, 4], [1, 1], [1, 4], [5, 1], [7, 9], [5, 8], [2, 2]] {
         let mean = normal_batch(&[0, 1, 2], Purpose::Estimate, 0, [2, h, w], &device);
         let var = Tensor::full([3, 1, 1, 1], 0.3, &device);

@@ -67,10 +67,11 @@ fn diffusers_network_is_reproduced() {
     let recorded = recording();
     let get = |name: &str| recorded.get(name).unwrap_or_else(|| panic!("no {name} in the recording"));
     for device in [Device::flex().autodiff(), Device::flex().autodiff().gradient_checkpointing()] {
-        let weights = recorded.iter().filter_map(|(name, t)| Some((name.strip_prefix("weight.")?.into(), t.clone())));
+        let weights =
+            recorded.iter().filter_map(|(name, t)| Some((name.strip_prefix("weight.")?.to_owned(), t.clone())));
         let network = NetworkConfig::Unet(tiny()).init(0, &device).expect("a valid network");
         // By the names that diffusers gives them, none missing and none left over.
-        let network: Network = load_named(network, weights.collect()).expect("all weights");
+        let network: Network = load_named(network, weights.collect::<BTreeMap<_, _>>()).expect("all weights");
 
         let x = tensor::<4>(get("x"), &device).require_grad();
         let label: Vec<i64> = get("label").values.iter().map(|v| *v as i64).collect();

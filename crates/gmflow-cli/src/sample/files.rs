@@ -48,6 +48,9 @@ impl Files {
         if kind == DataKind::Points && (arguments.grid || format == Format::Png) {
             return Err(usage("--grid, --format png", "a model of images", "a model of points"));
         }
+        if arguments.latents && (kind != DataKind::Latents || arguments.grid || format == Format::Png) {
+            return Err(usage("--latents", "a model of latents, and npz or safetensors", "something else"));
+        }
         let file = |wanted: &str, name: &str| {
             if extension == wanted { out.clone() } else { out.join(name) }
         };

@@ -1,18 +1,22 @@
 //! `gmflow sample`: from a checkpoint to files of samples.
 
+mod decoder;
 mod files;
 mod request;
 
+pub use decoder::find_vae;
+
 use crate::args::SampleArgs;
-use crate::checkpoint_path::model_folder;
+use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
 use crate::output;
 use crate::sampler::{ModelTraits, Sampler, Wanted};
 use anyhow::Result;
 use burn::tensor::Device;
+use decoder::decode;
 use files::Files;
-use gmflow::checkpoint::{DataKind, Model, ModelInfo};
+use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
 use request::Request;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -43,7 +47,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
         return Err(usage("--class", "an index or a name", "nothing"));
     }
     let device = device(&arguments.device)?;
-    let folder = model_folder(&arguments.checkpoint)?;
+    let folder = resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?;
     let info = ModelInfo::load(&folder)?;
     let traits = ModelTraits::of(&info);
     let sampler = Sampler::new(&arguments.sampler, traits)?;
@@ -52,11 +56,22 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
-    let model = Model::load(&folder, average.as_deref(), &device)?;
+    let options = LoadOptions {
+        ema: average.as_deref(),
+        variant: arguments.variant.as_deref(),
+        without_vae: arguments.latents || arguments.vae.is_some(),
+    };
+    let mut model = Model::load_with(&folder, options, &device)?;
+    if info.data.kind == DataKind::Latents && !arguments.latents {
+        model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
+    }
     files.create_folder()?;
     let made_by =
         made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));
-    let drawn = draw(request, &model, &sampler, &device, made_by)?;
+    let mut drawn = draw(request, &model, &sampler, &device, made_by)?;
+    if !arguments.latents {
+        decode(&mut drawn, &model, arguments.vae_tile, &device)?;
+    }
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
 }
@@ -107,6 +122,12 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
     let mut made_by = sampler;
     made_by["checkpoint"] = json!(folder);
     made_by["ema"] = json!(average);
+    if let Some(variant) = &arguments.variant {
+        made_by["variant"] = json!(variant);
+    }
+    if let Some(vae) = &arguments.vae {
+        made_by["vae"] = json!(vae);
+    }
     made_by["noise"] = json!(arguments.noise);
     made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));
     made_by

@@ -64,15 +64,36 @@ fn find_class(asked: &str, names: Option<&[String]>, count: usize) -> Result<usi
     let names = names.unwrap_or_default();
     let by_name = names.iter().position(|name| name == asked);
     let by_name = by_name.or_else(|| names.iter().position(|name| name.eq_ignore_ascii_case(asked)));
+    // Published label lists give several names to a class: "tench, Tinca tinca".
+    let has_synonym = |name: &String| name.split(',').any(|synonym| synonym.trim().eq_ignore_ascii_case(asked));
+    let by_name = by_name.or_else(|| names.iter().position(has_synonym));
     let by_index = || asked.parse::<usize>().ok().filter(|index| *index < count);
     by_name.or_else(by_index).ok_or_else(|| {
         let expected = if names.is_empty() {
             format!("an index below {count}")
         } else {
-            format!("an index below {count} or one of {}", names.join(", "))
+            format!("an index below {count} or one of {}", known(asked, names))
         };
         usage("--class", expected, asked)
     })
+}
+
+/// The names to choose from: all where they are few, or those most like what was asked for.
+fn known(asked: &str, names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    if names.len() <= SHOWN {
+        return names.join(", ");
+    }
+    let asked = asked.to_lowercase();
+    let distance = |name: &String| {
+        let synonyms =
+            name.split(',').map(|synonym| strsim::damerau_levenshtein(&asked, &synonym.trim().to_lowercase()));
+        synonyms.min().unwrap_or(usize::MAX)
+    };
+    let mut nearest: Vec<&String> = names.iter().collect();
+    nearest.sort_by_cached_key(|name| distance(name));
+    let nearest: Vec<&str> = nearest.iter().take(5).map(|name| name.as_str()).collect();
+    format!("{} names (`gmflow info --json` lists them), such as {}", names.len(), nearest.join("; "))
 }
 
 #[cfg(test)]
@@ -89,5 +110,9 @@ mod tests {
         let message = find("dog").unwrap_err().to_string();
         assert!(message.contains("three, 0, Cat") && message.contains("dog"), "{message}");
         assert!(find_class("3", None, 3).is_err());
+        let names: Vec<String> = (0..1000).map(|i| format!("thing {i}, Res {i}")).collect();
+        assert_eq!(find_class("res 17", Some(&names), 1000).unwrap(), 17);
+        let message = find_class("thing 17x", Some(&names), 1000).unwrap_err().to_string();
+        assert!(message.contains("thing 17, Res 17") && message.len() < 300, "{message}");
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 fn export(checkpoint: &Path, out: &Path, extra: &[&str]) -> (i32, String, String) {
     let mut arguments = vec!["export", "--checkpoint", checkpoint.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    arguments.extend(["--layout", "gmflow"]);
     arguments.extend(extra);
     run(&arguments)
 }

@@ -2,9 +2,17 @@
 
 mod export;
 mod help;
+mod hub;
+mod import;
 mod info;
+mod latents;
 mod models;
+mod published;
 mod sample;
+/// The server that the library's own tests download from.
+#[path = "../../../gmflow/tests/hub/server.rs"]
+#[allow(dead_code)]
+mod server;
 mod train;
 mod usage;
 

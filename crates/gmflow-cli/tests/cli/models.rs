@@ -7,6 +7,7 @@ use gmflow::network::{
     GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, load_named, named_tensors,
 };
 use gmflow::rng::{Purpose, normals};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A perceptron with `components` Gaussians on points.
@@ -45,7 +46,7 @@ pub fn spectral_model(folder: &Path) {
     for (index, (_, tensor)) in tensors.iter_mut().enumerate() {
         tensor.values = normals(5, Purpose::Weights, index as u64, tensor.values.len());
     }
-    model.spectrum = Some(load_named(flat, tensors.into_iter().collect()).unwrap());
+    model.spectrum = Some(load_named(flat, tensors.into_iter().collect::<BTreeMap<_, _>>()).unwrap());
     model.info.spectrum = Some(config);
     model.save(folder, &[], Precision::F32).unwrap();
 }
@@ -61,10 +62,11 @@ fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<V
         latent: None,
         classes,
         guidance: Guidance::Off,
+        shift: 1.0,
         training: None,
         progress,
     };
-    Model { info, network: weights, spectrum: None }.save(folder, &averages, Precision::F32).unwrap();
+    Model { info, network: weights, spectrum: None, vae: None }.save(folder, &averages, Precision::F32).unwrap();
 }
 
 /// Weights that are nowhere 0, unlike those that training starts from, so that every input matters.
@@ -75,5 +77,5 @@ fn weights(config: &NetworkConfig, seed: u64) -> Network {
         let noise = normals(seed, Purpose::Weights, 1000 + index as u64, tensor.values.len());
         tensor.values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.1 * noise);
     }
-    load_named(network, tensors.into_iter().collect()).unwrap()
+    load_named(network, tensors.into_iter().collect::<BTreeMap<_, _>>()).unwrap()
 }

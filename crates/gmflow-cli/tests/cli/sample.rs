@@ -18,7 +18,7 @@ fn try_sample(checkpoint: &Path, out: &Path, extra: &[&str]) -> (i32, String, St
 }
 
 /// (pixels, value of the text chunk `gmflow`, width, height).
-fn read_png(path: &Path) -> (Vec<u8>, serde_json::Value, u32, u32) {
+pub fn read_png(path: &Path) -> (Vec<u8>, serde_json::Value, u32, u32) {
     let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];

@@ -2,10 +2,12 @@
 
 mod folder;
 mod idx;
+#[cfg(feature = "parquet")]
 mod parquet;
 
 pub use folder::{FolderDataset, MAX_FILE_BYTES};
 pub use idx::{IdxDataset, MAX_IDX_BYTES};
+#[cfg(feature = "parquet")]
 pub use parquet::{Columns, ParquetDataset};
 
 use crate::Result;

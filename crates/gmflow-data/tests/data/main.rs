@@ -5,5 +5,6 @@ mod config;
 mod density;
 mod folder;
 mod idx;
+mod latents;
 mod loader;
 mod parquet;

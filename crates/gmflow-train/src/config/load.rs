@@ -72,7 +72,8 @@ impl Config {
 
     /// A relative data path that does not exist from the working directory is taken from `folder`.
     fn resolve_paths(&mut self, folder: &Path) {
-        for path in self.data.source.paths_mut() {
+        let vae = self.sample.as_mut().and_then(|sample| sample.vae.as_mut());
+        for path in self.data.source.paths_mut().into_iter().chain(vae) {
             let beside: PathBuf = folder.join(&*path);
             if path.is_relative() && !path.exists() && beside.exists() {
                 *path = beside;

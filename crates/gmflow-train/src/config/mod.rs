@@ -13,6 +13,7 @@ use gmflow::pipeline::SamplerConfig;
 pub use gmflow::time::TimeSampling;
 use gmflow_data::DatasetConfig;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 pub use crate::ema::{EmaConfig, EmaDecay};
 pub use crate::schedule::Schedule;
@@ -166,6 +167,9 @@ pub struct SampleConfig {
     /// The average of the weights that is sampled; absent: the first, or the raw weights where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<String>,
+    /// The folder of the autoencoder that decodes latents; absent: pictures show the first three channels of latents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<PathBuf>,
 }
 
 impl Config {

@@ -1,14 +1,23 @@
 //! Model folders: what is needed to sample from a trained network.
 //!
-//! A [`Model`] folder holds `model.json` and safetensors files of weights; [`load_diffusers_transformer`] reads the
-//! folders of published checkpoints. Every file is written atomically.
+//! A [`Model`] folder holds `model.json` and safetensors files of weights, or is a published checkpoint in the layout of the
+//! diffusers library, which [`export_diffusers`] writes. A [`PytorchFile`] becomes one of their files. Every file is written
+//! atomically.
 
 mod diffusers;
 mod file;
+pub mod hub;
 mod model;
+mod pytorch;
+mod weight_files;
 mod weights;
 
-pub use diffusers::{load_diffusers_spectrum, load_diffusers_transformer};
+pub use diffusers::{
+    ExportOptions, export_diffusers, load_diffusers_spectrum, load_diffusers_transformer, load_diffusers_vae,
+    weight_file,
+};
 pub use file::write_atomic;
-pub use model::{DataInfo, DataKind, LatentInfo, Model, ModelInfo, Progress};
-pub use weights::{Precision, load_weights, read_tensors, write_tensors};
+pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress};
+pub use pytorch::PytorchFile;
+pub use weight_files::{StoredTensor, WeightFiles};
+pub use weights::{Precision, load_weights, read_tensors, write_module, write_tensors};

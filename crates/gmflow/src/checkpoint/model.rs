@@ -1,14 +1,15 @@
 //! The folder of a trained model.
 
+use super::diffusers::{DiffusersFolder, is_diffusers};
 use super::file;
-use super::weights::{Precision, in_file, load_weights, write_tensors};
+use super::weights::{Precision, in_file, load_weights, write_module};
 use crate::guidance::Guidance;
-use crate::network::{Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig, named_tensors};
+use crate::network::{Autoencoder, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "gmflow-model";
 const VERSION: u32 = 1;
@@ -87,12 +88,19 @@ pub struct ModelInfo {
     /// The guidance to use where none is asked for.
     #[serde(default)]
     pub guidance: Guidance,
+    /// The shift of the time grid to sample on.
+    #[serde(default = "no_shift")]
+    pub shift: f32,
     /// The resolved training configuration.
     #[serde(default)]
     pub training: Option<serde_json::Value>,
     /// How far training had come.
     #[serde(default)]
     pub progress: Progress,
+}
+
+fn no_shift() -> f32 {
+    1.0
 }
 
 /// `model.json` as it stands in the file.
@@ -113,15 +121,31 @@ pub struct Model {
     pub network: Network,
     /// The spectrum network, where there is one.
     pub spectrum: Option<SpectrumMlp>,
+    /// The autoencoder that its samples are latents of, where it came with one.
+    pub vae: Option<Autoencoder>,
+}
+
+/// Which of the weights in a folder to load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions<'a> {
+    /// The moving average of that name, of our own folders; without it the weights themselves.
+    pub ema: Option<&'a str>,
+    /// The variant such as `bf16`, of folders in the diffusers layout.
+    pub variant: Option<&'a str>,
+    /// Leaves the autoencoder out.
+    pub without_vae: bool,
 }
 
 impl ModelInfo {
-    /// Reads `model.json` of a model folder without its weights.
+    /// Reads the description of a model folder, ours or in the diffusers layout, without its weights.
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be read, [`Error::File`] naming the field that is wrong.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join(INFO_FILE);
+        if !path.is_file() && is_diffusers(dir) {
+            return DiffusersFolder::open(dir)?.info();
+        }
         let stored: InfoFile = serde_json::from_slice(&file::read(&path)?)
             .map_err(|error| Error::file(&path, "content", "the description of a model", error))?;
         if stored.format != FORMAT {
@@ -134,8 +158,11 @@ impl ModelInfo {
         Ok(stored.info)
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         self.network.validate()?;
+        if !(self.shift.is_finite() && self.shift > 0.0) {
+            return Err(Error::config("shift", "a positive number", self.shift));
+        }
         let shape = [self.data.channels, self.data.height, self.data.width];
         self.network.validate_data(shape)?;
         if let Some(names) = &self.classes
@@ -179,8 +206,25 @@ impl Model {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong.
     pub fn load(dir: &Path, ema: Option<&str>, device: &Device) -> Result<Self> {
+        Self::load_with(dir, LoadOptions { ema, ..LoadOptions::default() }, device)
+    }
+
+    /// Reads a model folder, ours or in the diffusers layout.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; an option that the folder's layout does not have.
+    pub fn load_with(dir: &Path, options: LoadOptions, device: &Device) -> Result<Self> {
+        if !dir.join(INFO_FILE).is_file() && is_diffusers(dir) {
+            if let Some(ema) = options.ema {
+                return Err(Error::config("ema", "none: the folder holds one set of weights", ema));
+            }
+            return DiffusersFolder::open(dir)?.load(options, device);
+        }
+        if let Some(variant) = options.variant {
+            return Err(Error::config("variant", "none: the folder is not in the diffusers layout", variant));
+        }
         let info = ModelInfo::load(dir)?;
-        let weights = match ema {
+        let weights = match options.ema {
             None => dir.join(WEIGHTS_FILE),
             Some(name) => dir.join(ema_file(name)?),
         };
@@ -189,7 +233,22 @@ impl Model {
             Some(config) => Some(load_weights(config.build(Initializer::blank(device))?, &dir.join(SPECTRUM_FILE))?),
             None => None,
         };
-        Ok(Self { info, network, spectrum })
+        Ok(Self { info, network, spectrum, vae: None })
+    }
+
+    /// The weight files of a model folder, or the indices of those in shards, the main network's first.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`] where the folder is no model's, or has no such variant.
+    pub fn weight_files(dir: &Path, variant: Option<&str>) -> Result<Vec<PathBuf>> {
+        if !dir.join(INFO_FILE).is_file() && is_diffusers(dir) {
+            return DiffusersFolder::open(dir)?.weight_files(variant);
+        }
+        let info = ModelInfo::load(dir)?;
+        let averages: Result<Vec<String>> = Self::ema_names(dir)?.iter().map(|name| ema_file(name)).collect();
+        let spectrum = info.spectrum.map(|_| SPECTRUM_FILE.to_owned());
+        let names = std::iter::once(WEIGHTS_FILE.to_owned()).chain(averages?).chain(spectrum);
+        Ok(names.map(|name| dir.join(name)).collect())
     }
 
     /// The names of the moving averages stored in a model folder, sorted.
@@ -208,12 +267,12 @@ impl Model {
     /// is complete.
     pub fn save(&self, dir: &Path, emas: &[(&str, &Network)], precision: Precision) -> Result<()> {
         fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
-        write_tensors(&dir.join(WEIGHTS_FILE), &named_tensors(&self.network), precision)?;
+        write_module(&dir.join(WEIGHTS_FILE), &self.network, precision)?;
         for (name, network) in emas {
-            write_tensors(&dir.join(ema_file(name)?), &named_tensors(*network), precision)?;
+            write_module(&dir.join(ema_file(name)?), *network, precision)?;
         }
         if let Some(spectrum) = &self.spectrum {
-            write_tensors(&dir.join(SPECTRUM_FILE), &named_tensors(spectrum), precision)?;
+            write_module(&dir.join(SPECTRUM_FILE), spectrum, precision)?;
         }
         let info = InfoFile { format: FORMAT.into(), version: VERSION, info: self.info.clone() };
         let path = dir.join(INFO_FILE);

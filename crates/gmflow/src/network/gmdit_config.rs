@@ -6,6 +6,11 @@ use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+/// The most layers, heads, channels or components that are taken for sense.
+const LARGEST: usize = 1 << 14;
+/// The most pixels to a side or classes that are taken for sense.
+const LARGEST_COUNT: usize = 1 << 24;
+
 /// The shape of a [`GmDit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -74,6 +79,14 @@ impl GmDitConfig {
             ("gm_num_logstd_layers", self.gm_num_logstd_layers),
         ] {
             super::at_least_one(field, value)?;
+            if value > LARGEST {
+                return Err(Error::config(field, format!("at most {LARGEST}"), value));
+            }
+        }
+        for (field, value) in [("sample_size", self.sample_size), ("num_embeds_ada_norm", self.num_embeds_ada_norm)] {
+            if value > LARGEST_COUNT {
+                return Err(Error::config(field, format!("at most {LARGEST_COUNT}"), value));
+            }
         }
         if self.sample_size < self.patch_size {
             return Err(Error::config("sample_size", "at least patch_size", self.sample_size));

@@ -2,7 +2,7 @@
 
 use crate::kernel;
 use crate::rng::{self, Purpose};
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// y = x W^T + b, applied to flat rows.
@@ -51,7 +51,7 @@ impl<'a> Initializer<'a> {
         Self { seed: Some(seed), next: 0, device }
     }
 
-    /// Makes every parameter zero: for networks whose weights are read from a file at once.
+    /// Leaves every parameter without a value and without memory: for networks whose weights are read from a file at once.
     pub(crate) fn blank(device: &'a Device) -> Self {
         Self { seed: None, next: 0, device }
     }
@@ -75,17 +75,21 @@ impl<'a> Initializer<'a> {
         init: Init,
         fans: [usize; 2],
     ) -> Param<Tensor<D>> {
+        let Some(seed) = self.seed else {
+            let zeros = move |device: &Device, _| Tensor::zeros(shape, device);
+            return Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, shape.into());
+        };
         let n = shape.iter().product();
         let index = self.next;
         self.next += 1;
         let uniform =
-            |seed, bound: f32| scaled(rng::uniforms(seed, Purpose::Weights, index, n), |u| bound * (2.0 * u - 1.0));
-        let values = match (self.seed, init) {
-            (None, _) | (_, Init::Zero) => vec![0.0; n],
-            (Some(_), Init::One) => vec![1.0; n],
-            (Some(seed), Init::Normal(std)) => scaled(rng::normals(seed, Purpose::Weights, index, n), |z| z * std),
-            (Some(seed), Init::Xavier) => uniform(seed, (6.0 / (fans[0] + fans[1]) as f32).sqrt()),
-            (Some(seed), Init::FanIn) => uniform(seed, 1.0 / (fans[0] as f32).sqrt()),
+            |bound: f32| scaled(rng::uniforms(seed, Purpose::Weights, index, n), |u| bound * (2.0 * u - 1.0));
+        let values = match init {
+            Init::Zero => vec![0.0; n],
+            Init::One => vec![1.0; n],
+            Init::Normal(std) => scaled(rng::normals(seed, Purpose::Weights, index, n), |z| z * std),
+            Init::Xavier => uniform((6.0 / (fans[0] + fans[1]) as f32).sqrt()),
+            Init::FanIn => uniform(1.0 / (fans[0] as f32).sqrt()),
         };
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device))
     }

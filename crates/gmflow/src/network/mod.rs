@@ -1,5 +1,6 @@
 //! Networks that predict a velocity mixture at every pixel.
 
+mod autoencoder;
 mod conv;
 mod dit_block;
 mod embedding;
@@ -16,11 +17,15 @@ mod unet_config;
 pub(crate) use linear::Initializer;
 use linear::{Init, Linear};
 
+pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, Tiling};
 pub use embedding::{point_features, time_features, token_positions};
 pub use gmdit::GmDit;
 pub use gmdit_config::GmDitConfig;
 pub use mlp2d::{Mlp2d, Mlp2dConfig};
-pub use named::{HostTensor, TorchNames, load_named, named_tensors, parameter_names};
+pub use named::{
+    HostTensor, LazyTensor, TensorSource, TorchNames, lazy_tensors, load_named, named_tensors, parameter_names,
+    parameter_shapes,
+};
 pub use spectrum::{SpectrumMlp, SpectrumMlpConfig};
 pub use unet::Unet;
 pub use unet_config::UnetConfig;
@@ -91,6 +96,15 @@ impl NetworkConfig {
             Self::Unet(net) => images(net.in_channels, net.out_channels(), net.scale()),
         };
         if fits { Ok(()) } else { Err(Error::config("data", what, format!("{c} channels, {h}x{w}"))) }
+    }
+
+    /// Channels of a sample, and the height and width that the network is laid out for.
+    pub fn sample_shape(&self) -> (usize, usize) {
+        match self {
+            Self::Mlp2d(_) => (2, 1),
+            Self::GmDit(config) => (config.in_channels, config.sample_size),
+            Self::Unet(config) => (config.in_channels, config.sample_size),
+        }
     }
 
     /// Mixture components K.

@@ -3,7 +3,11 @@
 use crate::{Error, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
+
+/// Values that one thread looks through at a time.
+const CHUNK: usize = 1 << 16;
 
 /// A module whose parameters have names in a PyTorch checkpoint.
 pub trait TorchNames: Module {
@@ -27,23 +31,72 @@ pub fn parameter_names<M: TorchNames>(module: &M) -> Vec<(ParamId, String)> {
     visitor.names
 }
 
-/// Every parameter with its checkpoint name, in the order of the module's fields.
-pub fn named_tensors<M: TorchNames>(module: &M) -> Vec<(String, HostTensor)> {
+/// The checkpoint name and shape of every parameter, in the order of the module's fields; none is initialised for it.
+pub fn parameter_shapes<M: TorchNames>(module: &M) -> Vec<(String, Vec<usize>)> {
+    let mut visitor = Shapes { path: Vec::new(), to_name: M::torch_name, shapes: Vec::new() };
+    module.visit(&mut visitor);
+    visitor.shapes
+}
+
+/// A parameter that is read when it is needed, so that a copy of all of them never exists.
+pub struct LazyTensor {
+    /// Sizes of the axes.
+    pub shape: Vec<usize>,
+    read: Box<dyn Fn() -> Vec<f32>>,
+}
+
+impl LazyTensor {
+    /// The values on the host, row-major.
+    pub fn values(&self) -> Vec<f32> {
+        (self.read)()
+    }
+}
+
+/// Where the weights of a module come from.
+pub trait TensorSource {
+    /// Takes the tensor of that name, or `None` where there is none.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read as f32.
+    fn take(&mut self, name: &str) -> Result<Option<HostTensor>>;
+
+    /// The name of a tensor that nobody has taken.
+    fn left(&self) -> Option<String>;
+}
+
+impl TensorSource for BTreeMap<String, HostTensor> {
+    fn take(&mut self, name: &str) -> Result<Option<HostTensor>> {
+        Ok(self.remove(name))
+    }
+
+    fn left(&self) -> Option<String> {
+        self.keys().next().cloned()
+    }
+}
+
+/// Every parameter with its checkpoint name, in the order of the module's fields, none of them read yet.
+pub fn lazy_tensors<M: TorchNames>(module: &M) -> Vec<(String, LazyTensor)> {
     let mut visitor = Collect { path: Vec::new(), to_name: M::torch_name, tensors: Vec::new() };
     module.visit(&mut visitor);
     visitor.tensors
+}
+
+/// Every parameter with its checkpoint name, in the order of the module's fields.
+pub fn named_tensors<M: TorchNames>(module: &M) -> Vec<(String, HostTensor)> {
+    let host = |LazyTensor { shape, read }: LazyTensor| HostTensor { shape, values: read() };
+    lazy_tensors(module).into_iter().map(|(name, tensor)| (name, host(tensor))).collect()
 }
 
 /// Replaces every parameter by the tensor of its name; ids, devices and gradient requirements stay.
 ///
 /// # Errors
 /// [`Error::Config`] with field "tensor NAME" where a tensor is missing, left over, of the wrong shape or not finite.
-pub fn load_named<M: TorchNames>(module: M, tensors: BTreeMap<String, HostTensor>) -> Result<M> {
+pub fn load_named<M: TorchNames>(module: M, tensors: impl TensorSource) -> Result<M> {
     let mut mapper = Load { path: Vec::new(), to_name: M::torch_name, tensors, error: None };
     let module = module.map(&mut mapper);
-    match (mapper.error, mapper.tensors.pop_first()) {
+    match (mapper.error, mapper.tensors.left()) {
         (Some(error), _) => Err(error),
-        (None, Some((name, _))) => Err(tensor_error(&name, "no such tensor in this network", "a tensor")),
+        (None, Some(name)) => Err(tensor_error(&name, "no such tensor in this network", "a tensor")),
         (None, None) => Ok(module),
     }
 }
@@ -85,18 +138,16 @@ impl ModuleVisitor for Names {
     }
 }
 
-struct Collect {
+struct Shapes {
     path: Vec<String>,
     to_name: fn(&str) -> String,
-    tensors: Vec<(String, HostTensor)>,
+    shapes: Vec<(String, Vec<usize>)>,
 }
 
-impl ModuleVisitor for Collect {
+impl ModuleVisitor for Shapes {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let shape = value.dims().to_vec();
-        let values = value.into_data().iter::<f32>().collect();
-        self.tensors.push(((self.to_name)(&self.path.join(".")), HostTensor { shape, values }));
+        let shape = param.lazy_shape().dims::<D>().to_vec();
+        self.shapes.push(((self.to_name)(&self.path.join(".")), shape));
     }
 
     fn enter_module(&mut self, name: &str, container: &str) {
@@ -108,34 +159,65 @@ impl ModuleVisitor for Collect {
     }
 }
 
-struct Load {
+struct Collect {
     path: Vec<String>,
     to_name: fn(&str) -> String,
-    tensors: BTreeMap<String, HostTensor>,
+    tensors: Vec<(String, LazyTensor)>,
+}
+
+impl ModuleVisitor for Collect {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let shape = value.dims().to_vec();
+        let read = Box::new(move || value.clone().into_data().iter::<f32>().collect());
+        self.tensors.push(((self.to_name)(&self.path.join(".")), LazyTensor { shape, read }));
+    }
+
+    fn enter_module(&mut self, name: &str, container: &str) {
+        enter(&mut self.path, name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        exit(&mut self.path, container);
+    }
+}
+
+struct Load<S> {
+    path: Vec<String>,
+    to_name: fn(&str) -> String,
+    tensors: S,
     error: Option<Error>,
 }
 
-impl Load {
+impl<S: TensorSource> Load<S> {
     /// Takes the checked values of the parameter at the current path.
     fn take(&mut self, shape: &[usize]) -> Result<Vec<f32>> {
         let name = (self.to_name)(&self.path.join("."));
-        let Some(tensor) = self.tensors.remove(&name) else {
+        let Some(tensor) = self.tensors.take(&name)? else {
             return Err(tensor_error(&name, format!("shape {shape:?}"), "no tensor"));
         };
         if tensor.shape != shape || tensor.values.len() != shape.iter().product::<usize>() {
             return Err(tensor_error(&name, format!("shape {shape:?}"), format!("shape {:?}", tensor.shape)));
         }
-        match tensor.values.iter().find(|v| !v.is_finite()) {
+        match tensor.values.par_chunks(CHUNK).find_map_first(|part| part.iter().find(|v| !v.is_finite())) {
             Some(value) => Err(tensor_error(&name, "finite values", value)),
             None => Ok(tensor.values),
         }
     }
 }
 
-impl ModuleMapper for Load {
+impl<S: TensorSource> ModuleMapper for Load<S> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let shape = param.dims();
+        if self.error.is_some() {
+            return param;
+        }
+        let shape = param.lazy_shape().dims::<D>();
         match self.take(&shape) {
+            Ok(values) if !param.is_initialized() => {
+                let device = param.lazy_device();
+                let value = Tensor::from_data(TensorData::new(values, shape), &device);
+                Param::initialized(param.id, if device.is_autodiff() { value.require_grad() } else { value })
+            }
             Ok(values) => param.map(|old| {
                 let new = Tensor::from_data(TensorData::new(values, shape), &old.device());
                 if old.is_require_grad() { new.require_grad() } else { new }

@@ -8,6 +8,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+/// The most values of a spectrum or channels of a layer that are taken for sense.
+const LARGEST: usize = 1 << 28;
+
 /// The shape of a [`SpectrumMlp`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +31,17 @@ impl SpectrumMlpConfig {
     pub fn validate(&self) -> Result<()> {
         if self.base_size.contains(&0) {
             return Err(Error::config("base_size", "positive sizes", format!("{:?}", self.base_size)));
+        }
+        let values = self.base_size.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        if values.is_none_or(|n| n > LARGEST) {
+            return Err(Error::config(
+                "base_size",
+                format!("at most {LARGEST} values"),
+                format!("{:?}", self.base_size),
+            ));
+        }
+        if self.layers.iter().any(|width| *width > LARGEST) {
+            return Err(Error::config("layers", format!("at most {LARGEST}"), format!("{:?}", self.layers)));
         }
         if self.layers.contains(&0) {
             return Err(Error::config("layers", "positive widths", format!("{:?}", self.layers)));

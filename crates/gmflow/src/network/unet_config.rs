@@ -6,6 +6,11 @@ use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+/// The most blocks, channels or components that are taken for sense.
+const LARGEST: usize = 1 << 14;
+/// The most classes that are taken for sense.
+const LARGEST_COUNT: usize = 1 << 24;
+
 /// The shape of a [`Unet`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -85,6 +90,12 @@ impl UnetConfig {
             ("gm_num_logstd_layers", self.gm_num_logstd_layers),
         ] {
             super::at_least_one(field, value)?;
+            if value > LARGEST {
+                return Err(Error::config(field, format!("at most {LARGEST}"), value));
+            }
+        }
+        if self.num_classes > LARGEST_COUNT {
+            return Err(Error::config("num_classes", format!("at most {LARGEST_COUNT}"), self.num_classes));
         }
         self.validate_levels()?;
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
@@ -110,8 +121,8 @@ impl UnetConfig {
         let groups = self.norm_num_groups;
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
             let field = format!("block_out_channels.{level}");
-            if channels == 0 || !channels.is_multiple_of(groups) {
-                let expected = format!("a positive multiple of norm_num_groups ({groups})");
+            if !(1..=LARGEST).contains(&channels) || !channels.is_multiple_of(groups) {
+                let expected = format!("a multiple of norm_num_groups ({groups}) up to {LARGEST}");
                 return Err(Error::config(field, expected, channels));
             }
             let head = self.attention_head_dim.unwrap_or(channels);

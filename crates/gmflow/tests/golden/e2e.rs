@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use crate::harness::{Array, Case, Computed, Draw};
 use crate::networks::network;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use gmflow::checkpoint::{load_diffusers_spectrum, load_diffusers_transformer};
+use gmflow::checkpoint::{LatentInfo, load_diffusers_spectrum, load_diffusers_transformer, load_diffusers_vae};
 use gmflow::guidance::Guidance;
 use gmflow::mixture::GaussianMixture;
-use gmflow::network::{Denoiser, Network, SpectrumMlp};
-use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::network::{Denoiser, Network, SpectrumMlp, Tiling};
+use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::Purpose;
 use gmflow::solver::{Draws, SecondOrder, SolverConfig, SubStep, ddpm_large_std, transition};
 use gmflow::time;
@@ -64,10 +64,10 @@ fn networks(case: &Case) -> (Network, Option<SpectrumMlp>) {
     let Some(dir) = case.checkpoints.get("transformer") else {
         return (network(case, &case.params["network"], "denoising", &device), None);
     };
-    let transformer = load_diffusers_transformer(dir, &device).expect("the recorded transformer");
+    let transformer = load_diffusers_transformer(dir, None, &device).expect("the recorded transformer");
     let used = case.params["use_spectrum_net"].as_bool().unwrap_or(case.op == "GMDiTPipeline");
     let spectrum = case.checkpoints.get("spectrum_net").filter(|_| used);
-    let load = |dir: &PathBuf| load_diffusers_spectrum(dir, &device).expect("the recorded spectrum network");
+    let load = |dir: &PathBuf| load_diffusers_spectrum(dir, None, &device).expect("the recorded spectrum network");
     (Network::GmDit(transformer), spectrum.map(load))
 }
 
@@ -149,7 +149,10 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
     let out = result.unwrap_or_else(|error| panic!("{}: {error}", case.id));
     let times = substep_times(&config, case.f64_or(substeps, 1.0) as usize);
     let out = with_recorded_last_noise(&config, &times, &mut trace, &mut replay).unwrap_or(out);
-    outputs(noise, &times, trace, out)
+    let image = decode(case, out.clone()).map(|image| image.permute([0, 2, 3, 1])); // [b h w c]
+    let mut computed = outputs(noise, &times, trace, out);
+    computed.extend(image.map(|image| ("image".to_owned(), Array::from(image))));
+    computed
 }
 
 /// The times at which sub-steps start: they are even before the shift.
@@ -198,6 +201,22 @@ fn outputs(noise: Tensor<4>, times: &[f64], trace: Trace, out: Tensor<4>) -> Com
     ])
 }
 
+/// The images `[b c h w]` in [0, 1] of latents, where the case has an autoencoder.
+fn decode(case: &Case, latents: Tensor<4>) -> Option<Tensor<4>> {
+    let vae =
+        load_diffusers_vae(case.checkpoints.get("vae")?, None, &Device::flex()).expect("the recorded autoencoder");
+    let config = vae.config();
+    let latent = LatentInfo {
+        scaling_factor: config.scaling_factor,
+        shift_factor: config.shift_factor.unwrap_or(0.0),
+        downsampling: config.downsampling(),
+        vae: None,
+    };
+    let decoder = Decoder { vae: &vae, latent: &latent, tiling: Tiling::default() };
+    let images = decoder.decode(latents, &mut |_, _| {}).expect("latents of this autoencoder");
+    Some((images * 0.5 + 0.5).clamp(0.0, 1.0))
+}
+
 /// One prediction of the recorded checkpoint.
 fn forward(case: &Case) -> Computed {
     let (network, _) = networks(case);
@@ -207,9 +226,11 @@ fn forward(case: &Case) -> Computed {
     let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [b]), &Device::flex());
     let GaussianMixture { means, log_weights, log_std } =
         network.forward(x, case.input("t").tensor::<1>() / 1000.0, Some(labels)).0;
+    let image = decode(case, case.input("latents").tensor()).expect("an autoencoder");
     Computed::from([
         ("means".into(), means.into()),
         ("logweights".into(), log_weights.into()),
         ("logstds".into(), log_std.into()),
+        ("image_chw".into(), image.into()),
     ])
 }

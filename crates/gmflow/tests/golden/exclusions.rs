@@ -52,19 +52,9 @@ const DEVIATIONS: &[Exclusion] = &[
 
 /// Cases of parts that are not built yet, or replayed elsewhere.
 const NOT_YET: &[Exclusion] = &[
-    (|case| case.op == "AutoencoderKL", "waits for the autoencoder"),
     (|case| case.op == "FlowAdapterScheduler", "waits for the multistep baseline solvers"),
     (|case| case.op == "train_loop", "replayed by the tests of gmflow-train, which owns the optimiser"),
 ];
-
-/// Outputs that are not compared, in whichever case.
-const OUTPUTS_NOT_YET: &[(&str, &str)] =
-    &[("image", "waits for the autoencoder"), ("image_chw", "waits for the autoencoder")];
-
-/// Why the output called `name` is not compared, where it is not.
-pub fn output(name: &str) -> Option<&'static str> {
-    OUTPUTS_NOT_YET.iter().find(|(output, _)| *output == name).map(|(_, reason)| *reason)
-}
 
 /// Why `case` is not compared, where it is not.
 pub fn reason(case: &Case) -> Option<&'static str> {

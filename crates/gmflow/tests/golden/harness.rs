@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::exclusions;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -236,9 +235,6 @@ pub fn compare(case: &Case, computed: &Computed) -> Outcome {
     let largest_gradient =
         case.outputs.iter().filter(|(name, _)| name.starts_with("grad_")).map(|(_, e)| e.maxabs).fold(0.0, f64::max);
     for (name, expected) in &case.outputs {
-        if exclusions::output(name).is_some() {
-            continue;
-        }
         let Some(got) = computed.get(name) else {
             outcome.failures.push(format!("{name}: not computed"));
             continue;

@@ -7,8 +7,8 @@ use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use gmflow::mixture::{GaussianMixture, IsoGaussian};
 use gmflow::network::{
-    Denoiser, GmDit, GmDitConfig, HostTensor, Mlp2d, Mlp2dConfig, Network, NetworkConfig, SpectrumMlp,
-    SpectrumMlpConfig, TorchNames, load_named, parameter_names, point_features, time_features,
+    AutoencoderConfig, Denoiser, GmDit, GmDitConfig, HostTensor, Mlp2d, Mlp2dConfig, Network, NetworkConfig,
+    SpectrumMlp, SpectrumMlpConfig, TorchNames, load_named, parameter_names, point_features, time_features,
 };
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ pub fn run(case: &Case) -> Option<Computed> {
         "GMFlowMLP2DDenoiser" => Some(denoiser(case, &mlp2d(case, &case.params, "net", &recording()))),
         "GMDiTTransformer2DModel" => Some(dit(case)),
         "SpectrumMLP" => Some(spectrum(case)),
+        "AutoencoderKL" => Some(autoencoder(case)),
         "Timesteps" => Some(features(time_features(
             case.input("t").tensor(),
             case.usize("num_channels"),
@@ -67,6 +68,23 @@ pub fn network(case: &Case, params: &Value, name: &str, device: &Device) -> Netw
         other => panic!("{}: network {other:?}", case.id),
     };
     load_named(shape.init(0, device).expect("a valid network"), weights(case, name)).expect("all weights")
+}
+
+/// Both directions of the autoencoder.
+fn autoencoder(case: &Case) -> Computed {
+    let mut params = case.params.clone();
+    for field in ["act_fn", "down_block_types", "up_block_types"] {
+        params.as_object_mut().and_then(|params| params.remove(field));
+    }
+    let network = config::<AutoencoderConfig>(&params).init(0, &Device::flex()).expect("a valid network");
+    let network = load_named(network, weights(case, "vae")).expect("all weights");
+    let [mean, log_var] = network.moments(case.input("image").tensor());
+    let image = network.decode(case.input("latent").tensor());
+    Computed::from([
+        ("enc_mean".into(), mean.into()),
+        ("enc_logvar".into(), log_var.into()),
+        ("dec".into(), image.into()),
+    ])
 }
 
 /// Gradients by checkpoint name, in PyTorch's orientation.

@@ -1,0 +1,184 @@
+//! `gmflow encode`: images to a cache of latents, in order, from where an interrupted call ended.
+
+use crate::args::EncodeArgs;
+use crate::device::device;
+use crate::failure::{Usage, usage};
+use crate::output;
+use anyhow::{Context, Result, anyhow};
+use burn::tensor::{Device, Tensor, TensorData};
+use gmflow::checkpoint::load_diffusers_vae;
+use gmflow::kernel;
+use gmflow::network::{Autoencoder, Tiling};
+use gmflow_data::{
+    Corrupt, Dataset, DatasetConfig, EncodedBatch, ImageDataset, ImageSettings, LatentManifest, LatentPrecision,
+    LatentWriter,
+};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Runs the command.
+pub fn run(arguments: &EncodeArgs) -> Result<()> {
+    let device = device(&arguments.device)?;
+    let config = data_config(arguments)?;
+    let Dataset::Images { images, corrupt, .. } = config.open(Path::new(""))? else {
+        return Err(usage("data.source", "images", "points or latents"));
+    };
+    let vae = load_diffusers_vae(&arguments.vae, None, &device)?;
+    vae.check_image(images.shape())?;
+    if arguments.force {
+        remove_cache(&arguments.out)?;
+    }
+    let writer = LatentWriter::open(&arguments.out, manifest(arguments, &config, images.as_ref(), &vae)?)
+        .map_err(|error| anyhow!("{error}; --force starts anew"))?;
+    let start = Instant::now();
+    let encoding = Encoding { vae: &vae, device: &device, mirror: arguments.mirror, batch: arguments.batch };
+    let limit = arguments.limit.unwrap_or(usize::MAX).min(images.len());
+    let manifest = kernel::in_pool(|| encoding.run(&images, corrupt, limit, writer))?;
+    let (count, left_out, seconds) = (manifest.count, manifest.left_out, start.elapsed().as_secs_f64());
+    if arguments.json {
+        let out = &arguments.out;
+        return output::json(&json!({ "folder": out, "count": count, "left_out": left_out, "seconds": seconds }));
+    }
+    let damaged = if left_out > 0 { format!(", {left_out} damaged images left out") } else { String::new() };
+    output::line(&format!("{count} latents in {}{damaged}", arguments.out.display()))
+}
+
+/// The data set that the arguments name; its relative paths are taken from the working directory, or else from the file's folder.
+fn data_config(arguments: &EncodeArgs) -> Result<DatasetConfig> {
+    if let (Some(path), size) = (&arguments.images, arguments.size) {
+        return Ok(DatasetConfig::Folder { path: path.clone(), image: ImageSettings { size, ..Default::default() } });
+    }
+    let path = arguments.data.as_deref().ok_or_else(|| usage("--data", "a configuration file", "nothing"))?;
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let wrong = |message: String| Usage(format!("{}: {message}", path.display()));
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    let source = table.get("data").and_then(|data| data.get("source"));
+    let source = source.ok_or_else(|| wrong("data.source: expected a table, got none".into()))?.clone();
+    let mut config: DatasetConfig =
+        source.try_into().map_err(|error: toml::de::Error| wrong(format!("data.source: {}", error.message())))?;
+    for data in config.paths_mut() {
+        let beside = path.parent().unwrap_or(Path::new("")).join(&*data);
+        if data.is_relative() && !data.exists() && beside.exists() {
+            *data = beside;
+        }
+    }
+    Ok(config)
+}
+
+fn manifest(
+    arguments: &EncodeArgs,
+    config: &DatasetConfig,
+    images: &dyn ImageDataset,
+    vae: &Autoencoder,
+) -> Result<LatentManifest> {
+    let (shape, factor) = (images.shape(), vae.config().downsampling());
+    Ok(LatentManifest {
+        shape: [vae.config().latent_channels, shape[1] / factor, shape[2] / factor],
+        shard: arguments.shard,
+        precision: if arguments.full_precision { LatentPrecision::F32 } else { LatentPrecision::F16 },
+        mirrored: arguments.mirror,
+        scaling_factor: vae.config().scaling_factor,
+        shift_factor: vae.config().shift_factor.unwrap_or(0.0),
+        downsampling: factor,
+        classes: images.class_names().to_vec(),
+        // Whole, so that it is found again from another folder.
+        vae: Some(std::path::absolute(&arguments.vae)?.display().to_string()),
+        images: Some(serde_json::to_value(config)?),
+        count: 0,
+        left_out: 0,
+        complete: false,
+    })
+}
+
+/// Decoded images of the next batch.
+#[derive(Default)]
+struct Waiting {
+    /// `[n c h w]`
+    pixels: Vec<f32>,
+    labels: Vec<u32>,
+    /// Their positions in the data set.
+    indices: Vec<u32>,
+}
+
+/// How images are encoded.
+struct Encoding<'a> {
+    vae: &'a Autoencoder,
+    device: &'a Device,
+    mirror: bool,
+    batch: usize,
+}
+
+impl Encoding<'_> {
+    /// Encodes the first `limit` images, from where the call before ended.
+    fn run(
+        &self,
+        images: &Arc<dyn ImageDataset>,
+        corrupt: Corrupt,
+        limit: usize,
+        mut writer: LatentWriter,
+    ) -> Result<LatentManifest> {
+        let first = usize::try_from(writer.next_index())?;
+        if first > limit {
+            return Err(usage("--limit", format!("at least {first}, which are encoded already"), limit));
+        }
+        let bar = output::rate(first as u64, limit as u64, "encoding");
+        // What a call before this one has neither written nor left to do, it left out.
+        let mut left_out = first - writer.written();
+        let mut waiting = Waiting::default();
+        for index in first..limit {
+            match images.get(index) {
+                Ok(image) => {
+                    waiting.pixels.extend(image.pixels);
+                    waiting.labels.push(image.label);
+                    waiting.indices.push(u32::try_from(index)?);
+                }
+                Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => {
+                    log::warn!("{error}; it is left out");
+                    left_out += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if waiting.labels.len() == self.batch || index + 1 == limit {
+                writer.push(&self.encode(std::mem::take(&mut waiting), images.shape())?)?;
+                bar.set_position(index as u64 + 1);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(writer.finish(left_out)?)
+    }
+
+    fn encode(&self, waiting: Waiting, [c, h, w]: [usize; 3]) -> Result<EncodedBatch> {
+        let Waiting { pixels, labels, indices } = waiting;
+        if labels.is_empty() {
+            return Ok(EncodedBatch::default());
+        }
+        let images = Tensor::<4>::from_data(TensorData::new(pixels, [labels.len(), c, h, w]), self.device);
+        let moments = |images: Tensor<4>| -> Result<[Vec<f32>; 2]> {
+            let latents = self.vae.encode_tiled(images, Tiling::default())?;
+            Ok([host(latents.mean)?, host(latents.std)?])
+        };
+        let [mirror_mean, mirror_std] =
+            if self.mirror { moments(images.clone().flip([3]))? } else { [Vec::new(), Vec::new()] };
+        let [mean, std] = moments(images)?;
+        Ok(EncodedBatch { mean, std, mirror_mean, mirror_std, labels, indices })
+    }
+}
+
+fn host(x: Tensor<4>) -> Result<Vec<f32>> {
+    x.into_data().try_into_vec().map_err(|error| anyhow!("the latents cannot be read: {error:?}"))
+}
+
+/// Removes the files of a cache, and nothing else.
+fn remove_cache(folder: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name == "latents.json" || (name.starts_with("shard-") && name.ends_with(".safetensors")) {
+            std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Checkpoints by their name on the hub.
+
+use crate::models::image_model;
+use crate::server::{COMMIT, Hub};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn run(hub: &Hub, home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = assert_cmd::Command::cargo_bin("gmflow").unwrap();
+    let command = command.args(arguments).env("HF_ENDPOINT", &hub.address).env("HF_HOME", home);
+    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"] {
+        command.env_remove(name);
+    }
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn hub() -> Hub {
+    let folder = tempfile::tempdir().unwrap();
+    image_model(folder.path());
+    let files = ["model.json", "model.safetensors"];
+    let files = files.map(|name| (name.to_owned(), std::fs::read(folder.path().join(name)).unwrap()));
+    Hub::start(BTreeMap::from(files))
+}
+
+#[test]
+fn a_repository_is_shown_sampled_and_kept() {
+    let (hub, home) = (hub(), tempfile::tempdir().unwrap());
+    let (code, stdout, stderr) = run(&hub, home.path(), &["info", "owner/name"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("gm-dit") && stdout.contains(COMMIT), "{stdout}");
+    assert!(home.path().join("hub/models--owner--name").is_dir());
+    let out = home.path().join("pictures");
+    let sample = ["sample", "--checkpoint", "owner/name@main", "--num", "1", "--steps", "1", "--out"];
+    let (code, _, stderr) = run(&hub, home.path(), &[&sample[..], &[out.to_str().unwrap()]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(out.join("000000.png").is_file());
+}
+
+#[test]
+fn what_is_neither_a_folder_nor_on_the_hub_is_named() {
+    let (hub, home) = (hub(), tempfile::tempdir().unwrap());
+    let (code, _, stderr) = run(&hub, home.path(), &["info", "owner/other"]);
+    assert!(code == 1 && stderr.contains("owner/other") && stderr.contains("--revision"), "{stderr}");
+    let (code, _, stderr) = run(&hub, home.path(), &["info", "owner/name", "--revision", "v9"]);
+    assert!(code == 1 && stderr.contains("owner/name@v9"), "{stderr}");
+    let (code, _, stderr) = run(&hub, home.path(), &["info", "no-such-folder"]);
+    assert!(code == 1 && stderr.contains("no-such-folder") && stderr.contains("owner/name"), "{stderr}");
+    let folder = home.path().to_str().unwrap();
+    let (code, _, stderr) = run(&hub, home.path(), &["info", folder, "--revision", "main"]);
+    assert!(code == 2 && stderr.contains("--revision"), "{stderr}");
+}

@@ -1,0 +1,160 @@
+//! What a cache of latents holds.
+
+use super::MANIFEST;
+use crate::{Error, Result};
+use half::f16;
+use safetensors::tensor::Dtype;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const FORMAT: &str = "gmflow-latents";
+const VERSION: u32 = 1;
+/// The most values of one latent that are taken for sense.
+const MOST_VALUES: usize = 1 << 28;
+/// The most latents of one shard that are taken for sense.
+const MOST_PER_SHARD: usize = 1 << 24;
+
+/// The number format of a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LatentPrecision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, IEEE half precision: latents are of the order of ten, far from its limits, and its rounding by at most 2^-11 of a value is
+    /// less than the noise of the smallest training times. There is no bfloat16: it takes the same room and rounds eight times as much.
+    #[default]
+    F16,
+}
+
+impl LatentPrecision {
+    pub(super) fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+        }
+    }
+
+    /// The largest magnitude that can be stored.
+    pub(super) fn largest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => f16::MAX.to_f32(),
+        }
+    }
+}
+
+/// What a cache of latents holds: the content of `latents.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentManifest {
+    /// `[c h w]` of a latent.
+    pub shape: [usize; 3],
+    /// Latents of a shard; the last may have fewer.
+    pub shard: usize,
+    /// The number format.
+    #[serde(default)]
+    pub precision: LatentPrecision,
+    /// Whether the mirrored images are encoded too.
+    #[serde(default)]
+    pub mirrored: bool,
+    /// Latents are multiplied by this after the shift.
+    pub scaling_factor: f64,
+    /// What is subtracted from latents.
+    #[serde(default)]
+    pub shift_factor: f64,
+    /// Pixels per latent, in height and in width.
+    pub downsampling: usize,
+    /// The names of the classes; empty without classes.
+    #[serde(default)]
+    pub classes: Vec<String>,
+    /// The autoencoder as it was named.
+    #[serde(default)]
+    pub vae: Option<String>,
+    /// The images, for the reader.
+    #[serde(default)]
+    pub images: Option<serde_json::Value>,
+    /// Latents in the cache; 0 until it is complete.
+    #[serde(default)]
+    pub count: usize,
+    /// Damaged images that were left out.
+    #[serde(default)]
+    pub left_out: usize,
+    /// Whether every image has been encoded.
+    #[serde(default)]
+    pub complete: bool,
+}
+
+/// The manifest as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    format: String,
+    version: u32,
+    manifest: LatentManifest,
+}
+
+impl LatentManifest {
+    /// Reads the manifest of a cache.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where there is none, [`Error::File`] naming the field that is wrong.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST);
+        let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
+        let stored: Stored = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::file(&path, "content", "the manifest of a cache of latents", error))?;
+        if stored.format != FORMAT {
+            return Err(Error::file(&path, "format", FORMAT, stored.format));
+        }
+        if stored.version != VERSION {
+            return Err(Error::file(&path, "version", VERSION.to_string(), stored.version));
+        }
+        stored.manifest.validate(&path)?;
+        Ok(stored.manifest)
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(MANIFEST);
+        self.validate(&path)?;
+        let stored = Stored { format: FORMAT.into(), version: VERSION, manifest: self.clone() };
+        let bytes = serde_json::to_vec_pretty(&stored)
+            .map_err(|error| Error::file(&path, "content", "values that JSON can hold", error))?;
+        super::writer::write_atomic(&path, &bytes)
+    }
+
+    fn validate(&self, path: &Path) -> Result<()> {
+        let wrong = |field: &str, expected: &str, got: String| Err(Error::file(path, field, expected, got));
+        let values = self.shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        if values.is_none_or(|n| !(1..=MOST_VALUES).contains(&n)) {
+            return wrong("shape", "channels, height and width", format!("{:?}", self.shape));
+        }
+        if !(1..=MOST_PER_SHARD).contains(&self.shard) {
+            return wrong("shard", &format!("1 to {MOST_PER_SHARD}"), self.shard.to_string());
+        }
+        if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
+            return wrong("scaling_factor", "a positive number", self.scaling_factor.to_string());
+        }
+        if !self.shift_factor.is_finite() {
+            return wrong("shift_factor", "a finite number", self.shift_factor.to_string());
+        }
+        if self.downsampling == 0 {
+            return wrong("downsampling", "at least 1", self.downsampling.to_string());
+        }
+        Ok(())
+    }
+
+    /// Whether a cache with `other` can be continued as this one: all that is known before the last image is encoded agrees.
+    pub(super) fn continues(&self, other: &Self) -> bool {
+        let begun = |manifest: &Self| Self { count: 0, left_out: 0, complete: false, ..manifest.clone() };
+        begun(self) == begun(other)
+    }
+
+    /// Values of one latent.
+    pub(super) fn values(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The tensors of means and standard deviations that a shard has.
+    pub(super) fn tensors(&self) -> &'static [&'static str] {
+        if self.mirrored { &["mean", "std", "mirror_mean", "mirror_std"] } else { &["mean", "std"] }
+    }
+}

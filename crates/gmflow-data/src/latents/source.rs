@@ -1,0 +1,90 @@
+//! Reading a cache.
+
+use super::shard::Shard;
+use super::{LatentManifest, shard_name};
+use crate::{Error, Result};
+use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
+use std::path::Path;
+
+/// One draw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latent {
+    /// Values, shifted and scaled. `[c h w]`
+    pub values: Vec<f32>,
+    /// The class; 0 in a cache without classes.
+    pub label: u32,
+    /// The image's position in the data set that was encoded.
+    pub index: u64,
+}
+
+/// A complete cache with random access; its shards are mapped into memory.
+#[derive(Debug)]
+pub struct LatentDataset {
+    manifest: LatentManifest,
+    shards: Vec<Shard>,
+}
+
+impl LatentDataset {
+    /// Opens a cache and checks the headers of its shards.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`] naming the file: a cache that is not complete, a shard that is missing, truncated or not as the
+    /// manifest says.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let manifest = LatentManifest::read(folder)?;
+        let path = folder.join(super::MANIFEST);
+        if !manifest.complete {
+            return Err(Error::file(&path, "complete", "true: run gmflow encode to its end", "false"));
+        }
+        if manifest.count == 0 {
+            return Err(Error::file(&path, "count", "at least 1", manifest.count));
+        }
+        let mut shards = Vec::new();
+        for first in (0..manifest.count).step_by(manifest.shard) {
+            let count = manifest.shard.min(manifest.count - first);
+            shards.push(Shard::open(&folder.join(shard_name(shards.len())), &manifest, count)?);
+        }
+        check_order(folder, &shards)?;
+        Ok(Self { manifest, shards })
+    }
+
+    /// What the cache holds.
+    pub fn manifest(&self) -> &LatentManifest {
+        &self.manifest
+    }
+
+    /// Draws the latent at `index`, of the mirrored image where it is asked for: `((mean + std eps) - shift) scale`.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming shard and row of damaged values, [`Error::Config`] where there is no such index.
+    pub fn draw(&self, index: usize, mirrored: bool, rng: &mut impl Rng) -> Result<Latent> {
+        let outside = || Error::config("index", format!("below {}", self.manifest.count), index);
+        let shard = self.shards.get(index / self.manifest.shard).filter(|_| index < self.manifest.count);
+        let (shard, row) = (shard.ok_or_else(outside)?, index % self.manifest.shard);
+        let [mut values, std] = shard.moments(row, mirrored && self.manifest.mirrored)?;
+        let (shift, scale) = (self.manifest.shift_factor as f32, self.manifest.scaling_factor as f32);
+        for (value, std) in values.iter_mut().zip(std) {
+            let eps: f32 = StandardNormal.sample(rng);
+            *value = (*value + std * eps - shift) * scale;
+        }
+        Ok(Latent { values, label: shard.label(row, self.manifest.classes.len())?, index: shard.index(row)? })
+    }
+}
+
+/// Shards stand in the order of the data set: none twice, none under another's name.
+fn check_order(folder: &Path, shards: &[Shard]) -> Result<()> {
+    let mut last = None;
+    for (number, (from, to)) in shards.iter().filter_map(Shard::ends).enumerate() {
+        if let Some(last) = last.filter(|last| from <= *last) {
+            return Err(Error::file(
+                folder.join(shard_name(number)),
+                "row 0",
+                format!("an index above {last}"),
+                from,
+            ));
+        }
+        last = Some(to);
+    }
+    Ok(())
+}

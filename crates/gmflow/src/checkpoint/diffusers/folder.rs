@@ -1,0 +1,207 @@
+//! A whole checkpoint: its components, and what the index says of them.
+
+use super::config::ComponentConfig;
+use super::{load_denoiser, load_spectrum, load_vae};
+use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, file};
+use crate::guidance::Guidance;
+use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
+use crate::{Error, Result};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub(in crate::checkpoint) const INDEX_FILE: &str = "model_index.json";
+/// The key in the index of what only this library knows; the diffusers library ignores keys that start with an underscore.
+pub(super) const OWN_KEY: &str = "_gmflow";
+/// Components are looked for in so many folders at most.
+const MOST_COMPONENTS: usize = 100;
+
+/// Whether `dir` is such a checkpoint: a whole one, or a transformer alone.
+pub(in crate::checkpoint) fn is_diffusers(dir: &Path) -> bool {
+    dir.join(INDEX_FILE).is_file() || dir.join(super::CONFIG_FILE).is_file()
+}
+
+/// What the layout has no place for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OwnNotes {
+    /// The guidance to use where none is asked for.
+    pub(super) guidance: Guidance,
+    /// How far training had come.
+    pub(super) progress: Progress,
+    /// Height and width of a sample, where they are not those of the transformer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<[usize; 2]>,
+}
+
+/// The components of a checkpoint, without their weights.
+#[derive(Debug)]
+pub(in crate::checkpoint) struct DiffusersFolder {
+    denoiser: (PathBuf, NetworkConfig),
+    spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
+    vae: Option<(PathBuf, AutoencoderConfig)>,
+    shift: f32,
+    classes: Option<Vec<String>>,
+    notes: OwnNotes,
+}
+
+impl DiffusersFolder {
+    /// Reads the index and the configs.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`] naming the file and field; no transformer, or two components of a kind.
+    pub(in crate::checkpoint) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(INDEX_FILE);
+        let index: Map<String, Value> = match path.is_file() {
+            true => serde_json::from_slice(&file::read(&path)?)
+                .map_err(|error| Error::file(&path, "content", "a JSON object", error))?,
+            false => Map::new(),
+        };
+        let mut components = Components::default();
+        if path.is_file() {
+            for name in component_names(&index) {
+                components.add(&dir.join(name))?;
+            }
+        } else {
+            components.add(dir)?;
+        }
+        let Components { denoiser, spectrum, vae, shift } = components;
+        let missing = || Error::file(&path, "transformer", "a component that is a GM-DiT or U-Net", "none");
+        let denoiser = denoiser.ok_or_else(missing)?;
+        let classes = class_names(&path, index.get("id2label"), denoiser.1.num_classes())?;
+        let notes = match index.get(OWN_KEY) {
+            Some(notes) => serde_json::from_value(notes.clone())
+                .map_err(|error| Error::file(&path, OWN_KEY, "guidance, progress and size", error))?,
+            None => OwnNotes::default(),
+        };
+        Ok(Self { denoiser, spectrum, vae, shift: shift.unwrap_or(1.0), classes, notes })
+    }
+
+    /// The model's description.
+    ///
+    /// # Errors
+    /// Components that do not fit each other.
+    pub(in crate::checkpoint) fn info(&self) -> Result<ModelInfo> {
+        let (path, config) = &self.denoiser;
+        let (channels, sample_size) = config.sample_shape();
+        let [height, width] = self.notes.size.unwrap_or([sample_size; 2]);
+        let latent = self.vae.as_ref().map(|(_, vae)| LatentInfo {
+            scaling_factor: vae.scaling_factor,
+            shift_factor: vae.shift_factor.unwrap_or(0.0),
+            downsampling: vae.downsampling(),
+            vae: None,
+        });
+        if let Some((path, vae)) = self.vae.as_ref().filter(|(_, vae)| vae.latent_channels != channels) {
+            let expected = format!("{channels}, as the denoising network takes");
+            return Err(Error::file(path.join("config.json"), "latent_channels", expected, vae.latent_channels));
+        }
+        let kind = if latent.is_some() { DataKind::Latents } else { DataKind::Image };
+        let info = ModelInfo {
+            network: config.clone(),
+            spectrum: self.spectrum.as_ref().map(|(_, config)| config.clone()),
+            data: DataInfo { channels, height, width, kind },
+            latent,
+            classes: self.classes.clone(),
+            guidance: self.notes.guidance,
+            shift: self.shift,
+            training: None,
+            progress: self.notes.progress,
+        };
+        info.validate().map_err(|error| crate::checkpoint::weights::in_file(&path.join("config.json"), error))?;
+        Ok(info)
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// Those of [`super::load_diffusers_transformer`] for every component.
+    pub(in crate::checkpoint) fn load(&self, options: LoadOptions, device: &Device) -> Result<Model> {
+        let variant = options.variant;
+        let info = self.info()?;
+        let (dir, config) = &self.denoiser;
+        let network = load_denoiser(config, dir, variant, device)?;
+        let spectrum = match &self.spectrum {
+            Some((dir, config)) => Some(load_spectrum(config, dir, beside(dir, variant), device)?),
+            None => None,
+        };
+        let vae = match &self.vae {
+            Some((dir, config)) if !options.without_vae => Some(load_vae(config, dir, beside(dir, variant), device)?),
+            _ => None,
+        };
+        Ok(Model { info, network, spectrum, vae })
+    }
+
+    /// The weight file of every component, or its index, the denoising network's first.
+    ///
+    /// # Errors
+    /// Those of [`super::weight_file`].
+    pub(in crate::checkpoint) fn weight_files(&self, variant: Option<&str>) -> Result<Vec<PathBuf>> {
+        let mut paths = vec![super::weight_file(&self.denoiser.0, variant)?];
+        let others = [self.spectrum.as_ref().map(|(dir, _)| dir), self.vae.as_ref().map(|(dir, _)| dir)];
+        for dir in others.into_iter().flatten() {
+            paths.push(super::weight_file(dir, beside(dir, variant))?);
+        }
+        Ok(paths)
+    }
+}
+
+/// The variant of a component beside the denoising network: the small ones often come in full precision only.
+fn beside<'a>(dir: &Path, variant: Option<&'a str>) -> Option<&'a str> {
+    variant.filter(|variant| super::weight_file(dir, Some(variant)).is_ok())
+}
+
+/// Components that have been found.
+#[derive(Default)]
+struct Components {
+    denoiser: Option<(PathBuf, NetworkConfig)>,
+    spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
+    vae: Option<(PathBuf, AutoencoderConfig)>,
+    shift: Option<f32>,
+}
+
+impl Components {
+    fn add(&mut self, dir: &Path) -> Result<()> {
+        let place = dir.to_owned();
+        let twice = match ComponentConfig::read(dir)? {
+            ComponentConfig::Denoiser(config) => self.denoiser.replace((place, config)).is_some(),
+            ComponentConfig::Spectrum(config) => self.spectrum.replace((place, config)).is_some(),
+            ComponentConfig::Autoencoder(config) => self.vae.replace((place, config)).is_some(),
+            ComponentConfig::Scheduler { shift } => self.shift.replace(shift).is_some(),
+        };
+        match twice {
+            true => Err(Error::file(dir, "component", "one of its kind", "a second one")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The names of the components that are there: entries `[module, class]` that are not null.
+pub(in crate::checkpoint) fn component_names(index: &Map<String, Value>) -> Vec<&str> {
+    let is_component = |value: &Value| {
+        let parts = value.as_array().map(Vec::as_slice);
+        matches!(parts, Some([Value::String(_), Value::String(_)]))
+    };
+    let named = index.iter().filter(|(name, value)| !name.starts_with('_') && is_component(value));
+    let plain =
+        named.map(|(name, _)| name.as_str()).filter(|name| crate::checkpoint::weight_files::is_plain_name(name));
+    plain.take(MOST_COMPONENTS).collect()
+}
+
+/// The classes' names from `id2label`; a number where one is missing.
+fn class_names(path: &Path, labels: Option<&Value>, count: usize) -> Result<Option<Vec<String>>> {
+    let Some(labels) = labels.filter(|labels| !labels.is_null()) else { return Ok(None) };
+    let wrong = |got: String| Error::file(path, "id2label", format!("names for the numbers below {count}"), got);
+    let labels: BTreeMap<String, String> =
+        serde_json::from_value(labels.clone()).map_err(|error| wrong(error.to_string()))?;
+    let mut names: Vec<String> = Vec::new();
+    for (key, name) in labels {
+        let class = key.parse::<usize>().ok().filter(|class| *class < count).ok_or_else(|| wrong(key.clone()))?;
+        while names.len() <= class {
+            names.push(names.len().to_string());
+        }
+        names[class] = name;
+    }
+    Ok((!names.is_empty()).then_some(names))
+}

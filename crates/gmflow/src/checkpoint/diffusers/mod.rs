@@ -1,0 +1,139 @@
+//! The folders of published checkpoints, in the layout of the diffusers library:
+//!
+//! ```text
+//! model_index.json                          the components; id2label: the classes' names
+//! transformer/config.json                   and diffusion_pytorch_model[.variant].safetensors, whole or in shards;
+//!                                           unet/ for a U-Net, which the published code does not know
+//! spectrum_net/, vae/                       the same
+//! scheduler/scheduler_config.json           the time grid
+//! ```
+//!
+//! What a component is, its own config tells, whatever Python module the index names.
+
+mod config;
+mod export;
+mod files;
+mod folder;
+
+pub use export::{ExportOptions, export_diffusers};
+pub use files::weight_file;
+
+pub(super) use files::choose_weights;
+pub(super) use folder::{DiffusersFolder, INDEX_FILE, component_names, is_diffusers};
+
+use super::weight_files::WeightFiles;
+use super::weights::in_file;
+use crate::network::{
+    Autoencoder, AutoencoderConfig, GmDit, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
+    TorchNames, load_named, parameter_shapes,
+};
+use crate::{Error, Result};
+use burn::tensor::Device;
+use config::ComponentConfig;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The file that describes a component.
+pub(super) const CONFIG_FILE: &str = "config.json";
+/// The name of weight files, without variant and extension.
+pub(super) const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
+
+/// Reads the `transformer` folder of a published checkpoint; `variant` is the part of the file name such as `bf16`.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong, or a setting that describes
+/// another architecture.
+pub fn load_diffusers_transformer(dir: &Path, variant: Option<&str>, device: &Device) -> Result<GmDit> {
+    match ComponentConfig::read(dir)? {
+        ComponentConfig::Denoiser(NetworkConfig::GmDit(config)) => {
+            let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
+            load(network, files::open(dir, variant)?)
+        }
+        other => Err(other.instead_of("a GM-DiT", dir)),
+    }
+}
+
+/// Reads the `spectrum_net` folder of a published checkpoint; see [`load_diffusers_transformer`].
+///
+/// # Errors
+/// As [`load_diffusers_transformer`].
+pub fn load_diffusers_spectrum(dir: &Path, variant: Option<&str>, device: &Device) -> Result<SpectrumMlp> {
+    match ComponentConfig::read(dir)? {
+        ComponentConfig::Spectrum(config) => load_spectrum(&config, dir, variant, device),
+        other => Err(other.instead_of("a spectrum network", dir)),
+    }
+}
+
+/// Reads the `vae` folder of a published checkpoint, an AutoencoderKL, or that of the checkpoint in `dir`; see
+/// [`load_diffusers_transformer`]. The names that older versions gave to its attention are understood.
+///
+/// # Errors
+/// As [`load_diffusers_transformer`].
+pub fn load_diffusers_vae(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
+    let inside = dir.join("vae");
+    let dir = if dir.join(INDEX_FILE).is_file() && inside.is_dir() { &inside } else { dir };
+    match ComponentConfig::read(dir)? {
+        ComponentConfig::Autoencoder(config) => load_vae(&config, dir, variant, device),
+        other => Err(other.instead_of("an autoencoder", dir)),
+    }
+}
+
+/// What the weights of a component must be.
+pub(super) struct Architecture {
+    /// Names and shapes.
+    pub(super) shapes: BTreeMap<String, Vec<usize>>,
+    /// The name and shape that a tensor has today, from those of any version.
+    pub(super) rename: fn(&str, &[usize]) -> (String, Vec<usize>),
+}
+
+/// The architecture that the config in `bytes`, read from `path`, describes.
+///
+/// # Errors
+/// [`Error::File`] naming the field that is wrong.
+pub(super) fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture> {
+    let device = Device::default();
+    let init = Initializer::blank(&device);
+    let mut rename: fn(&str, &[usize]) -> (String, Vec<usize>) = |name, shape| (name.to_owned(), shape.to_vec());
+    let shapes = match ComponentConfig::parse(path, bytes)? {
+        ComponentConfig::Denoiser(config) => config.build(init).map(|network| parameter_shapes(&network)),
+        ComponentConfig::Spectrum(config) => config.build(init).map(|network| parameter_shapes(&network)),
+        ComponentConfig::Autoencoder(config) => {
+            rename = files::new_attention_name;
+            config.build(init).map(|network| parameter_shapes(&network))
+        }
+        ComponentConfig::Scheduler { .. } => {
+            return Err(Error::file(path, "_class_name", "a network", "a scheduler"));
+        }
+    };
+    let shapes = shapes.map_err(|error| in_file(path, error))?.into_iter().collect();
+    Ok(Architecture { shapes, rename })
+}
+
+fn load_denoiser(config: &NetworkConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Network> {
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
+    load(network, files::open(dir, variant)?)
+}
+
+fn load_spectrum(
+    config: &SpectrumMlpConfig,
+    dir: &Path,
+    variant: Option<&str>,
+    device: &Device,
+) -> Result<SpectrumMlp> {
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
+    load(network, files::open(dir, variant)?)
+}
+
+fn load_vae(config: &AutoencoderConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
+    let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
+    load(network, files::open(dir, variant)?.adapted(files::new_attention_name)?)
+}
+
+fn in_config(dir: &Path, error: Error) -> Error {
+    in_file(&dir.join(CONFIG_FILE), error)
+}
+
+fn load<M: TorchNames>(module: M, files: WeightFiles) -> Result<M> {
+    let path = files.path().to_owned();
+    load_named(module, files).map_err(|error| in_file(&path, error))
+}
