@@ -9,9 +9,8 @@ use super::arch::vectorised;
 use super::conv::Sizes;
 use super::dense::{Matrix, Target, Write, product};
 use super::memory::{build, par_items};
-use super::winograd_tiles::{Forward, Grid, Inverse, POSITIONS, Side, Transformed};
+use super::winograd_tiles::{Contract, Expand, Forward, Grid, Inverse, POSITIONS, Side, Transformed, apart};
 use gemm::Parallelism;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Values of the transformed tiles that are worked on at a time.
@@ -110,22 +109,15 @@ fn multiply(weights: &[Matrix], x: &Transformed, y: &mut Transformed, [o, tiles,
     });
 }
 
-/// The weight `[o c 3 3]` as G g G^T, `[16 o c]`.
+/// The weight `[o c 3 3]` as G g G^T: `[16 o c]`, with gaps between the positions.
 fn transform_weight(weight: &[f32], [o, c]: [usize; 2]) -> Vec<f32> {
-    let mut out = vec![0.0; POSITIONS * o * c];
-    let target = Target(out.as_mut_ptr());
-    let expand = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
-    (0..o).into_par_iter().with_min_len(8).for_each(|row| {
-        for (column, g) in weight[row * c * 9..][..c * 9].as_chunks::<9>().0.iter().enumerate() {
-            let columns = [0, 1, 2].map(|j| expand(g[j], g[3 + j], g[6 + j]));
-            let rows = [0, 1, 2, 3].map(|i| expand(columns[0][i], columns[1][i], columns[2][i]));
-            for (position, value) in rows.as_flattened().iter().enumerate() {
-                // SAFETY: inside `out`; a row of the weight belongs to one task.
-                unsafe { target.at((position * o + row) * c + column).write(*value) };
-            }
-        }
+    let distance = apart(o * c);
+    let mut values = vec![0.0; POSITIONS * distance];
+    let target = Target(values.as_mut_ptr());
+    par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
+        vectorised(Expand { weight, out: target.at(row * c), distance });
     });
-    out
+    values
 }
 
 /// The convolution of x with weight, plus bias.
@@ -133,7 +125,7 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Ve
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let [top, _, left, _] = sizes.padding;
     let weight = transform_weight(weight, [o, c]);
-    let weights: Vec<Matrix> = weight.chunks(o * c).map(|u| Matrix::rows(u, c)).collect();
+    let weights: Vec<Matrix> = weight.chunks(apart(o * c)).map(|u| Matrix::rows(u, c)).collect();
     filter(x, &weights, bias, b, c, Grid::new(sizes.out, [h, w], [top, left]), sizes.out)
 }
 
@@ -144,8 +136,9 @@ pub(super) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Ve
     let weight = transform_weight(weight, [o, c]);
     // Turning a filter round exchanges the first and the last row and column of its transform.
     let turned = |i: usize| [3, 1, 2, 0][i];
-    let weights: Vec<Matrix> =
-        (0..POSITIONS).map(|p| Matrix::rows(&weight[(turned(p / 4) * 4 + turned(p % 4)) * o * c..], c).t()).collect();
+    let weights: Vec<Matrix> = (0..POSITIONS)
+        .map(|p| Matrix::rows(&weight[(turned(p / 4) * 4 + turned(p % 4)) * apart(o * c)..], c).t())
+        .collect();
     let grid = Grid::new([h, w], sizes.out, [2 - top, 2 - left]);
     filter(grad, &weights, &vec![0.0; c], b, o, grid, [h, w])
 }
@@ -156,7 +149,8 @@ pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f3
     let [top, _, left, _] = sizes.padding;
     let grid = Grid::new(sizes.out, [h, w], [top, left]);
     let outputs = Grid::new(sizes.out, sizes.out, [0, 0]);
-    let mut sums = vec![0.0; POSITIONS * o * c];
+    let distance = apart(o * c);
+    let mut sums = vec![0.0; POSITIONS * distance];
     let chunks = Chunks::new(b, grid, c + o);
     let (mut inputs, mut grads) = (Transformed::new(c, chunks.tiles()), Transformed::new(o, chunks.tiles()));
     for rows in chunks.iter() {
@@ -167,26 +161,15 @@ pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f3
         let parts = o.div_ceil(ROWS);
         par_items((0..POSITIONS * parts).collect(), POSITIONS * o * tiles * c, |task: usize| {
             let (position, first) = (task / parts, task % parts * ROWS);
-            let (size, out) = ([ROWS.min(o - first), c, tiles], out.at((position * o + first) * c));
+            let (size, out) = ([ROWS.min(o - first), c, tiles], out.at(position * distance + first * c));
             let (a, b) = (grads.matrix(position).skip_rows(first), inputs.matrix(position).t());
             // SAFETY: the matrices have these sizes, and no other task writes these rows.
             unsafe { product(size, out, c, Write::Add, a, b, 1.0, Parallelism::None) };
         });
     }
-    contract(&sums, o * c)
-}
-
-/// G^T u G of `[16 n]`, `[n 3 3]`.
-fn contract(u: &[f32], n: usize) -> Vec<f32> {
-    let fold = |[a, b, c, d]: [f32; 4]| [a + 0.5 * (b + c), 0.5 * (b - c), 0.5 * (b + c) + d];
-    let mut out = vec![0.0; 9 * n];
-    out.as_chunks_mut::<9>().0.par_iter_mut().with_min_len(1024).enumerate().for_each(|(k, out)| {
-        let rows = [0, 1, 2, 3].map(|i| fold([0, 1, 2, 3].map(|j| u[(i * 4 + j) * n + k])));
-        for j in 0..3 {
-            for (i, value) in fold([rows[0][j], rows[1][j], rows[2][j], rows[3][j]]).into_iter().enumerate() {
-                out[i * 3 + j] = value;
-            }
-        }
+    let mut dw = vec![0.0; 9 * o * c];
+    par_items(dw.chunks_mut(9 * c).enumerate().collect(), sums.len(), |(row, out): (usize, &mut [f32])| {
+        vectorised(Contract { out, tiles: &sums[row * c..], distance });
     });
-    out
+    dw
 }

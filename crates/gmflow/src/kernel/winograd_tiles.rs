@@ -38,12 +38,10 @@ pub(super) struct Transformed {
 
 impl Transformed {
     pub(super) fn new(channels: usize, tiles: usize) -> Self {
-        /// Bytes between places that share a place in the first-level cache, in values.
-        const PAGE: usize = 1024;
         // Neither rows nor positions stand a power of two apart: they would drive each other from the cache. A row ends with
         // room for the lanes that the last tiles leave empty.
         let stride = tiles + 2 * LANES;
-        let distance = (channels * stride).next_multiple_of(PAGE) + 5 * LANES;
+        let distance = apart(channels * stride);
         Self { values: vec![0.0; POSITIONS * distance], channels, stride, distance }
     }
 
@@ -62,20 +60,29 @@ impl Transformed {
 /// Neighbouring tiles, computed at once.
 type Lanes = [f32; LANES];
 
+// Loops and not `from_fn` or `map`, whose closures may be compiled apart and then for the oldest processor.
 #[inline(always)]
-fn add(a: Lanes, b: Lanes) -> Lanes {
-    std::array::from_fn(
-        #[inline(always)]
-        |i| a[i] + b[i],
-    )
+fn add(mut a: Lanes, b: Lanes) -> Lanes {
+    for (a, b) in a.iter_mut().zip(&b) {
+        *a += b;
+    }
+    a
 }
 
 #[inline(always)]
-fn sub(a: Lanes, b: Lanes) -> Lanes {
-    std::array::from_fn(
-        #[inline(always)]
-        |i| a[i] - b[i],
-    )
+fn sub(mut a: Lanes, b: Lanes) -> Lanes {
+    for (a, b) in a.iter_mut().zip(&b) {
+        *a -= b;
+    }
+    a
+}
+
+#[inline(always)]
+fn half(mut a: Lanes) -> Lanes {
+    for a in &mut a {
+        *a *= 0.5;
+    }
+    a
 }
 
 /// The lanes of x from j on.
@@ -110,13 +117,24 @@ fn gather([a, b, c, d]: [Lanes; 4]) -> [Lanes; 2] {
     [add(add(a, b), c), sub(sub(b, c), d)]
 }
 
-/// The rows of a 4x4 matrix as its columns.
+/// G g.
 #[inline(always)]
-fn turn(m: [[Lanes; 4]; 4]) -> [[Lanes; 4]; 4] {
-    [0, 1, 2, 3].map(
-        #[inline(always)]
-        |i| [m[0][i], m[1][i], m[2][i], m[3][i]],
-    )
+fn expand([a, b, c]: [Lanes; 3]) -> [Lanes; 4] {
+    let ends = add(a, c);
+    [a, half(add(ends, b)), half(sub(ends, b)), c]
+}
+
+/// G^T u.
+#[inline(always)]
+fn contract([a, b, c, d]: [Lanes; 4]) -> [Lanes; 3] {
+    let middle = half(add(b, c));
+    [add(a, middle), half(sub(b, c)), add(middle, d)]
+}
+
+/// Column i of a matrix.
+#[inline(always)]
+fn across<const N: usize>(m: [[Lanes; N]; 4], i: usize) -> [Lanes; 4] {
+    [m[0][i], m[1][i], m[2][i], m[3][i]]
 }
 
 /// What a row of tiles is transformed from.
@@ -181,8 +199,8 @@ impl Loop for Forward<'_> {
                 Side::Input => {
                     let columns =
                         [input(column(e, j)), input(column(o, j)), input(column(e, j + 1)), input(column(o, j + 1))];
-                    let [a, b, c, d] = turn(columns);
-                    [input(a), input(b), input(c), input(d)]
+                    let row = [across(columns, 0), across(columns, 1), across(columns, 2), across(columns, 3)];
+                    [input(row[0]), input(row[1]), input(row[2]), input(row[3])]
                 }
                 Side::Gradient => {
                     let (a, b) = (spread([lanes(e[0], j), lanes(e[1], j)]), spread([lanes(o[0], j), lanes(o[1], j)]));
@@ -248,6 +266,78 @@ impl Loop for Inverse<'_> {
         }
         for (out, line) in self.out.chunks_mut(self.width).zip(self.scratch.chunks(width)) {
             out.copy_from_slice(&line[..self.width]);
+        }
+    }
+}
+
+/// Values from one position to the next of `n` values each: no power of two, so that positions do not share places of the cache.
+pub(super) fn apart(n: usize) -> usize {
+    /// Values between places that share a place in the first-level cache.
+    const PAGE: usize = 1024;
+    n.next_multiple_of(PAGE) + 5 * LANES
+}
+
+/// The transform G g G^T of the weights of one output.
+pub(super) struct Expand<'a> {
+    /// `[c 3 3]`.
+    pub(super) weight: &'a [f32],
+    /// The place of the first channel at position 0; those of position p stand `p * distance` further on.
+    pub(super) out: *mut f32,
+    pub(super) distance: usize,
+}
+
+impl Loop for Expand<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (block, weight) in self.weight.chunks(9 * LANES).enumerate() {
+            let mut g = [[0.0; LANES]; 9];
+            for (lane, weight) in weight.as_chunks::<9>().0.iter().enumerate() {
+                for (g, weight) in g.iter_mut().zip(weight) {
+                    g[lane] = *weight;
+                }
+            }
+            let columns = [expand([g[0], g[3], g[6]]), expand([g[1], g[4], g[7]]), expand([g[2], g[5], g[8]])];
+            let (count, [a, b, c]) = (weight.len() / 9, columns);
+            let row = |i: usize| expand([a[i], b[i], c[i]]);
+            let tile = [row(0), row(1), row(2), row(3)];
+            for (position, values) in tile.as_flattened().iter().enumerate() {
+                let place = self.out.wrapping_add(position * self.distance + block * LANES);
+                // SAFETY: every position has room for the channels of this output, which only this task writes.
+                unsafe { std::slice::from_raw_parts_mut(place, count) }.copy_from_slice(&values[..count]);
+            }
+        }
+    }
+}
+
+/// The adjoint of [`Expand`]: G^T u G.
+pub(super) struct Contract<'a> {
+    /// `[c 3 3]`.
+    pub(super) out: &'a mut [f32],
+    /// The first channel at position 0; those of position p stand `p * distance` further on.
+    pub(super) tiles: &'a [f32],
+    pub(super) distance: usize,
+}
+
+impl Loop for Contract<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (block, out) in self.out.chunks_mut(9 * LANES).enumerate() {
+            let count = out.len() / 9;
+            let mut rows = [[[0.0; LANES]; 3]; 4];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let mut u = [[0.0; LANES]; 4];
+                for (j, u) in u.iter_mut().enumerate() {
+                    let at = (i * 4 + j) * self.distance + block * LANES;
+                    u[..count].copy_from_slice(&self.tiles[at..at + count]);
+                }
+                *row = contract(u);
+            }
+            let columns = [contract(across(rows, 0)), contract(across(rows, 1)), contract(across(rows, 2))];
+            for (lane, out) in out.as_chunks_mut::<9>().0.iter_mut().enumerate() {
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = columns[k % 3][k / 3][lane];
+                }
+            }
         }
     }
 }
