@@ -25,9 +25,9 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     for index in [0, manifest.count - 1] {
         for mirrored in [false, true] {
             match set.draw(index, mirrored, &mut rng) {
-                Ok((latent, label)) => {
-                    assert_eq!(latent.len(), values);
-                    assert!((label as usize) < classes.max(1));
+                Ok(latent) => {
+                    assert_eq!(latent.values.len(), values);
+                    assert!((latent.label as usize) < classes.max(1));
                 }
                 Err(error) => assert!(matches!(error, Error::File { .. }), "not the file's fault: {error}"),
             }
