@@ -56,8 +56,9 @@ def latents(shard, **settings):
     return struct.pack(">H", len(stored)) + stored + shard
 
 
-halves = ("F16", [2, 1, 2, 1], struct.pack("<4e", 0.5, -1, 2, 3))
+halves = ("F16", [2, 1, 2, 1], struct.pack("<4e", 0.5, 1, 2, 3))
 floats = ("F32", [2, 1, 2, 1], struct.pack("<4f", 0.5, 1, 2, 3))
+indices = ("U32", [2], struct.pack("<2I", 0, 1))
 images = idx([3, 2, 2], [0, 51, 102, 255, 1, 2, 3, 4, 5, 6, 7, 8])
 labels = idx([3], [2, 0, 1])
 seeds = {
@@ -66,12 +67,16 @@ seeds = {
     "idx/compressed": pair(compressed(images), compressed(labels)),
     "idx/truncated": pair(images[:-3], labels),
     "idx/two_members": pair(compressed(images[:10]) + compressed(images[10:]), None),
-    "latents/plain": latents(tensors(mean=halves, std=floats)),
+    "latents/plain": latents(tensors(mean=halves, std=halves, indices=indices)),
     "latents/classes": latents(
-        tensors(mean=floats, std=floats, labels=("U32", [2], struct.pack("<2I", 1, 0))), classes=["cat", "dog"]
+        tensors(mean=floats, std=floats, indices=indices, labels=("U32", [2], struct.pack("<2I", 1, 0))),
+        classes=["cat", "dog"],
+        precision="f32",
     ),
     "latents/mirrored": latents(
-        tensors(mean=halves, std=halves, mirror_mean=halves, mirror_std=floats), mirrored=True, shift_factor=0.1
+        tensors(mean=halves, std=halves, mirror_mean=halves, mirror_std=halves, indices=indices),
+        mirrored=True,
+        shift_factor=0.1,
     ),
     "jpeg/baseline": jpeg((8, 8)),
     "jpeg/progressive": jpeg((8, 8), progressive=True),
