@@ -184,12 +184,8 @@ pub struct ExportArgs {
     /// The autoencoder to put beside a model of latents: a folder with its config.json, or a checkpoint with a vae/ folder
     #[arg(long, value_name = "DIR")]
     pub vae: Option<PathBuf>,
-    /// The branch, tag or commit of a repository on the hub [default: main]
-    #[arg(long, value_name = "R")]
-    pub revision: Option<String>,
-    /// Read these weights of a published checkpoint, such as bf16
-    #[arg(long, value_name = "V")]
-    pub variant: Option<String>,
+    #[command(flatten)]
+    pub published: PublishedArgs,
     /// Put this into the names of the weight files, such as bf16
     #[arg(long, value_name = "V")]
     pub as_variant: Option<String>,
@@ -244,6 +240,17 @@ pub struct ImportArgs {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which of a published checkpoint's versions and weights to read.
+#[derive(Args, Debug, Default)]
+pub struct PublishedArgs {
+    /// The branch, tag or commit of a repository on the hub [default: main]
+    #[arg(long, value_name = "R")]
+    pub revision: Option<String>,
+    /// Read these weights of a published checkpoint, such as bf16
+    #[arg(long, value_name = "V")]
+    pub variant: Option<String>,
 }
 
 /// Folder layouts.
@@ -321,12 +328,8 @@ pub struct SampleArgs {
     /// where there is one]
     #[arg(long, value_name = "NAME")]
     pub ema: Option<String>,
-    /// The branch, tag or commit of a repository on the hub [default: main]
-    #[arg(long, value_name = "R")]
-    pub revision: Option<String>,
-    /// Read these weights of a published checkpoint, such as bf16
-    #[arg(long, value_name = "V")]
-    pub variant: Option<String>,
+    #[command(flatten)]
+    pub published: PublishedArgs,
     /// The autoencoder that decodes a model of latents [default: the one that came with the model, or that its data was
     /// encoded with]
     #[arg(long, value_name = "DIR")]
@@ -386,12 +389,8 @@ pub struct InfoArgs {
     /// A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one on the
     /// Hugging Face hub
     pub checkpoint: PathBuf,
-    /// The branch, tag or commit of a repository on the hub [default: main]
-    #[arg(long, value_name = "R")]
-    pub revision: Option<String>,
-    /// Look at these weights of a published checkpoint, such as bf16
-    #[arg(long, value_name = "V")]
-    pub variant: Option<String>,
+    #[command(flatten)]
+    pub published: PublishedArgs,
     /// Print as JSON
     #[arg(long)]
     pub json: bool,

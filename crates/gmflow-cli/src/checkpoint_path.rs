@@ -1,5 +1,6 @@
 //! From what the user calls a checkpoint to the model folder.
 
+use crate::args::PublishedArgs;
 use crate::failure::usage;
 use crate::output;
 use anyhow::Result;
@@ -14,7 +15,8 @@ const HUB_HOME: &str = ".cache/huggingface";
 const MARKERS: [&str; 3] = ["model.json", "model_index.json", "config.json"];
 
 /// The model folder for what the user names: a local path, or else a repository on the hub, which is downloaded.
-pub fn resolve(checkpoint: &Path, revision: Option<&str>, variant: Option<&str>) -> Result<PathBuf> {
+pub fn resolve(checkpoint: &Path, published: &PublishedArgs) -> Result<PathBuf> {
+    let (revision, variant) = (published.revision.as_deref(), published.variant.as_deref());
     let id = match checkpoint.exists() {
         true => None,
         false => checkpoint.to_str().and_then(HubId::parse),

@@ -15,11 +15,12 @@ const BYTES_PER_MEGABYTE: u64 = 1_000_000;
 
 /// Runs the command.
 pub fn run(arguments: &ExportArgs) -> Result<()> {
-    let folder = resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?;
+    let folder = resolve(&arguments.checkpoint, &arguments.published)?;
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
     let device = device("cpu")?;
-    let options = LoadOptions { ema: average.as_deref(), variant: arguments.variant.as_deref(), without_vae: false };
+    let options =
+        LoadOptions { ema: average.as_deref(), variant: arguments.published.variant.as_deref(), without_vae: false };
     let mut model = Model::load_with(&folder, options, &device)?;
     let precision = arguments.precision.into();
     match arguments.layout {

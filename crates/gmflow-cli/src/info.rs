@@ -46,10 +46,8 @@ struct TensorLine {
 
 /// Runs the command.
 pub fn run(arguments: &InfoArgs) -> Result<()> {
-    let report = Report::read(
-        &resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?,
-        arguments.variant.as_deref(),
-    )?;
+    let report =
+        Report::read(&resolve(&arguments.checkpoint, &arguments.published)?, arguments.published.variant.as_deref())?;
     if arguments.json { output::json(&report) } else { output::line(report.text()?.trim_end()) }
 }
 

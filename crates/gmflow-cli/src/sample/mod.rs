@@ -47,7 +47,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
         return Err(usage("--class", "an index or a name", "nothing"));
     }
     let device = device(&arguments.device)?;
-    let folder = resolve(&arguments.checkpoint, arguments.revision.as_deref(), arguments.variant.as_deref())?;
+    let folder = resolve(&arguments.checkpoint, &arguments.published)?;
     let info = ModelInfo::load(&folder)?;
     let traits = ModelTraits::of(&info);
     let sampler = Sampler::new(&arguments.sampler, traits)?;
@@ -58,7 +58,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let average = average(&folder, arguments.ema.as_deref())?;
     let options = LoadOptions {
         ema: average.as_deref(),
-        variant: arguments.variant.as_deref(),
+        variant: arguments.published.variant.as_deref(),
         without_vae: arguments.latents || arguments.vae.is_some(),
     };
     let mut model = Model::load_with(&folder, options, &device)?;
@@ -122,7 +122,7 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
     let mut made_by = sampler;
     made_by["checkpoint"] = json!(folder);
     made_by["ema"] = json!(average);
-    if let Some(variant) = &arguments.variant {
+    if let Some(variant) = &arguments.published.variant {
         made_by["variant"] = json!(variant);
     }
     if let Some(vae) = &arguments.vae {
