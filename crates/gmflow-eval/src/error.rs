@@ -1,0 +1,65 @@
+//! The crate's one error type.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in measuring; messages name the file or field, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting or an argument is outside its domain, or two sets cannot be compared.
+    #[error("{field}: expected {expected}, got {got}")]
+    Config {
+        /// The setting's or argument's name.
+        field: String,
+        /// The values that are allowed.
+        expected: String,
+        /// The value that was found.
+        got: String,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {field}: expected {expected}, got {got}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The part of the file, such as an array's name.
+        field: String,
+        /// What was required there.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// The operating system refused a file operation.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A network, sampler or weight file refused.
+    #[error(transparent)]
+    Gmflow(#[from] gmflow::Error),
+    /// The data set refused.
+    #[error(transparent)]
+    Data(#[from] gmflow_data::Error),
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::Config`].
+    pub fn config(field: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self::Config { field: field.into(), expected: expected.into(), got: got.to_string() }
+    }
+
+    /// An [`Error::File`].
+    pub fn file(path: &Path, field: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self::File { path: path.to_owned(), field: field.into(), expected: expected.into(), got: got.to_string() }
+    }
+
+    /// An [`Error::Io`].
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
