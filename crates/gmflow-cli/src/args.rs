@@ -9,8 +9,9 @@ const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ndevices:   cpu (AVX2 and AVX-512 code chosen at run time)",
     "\nnetworks:  mlp2d, gm-dit, unet",
-    "\nsolvers:   gm-ode, gm-sde (orders 1 and 2), euler, heun, ddpm-small, ddpm-large",
-    "\nguidance:  probabilistic, classifier-free, orthogonal projection",
+    "\nsolvers:   gm-ode, gm-sde (orders 1 and 2), euler, heun, ddpm-small, ddpm-large, dpmpp-2m, dpmpp-2m-sde, dpmpp-2s,",
+    "\n           unipc, deis, sa-solver",
+    "\nguidance:  probabilistic, classifier-free, orthogonal projection, interval",
     "\nformats:   png, npz, safetensors",
 );
 
@@ -377,6 +378,9 @@ pub struct SamplerArgs {
     /// --guidance, 0 with --cfg]
     #[arg(long, value_name = "X")]
     pub orthogonal: Option<f64>,
+    /// Guide only between these times, where 1 is noise and 0 data, such as 0.2,0.8
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
+    pub guidance_interval: Option<[f64; 2]>,
     /// Shape gm-sde's draws with the model's spectrum network [default: on if the model has one]
     #[arg(long, value_enum, value_name = "on|off")]
     pub spectral: Option<Switch>,
@@ -411,6 +415,23 @@ pub enum Solver {
     DdpmSmall,
     /// Ancestral sampling with the larger variance
     DdpmLarge,
+    /// DPM-Solver++ 2M, multistep of order 2
+    #[value(name = "dpmpp-2m")]
+    Dpmpp2m,
+    /// DPM-Solver++ 2M for the stochastic equation
+    #[value(name = "dpmpp-2m-sde")]
+    Dpmpp2mSde,
+    /// DPM-Solver++ 2S, steps in pairs
+    #[value(name = "dpmpp-2s")]
+    Dpmpp2s,
+    /// UniPC-2, a multistep predictor and corrector
+    #[value(name = "unipc")]
+    UniPc,
+    /// DEIS of order 2
+    Deis,
+    /// SA-Solver, a stochastic multistep predictor and corrector
+    #[value(name = "sa-solver")]
+    Sa,
 }
 
 /// File formats of samples.
@@ -438,6 +459,14 @@ impl Solver {
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
+}
+
+/// Two numbers with a comma between them.
+fn interval(text: &str) -> Result<[f64; 2], String> {
+    let numbers: Option<Vec<f64>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    numbers
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| "expected two numbers such as 0.2,0.8".to_owned())
 }
 
 /// The largest count that is taken for one: more is a slip of the finger.

@@ -59,6 +59,12 @@ impl SamplerArgs {
                 return Err(usage("--orthogonal", "--guidance or --cfg beside it", "neither"));
             }
         }
+        if let Some([low, high]) =
+            self.guidance_interval.filter(|[low, high]| !(0.0 <= *low && low < high && *high <= 1.0))
+        {
+            let expected = "two times between 0 and 1, the lower one first";
+            return Err(usage("--guidance-interval", expected, format!("{low},{high}")));
+        }
         self.solver.map_or(Ok(()), |solver| self.check_solver(solver))
     }
 
@@ -148,9 +154,16 @@ impl Sampler {
             Solver::Heun => SolverConfig::Heun,
             Solver::DdpmSmall => SolverConfig::DDPM_SMALL,
             Solver::DdpmLarge => SolverConfig::DDPM_LARGE,
+            Solver::Dpmpp2m => SolverConfig::Dpmpp2m,
+            Solver::Dpmpp2mSde => SolverConfig::Dpmpp2mSde,
+            Solver::Dpmpp2s => SolverConfig::Dpmpp2s,
+            Solver::UniPc => SolverConfig::UniPc,
+            Solver::Deis => SolverConfig::Deis,
+            Solver::Sa => SolverConfig::SA_SOLVER,
         };
         SamplerConfig {
             guidance: self.guidance,
+            guidance_interval: self.arguments.guidance_interval,
             shift: self.shift,
             ..SamplerConfig::new(solver, self.arguments.steps)
         }
@@ -210,6 +223,9 @@ impl Sampler {
                 description["orthogonal"] = json!(orthogonal);
             }
         }
+        if let Some(interval) = self.arguments.guidance_interval.filter(|_| guidance.is_active()) {
+            description["guidance_interval"] = json!(interval);
+        }
         description
     }
 }
@@ -231,6 +247,7 @@ mod tests {
             guidance: None,
             cfg: None,
             orthogonal: None,
+            guidance_interval: None,
             spectral: None,
         }
     }

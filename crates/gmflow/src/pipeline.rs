@@ -20,6 +20,10 @@ pub struct SamplerConfig {
     /// Guidance by class.
     #[serde(default)]
     pub guidance: Guidance,
+    /// The times [low, high] between which there is guidance (arXiv:2404.07724); absent: always. Outside of them the unconditional
+    /// prediction is not computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_interval: Option<[f64; 2]>,
     /// The shift of the time grid.
     #[serde(default = "no_shift")]
     pub shift: f32,
@@ -31,7 +35,14 @@ pub struct SamplerConfig {
 impl SamplerConfig {
     /// `solver` in `steps` network calls, without guidance, shift and corrections.
     pub fn new(solver: SolverConfig, steps: usize) -> Self {
-        Self { solver, steps, guidance: Guidance::Off, shift: 1.0, second_order: SecondOrder::default() }
+        Self {
+            solver,
+            steps,
+            guidance: Guidance::Off,
+            guidance_interval: None,
+            shift: 1.0,
+            second_order: SecondOrder::default(),
+        }
     }
 }
 
@@ -45,7 +56,22 @@ impl SamplerConfig {
         self.solver.validate()?;
         self.guidance.validate()?;
         self.second_order.validate()?;
+        if let Some([low, high]) =
+            self.guidance_interval.filter(|[low, high]| !(0.0 <= *low && low < high && *high <= 1.0))
+        {
+            let expected = "two times between 0 and 1, the lower one first";
+            return Err(Error::config("guidance_interval", expected, format!("{low} to {high}")));
+        }
         time::grid(self.steps, self.shift).map(|_| ())
+    }
+
+    /// The guidance at time t.
+    fn guidance_at(&self, t: f64) -> Guidance {
+        match self.guidance_interval {
+            // In f32, as grids are made: a grid that has an end of the interval has it within.
+            Some([low, high]) if !(low as f32..=high as f32).contains(&(t as f32)) => Guidance::Off,
+            _ => self.guidance,
+        }
     }
 }
 
@@ -104,7 +130,7 @@ impl Pipeline<'_> {
         let x = self.initial(request)?;
         let times = time::grid(config.steps, config.shift)?;
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
-        let mut predict = |x: &Tensor<4>, t: f64| self.predict(config.guidance, labels.as_ref(), x, t);
+        let mut predict = |x: &Tensor<4>, t: f64| self.predict(config.guidance_at(t), labels.as_ref(), x, t);
         let second_order = config.second_order;
         let observe = observe.map(|observe| observe as &mut dyn FnMut(&SubStep));
         let mut context = Context { predict: &mut predict, draws, spectrum, second_order, observe };

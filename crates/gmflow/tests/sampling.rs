@@ -4,11 +4,12 @@ use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::guidance::{Guidance, Guided};
 use gmflow::loss::{nll, transition_nll};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
-use gmflow::network::{GmDitConfig, Network, NetworkConfig};
+use gmflow::network::{GmDitConfig, HostTensor, Network, NetworkConfig, load_named, named_tensors};
 use gmflow::path::{forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normals};
 use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+use std::collections::BTreeMap;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("f32 data")
@@ -187,9 +188,13 @@ fn a_sample_does_not_depend_on_its_batch() {
     let network = network();
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
-    for solver in
-        [SolverConfig::GmOde { order: 2, substeps: Some(4) }, SolverConfig::GmSde { order: 2, spectral: None }]
-    {
+    for solver in [
+        SolverConfig::GmOde { order: 2, substeps: Some(4) },
+        SolverConfig::GmSde { order: 2, spectral: None },
+        SolverConfig::UniPc,
+        SolverConfig::SA_SOLVER,
+        SolverConfig::Dpmpp2mSde,
+    ] {
         let config = SamplerConfig { guidance, ..SamplerConfig::new(solver, 3) };
         let sample = |seeds: Vec<u64>, classes: Vec<usize>| {
             let request = SampleRequest { seeds, classes: Some(classes), shape: [1, 4, 4], noise: None };
@@ -217,6 +222,34 @@ fn sub_steps_in_one_pass_are_the_sub_steps_one_by_one() {
         close(pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples"), slow, 2e-5);
         assert_eq!(seen, 15);
     }
+}
+
+#[test]
+fn guidance_within_an_interval_is_guidance_there_and_none_elsewhere() {
+    // A fresh network gives every class the same.
+    let tensors = named_tensors(&network()).into_iter().map(|(name, tensor)| {
+        let values = normals(1, Purpose::InitialNoise, name.len() as u64, tensor.values.len());
+        (name, HostTensor { values: values.iter().map(|value| 0.3 * value).collect(), ..tensor })
+    });
+    let network = load_named(network(), tensors.collect::<BTreeMap<_, _>>()).expect("weights that fit");
+    let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
+    let request = SampleRequest { seeds: vec![4, 5], classes: Some(vec![1, 3]), shape: [1, 4, 4], noise: None };
+    let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
+    let plain = SamplerConfig::new(SolverConfig::GmOde { order: 1, substeps: Some(2) }, 4);
+    let sample = |guidance, guidance_interval| {
+        let config = SamplerConfig { guidance, guidance_interval, ..plain };
+        pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples")
+    };
+    // The times are 1, 0.75, 0.5 and 0.25.
+    close(sample(guidance, Some([0.25, 1.0])), sample(guidance, None), 1e-6);
+    close(sample(guidance, Some([0.3, 0.45])), sample(Guidance::Off, None), 1e-6);
+    let distance = |x: Tensor<4>, y: Tensor<4>| values((x - y).abs().max())[0];
+    let part = sample(guidance, Some([0.5, 1.0]));
+    assert!(distance(part.clone(), sample(guidance, None)) > 1e-3);
+    assert!(distance(part, sample(Guidance::Off, None)) > 1e-3);
+    let backwards = SamplerConfig { guidance_interval: Some([0.5, 0.4]), ..plain };
+    let refusal = pipeline.sample(&backwards, &request, &mut |_, _| {}).expect_err("a refusal").to_string();
+    assert!(refusal.contains("guidance_interval"), "{refusal}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(super) fn heun_step(state: SolverState, span: Span, context: &mut Context) -
     if let Some(observe) = &mut context.observe {
         observe(&SubStep { step: span.index, substep: 0, last: true, mixture: &mixture, x0: &x0, x: &x });
     }
-    SolverState { x, previous: None }
+    SolverState { x, previous: None, history: Vec::new() }
 }
 
 /// A draw of x_lo ~ N(c1 x_hi + c2 x0, c3 + c2^2 std^2) from t down to `to`, with standard normals `noise` `[b c h w]`.

@@ -38,7 +38,7 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
     if let (Motion::Velocity, None, Some(x)) =
         (settings.motion, &context.observe, data.ode_substeps(&state.x, span, settings.substeps))
     {
-        return Ok(SolverState { x, previous });
+        return Ok(SolverState { x, previous, history: Vec::new() });
     }
     let mut x = state.x.clone();
     for i in 0..settings.substeps {
@@ -64,7 +64,7 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
             observe(&SubStep { step: span.index, substep: i, last, mixture: &data, x0: &x0, x: &x });
         }
     }
-    Ok(SolverState { x, previous })
+    Ok(SolverState { x, previous, history: Vec::new() })
 }
 
 impl DataMixture {

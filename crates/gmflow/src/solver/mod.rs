@@ -2,6 +2,7 @@
 
 mod gaussian;
 mod mixture;
+mod multistep;
 mod second_order;
 
 pub use gaussian::{towards, transition};
@@ -14,6 +15,7 @@ use crate::rng::{self, Purpose};
 use crate::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mixture::{Motion, Settings};
+use multistep::{Multistep, Node};
 use serde::{Deserialize, Serialize};
 
 /// A solver and its settings.
@@ -60,6 +62,26 @@ pub enum SolverConfig {
         #[serde(default = "one")]
         substeps: usize,
     },
+    /// DPM-Solver++ 2M: multistep of order 2.
+    #[serde(rename = "dpmpp-2m")]
+    Dpmpp2m,
+    /// DPM-Solver++ 2M for the reverse stochastic equation.
+    #[serde(rename = "dpmpp-2m-sde")]
+    Dpmpp2mSde,
+    /// DPM-Solver++ 2S: steps in pairs, of order 2.
+    #[serde(rename = "dpmpp-2s")]
+    Dpmpp2s,
+    /// UniPC-2: the predictor of DPM-Solver++ 2M and a corrector of order 3 that needs no further call.
+    #[serde(rename = "unipc")]
+    UniPc,
+    /// DEIS of order 2.
+    Deis,
+    /// SA-Solver, predictor and corrector of order 2.
+    SaSolver {
+        /// The share of the noise of the reverse stochastic equation that is added for t in [0.2, 0.8]; 0 is none.
+        #[serde(default = "all")]
+        tau: f64,
+    },
 }
 
 fn first() -> u8 {
@@ -68,6 +90,10 @@ fn first() -> u8 {
 
 fn one() -> usize {
     1
+}
+
+fn all() -> f64 {
+    1.0
 }
 
 fn second() -> u8 {
@@ -79,6 +105,8 @@ impl SolverConfig {
     pub const DDPM_SMALL: Self = Self::DdpmSmall { order: 1, substeps: 1 };
     /// DDPM with large variance, likewise.
     pub const DDPM_LARGE: Self = Self::DdpmLarge { order: 1, substeps: 1 };
+    /// SA-Solver with all the noise.
+    pub const SA_SOLVER: Self = Self::SaSolver { tau: 1.0 };
 
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
@@ -86,7 +114,10 @@ impl SolverConfig {
             Self::GmOde { order, substeps } => (order, substeps),
             Self::GmSde { order, .. } => (order, None),
             Self::DdpmSmall { order, substeps } | Self::DdpmLarge { order, substeps } => (order, Some(substeps)),
-            Self::Euler | Self::Heun => (1, None),
+            Self::SaSolver { tau } if !(tau.is_finite() && tau >= 0.0) => {
+                return Err(Error::config("tau", "a number of at least 0", tau));
+            }
+            _ => (1, None),
         };
         if !(1..=2).contains(&order) {
             return Err(Error::config("order", "1 or 2", order));
@@ -109,7 +140,7 @@ impl SolverConfig {
 
     /// The state before the first step: `x` `[b c h w]` at t = 1.
     pub fn init(&self, x: Tensor<4>) -> SolverState {
-        SolverState { x, previous: None }
+        SolverState { x, previous: None, history: Vec::new() }
     }
 
     /// One step from `span.t` down to `span.to`, with one network call (two for Heun).
@@ -117,16 +148,36 @@ impl SolverConfig {
     /// # Errors
     /// A spectrum network that does not fit the samples.
     pub fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {
-        let (order, substeps, motion) = match *self {
-            Self::GmOde { order, substeps } => (order, substeps.unwrap_or(span.default_substeps), Motion::Velocity),
-            Self::GmSde { order, spectral } => (order, 1, Motion::Draw { spectral: spectral.unwrap_or(true) }),
-            Self::Euler => (1, 1, Motion::Velocity),
-            Self::Heun => return Ok(gaussian::heun_step(state, span, context)),
-            Self::DdpmSmall { order, substeps } => (order, substeps, Motion::Mean(|_| 0.0)),
-            Self::DdpmLarge { order, substeps } => (order, substeps, Motion::Mean(ddpm_large_std)),
+        let mixture = |order, substeps, motion| Method::Mixture(Settings { order, substeps, motion });
+        let method = match *self {
+            Self::GmOde { order, substeps } => {
+                mixture(order, substeps.unwrap_or(span.default_substeps), Motion::Velocity)
+            }
+            Self::GmSde { order, spectral } => mixture(order, 1, Motion::Draw { spectral: spectral.unwrap_or(true) }),
+            Self::Euler => mixture(1, 1, Motion::Velocity),
+            Self::Heun => Method::Heun,
+            Self::DdpmSmall { order, substeps } => mixture(order, substeps, Motion::Mean(|_| 0.0)),
+            Self::DdpmLarge { order, substeps } => mixture(order, substeps, Motion::Mean(ddpm_large_std)),
+            Self::Dpmpp2m => Method::Multistep(Multistep::Dpmpp2m),
+            Self::Dpmpp2mSde => Method::Multistep(Multistep::Dpmpp2mSde),
+            Self::Dpmpp2s => Method::Multistep(Multistep::Dpmpp2s),
+            Self::UniPc => Method::Multistep(Multistep::UniPc),
+            Self::Deis => Method::Multistep(Multistep::Deis),
+            Self::SaSolver { tau } => Method::Multistep(Multistep::SaSolver { tau }),
         };
-        mixture::step(state, span, context, Settings { order, substeps, motion })
+        match method {
+            Method::Mixture(settings) => mixture::step(state, span, context, settings),
+            Method::Heun => Ok(gaussian::heun_step(state, span, context)),
+            Method::Multistep(rule) => Ok(multistep::step(state, span, context, rule)),
+        }
     }
+}
+
+/// The kinds of step.
+enum Method {
+    Mixture(Settings),
+    Heun,
+    Multistep(Multistep),
 }
 
 /// The standard deviation that DDPM with large variance ascribes to x0 given x_t: that of a velocity with
@@ -202,6 +253,8 @@ pub struct SolverState {
     pub x: Tensor<4>,
     /// What a second-order step remembers.
     pub(crate) previous: Option<Visit>,
+    /// The last calls of a multistep solver, the newest first.
+    history: Vec<Node>,
 }
 
 /// Where a solver's random numbers come from. `index` counts the sub-steps of a run.

@@ -138,6 +138,7 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
         solver: solver(case, order, substeps),
         steps: case.usize(steps),
         guidance: guidance(case),
+        guidance_interval: None,
         shift: case.f64_or("shift", 1.0) as f32,
         second_order: second_order(case),
     };

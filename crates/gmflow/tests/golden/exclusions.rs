@@ -51,10 +51,8 @@ const DEVIATIONS: &[Exclusion] = &[
 ];
 
 /// Cases of parts that are not built yet, or replayed elsewhere.
-const NOT_YET: &[Exclusion] = &[
-    (|case| case.op == "FlowAdapterScheduler", "waits for the multistep baseline solvers"),
-    (|case| case.op == "train_loop", "replayed by the tests of gmflow-train, which owns the optimiser"),
-];
+const NOT_YET: &[Exclusion] =
+    &[(|case| case.op == "train_loop", "replayed by the tests of gmflow-train, which owns the optimiser")];
 
 /// Why `case` is not compared, where it is not.
 pub fn reason(case: &Case) -> Option<&'static str> {

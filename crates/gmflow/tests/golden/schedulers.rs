@@ -1,5 +1,7 @@
 //! Time grids and the steps of Euler and the reverse transition.
 
+mod adapter;
+
 use crate::harness::{Array, Case, Computed};
 use burn::tensor::Tensor;
 use gmflow::solver::{ddpm_large_std, towards, transition};
@@ -8,6 +10,7 @@ use gmflow::time;
 pub fn run(case: &Case) -> Option<Computed> {
     match case.op.as_str() {
         "FlowEulerODEScheduler.set_timesteps" | "GMFlowSDEScheduler.set_timesteps" => Some(table(case)),
+        "FlowAdapterScheduler" => Some(adapter::run(case)),
         "FlowEulerODEScheduler.step" | "GMFlowSDEScheduler.step" => Some(steps(case)),
         _ => None,
     }
