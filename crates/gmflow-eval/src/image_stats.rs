@@ -1,0 +1,77 @@
+//! Colour statistics of images: what guidance that extrapolates drives up.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Means over images and pixels; values are in [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageStats {
+    /// How many images.
+    pub count: u64,
+    /// Saturation of the HSV model, (max - min)/max over the channels, 0 for black; none for images of one channel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub saturation: Option<f64>,
+    /// Mean of all values.
+    pub brightness: f64,
+    /// Standard deviation of an image's grey values (means over channels), averaged over images.
+    pub contrast: f64,
+}
+
+/// Running sums of [`ImageStats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ImageStatsSum {
+    count: u64,
+    channels: usize,
+    saturation: f64,
+    brightness: f64,
+    contrast: f64,
+}
+
+impl ImageStatsSum {
+    /// Adds images `[n c h w]` of values in [-1, 1]; values beyond count as the nearest end.
+    ///
+    /// # Errors
+    /// An empty shape, values that do not fill whole images, or images of another number of channels than before.
+    pub fn add(&mut self, images: &[f32], [channels, height, width]: [usize; 3]) -> Result<()> {
+        let (pixels, size) = (height * width, channels * height * width);
+        if size == 0 || !images.len().is_multiple_of(size) {
+            return Err(Error::config("images", format!("images of {size} values"), images.len()));
+        }
+        if self.count > 0 && self.channels != channels {
+            return Err(Error::config("images", format!("{} channels", self.channels), channels));
+        }
+        self.channels = channels;
+        for image in images.chunks_exact(size) {
+            let (mut saturation, mut sum, mut squares) = (0.0, 0.0, 0.0);
+            for pixel in 0..pixels {
+                let values =
+                    image.iter().skip(pixel).step_by(pixels).map(|&x| ((f64::from(x) + 1.0) / 2.0).clamp(0.0, 1.0));
+                let (mut low, mut high, mut grey) = (1.0_f64, 0.0_f64, 0.0);
+                for value in values {
+                    (low, high, grey) = (low.min(value), high.max(value), grey + value / channels as f64);
+                }
+                saturation += if high > 0.0 { (high - low) / high } else { 0.0 };
+                sum += grey;
+                squares += grey * grey;
+            }
+            let n = pixels as f64;
+            let mean = sum / n;
+            self.count += 1;
+            self.saturation += saturation / n;
+            self.brightness += mean;
+            self.contrast += (squares / n - mean * mean).max(0.0).sqrt();
+        }
+        Ok(())
+    }
+
+    /// The means; `None` before the first image.
+    pub fn stats(&self) -> Option<ImageStats> {
+        let mean = |sum: f64| sum / self.count as f64;
+        (self.count > 0).then(|| ImageStats {
+            count: self.count,
+            saturation: (self.channels > 1).then(|| mean(self.saturation)),
+            brightness: mean(self.brightness),
+            contrast: mean(self.contrast),
+        })
+    }
+}

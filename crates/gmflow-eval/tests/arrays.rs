@@ -1,0 +1,76 @@
+//! Feature files from other programs, whole and damaged.
+
+use gmflow_eval::arrays::{read_features, read_mu_sigma};
+use npyz::WriterBuilder;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+fn npy(values: &[f64], shape: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(shape).writer(&mut bytes).begin_nd().unwrap();
+    writer.extend(values).unwrap();
+    writer.finish().unwrap();
+    bytes
+}
+
+fn npz(arrays: &[(&str, &[f64], &[u64])]) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
+    for (name, values, shape) in arrays {
+        let options = npyz::zip::write::FileOptions::default();
+        let mut writer = archive.array(name, options).unwrap().default_dtype().shape(shape).begin_nd().unwrap();
+        writer.extend(values.iter()).unwrap();
+        writer.finish().unwrap();
+    }
+    archive.zip_writer().finish().unwrap();
+    drop(archive);
+    bytes.into_inner()
+}
+
+fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn features_are_read_from_every_kind_of_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    let half: Vec<u8> = values.iter().flat_map(|&x| half::f16::from_f64(x).to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F16, vec![3, 2], &half).unwrap();
+    let tensors = safetensors::serialize([("x", view)], None).unwrap();
+    let both: &[(&str, &[f64], &[u64])] = &[("other", &[0.0], &[1]), ("features", &values, &[3, 2])];
+    for (name, bytes) in [("a.npy", npy(&values, &[3, 2])), ("a.npz", npz(both)), ("a.safetensors", tensors)] {
+        let matrix = read_features(&file(folder.path(), name, &bytes)).unwrap();
+        assert_eq!((matrix.rows(), matrix.row(2)), (3, &[5.0, 6.0][..]), "{name}");
+    }
+    let stats: &[(&str, &[f64], &[u64])] = &[("mu", &[1.0, 2.0], &[2]), ("sigma", &[1.0, 0.5, 0.5, 2.0], &[2, 2])];
+    let moments = read_mu_sigma(&file(folder.path(), "stats.npz", &npz(stats))).unwrap();
+    assert_eq!(moments.mean(), [1.0, 2.0]);
+    assert!((moments.covariance().unwrap()[1] - 0.5).abs() < 1e-12);
+}
+
+#[test]
+fn what_is_no_feature_file_is_named_with_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = npy(&[1.0, 2.0], &[1, 2]);
+    let huge = String::from_utf8_lossy(&whole).replace("(1, 2)", "(9, 9)");
+    let refused = |name: &str, bytes: &[u8], part: &str| {
+        let path = file(folder.path(), name, bytes);
+        let message = read_features(&path).unwrap_err().to_string();
+        assert!(message.contains(part) && message.contains(name), "{message}");
+    };
+    refused("short.npy", &whole[..whole.len() - 3], "readable");
+    refused("text.npy", b"hello", "readable");
+    refused("empty.npz", b"", "readable");
+    refused("huge.npy", huge.as_bytes(), "readable");
+    refused("flat.npy", &npy(&[1.0, 2.0], &[2]), "[n, d]");
+    refused("nan.npy", &npy(&[f64::NAN, 2.0], &[1, 2]), "finite");
+    refused("a.txt", b"1 2", ".npy");
+    refused("two.npz", &npz(&[("a", &[0.0], &[1]), ("b", &[0.0], &[1])]), "a, b");
+    refused("header.safetensors", &[255; 40], "header");
+    let none =
+        read_mu_sigma(&file(folder.path(), "none.npz", &npz(&[("mu", &[0.0], &[1])]))).unwrap_err().to_string();
+    assert!(none.contains("sigma"), "{none}");
+}
