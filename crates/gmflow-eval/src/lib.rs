@@ -2,6 +2,7 @@
 
 pub mod arrays;
 pub mod error;
+pub mod features;
 pub mod frechet;
 pub mod image_stats;
 pub mod inception_score;

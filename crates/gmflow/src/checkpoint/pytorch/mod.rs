@@ -7,6 +7,7 @@ mod container;
 use super::diffusers::{self, CONFIG_FILE, WEIGHTS_STEM};
 use super::weights::{self, Precision};
 use super::{file, write_atomic};
+use crate::network::HostTensor;
 use crate::{Error, Result};
 use half::{bf16, f16};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
@@ -188,19 +189,38 @@ impl PytorchFile {
         Ok(())
     }
 
-    /// The bytes of a tensor in `precision`.
-    fn encoded(&self, name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>> {
+    /// Reads all tensors of floating-point numbers; integers, such as the counters of batch norms, are left out.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming a tensor that is damaged, or more tensors than such a file can hold; [`Error::Io`].
+    pub fn read_all(mut self) -> Result<BTreeMap<String, HostTensor>> {
+        self.tensors.retain(|_, tensor| !matches!(tensor.dtype(), DType::I64 | DType::I32 | DType::U8 | DType::Bool));
+        self.check()?;
+        let read = |(name, tensor): (&String, &Tensor)| {
+            let shape = tensor.shape().to_vec();
+            Ok((name.clone(), HostTensor { shape, values: self.values(name, tensor)? }))
+        };
+        self.tensors.iter().map(read).collect()
+    }
+
+    /// The numbers of a tensor.
+    fn values(&self, name: &str, tensor: &Tensor) -> Result<Vec<f32>> {
         let bytes = tensor.read().map_err(|error| match error.raw_os_error() {
             Some(_) => Error::io(&self.path, error),
             None => self.wrong(name, "all its bytes", shown(&error.to_string())),
         })?;
-        let values = match tensor.dtype() {
-            DType::F64 => weights::convert(&bytes, |b| f64::from_ne_bytes(b) as f32),
-            DType::F32 => weights::convert(&bytes, f32::from_ne_bytes),
-            DType::F16 => weights::convert(&bytes, |b| f16::from_ne_bytes(b).to_f32()),
-            DType::BF16 => weights::convert(&bytes, |b| bf16::from_ne_bytes(b).to_f32()),
-            other => return Err(self.wrong(name, "floating-point numbers", format!("{other:?}"))),
-        };
+        match tensor.dtype() {
+            DType::F64 => Ok(weights::convert(&bytes, |b| f64::from_ne_bytes(b) as f32)),
+            DType::F32 => Ok(weights::convert(&bytes, f32::from_ne_bytes)),
+            DType::F16 => Ok(weights::convert(&bytes, |b| f16::from_ne_bytes(b).to_f32())),
+            DType::BF16 => Ok(weights::convert(&bytes, |b| bf16::from_ne_bytes(b).to_f32())),
+            other => Err(self.wrong(name, "floating-point numbers", format!("{other:?}"))),
+        }
+    }
+
+    /// The bytes of a tensor in `precision`.
+    fn encoded(&self, name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>> {
+        let values = self.values(name, tensor)?;
         let unfit = |v: &&f32| !precision.round(**v).is_finite();
         match values.par_chunks(CHUNK).find_map_first(|part| part.iter().find(unfit)) {
             Some(value) => {

@@ -1,0 +1,4 @@
+//! Networks that turn images into vectors to be compared.
+
+pub mod inception;
+pub mod resize;
