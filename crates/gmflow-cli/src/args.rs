@@ -42,6 +42,16 @@ pub enum Command {
     Export(ExportArgs),
     /// Encode images with an autoencoder, once, to train on their latents
     Encode(EncodeArgs),
+    /// Measure samples or models against real data: FID, KID, precision and recall, colours, likelihood
+    Eval(EvalArgs),
+    /// Compute the reference statistics of a data set once, for eval
+    Stats(StatsArgs),
+    /// Train a small classifier whose features eval can use
+    Features {
+        /// What to do
+        #[command(subcommand)]
+        command: FeaturesCommand,
+    },
     /// Turn the weights in a PyTorch file (.pt, .pth, .bin) into safetensors
     Import(ImportArgs),
     /// Print a completion script for a shell
@@ -204,6 +214,162 @@ pub struct ExportArgs {
     #[arg(long)]
     pub force: bool,
     /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which features images are compared by.
+#[derive(Args, Debug, Clone)]
+pub struct FeatureArgs {
+    /// Features: inception (the published weights, downloaded once), inception=FILE, inception-pytorch-fid[=FILE] (that
+    /// program's resizing), classifier=FILE (from gmflow features train), pixels; or precomputed, for arrays of vectors
+    #[arg(long, value_name = "F", default_value = "inception")]
+    pub features: String,
+    /// Do not download anything
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `gmflow features`.
+#[derive(Subcommand, Debug)]
+pub enum FeaturesCommand {
+    /// Train a classifier on labelled images
+    Train(FeaturesTrainArgs),
+}
+
+/// `gmflow features train`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  gmflow features train configs/mnist.toml --out mnist-features.safetensors")]
+pub struct FeaturesTrainArgs {
+    /// A configuration file (TOML) whose [data.source] table names labelled images, or a folder with one subfolder per class
+    pub data: PathBuf,
+    /// Height and width that the images of a folder are brought to
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    pub size: Option<usize>,
+    /// The file to write (.safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// How often every image is seen
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = count)]
+    pub epochs: usize,
+    /// Seed of the weights, the order and what is held out
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gmflow stats`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Computes features of a data set and writes their mean, covariance and the vectors themselves to one file, which \
+`gmflow eval --real` takes instead of the data.",
+    after_help = "Example:\n  gmflow stats configs/mnist.toml --features classifier=mnist-features.safetensors --out mnist.stats.safetensors"
+)]
+pub struct StatsArgs {
+    /// A configuration file (TOML) whose [data.source] table names images, a folder of images, or an array file
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub features: FeatureArgs,
+    /// Height and width that the images of a folder are brought to [default: as they are, all of one size]
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    pub size: Option<usize>,
+    /// Use the first images only
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub limit: Option<usize>,
+    /// Keep mean and covariance only: a small file that has no precision, recall or kernel distance
+    #[arg(long)]
+    pub moments_only: bool,
+    /// The file to write (.safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gmflow eval`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Compares samples with real data and prints one row of a Markdown table for each set: Fréchet distance (called FID \
+where the features are Inception's), kernel distance, Inception Score, precision, recall, density, coverage, colours, and, with --nll, \
+the likelihood. A checkpoint is sampled from on the way, without files. Models of points in the plane are compared with their density.",
+    after_help = "Examples:\n  gmflow eval --real configs/cifar10.toml --fake samples/ --features inception=weights.pth\n  \
+gmflow eval --real mnist.stats.safetensors --fake models/mnist --features classifier=mnist-features.safetensors --num 1000 --steps 8 --out \
+mnist.json\n  gmflow eval --real configs/checkerboard.toml --fake runs/checkerboard --steps 4"
+)]
+pub struct EvalArgs {
+    /// The reference: a file of gmflow stats, a configuration file (TOML) whose [data.source] table names the data, a folder of
+    /// images, an array file, or a .npz of mu and sigma
+    #[arg(long, value_name = "DATA|STATS")]
+    pub real: PathBuf,
+    /// What is measured: folders of images, array files (samples [n c h w]), run folders, models or published checkpoints
+    #[arg(long, value_name = "DIR|FILE|ID", num_args = 1.., required = true)]
+    pub fake: Vec<PathBuf>,
+    #[command(flatten)]
+    pub features: FeatureArgs,
+    /// How many samples are drawn from a checkpoint [default: as many as the reference has, at most 10000]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub num: Option<usize>,
+    /// Use the first images of the reference only
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub limit: Option<usize>,
+    /// Height and width that the images of a folder given as --real are brought to [default: as they are, all of one size]
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    pub size: Option<usize>,
+    /// Measure the likelihood of the real images under the checkpoints, in bits per dimension
+    #[arg(long)]
+    pub nll: bool,
+    /// Leave out what needs all vectors: kernel distance, precision, recall, density, coverage
+    #[arg(long)]
+    pub moments_only: bool,
+    /// Neighbours that precision and recall go by
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = count)]
+    pub neighbours: usize,
+    /// Subsets of the kernel distance
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
+    pub kid_subsets: usize,
+    /// Samples in a subset, or fewer where a set is smaller
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count)]
+    pub kid_subset_size: usize,
+    /// NumPy's seed of the subsets
+    #[arg(long, value_name = "S", default_value_t = 2020)]
+    pub kid_seed: u32,
+    #[command(flatten)]
+    pub sampler: SamplerArgs,
+    /// Seed of the first sample
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// How many samples are computed at once [default: 64 images or 4096 points]
+    #[arg(long, value_name = "B", value_parser = count)]
+    pub batch: Option<usize>,
+    /// The moving average of the weights to use; `none` for the weights themselves [default: the first average by name,
+    /// where there is one]
+    #[arg(long, value_name = "NAME")]
+    pub ema: Option<String>,
+    #[command(flatten)]
+    pub published: PublishedArgs,
+    /// The autoencoder that decodes a model of latents [default: the one that came with the model, or that its data was
+    /// encoded with]
+    #[arg(long, value_name = "DIR")]
+    pub vae: Option<PathBuf>,
+    /// Write all figures and settings here as JSON, and the table beside it as .md
+    #[arg(long, value_name = "FILE.json")]
+    pub out: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON instead of the table
     #[arg(long)]
     pub json: bool,
 }

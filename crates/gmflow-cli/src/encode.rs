@@ -1,8 +1,9 @@
 //! `gmflow encode`: images to a cache of latents, in order, from where an interrupted call ended.
 
 use crate::args::EncodeArgs;
+use crate::data_source;
 use crate::device::device;
-use crate::failure::{Usage, usage};
+use crate::failure::usage;
 use crate::output;
 use anyhow::{Context, Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -51,20 +52,7 @@ fn data_config(arguments: &EncodeArgs) -> Result<DatasetConfig> {
         return Ok(DatasetConfig::Folder { path: path.clone(), image: ImageSettings { size, ..Default::default() } });
     }
     let path = arguments.data.as_deref().ok_or_else(|| usage("--data", "a configuration file", "nothing"))?;
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let wrong = |message: String| Usage(format!("{}: {message}", path.display()));
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-    let source = table.get("data").and_then(|data| data.get("source"));
-    let source = source.ok_or_else(|| wrong("data.source: expected a table, got none".into()))?.clone();
-    let mut config: DatasetConfig =
-        source.try_into().map_err(|error: toml::de::Error| wrong(format!("data.source: {}", error.message())))?;
-    for data in config.paths_mut() {
-        let beside = path.parent().unwrap_or(Path::new("")).join(&*data);
-        if data.is_relative() && !data.exists() && beside.exists() {
-            *data = beside;
-        }
-    }
-    Ok(config)
+    data_source::from_toml(path)
 }
 
 fn manifest(

@@ -38,6 +38,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || matches!(cause.downcast_ref(), Some(gmflow_data::Error::Config { .. }))
             || matches!(
                 cause.downcast_ref(),
+                Some(gmflow_eval::Error::Config { .. } | gmflow_eval::Error::Gmflow(gmflow::Error::Config { .. }))
+            )
+            || matches!(
+                cause.downcast_ref(),
                 Some(
                     Train::Config { .. }
                         | Train::Toml { .. }

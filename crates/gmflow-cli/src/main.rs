@@ -3,9 +3,11 @@
 mod args;
 mod arrays;
 mod checkpoint_path;
+mod data_source;
 mod demo;
 mod device;
 mod encode;
+mod eval;
 mod export;
 mod failure;
 mod images;
@@ -48,6 +50,11 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Encode(arguments) => encode::run(&arguments),
+        args::Command::Eval(arguments) => eval::run(&arguments),
+        args::Command::Stats(arguments) => eval::stats::run(&arguments),
+        args::Command::Features { command: args::FeaturesCommand::Train(arguments) } => {
+            eval::features::train(&arguments)
+        }
         args::Command::Import(arguments) => import::run(&arguments),
         args::Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -58,7 +58,6 @@ pub(crate) fn decode(bytes: &[u8], format: &Format) -> Result<Vec<f32>, Fault> {
 }
 
 /// The height and width of an image file after its orientation tag is applied.
-#[cfg(feature = "parquet")]
 pub(crate) fn dimensions(bytes: &[u8]) -> Result<[usize; 2], Fault> {
     guarded(|| {
         let decoded = open(bytes)?;

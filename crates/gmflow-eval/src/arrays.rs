@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// The array of an archive that holds features.
 const FEATURES: &str = "features";
+/// The array of an archive that holds samples.
+const SAMPLES: &str = "samples";
 /// More bytes than this are not taken for an array.
 const MOST_BYTES: u64 = 1 << 36;
 
@@ -18,23 +20,33 @@ const MOST_BYTES: u64 = 1 << 36;
 /// # Errors
 /// A file of another kind, an array of another rank or type, or a number that is not finite.
 pub fn read_features(path: &Path) -> Result<Matrix> {
-    let (shape, values) = match extension(path).as_str() {
-        "npy" => numpy(path, "array", NpyFile::new(open(path)?).map_err(|error| unreadable(path, error))?)?,
-        "npz" => {
-            let names = npz_names(path)?;
-            numpy_member(path, &chosen(path, &names)?)?
-        }
-        "safetensors" => safetensors_array(path)?,
-        other => {
-            return Err(Error::file(path, "file name", "an ending of .npy, .npz or .safetensors", other));
-        }
-    };
+    let (shape, values) = read_array(path, FEATURES)?;
     let [_, d] = shape[..] else { return Err(Error::file(path, "shape", "[n, d]", format!("{shape:?}"))) };
     let values = values.into_iter().map(|value| value as f32).collect();
     Matrix::new(values, d as usize).map_err(|error| match error {
         Error::Config { field, expected, got } => Error::file(path, field, expected, got),
         other => other,
     })
+}
+
+/// Reads samples `[n c h w]` or `[n 2]` and the shape `[c h w]` of one: the array of a .npy file, or `samples`, or the only array of a
+/// .npz or .safetensors file.
+///
+/// # Errors
+/// As for [`read_features`], with another rank.
+pub fn read_samples(path: &Path) -> Result<(Vec<f32>, [usize; 3])> {
+    let (shape, values) = read_array(path, SAMPLES)?;
+    let sizes: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
+    let shape = match sizes[..] {
+        [_, c, h, w] => [c, h, w],
+        [_, 2] => [2, 1, 1],
+        _ => return Err(Error::file(path, "shape", "[n, c, h, w] or [n, 2]", format!("{sizes:?}"))),
+    };
+    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(wrong) => Err(Error::file(path, "samples", "finite numbers", wrong)),
+        None => Ok((values, shape)),
+    }
 }
 
 /// Reads the `mu` and `sigma` of a .npz file as pytorch-fid writes it. The number of samples is not in such a file, and is taken for
@@ -63,6 +75,16 @@ pub fn npz_names(path: &Path) -> Result<Vec<String>> {
 }
 
 type Array = (Vec<u64>, Vec<f64>);
+
+/// The array called `name`, or the only one, of a file of any kind.
+fn read_array(path: &Path, name: &str) -> Result<Array> {
+    match extension(path).as_str() {
+        "npy" => numpy(path, "array", NpyFile::new(open(path)?).map_err(|error| unreadable(path, error))?),
+        "npz" => numpy_member(path, &chosen(path, name, &npz_names(path)?)?),
+        "safetensors" => safetensors_array(path, name),
+        other => Err(Error::file(path, "file name", "an ending of .npy, .npz or .safetensors", other)),
+    }
+}
 
 fn numpy_member(path: &Path, name: &str) -> Result<Array> {
     let mut archive = npyz::npz::NpzArchive::open(path).map_err(|error| unreadable(path, error))?;
@@ -103,14 +125,14 @@ fn numpy<R: Read>(path: &Path, name: &str, file: NpyFile<R>) -> Result<Array> {
     Ok((shape, values))
 }
 
-fn safetensors_array(path: &Path) -> Result<Array> {
+fn safetensors_array(path: &Path, wanted: &str) -> Result<Array> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
     // SAFETY: the map is read only; a file that shrinks meanwhile ends the program, as with any other mapped weights.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
     let tensors =
         SafeTensors::deserialize(&map).map_err(|error| Error::file(path, "header", "safetensors", error))?;
     let names: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
-    let name = chosen(path, &names)?;
+    let name = chosen(path, wanted, &names)?;
     let view = tensors.tensor(&name).map_err(|error| Error::file(path, &*name, "a tensor", error))?;
     let bytes = view.data();
     let values = match view.dtype() {
@@ -127,14 +149,14 @@ fn numbers<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f64) -> Vec<f64> {
     bytes.as_chunks::<N>().0.iter().map(|&bytes| read(bytes)).collect()
 }
 
-/// The array to read: `features`, or the only one.
-fn chosen(path: &Path, names: &[String]) -> Result<String> {
+/// The array to read: the one of that name, or the only one.
+fn chosen(path: &Path, wanted: &str, names: &[String]) -> Result<String> {
     match names {
         [only] => Ok(only.clone()),
-        _ if names.iter().any(|name| name == FEATURES) => Ok(FEATURES.to_owned()),
+        _ if names.iter().any(|name| name == wanted) => Ok(wanted.to_owned()),
         _ => {
             let shown: Vec<&str> = names.iter().take(8).map(String::as_str).collect();
-            Err(Error::file(path, "arrays", "`features`, or one array alone", shown.join(", ")))
+            Err(Error::file(path, "arrays", format!("`{wanted}`, or one array alone"), shown.join(", ")))
         }
     }
 }

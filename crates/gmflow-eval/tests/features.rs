@@ -77,7 +77,9 @@ fn a_classifier_learns_is_reproducible_and_comes_back_from_its_file() {
 #[test]
 fn settings_and_data_that_cannot_train_are_refused() {
     let refused = |images: Stripes, settings| {
-        train(&images, Corrupt::Refuse, String::new(), settings, &Device::flex(), &mut |_| {}).unwrap_err().to_string()
+        train(&images, Corrupt::Refuse, String::new(), settings, &Device::flex(), &mut |_| {})
+            .unwrap_err()
+            .to_string()
     };
     let default = TrainSettings::default();
     assert!(refused(Stripes(Vec::new()), default).contains("classes"));

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{Image, ImageDataset};
-use crate::decode::{Format, decode};
+use crate::decode::{Format, decode, dimensions};
 use crate::settings::ImageSettings;
 use crate::{Error, Result};
 
@@ -20,9 +20,11 @@ const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// PNG, JPEG and WebP files, read and decoded on demand.
 #[derive(Debug)]
 pub struct FolderDataset {
-    files: Vec<(PathBuf, u32)>,
+    files: Labelled,
     format: Format,
     class_names: Vec<String>,
+    /// Whether images of another size are refused rather than resized.
+    exact: bool,
 }
 
 impl FolderDataset {
@@ -35,26 +37,56 @@ impl FolderDataset {
     pub fn open(path: &Path, settings: &ImageSettings) -> Result<Self> {
         settings.validate()?;
         let size = settings.size.ok_or_else(|| Error::config("image.size", "a size, for a folder", "none"))?;
-        let (classes, loose) = list(path)?;
-        if let (false, Some(image)) = (classes.is_empty(), loose.first()) {
-            let got = image.display();
-            return Err(Error::file(path, "folder", "either class folders or images", format!("both, as {got}")));
-        }
-        let mut files: Vec<(PathBuf, u32)> = loose.into_iter().map(|file| (file, 0)).collect();
-        let mut class_names = Vec::new();
-        for (label, class) in (0u32..).zip(classes) {
-            let before = files.len();
-            collect(&class, label, 1, &mut files)?;
-            if files.len() == before {
-                log::warn!("{}: class folder without images", class.display());
-            }
-            class_names.push(class.file_name().unwrap_or_default().to_string_lossy().into_owned());
-        }
-        if files.is_empty() {
-            return Err(Error::file(path, "folder", "PNG, JPEG or WebP files", "none"));
-        }
-        Ok(Self { files, format: settings.format([size, size], 3), class_names })
+        let (files, class_names) = listed(path)?;
+        Ok(Self { files, format: settings.format([size, size], 3), class_names, exact: false })
     }
+
+    /// Lists a folder of images that have one size already, that of the first; the others are not resized but refused.
+    /// `settings.size` is not used.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and a first image that cannot be read.
+    pub fn open_exact(path: &Path, settings: &ImageSettings) -> Result<Self> {
+        settings.validate()?;
+        let (files, class_names) = listed(path)?;
+        let size = match files.first() {
+            Some((first, _)) => size_of(first, &read(first)?)?,
+            None => [1, 1],
+        };
+        let settings = ImageSettings { size: None, ..settings.clone() };
+        Ok(Self { files, format: settings.format(size, 3), class_names, exact: true })
+    }
+}
+
+/// Files with their labels.
+type Labelled = Vec<(PathBuf, u32)>;
+
+/// The images of a folder, and the names of its classes.
+fn listed(path: &Path) -> Result<(Labelled, Vec<String>)> {
+    let (classes, loose) = list(path)?;
+    if let (false, Some(image)) = (classes.is_empty(), loose.first()) {
+        let got = image.display();
+        return Err(Error::file(path, "folder", "either class folders or images", format!("both, as {got}")));
+    }
+    let mut files: Labelled = loose.into_iter().map(|file| (file, 0)).collect();
+    let mut class_names = Vec::new();
+    for (label, class) in (0u32..).zip(classes) {
+        let before = files.len();
+        collect(&class, label, 1, &mut files)?;
+        if files.len() == before {
+            log::warn!("{}: class folder without images", class.display());
+        }
+        class_names.push(class.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    }
+    if files.is_empty() {
+        return Err(Error::file(path, "folder", "PNG, JPEG or WebP files", "none"));
+    }
+    Ok((files, class_names))
+}
+
+/// Height and width of an image file.
+fn size_of(path: &Path, bytes: &[u8]) -> Result<[usize; 2]> {
+    dimensions(bytes).map_err(|fault| Error::file(path, "image", fault.expected, fault.got))
 }
 
 impl ImageDataset for FolderDataset {
@@ -76,6 +108,12 @@ impl ImageDataset for FolderDataset {
             .get(index)
             .ok_or_else(|| Error::config("index", format!("less than {}", self.files.len()), index))?;
         let bytes = read(path)?;
+        let wanted = [self.format.height, self.format.width];
+        if self.exact && size_of(path, &bytes)? != wanted {
+            let [height, width] = size_of(path, &bytes)?;
+            let expected = format!("{}x{} pixels, as the first image has", wanted[1], wanted[0]);
+            return Err(Error::file(path, "image", expected, format!("{width}x{height}")));
+        }
         let pixels =
             decode(&bytes, &self.format).map_err(|fault| Error::file(path, "image", fault.expected, fault.got))?;
         Ok(Image { pixels, label: *label })
@@ -116,7 +154,7 @@ fn is_image(path: &Path) -> bool {
 }
 
 /// Appends the images of a class, at any depth.
-fn collect(folder: &Path, label: u32, depth: usize, files: &mut Vec<(PathBuf, u32)>) -> Result<()> {
+fn collect(folder: &Path, label: u32, depth: usize, files: &mut Labelled) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::file(folder, "folder", format!("at most {MAX_DEPTH} levels"), "more (a loop of links?)"));
     }

@@ -1,0 +1,83 @@
+//! The feature network that is asked for, and `gmflow features train`.
+
+use super::source::PRECOMPUTED;
+use crate::args::{FeatureArgs, FeaturesTrainArgs};
+use crate::data_source;
+use crate::failure::usage;
+use crate::output;
+use anyhow::Result;
+use burn::tensor::Device;
+use gmflow::kernel;
+use gmflow_data::{Dataset, DatasetConfig, ImageSettings};
+use gmflow_eval::features::classifier::{self, Classifier, TrainSettings};
+use gmflow_eval::features::download::INCEPTION;
+use gmflow_eval::features::{FeatureNetwork, FeatureSpec};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Where downloaded feature networks are kept, below the home folder.
+const CACHE: &str = ".cache/gmflow/features";
+
+/// The network that the arguments name; none for vectors from another program.
+pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<FeatureNetwork>> {
+    if arguments.features == PRECOMPUTED {
+        return Ok(None);
+    }
+    let spec: FeatureSpec = arguments.features.parse()?;
+    let published = || {
+        let folder = match std::env::var_os("GMFLOW_CACHE") {
+            Some(folder) => PathBuf::from(folder).join("features"),
+            None => std::env::home_dir().unwrap_or_default().join(CACHE),
+        };
+        let bar = output::download(0, INCEPTION.file);
+        let path = INCEPTION.fetch(&folder, arguments.offline, &mut |bytes| bar.inc(bytes));
+        bar.finish_and_clear();
+        path
+    };
+    Ok(Some(FeatureNetwork::load(&spec, device, published)?))
+}
+
+/// Runs `gmflow features train`.
+pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
+    output::refuse_existing([arguments.out.as_path()], arguments.force)?;
+    let config = match arguments.data.is_dir() {
+        true => {
+            let image = ImageSettings { size: arguments.size, ..Default::default() };
+            DatasetConfig::Folder { path: arguments.data.clone(), image }
+        }
+        false => data_source::from_toml(&arguments.data)?,
+    };
+    let Dataset::Images { images, corrupt, .. } = config.open(Path::new(""))? else {
+        return Err(usage("data.source", "labelled images", "points or latents"));
+    };
+    let settings = TrainSettings { epochs: arguments.epochs, seed: arguments.seed, ..TrainSettings::default() };
+    let bar = output::progress((images.len() * settings.epochs) as u64, "training");
+    let start = Instant::now();
+    let mut progress = |done: classifier::Progress| {
+        bar.set_length(done.total);
+        bar.set_position(done.images);
+        bar.set_message(format!("loss {:.3}", done.loss));
+    };
+    let data = arguments.data.display().to_string();
+    let run = || classifier::train(images.as_ref(), corrupt, data, settings, &Device::flex(), &mut progress);
+    let classifier: Classifier = kernel::in_pool(run)?;
+    bar.finish_and_clear();
+    output::create_parent(&arguments.out)?;
+    classifier.save(&arguments.out)?;
+    let (info, seconds) = (&classifier.info, start.elapsed().as_secs_f64());
+    if arguments.json {
+        return output::json(&json!({
+            "out": arguments.out, "accuracy": info.accuracy, "held_out": info.held_out,
+            "trained_on": info.trained_on, "seconds": seconds
+        }));
+    }
+    output::line(&format!(
+        "{}: {:.2} % of {} held-out images right, after {} images {} times ({seconds:.0} s)",
+        arguments.out.display(),
+        100.0 * info.accuracy,
+        info.held_out,
+        info.trained_on,
+        settings.epochs
+    ))
+}

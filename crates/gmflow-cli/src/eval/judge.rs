@@ -1,0 +1,233 @@
+//! Samples drawn from a checkpoint and measured on the way.
+
+use super::row::{ReferenceInfo, Row};
+use super::source::for_images;
+use crate::failure::usage;
+use crate::output;
+use crate::sampler::{Sampler, Wanted};
+use anyhow::{Result, anyhow};
+use burn::tensor::{Device, Tensor, TensorData};
+use gmflow::checkpoint::{DataKind, Model};
+use gmflow::network::Tiling;
+use gmflow::pipeline::Decoder;
+use gmflow_data::{Corrupt, Density, ImageDataset};
+use gmflow_eval::features::FeatureNetwork;
+use gmflow_eval::points::{PointsConfig, PointsDistance};
+use gmflow_eval::{CompareConfig, Likelihood, LikelihoodSum, SampleSet, SetBuilder, compare};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Images and points computed at once where nothing else is asked for.
+const IMAGES_AT_ONCE: usize = 64;
+const POINTS_AT_ONCE: usize = 4096;
+/// Most samples that are drawn where nothing else is asked for.
+const MOST: u64 = 10_000;
+
+/// Takes samples `[n c h w]` and the shape of one.
+type TakeSamples<'a> = dyn FnMut(&[f32], [usize; 3]) -> Result<()> + 'a;
+
+/// Real images, for likelihoods.
+pub struct RealImages {
+    pub images: Arc<dyn ImageDataset>,
+    pub corrupt: Corrupt,
+    pub count: usize,
+}
+
+/// What samples are compared with.
+pub enum Reference {
+    /// Features of real images.
+    Set(Box<SampleSet>),
+    /// A density in the plane, and its name.
+    Density(Density, String),
+}
+
+impl Reference {
+    fn info(&self) -> ReferenceInfo {
+        match self {
+            Self::Set(set) => ReferenceInfo { data: set.info.data.clone(), count: Some(set.info.count) },
+            Self::Density(_, name) => ReferenceInfo { data: name.clone(), count: None },
+        }
+    }
+}
+
+/// Measures samples against one reference.
+pub struct Judge {
+    pub reference: Reference,
+    pub network: Option<FeatureNetwork>,
+    pub config: CompareConfig,
+    pub device: Device,
+}
+
+/// Which samples to draw.
+#[derive(Clone, Copy)]
+pub struct Order {
+    /// How many; none for as many as the reference has.
+    pub num: Option<usize>,
+    pub seed: u64,
+    pub batch: Option<usize>,
+}
+
+impl Judge {
+    /// The row of a set of samples that is there already.
+    pub fn set(&self, name: String, fake: &SampleSet) -> Result<Row> {
+        let Reference::Set(real) = &self.reference else {
+            return Err(usage("--fake", "points, for a density", "images"));
+        };
+        let bar = output::progress(1, "comparing");
+        let metrics = compare(real, fake, self.config, &mut |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        Ok(Row {
+            metrics: Some(metrics),
+            features: Some(real.info.features.clone()),
+            ..self.row(name, fake.info.count)
+        })
+    }
+
+    /// The row of points that are there already.
+    pub fn points(&self, name: String, points: &[f32]) -> Result<Row> {
+        let Reference::Density(density, _) = &self.reference else {
+            return Err(usage("--fake", "images, as the reference", "points"));
+        };
+        let pairs: Vec<[f32; 2]> = points.as_chunks::<2>().0.to_vec();
+        let distance = PointsDistance::of(&pairs, density, PointsConfig::default())?;
+        Ok(Row { points: Some(distance), ..self.row(name, pairs.len() as u64) })
+    }
+
+    fn row(&self, fake: String, samples: u64) -> Row {
+        Row {
+            fake,
+            components: None,
+            sampler: None,
+            seed: None,
+            samples,
+            reference: self.reference.info(),
+            features: None,
+            metrics: None,
+            points: None,
+            likelihood: None,
+            seconds: None,
+        }
+    }
+
+    /// Draws samples from a model and measures them. Samples are not kept, only their features.
+    pub fn checkpoint(&self, name: String, model: &Model, sampler: &Sampler, order: Order) -> Result<Row> {
+        let kind = model.info.data.kind;
+        let seconds;
+        let row = match (&self.reference, kind) {
+            (Reference::Density(..), DataKind::Points) => {
+                let mut points = Vec::new();
+                let num = order.num.unwrap_or(MOST as usize);
+                seconds = self.draw(model, sampler, (num, order), &mut |values, _| {
+                    points.extend_from_slice(values);
+                    Ok(())
+                })?;
+                self.points(name, &points)?
+            }
+            (Reference::Set(real), DataKind::Image | DataKind::Latents) => {
+                let network = self.network.as_ref().ok_or_else(|| {
+                    usage("--features", "features that can be computed of samples", &real.info.features.network)
+                })?;
+                let num = order.num.unwrap_or(real.info.count.min(MOST) as usize);
+                let keep = !self.config.moments_only;
+                let mut builder: Option<SetBuilder> = None;
+                seconds = self.draw(model, sampler, (num, order), &mut |values, shape| {
+                    Ok(builder.get_or_insert_with(|| SetBuilder::new(network, shape, keep)).add(values)?)
+                })?;
+                let builder = builder.ok_or_else(|| usage("--num", "at least 2", 0))?;
+                self.set(name.clone(), &builder.finish(name, Vec::new())?)?
+            }
+            (Reference::Density(..), _) => {
+                return Err(usage("--fake", "a model of points, for a density", "one of images"));
+            }
+            (Reference::Set(_), _) => {
+                return Err(usage("--fake", "a model of images, as the reference", "one of points"));
+            }
+        };
+        Ok(Row {
+            components: Some(model.info.network.num_gaussians()),
+            sampler: Some(sampler.describe(kind == DataKind::Points)),
+            seed: Some(order.seed),
+            seconds: Some(seconds),
+            ..row
+        })
+    }
+
+    /// Draws samples, decoded where they are latents, batch by batch; returns the seconds that it took.
+    fn draw(
+        &self,
+        model: &Model,
+        sampler: &Sampler,
+        (num, order): (usize, Order),
+        take: &mut TakeSamples,
+    ) -> Result<f64> {
+        let data = model.info.data;
+        let shape = [data.channels, data.height, data.width];
+        let at_once = if data.kind == DataKind::Points { POINTS_AT_ONCE } else { IMAGES_AT_ONCE };
+        let batch = order.batch.unwrap_or(at_once).min(num.max(1));
+        let classes = model.info.network.num_classes();
+        let classes = model.info.classes.as_ref().map_or(classes, Vec::len).min(classes);
+        let bar = output::progress(num as u64, "sampling");
+        let mut seconds = 0.0;
+        for start in (0..num).step_by(batch) {
+            let range = start..(start + batch).min(num);
+            let seeds: Vec<u64> = range.clone().map(|index| order.seed.wrapping_add(index as u64)).collect();
+            let labels: Vec<usize> = range.clone().map(|index| index % classes.max(1)).collect();
+            let wanted = Wanted {
+                seeds: &seeds,
+                classes: (classes > 0).then_some(&labels[..]),
+                noise: None,
+                device: &self.device,
+            };
+            let begun = Instant::now();
+            let values = sampler.draw(model, wanted, &mut |_, _| {})?;
+            let (values, shape) = decoded(values, (range.len(), shape), model, &self.device)?;
+            seconds += begun.elapsed().as_secs_f64();
+            take(&values, shape)?;
+            bar.set_position(range.end as u64);
+        }
+        bar.finish_and_clear();
+        Ok(seconds)
+    }
+
+    /// The likelihood of real images under a model.
+    pub fn likelihood(&self, model: &Model, real: &RealImages) -> Result<Likelihood> {
+        let data = model.info.data;
+        if data.kind != DataKind::Image || real.images.shape() != [data.channels, data.height, data.width] {
+            let expected = format!("a model of images of {:?}, as the reference", real.images.shape());
+            let got = format!("{:?}", [data.channels, data.height, data.width]);
+            return Err(usage("--nll", expected, got));
+        }
+        let bar = output::progress(real.count as u64, "likelihood");
+        let mut sum = LikelihoodSum::default();
+        let mut index = 0;
+        for_images(real.images.as_ref(), real.corrupt, real.count, &mut |pixels, labels| {
+            let seeds: Vec<u64> = (index..index + labels.len() as u64).collect();
+            let networks = (&model.network, model.spectrum.as_ref());
+            sum.add(networks, (pixels, real.images.shape()), (&seeds, labels), &self.device)?;
+            index += labels.len() as u64;
+            bar.set_position(index);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        sum.likelihood().ok_or_else(|| anyhow!("the reference has no images"))
+    }
+}
+
+/// Images of latents; other samples as they are.
+fn decoded(
+    values: Vec<f32>,
+    (n, shape): (usize, [usize; 3]),
+    model: &Model,
+    device: &Device,
+) -> Result<(Vec<f32>, [usize; 3])> {
+    let (Some(vae), Some(latent)) = (&model.vae, &model.info.latent) else { return Ok((values, shape)) };
+    let [c, h, w] = shape;
+    let decoder = Decoder { vae, latent, tiling: Tiling::default() };
+    let images = decoder.decode(Tensor::from_data(TensorData::new(values, [n, c, h, w]), device), &mut |_, _| {})?;
+    let [_, c, h, w] = images.dims();
+    let values = images.into_data().try_into_vec();
+    Ok((values.map_err(|error| anyhow!("the images cannot be read: {error:?}"))?, [c, h, w]))
+}

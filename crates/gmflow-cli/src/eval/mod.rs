@@ -1,0 +1,142 @@
+//! `gmflow eval`: samples and models against real data.
+
+pub mod features;
+pub mod judge;
+pub mod row;
+pub mod source;
+pub mod stats;
+
+use crate::args::EvalArgs;
+use crate::checkpoint_path::resolve;
+use crate::device::device;
+use crate::failure::usage;
+use crate::output;
+use crate::sample::{average, find_vae};
+use crate::sampler::{ModelTraits, Sampler};
+use anyhow::Result;
+use burn::tensor::Device;
+use gmflow::checkpoint::{DataKind, LoadOptions, Model, write_atomic};
+use gmflow::kernel;
+use gmflow_eval::features::FeatureNetwork;
+use gmflow_eval::{CompareConfig, KernelDistanceConfig, Neighbours};
+use judge::{Judge, Order, RealImages, Reference};
+use row::{Row, table};
+use source::{PRECOMPUTED, Reading, Source};
+use std::path::Path;
+
+/// Runs the command.
+pub fn run(arguments: &EvalArgs) -> Result<()> {
+    arguments.sampler.check()?;
+    let markdown = arguments.out.as_ref().map(|out| out.with_extension("md"));
+    let files = arguments.out.iter().chain(&markdown).map(|path| path.as_path());
+    output::refuse_existing(files, arguments.force)?;
+    let device = device(&arguments.device)?;
+    let rows = kernel::in_pool(|| rows(arguments, &device))?;
+    let table = table(&rows);
+    if let (Some(out), Some(markdown)) = (&arguments.out, &markdown) {
+        output::create_parent(out)?;
+        write_atomic(out, serde_json::to_string_pretty(&rows)?.as_bytes())?;
+        write_atomic(markdown, table.as_bytes())?;
+    }
+    if arguments.json { output::json(&rows) } else { output::line(table.trim_end()) }
+}
+
+fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
+    let config = CompareConfig {
+        kernel: KernelDistanceConfig {
+            subsets: arguments.kid_subsets,
+            subset_size: arguments.kid_subset_size,
+            seed: arguments.kid_seed,
+        },
+        neighbours: Neighbours { precision: arguments.neighbours, ..Neighbours::default() },
+        moments_only: arguments.moments_only,
+    };
+    let precomputed = arguments.features.features == PRECOMPUTED;
+    let reading = Reading { precomputed, size: arguments.size, like: None };
+    let real = Source::open(&arguments.real, &reading)?;
+    let network = match real {
+        Source::Density(_) => None,
+        _ => features::network(&arguments.features, device)?,
+    };
+    let (judge, images) = judge(&arguments.real, real, network, (arguments.limit, config), device)?;
+    if arguments.nll && images.is_none() {
+        return Err(usage("--nll", "--real naming images, whose likelihood is measured", arguments.real.display()));
+    }
+    arguments.fake.iter().map(|fake| measured(arguments, fake, &judge, images.as_ref())).collect()
+}
+
+/// The judge for a reference, and the reference's images where it has some.
+pub fn judge(
+    path: &Path,
+    real: Source,
+    network: Option<FeatureNetwork>,
+    (limit, config): (Option<usize>, CompareConfig),
+    device: &Device,
+) -> Result<(Judge, Option<RealImages>)> {
+    let images = match &real {
+        Source::Images(images, corrupt) => {
+            let count = images.len().min(limit.unwrap_or(usize::MAX));
+            Some(RealImages { images: images.clone(), corrupt: *corrupt, count })
+        }
+        _ => None,
+    };
+    let reference = match real {
+        Source::Density(density) => Reference::Density(density, path.display().to_string()),
+        Source::Checkpoint(_) => {
+            return Err(usage(
+                "--real",
+                "data or statistics",
+                format!("{}, a checkpoint or nothing", path.display()),
+            ));
+        }
+        other => Reference::Set(Box::new(other.into_set(path, network.as_ref(), (limit, !config.moments_only))?)),
+    };
+    Ok((Judge { reference, network, config, device: device.clone() }, images))
+}
+
+fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&RealImages>) -> Result<Row> {
+    let name = fake.display().to_string();
+    let shape = match &judge.reference {
+        Reference::Set(set) => set.info.shape,
+        Reference::Density(..) => None,
+    };
+    let precomputed = arguments.features.features == PRECOMPUTED;
+    let source = Source::open(fake, &Reading { precomputed, size: None, like: shape.as_ref() })?;
+    match source {
+        Source::Checkpoint(path) => {
+            let model = load(arguments, &path, judge)?;
+            let sampler = Sampler::new(&arguments.sampler, ModelTraits::of(&model.info))?;
+            let order = Order { num: arguments.num, seed: arguments.seed, batch: arguments.batch };
+            let row = judge.checkpoint(name, &model, &sampler, order)?;
+            let likelihood =
+                images.filter(|_| arguments.nll).map(|real| judge.likelihood(&model, real)).transpose()?;
+            Ok(Row { likelihood, ..row })
+        }
+        Source::Samples { values, shape: [2, 1, 1] } => judge.points(name, &values),
+        other => {
+            let keep = !judge.config.moments_only;
+            let set = other.into_set(fake, judge.network.as_ref(), (None, keep))?;
+            if let (Some(real), Some(fake)) = (shape, set.info.shape)
+                && real != fake
+            {
+                return Err(usage("--fake", format!("images of {real:?}, as the reference"), format!("{fake:?}")));
+            }
+            judge.set(name, &set)
+        }
+    }
+}
+
+fn load(arguments: &EvalArgs, checkpoint: &Path, judge: &Judge) -> Result<Model> {
+    let folder = resolve(checkpoint, &arguments.published)?;
+    let average = average(&folder, arguments.ema.as_deref())?;
+    let options = LoadOptions {
+        ema: average.as_deref(),
+        variant: arguments.published.variant.as_deref(),
+        without_vae: arguments.vae.is_some(),
+    };
+    let mut model = Model::load_with(&folder, options, &judge.device)?;
+    if model.info.data.kind == DataKind::Latents {
+        model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &judge.device)?);
+    }
+    Ok(model)
+}

@@ -1,0 +1,124 @@
+//! One measured set of samples, as JSON and as a row of a table.
+
+use gmflow_eval::features::FeatureInfo;
+use gmflow_eval::points::PointsDistance;
+use gmflow_eval::{Likelihood, Metrics};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What samples were compared with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReferenceInfo {
+    /// The data, its file and its limit.
+    pub data: String,
+    /// How many samples; none for a density.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<u64>,
+}
+
+/// Everything that is known of a measurement.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// The set: a folder, a file or a checkpoint.
+    pub fake: String,
+    /// Mixture components of the checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub components: Option<usize>,
+    /// Solver, steps and guidance of samples from a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sampler: Option<Value>,
+    /// The seed of the first sample.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seed: Option<u64>,
+    /// How many samples were measured.
+    pub samples: u64,
+    /// What they were compared with.
+    pub reference: ReferenceInfo,
+    /// What the features were computed with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub features: Option<FeatureInfo>,
+    /// Figures of images.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub metrics: Option<Metrics>,
+    /// Figures of points.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub points: Option<PointsDistance>,
+    /// The likelihood of the reference under the checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub likelihood: Option<Likelihood>,
+    /// Seconds that sampling took.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seconds: Option<f64>,
+}
+
+impl Row {
+    /// Names and values of the cells; a cell may be empty.
+    pub fn cells(&self) -> Vec<(&'static str, String)> {
+        let sampler = |key: &str| self.sampler.as_ref().map(|sampler| plain(&sampler[key])).unwrap_or_default();
+        let order = sampler("order");
+        let solver = if order.is_empty() { sampler("solver") } else { format!("{} {order}", sampler("solver")) };
+        let guidance = match sampler("cfg") {
+            cfg if cfg.is_empty() => sampler("guidance"),
+            cfg => format!("cfg {cfg}"),
+        };
+        let reference = match self.reference.count {
+            Some(count) => format!("{} ({count})", self.reference.data),
+            None => self.reference.data.clone(),
+        };
+        let number =
+            |value: Option<f64>, digits: usize| value.map_or(String::new(), |value| format!("{value:.digits$}"));
+        let mut cells = vec![
+            ("samples of", self.fake.clone()),
+            ("K", self.components.map_or(String::new(), |k| k.to_string())),
+            ("solver", solver),
+            ("steps", sampler("steps")),
+            ("guidance", guidance),
+            ("seed", self.seed.map_or(String::new(), |seed| seed.to_string())),
+            ("samples", self.samples.to_string()),
+            ("reference", reference),
+            ("features", self.features.as_ref().map_or(String::new(), FeatureInfo::label)),
+        ];
+        cells.extend(self.metrics.iter().flat_map(Metrics::columns));
+        if let Some(points) = &self.points {
+            cells.push(("total variation", format!("{:.4}", points.total_variation)));
+            cells.push(("by chance", format!("{:.4}", points.chance)));
+            cells.push(("sliced Wasserstein", format!("{:.4}", points.sliced_wasserstein)));
+            cells.push(("outside", number(points.outside, 4)));
+        }
+        let bits = |part: fn(&Likelihood) -> Option<f64>| number(self.likelihood.as_ref().and_then(part), 4);
+        cells.push(("bits/dim", bits(|likelihood| Some(likelihood.bits_per_dim))));
+        cells.push(("with spectrum", bits(|likelihood| likelihood.bits_per_dim_spectral)));
+        cells
+    }
+}
+
+/// A Markdown table of some rows, without columns that are empty in all of them.
+pub fn table(rows: &[Row]) -> String {
+    let rows: Vec<_> = rows.iter().map(Row::cells).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, value) in rows.iter().flatten() {
+        if !value.is_empty() && !names.contains(name) {
+            names.push(name);
+        }
+    }
+    // In the order of the cells, whichever row had one first.
+    let order = |name: &&str| rows.iter().filter_map(|row| row.iter().position(|cell| cell.0 == *name)).max();
+    names.sort_by_key(order);
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(names.iter().map(|name| (*name).to_owned()).collect());
+    text.push_str(&format!("|{}\n", "---|".repeat(names.len())));
+    for row in &rows {
+        let cell =
+            |name: &&str| row.iter().find(|cell| cell.0 == *name).map(|cell| cell.1.clone()).unwrap_or_default();
+        text.push_str(&line(names.iter().map(cell).collect()));
+    }
+    text
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

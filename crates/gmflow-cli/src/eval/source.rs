@@ -1,0 +1,163 @@
+//! What a path stands for: data, samples, statistics or a checkpoint.
+
+use crate::checkpoint_path::model_folder;
+use crate::data_source;
+use crate::failure::usage;
+use crate::output;
+use anyhow::{Result, anyhow};
+use gmflow_data::{Corrupt, Dataset, Density, FolderDataset, ImageDataset, ImageSettings};
+use gmflow_eval::arrays::{npz_names, read_features, read_mu_sigma, read_samples};
+use gmflow_eval::features::FeatureNetwork;
+use gmflow_eval::{SampleSet, SetBuilder};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Images read at once.
+const AT_ONCE: usize = 128;
+/// The features of vectors from another program.
+pub const PRECOMPUTED: &str = "precomputed";
+
+/// What a path stands for.
+pub enum Source {
+    /// Real or generated images.
+    Images(Arc<dyn ImageDataset>, Corrupt),
+    /// Samples in an array file.
+    Samples { values: Vec<f32>, shape: [usize; 3] },
+    /// A 2-D density.
+    Density(Density),
+    /// Features and their moments.
+    Set(Box<SampleSet>),
+    /// A model, by its path or its name on the hub.
+    Checkpoint(PathBuf),
+}
+
+/// How paths are to be understood.
+pub struct Reading<'a> {
+    /// Whether arrays hold vectors rather than samples.
+    pub precomputed: bool,
+    /// Height and width that the images of a folder are brought to.
+    pub size: Option<usize>,
+    /// `[c h w]` of the reference, for samples whose channels a file does not tell.
+    pub like: Option<&'a [usize; 3]>,
+}
+
+impl Source {
+    /// Finds out what `path` stands for.
+    pub fn open(path: &Path, reading: &Reading) -> Result<Self> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        if path.is_dir() {
+            return if model_folder(path).is_ok() {
+                Ok(Self::Checkpoint(path.to_owned()))
+            } else {
+                folder(path, reading)
+            };
+        }
+        let name = || path.display().to_string();
+        match ending.as_str() {
+            _ if !path.exists() => Ok(Self::Checkpoint(path.to_owned())),
+            "toml" => match data_source::from_toml(path)?.open(Path::new(""))? {
+                Dataset::Images { images, corrupt, .. } => Ok(Self::Images(images, corrupt)),
+                Dataset::Points(density) => Ok(Self::Density(density)),
+                Dataset::Latents { .. } => Err(usage("data.source", "images or points", "latents")),
+            },
+            "safetensors" if SampleSet::is_saved(path) => Ok(Self::Set(Box::new(SampleSet::load(path)?))),
+            "npz" if npz_names(path)?.iter().any(|name| name == "sigma") => {
+                Ok(Self::Set(Box::new(SampleSet::of_moments(read_mu_sigma(path)?, name()))))
+            }
+            "npy" | "npz" | "safetensors" if reading.precomputed => {
+                Ok(Self::Set(Box::new(SampleSet::of_vectors(read_features(path)?, name())?)))
+            }
+            "npy" | "npz" | "safetensors" => {
+                let (values, shape) = read_samples(path)?;
+                Ok(Self::Samples { values, shape })
+            }
+            _ => {
+                Err(usage(&name(), "a folder, or a file ending in .toml, .npy, .npz or .safetensors", "another file"))
+            }
+        }
+    }
+
+    /// The features of images and samples; sets are returned as they are.
+    pub fn into_set(
+        self,
+        path: &Path,
+        network: Option<&FeatureNetwork>,
+        (limit, keep): (Option<usize>, bool),
+    ) -> Result<SampleSet> {
+        let asked = || usage(&path.display().to_string(), "features of images", "--features precomputed");
+        let limit = limit.unwrap_or(usize::MAX);
+        let described = |count: usize, all: usize| match count < all {
+            true => format!("{}, first {count}", path.display()),
+            false => path.display().to_string(),
+        };
+        match self {
+            Self::Set(set) => Ok(*set),
+            Self::Images(images, corrupt) => {
+                let count = images.len().min(limit);
+                let mut builder = SetBuilder::new(network.ok_or_else(asked)?, images.shape(), keep);
+                let bar = output::progress(count as u64, "features");
+                for_images(images.as_ref(), corrupt, count, &mut |pixels, _| {
+                    builder.add(pixels)?;
+                    bar.inc((pixels.len() / images.shape().iter().product::<usize>().max(1)) as u64);
+                    Ok(())
+                })?;
+                bar.finish_and_clear();
+                Ok(builder.finish(described(count, images.len()), images.class_names().to_vec())?)
+            }
+            Self::Samples { values, shape } => {
+                let size: usize = shape.iter().product::<usize>().max(1);
+                let all = values.len() / size;
+                let count = all.min(limit);
+                let mut builder = SetBuilder::new(network.ok_or_else(asked)?, shape, keep);
+                let bar = output::progress(count as u64, "features");
+                for chunk in values[..count * size].chunks(AT_ONCE * size) {
+                    builder.add(chunk)?;
+                    bar.inc((chunk.len() / size) as u64);
+                }
+                bar.finish_and_clear();
+                Ok(builder.finish(described(count, all), Vec::new())?)
+            }
+            Self::Density(_) | Self::Checkpoint(_) => {
+                Err(usage(&path.display().to_string(), "images, samples or statistics", "a density or a checkpoint"))
+            }
+        }
+    }
+}
+
+/// Takes images `[n c h w]` and their labels.
+pub type TakeImages<'a> = dyn FnMut(&[f32], &[u32]) -> Result<()> + 'a;
+
+/// Hands the first `count` images over, some at a time, with their labels; damaged ones are left out where `corrupt` says so.
+pub fn for_images(images: &dyn ImageDataset, corrupt: Corrupt, count: usize, take: &mut TakeImages) -> Result<()> {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for index in 0..count {
+        match images.get(index) {
+            Ok(image) => {
+                pixels.extend(image.pixels);
+                labels.push(image.label);
+            }
+            Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => log::warn!("{error}; it is left out"),
+            Err(error) => return Err(error.into()),
+        }
+        if labels.len() == AT_ONCE || (index + 1 == count && !labels.is_empty()) {
+            take(&pixels, &labels)?;
+            pixels.clear();
+            labels.clear();
+        }
+    }
+    Ok(())
+}
+
+fn folder(path: &Path, reading: &Reading) -> Result<Source> {
+    let settings = ImageSettings {
+        size: reading.size,
+        channels: reading.like.map(|shape| shape[0]).filter(|channels| *channels == 1),
+        ..ImageSettings::default()
+    };
+    let opened = match reading.size {
+        Some(_) => FolderDataset::open(path, &settings),
+        None => FolderDataset::open_exact(path, &settings),
+    };
+    let images = opened.map_err(|error| anyhow!("{error} (neither a checkpoint nor a folder of images)"))?;
+    Ok(Source::Images(Arc::new(images), settings.corrupt))
+}

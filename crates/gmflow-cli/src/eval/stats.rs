@@ -1,0 +1,30 @@
+//! `gmflow stats`: a reference, computed once.
+
+use super::features;
+use super::source::{PRECOMPUTED, Reading, Source};
+use crate::args::StatsArgs;
+use crate::output;
+use anyhow::Result;
+use burn::tensor::Device;
+use gmflow::kernel;
+use serde_json::json;
+
+/// Runs the command.
+pub fn run(arguments: &StatsArgs) -> Result<()> {
+    output::refuse_existing([arguments.out.as_path()], arguments.force)?;
+    let precomputed = arguments.features.features == PRECOMPUTED;
+    let source = Source::open(&arguments.data, &Reading { precomputed, size: arguments.size, like: None })?;
+    let network = features::network(&arguments.features, &Device::flex())?;
+    let kept = (arguments.limit, !arguments.moments_only);
+    let mut set = kernel::in_pool(|| source.into_set(&arguments.data, network.as_ref(), kept))?;
+    if arguments.moments_only {
+        set.vectors = None;
+    }
+    output::create_parent(&arguments.out)?;
+    set.save(&arguments.out)?;
+    if arguments.json {
+        return output::json(&json!({ "out": arguments.out, "set": set.info }));
+    }
+    let (out, count, features) = (arguments.out.display(), set.info.count, set.info.features.label());
+    output::line(&format!("{out}: {count} samples, {features}, {} numbers each", set.moments.mean().len()))
+}

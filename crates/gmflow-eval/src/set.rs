@@ -1,0 +1,206 @@
+//! What is kept of a set of images: moments, colours, and the vectors themselves where a metric needs them.
+
+use crate::features::{FeatureInfo, FeatureNetwork};
+use crate::{Error, ImageStats, ImageStatsSum, Matrix, Moments, Result};
+use gmflow::checkpoint::write_atomic;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::Path;
+
+/// The file's metadata entry that holds [`SetInfo`].
+const METADATA: &str = "gmflow-stats";
+const MEAN: &str = "mean";
+const COVARIANCE: &str = "covariance";
+const VECTORS: &str = "vectors";
+
+/// What a set is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetInfo {
+    /// How many samples.
+    pub count: u64,
+    /// Which data, as the caller describes it: file, split, limit.
+    pub data: String,
+    /// What the vectors were computed with.
+    pub features: FeatureInfo,
+    /// Channels, height and width of the images; none for vectors from another program.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shape: Option<[usize; 3]>,
+    /// The names of the classes, of labelled data.
+    #[serde(default)]
+    pub classes: Vec<String>,
+    /// Colour statistics of the images.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub colours: Option<ImageStats>,
+}
+
+/// A set of samples, ready to be compared.
+#[derive(Clone, Debug)]
+pub struct SampleSet {
+    /// What it is.
+    pub info: SetInfo,
+    /// Of the feature vectors.
+    pub moments: Moments,
+    /// The feature vectors `[n d]`, where they were kept.
+    pub vectors: Option<Matrix>,
+    /// Class logits `[n classes]`, where they were kept.
+    pub logits: Option<Matrix>,
+}
+
+/// Builds a set batch by batch. Memory grows with the number of samples only where vectors are kept.
+#[derive(Debug)]
+pub struct SetBuilder<'a> {
+    network: &'a FeatureNetwork,
+    shape: [usize; 3],
+    keep: bool,
+    moments: Option<Moments>,
+    colours: ImageStatsSum,
+    vectors: Matrix,
+    logits: Matrix,
+}
+
+impl<'a> SetBuilder<'a> {
+    /// For images of one shape `[c h w]`; `keep` keeps vectors and logits, which kernel distance, precision and recall, and the
+    /// Inception Score need.
+    pub fn new(network: &'a FeatureNetwork, shape: [usize; 3], keep: bool) -> Self {
+        let colours = ImageStatsSum::default();
+        Self { network, shape, keep, moments: None, colours, vectors: Matrix::default(), logits: Matrix::default() }
+    }
+
+    /// Adds images `[n c h w]` in [-1, 1].
+    ///
+    /// # Errors
+    /// Images that the network does not take, or values that are not finite.
+    pub fn add(&mut self, images: &[f32]) -> Result<()> {
+        let features = self.network.extract(images, self.shape)?;
+        self.colours.add(images, self.shape)?;
+        self.moments.get_or_insert_with(|| Moments::new(features.vectors.columns())).add(&features.vectors)?;
+        if self.keep {
+            self.vectors.append(&features.vectors)?;
+            features.logits.iter().try_for_each(|logits| self.logits.append(logits))?;
+        }
+        Ok(())
+    }
+
+    /// The set, under the name `data`.
+    ///
+    /// # Errors
+    /// No image was added.
+    pub fn finish(self, data: String, classes: Vec<String>) -> Result<SampleSet> {
+        let moments = self.moments.ok_or_else(|| Error::config("samples", "at least 2", 0))?;
+        let info = SetInfo {
+            count: moments.count(),
+            data,
+            features: self.network.info.clone(),
+            shape: Some(self.shape),
+            classes,
+            colours: self.colours.stats(),
+        };
+        let kept = |matrix: Matrix| (matrix.rows() > 0).then_some(matrix);
+        Ok(SampleSet { info, moments, vectors: kept(self.vectors), logits: kept(self.logits) })
+    }
+}
+
+impl SampleSet {
+    /// A set of vectors from another program.
+    ///
+    /// # Errors
+    /// None beyond those of adding them up.
+    pub fn of_vectors(vectors: Matrix, data: String) -> Result<Self> {
+        let mut moments = Moments::new(vectors.columns());
+        moments.add(&vectors)?;
+        Ok(Self::precomputed(moments, Some(vectors), data))
+    }
+
+    /// A set of which another program kept the moments.
+    pub fn of_moments(moments: Moments, data: String) -> Self {
+        Self::precomputed(moments, None, data)
+    }
+
+    fn precomputed(moments: Moments, vectors: Option<Matrix>, data: String) -> Self {
+        let features = FeatureInfo::precomputed();
+        let info =
+            SetInfo { count: moments.count(), data, features, shape: None, classes: Vec::new(), colours: None };
+        Self { info, moments, vectors, logits: None }
+    }
+
+    /// Whether a file is one that [`save`](Self::save) wrote.
+    pub fn is_saved(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        // SAFETY: the map is read only and dropped at once.
+        let Ok(map) = (unsafe { memmap2::Mmap::map(&file) }) else { return false };
+        SafeTensors::read_metadata(&map).is_ok_and(|(_, metadata)| {
+            metadata.metadata().as_ref().is_some_and(|entries| entries.contains_key(METADATA))
+        })
+    }
+
+    /// Writes moments, colours, description, and the vectors where they were kept, to one .safetensors file, atomically.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or a set of one sample.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let unwritable = |error: &dyn std::fmt::Display| Error::file(path, "content", "what can be written", error);
+        let info = serde_json::to_string(&self.info).map_err(|error| unwritable(&error))?;
+        let d = self.moments.mean().len();
+        let covariance = self.moments.covariance()?;
+        let mut views = vec![
+            (MEAN, Dtype::F64, vec![d], bytemuck::cast_slice(self.moments.mean())),
+            (COVARIANCE, Dtype::F64, vec![d, d], bytemuck::cast_slice(&covariance)),
+        ];
+        if let Some(vectors) = &self.vectors {
+            views.push((VECTORS, Dtype::F32, vec![vectors.rows(), d], bytemuck::cast_slice(vectors.values())));
+        }
+        let views: Result<Vec<_>, _> = views
+            .into_iter()
+            .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes)?)))
+            .collect();
+        let views = views.map_err(|error: safetensors::SafeTensorError| unwritable(&error))?;
+        let metadata = [(METADATA.to_owned(), info)].into();
+        let file = safetensors::serialize(views, Some(metadata)).map_err(|error| unwritable(&error))?;
+        Ok(write_atomic(path, &file)?)
+    }
+
+    /// Reads a file that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// A file that is none of these, or whose parts do not fit each other.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|error| Error::io(path, error))?;
+        // SAFETY: the map is read only; a file that shrinks meanwhile ends the program, as with any other mapped weights.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
+        let header = |error: &dyn std::fmt::Display| Error::file(path, "header", "safetensors", error);
+        let (_, metadata) = SafeTensors::read_metadata(&map).map_err(|error| header(&error))?;
+        let text = metadata.metadata().as_ref().and_then(|entries| entries.get(METADATA));
+        let text = text.ok_or_else(|| Error::file(path, METADATA, "an entry of the metadata", "none"))?;
+        let info: SetInfo =
+            serde_json::from_str(text).map_err(|error| Error::file(path, METADATA, "a description", error))?;
+        let tensors = SafeTensors::deserialize(&map).map_err(|error| header(&error))?;
+        let doubles = |name: &str| -> Result<Vec<f64>> {
+            let view = tensors.tensor(name).map_err(|error| Error::file(path, name, "a tensor", error))?;
+            if view.dtype() != Dtype::F64 {
+                return Err(Error::file(path, name, "f64", format!("{:?}", view.dtype())));
+            }
+            Ok(view.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
+        };
+        let within = |error| match error {
+            Error::Config { field, expected, got } => Error::file(path, field, expected, got),
+            other => other,
+        };
+        let moments = Moments::from_covariance(info.count, doubles(MEAN)?, doubles(COVARIANCE)?).map_err(within)?;
+        let vectors = match tensors.tensor(VECTORS) {
+            Err(_) => None,
+            Ok(view) if view.dtype() == Dtype::F32 => {
+                let values = view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+                let vectors = Matrix::new(values, moments.mean().len()).map_err(within)?;
+                if vectors.rows() as u64 != info.count {
+                    return Err(Error::file(path, VECTORS, format!("{} rows", info.count), vectors.rows()));
+                }
+                Some(vectors)
+            }
+            Ok(view) => return Err(Error::file(path, VECTORS, "f32", format!("{:?}", view.dtype()))),
+        };
+        Ok(Self { info, moments, vectors, logits: None })
+    }
+}
