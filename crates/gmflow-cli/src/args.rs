@@ -46,6 +46,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Compute the reference statistics of a data set once, for eval
     Stats(StatsArgs),
+    /// Measure a grid of models, solvers, steps and guidances, with charts
+    Sweep(SweepArgs),
     /// Train a small classifier whose features eval can use
     Features {
         /// What to do
@@ -370,6 +372,34 @@ pub struct EvalArgs {
     #[arg(long)]
     pub force: bool,
     /// Print JSON instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gmflow sweep`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Measures every combination that a plan (TOML) names: models, solvers, steps, guidance. Each finished cell is one line of \
+OUT/cells.jsonl and is never measured again; the same call continues after an interruption and tries failed cells again. Writes tables \
+(table.md, best.md) and charts (PNG and SVG) of distance and precision against network evaluations, and of precision against recall.",
+    after_help = "Example:\n  gmflow sweep docs/reproduction/mnist.toml --out sweep-mnist"
+)]
+pub struct SweepArgs {
+    /// The plan
+    pub plan: PathBuf,
+    /// The folder for cells, tables and charts
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Do not download anything
+    #[arg(long)]
+    pub offline: bool,
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Measure every cell anew
+    #[arg(long)]
+    pub force: bool,
+    /// Print the cells as JSON instead of the tables
     #[arg(long)]
     pub json: bool,
 }

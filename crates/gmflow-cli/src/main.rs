@@ -17,6 +17,7 @@ mod output;
 mod plot;
 mod sample;
 mod sampler;
+mod sweep;
 mod train;
 
 use clap::{CommandFactory, Parser};
@@ -55,6 +56,7 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Features { command: args::FeaturesCommand::Train(arguments) } => {
             eval::features::train(&arguments)
         }
+        args::Command::Sweep(arguments) => sweep::run(&arguments),
         args::Command::Import(arguments) => import::run(&arguments),
         args::Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -9,7 +9,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::sync::OnceLock;
 
-const FONT: &str = "sans-serif";
+/// The font of everything drawn, once [`font_is_usable`] has been called.
+pub const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(40, 40, 40);
 const FADED: RGBColor = RGBColor(110, 110, 110);
 
@@ -172,11 +173,17 @@ fn paint_sized(picture: &mut Picture, heat: &Heat, (left, top): (usize, usize), 
 
 type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
-fn canvas(picture: &mut Picture) -> Result<Canvas<'_>> {
+/// Makes the built-in font known.
+pub fn font_is_usable() -> Result<()> {
     static FONT_IS_USABLE: OnceLock<bool> = OnceLock::new();
     let usable = FONT_IS_USABLE
         .get_or_init(|| plotters::style::register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).is_ok());
     anyhow::ensure!(*usable, "the built-in font cannot be read");
+    Ok(())
+}
+
+fn canvas(picture: &mut Picture) -> Result<Canvas<'_>> {
+    font_is_usable()?;
     let size = (u32::try_from(picture.width)?, u32::try_from(picture.height)?);
     Ok(BitMapBackend::with_buffer(&mut picture.pixels, size).into_drawing_area())
 }
@@ -186,7 +193,8 @@ fn write(area: &Canvas<'_>, text: &str, at: (i32, i32), size: i32, colour: RGBCo
     area.draw_text(text, &style, at).map_err(drawing)
 }
 
-fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
+/// A failure of the drawing library.
+pub fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("drawing failed: {error}")
 }
 

@@ -43,6 +43,16 @@ impl ModelTraits {
 }
 
 impl SamplerArgs {
+    /// The arguments as they were given.
+    pub fn as_json(&self) -> Value {
+        let Self { solver, order, steps, substeps, guidance, cfg, orthogonal, guidance_interval, spectral } = self;
+        json!({
+            "solver": solver.map(Solver::name), "order": order, "steps": steps, "substeps": substeps,
+            "guidance": guidance, "cfg": cfg, "orthogonal": orthogonal, "guidance_interval": guidance_interval,
+            "spectral": spectral.map(|switch| switch == Switch::On)
+        })
+    }
+
     /// Checks the values, and those combinations that are wrong for every model.
     pub fn check(&self) -> Result<()> {
         if let Some(guidance) = self.guidance.filter(|w| !(0.0..1.0).contains(w)) {

@@ -112,8 +112,15 @@ impl Judge {
         }
     }
 
-    /// Draws samples from a model and measures them. Samples are not kept, only their features.
-    pub fn checkpoint(&self, name: String, model: &Model, sampler: &Sampler, order: Order) -> Result<Row> {
+    /// Draws samples from a model and measures them. Images are not kept, only their features; points are shown to `see`.
+    pub fn checkpoint(
+        &self,
+        name: String,
+        model: &Model,
+        sampler: &Sampler,
+        order: Order,
+        see: &mut dyn FnMut(&[[f32; 2]]),
+    ) -> Result<Row> {
         let kind = model.info.data.kind;
         let seconds;
         let row = match (&self.reference, kind) {
@@ -124,6 +131,7 @@ impl Judge {
                     points.extend_from_slice(values);
                     Ok(())
                 })?;
+                see(points.as_chunks::<2>().0);
                 self.points(name, &points)?
             }
             (Reference::Set(real), DataKind::Image | DataKind::Latents) => {

@@ -107,7 +107,7 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
             let model = load(arguments, &path, judge)?;
             let sampler = Sampler::new(&arguments.sampler, ModelTraits::of(&model.info))?;
             let order = Order { num: arguments.num, seed: arguments.seed, batch: arguments.batch };
-            let row = judge.checkpoint(name, &model, &sampler, order)?;
+            let row = judge.checkpoint(name, &model, &sampler, order, &mut |_| {})?;
             let likelihood =
                 images.filter(|_| arguments.nll).map(|real| judge.likelihood(&model, real)).transpose()?;
             Ok(Row { likelihood, ..row })

@@ -1,0 +1,174 @@
+//! `gmflow sweep`: a grid of measurements, each made once.
+
+mod chart;
+mod plan;
+mod report;
+mod results;
+
+use crate::args::{FeatureArgs, PublishedArgs, SweepArgs};
+use crate::checkpoint_path::resolve;
+use crate::device::device;
+use crate::eval::judge::{Judge, Order, RealImages};
+use crate::eval::row::Row;
+use crate::eval::source::{Reading, Source};
+use crate::eval::{features, judge};
+use crate::output;
+use crate::sample::{average, find_vae};
+use crate::sampler::{ModelTraits, Sampler};
+use anyhow::{Result, anyhow, bail};
+use burn::tensor::Device;
+use gmflow::checkpoint::{DataKind, LoadOptions, Model};
+use gmflow::kernel;
+use gmflow_eval::{CompareConfig, Likelihood};
+use plan::{Cell, ModelPlan, Plan};
+use results::{Line, Results};
+use serde_json::{Value, json};
+
+/// Runs the command.
+pub fn run(arguments: &SweepArgs) -> Result<()> {
+    let plan = Plan::read(&arguments.plan)?;
+    let device = device(&arguments.device)?;
+    let file = arguments.out.join("cells.jsonl");
+    output::create_folder(&arguments.out)?;
+    if arguments.force {
+        output::remove_file(&file)?;
+    }
+    let mut sweep = Sweep { results: Results::open(&file)?, plan, device, offline: arguments.offline };
+    let failed = kernel::in_pool(|| sweep.run())?;
+    let Sweep { results, plan, .. } = &sweep;
+    let keys: Vec<Value> = plan.cells()?.iter().map(|cell| plan.key(cell)).collect();
+    let lines: Vec<&Line> = keys.iter().filter_map(|key| results.finished(key)).collect();
+    let density = sweep.density()?;
+    let table = report::write(&plan.title, &lines, density.as_ref(), &arguments.out)?;
+    match arguments.json {
+        true => output::json(&lines)?,
+        false => output::line(table.trim_end())?,
+    }
+    if failed > 0 {
+        bail!("{failed} of {} cells failed; the same call tries them again ({})", keys.len(), file.display());
+    }
+    Ok(())
+}
+
+struct Sweep {
+    plan: Plan,
+    results: Results,
+    device: Device,
+    offline: bool,
+}
+
+/// What the reference opens to, once for all cells.
+struct Bench {
+    judge: Judge,
+    images: Option<RealImages>,
+}
+
+/// A model that is loaded, and how likely it holds the reference.
+struct Loaded {
+    index: usize,
+    model: Model,
+    likelihood: Option<Likelihood>,
+}
+
+impl Plan {
+    /// Everything that a cell's figures depend on.
+    fn key(&self, cell: &Cell) -> Value {
+        let model = &self.models[cell.model];
+        json!({
+            "checkpoint": model.checkpoint, "ema": model.ema, "sampler": cell.sampler.as_json(),
+            "num": self.num, "seed": self.seed, "reference": self.reference, "nll": self.nll
+        })
+    }
+}
+
+impl Sweep {
+    /// Makes every measurement that has not been made; returns how many failed.
+    fn run(&mut self) -> Result<usize> {
+        let cells = self.plan.cells()?;
+        let missing: Vec<Cell> =
+            cells.into_iter().filter(|cell| self.results.finished(&self.plan.key(cell)).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        let bench = self.bench()?;
+        let bar = output::progress(missing.len() as u64, "cells");
+        let (mut loaded, mut failed) = (None, 0);
+        for cell in missing {
+            let (key, model) = (self.plan.key(&cell), self.plan.models[cell.model].name.clone());
+            let line = Line { key, model, label: cell.label.clone(), row: None, histogram: None, error: None };
+            let line = match self.measured(&cell, &bench, &mut loaded) {
+                Ok((row, histogram)) => Line { row: Some(row), histogram, ..line },
+                Err(error) => {
+                    failed += 1;
+                    log::warn!("{}, {}, {} steps: {error:#}", line.model, line.label, cell.sampler.steps);
+                    Line { error: Some(format!("{error:#}")), ..line }
+                }
+            };
+            self.results.add(line)?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(failed)
+    }
+
+    fn measured(&self, cell: &Cell, bench: &Bench, loaded: &mut Option<Loaded>) -> Result<(Row, Option<Vec<u64>>)> {
+        if loaded.as_ref().is_none_or(|loaded| loaded.index != cell.model) {
+            // The one before is let go first: two large models need not fit into memory.
+            *loaded = None;
+            *loaded = Some(self.load(cell.model, bench)?);
+        }
+        let Some(Loaded { model, likelihood, .. }) = loaded else { bail!("the model is not loaded") };
+        let sampler = Sampler::new(&cell.sampler, ModelTraits::of(&model.info))?;
+        let order = Order { num: Some(self.plan.num), seed: self.plan.seed, batch: self.plan.batch };
+        let mut histogram = None;
+        let name = self.plan.models[cell.model].name.clone();
+        let row = bench.judge.checkpoint(name, model, &sampler, order, &mut |points| {
+            let range = gmflow_eval::points::PointsConfig::default().range;
+            let counted = gmflow_data::density::histogram(points, report::BINS, [-range, range]);
+            histogram = Some(counted.counts);
+        })?;
+        Ok((Row { likelihood: *likelihood, ..row }, histogram))
+    }
+
+    fn load(&self, index: usize, bench: &Bench) -> Result<Loaded> {
+        let ModelPlan { checkpoint, ema, .. } = &self.plan.models[index];
+        let folder = resolve(checkpoint, &PublishedArgs::default())?;
+        let average = average(&folder, ema.as_deref())?;
+        let options = LoadOptions { ema: average.as_deref(), ..LoadOptions::default() };
+        let mut model = Model::load_with(&folder, options, &self.device)?;
+        if model.info.data.kind == DataKind::Latents {
+            model.vae = Some(find_vae(&mut model, None, &self.device)?);
+        }
+        let images = bench.images.as_ref().filter(|_| self.plan.nll);
+        let likelihood = images.map(|images| bench.judge.likelihood(&model, images)).transpose()?;
+        Ok(Loaded { index, model, likelihood })
+    }
+
+    fn bench(&self) -> Result<Bench> {
+        let reference = &self.plan.reference;
+        let real = Source::open(&reference.data, &Reading { precomputed: false, size: None, like: None })?;
+        let network = match real {
+            Source::Density(_) => None,
+            _ => {
+                let asked = FeatureArgs { features: reference.features.clone(), offline: self.offline };
+                features::network(&asked, &self.device)?
+            }
+        };
+        let config = CompareConfig { moments_only: reference.moments_only, ..CompareConfig::default() };
+        let (judge, images) = judge(&reference.data, real, network, (reference.limit, config), &self.device)?;
+        if self.plan.nll && images.is_none() {
+            return Err(anyhow!("nll: expected reference.data to name images, got {}", reference.data.display()));
+        }
+        Ok(Bench { judge, images })
+    }
+
+    /// The density that points are compared with, for pictures.
+    fn density(&self) -> Result<Option<gmflow_data::Density>> {
+        let reading = Reading { precomputed: false, size: None, like: None };
+        let is_toml = self.plan.reference.data.extension().is_some_and(|ending| ending == "toml");
+        match is_toml.then(|| Source::open(&self.plan.reference.data, &reading)).transpose()? {
+            Some(Source::Density(density)) => Ok(Some(density)),
+            _ => Ok(None),
+        }
+    }
+}

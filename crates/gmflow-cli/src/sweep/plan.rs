@@ -1,0 +1,288 @@
+//! What a sweep measures: one TOML file.
+
+use crate::args::{SamplerArgs, Solver, Switch};
+use crate::failure::usage;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The whole plan.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// A line above charts and tables.
+    pub title: String,
+    /// What samples are compared with.
+    pub reference: ReferencePlan,
+    /// Samples in each cell.
+    pub num: usize,
+    /// The seed of the first sample of every cell.
+    #[serde(default)]
+    pub seed: u64,
+    /// Samples computed at once.
+    #[serde(default)]
+    pub batch: Option<usize>,
+    /// Measure the likelihood of the reference under every model, once.
+    #[serde(default)]
+    pub nll: bool,
+    /// The models.
+    #[serde(rename = "model")]
+    pub models: Vec<ModelPlan>,
+    /// What is done with them.
+    #[serde(rename = "grid")]
+    pub grids: Vec<Grid>,
+}
+
+/// What samples are compared with, as the arguments of `gmflow eval` say it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferencePlan {
+    /// Data or statistics.
+    pub data: PathBuf,
+    /// The features; not used for densities.
+    #[serde(default = "inception")]
+    pub features: String,
+    /// Use the first images only.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Leave out what needs all vectors.
+    #[serde(default)]
+    pub moments_only: bool,
+}
+
+fn inception() -> String {
+    "inception".into()
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelPlan {
+    /// What it is called in charts and tables.
+    pub name: String,
+    /// A run folder, a model folder, a published checkpoint, or its name on the hub.
+    pub checkpoint: PathBuf,
+    /// The moving average of the weights; `none` for the weights themselves.
+    #[serde(default)]
+    pub ema: Option<String>,
+}
+
+/// All combinations of models, solvers, steps and guidance.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grid {
+    /// Names of models; all where it is not given.
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+    /// The solvers.
+    pub solvers: Vec<SolverPlan>,
+    /// Numbers of network evaluations.
+    pub steps: Vec<usize>,
+    /// Scales of probabilistic guidance; 0 is none.
+    #[serde(default)]
+    pub guidance: Vec<f64>,
+    /// Scales of classifier-free guidance; 1 is none.
+    #[serde(default)]
+    pub cfg: Vec<f64>,
+    /// How much of the guidance direction's part along the prediction is removed.
+    #[serde(default)]
+    pub orthogonal: Option<f64>,
+    /// The times between which there is guidance.
+    #[serde(default)]
+    pub guidance_interval: Option<[f64; 2]>,
+}
+
+/// A solver by its name, or with settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum SolverPlan {
+    /// With its defaults.
+    Name(String),
+    /// With settings.
+    Settings(SolverSettings),
+}
+
+/// A solver with settings, as the arguments of `gmflow sample` say them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SolverSettings {
+    /// The solver.
+    pub solver: String,
+    /// 1 or 2.
+    #[serde(default)]
+    pub order: Option<u8>,
+    /// Sub-steps of gm-ode.
+    #[serde(default)]
+    pub substeps: Option<usize>,
+    /// Whether gm-sde uses the spectrum network.
+    #[serde(default)]
+    pub spectral: Option<bool>,
+    /// What it is called in charts and tables.
+    #[serde(default)]
+    pub label: Option<String>,
+}
+
+/// One measurement to be made.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// Index of the model.
+    pub model: usize,
+    /// What the solver is called in charts and tables.
+    pub label: String,
+    /// How to sample.
+    pub sampler: SamplerArgs,
+}
+
+impl Plan {
+    /// Reads and checks a plan.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let mut plan: Self = toml::from_str(&text)
+            .map_err(|error| usage(&path.display().to_string(), "a plan", error.to_string().trim_end()))?;
+        plan.check().with_context(|| path.display().to_string())?;
+        let here = path.parent().unwrap_or(Path::new(""));
+        let checkpoints = plan.models.iter_mut().map(|model| &mut model.checkpoint);
+        for named in checkpoints.chain([&mut plan.reference.data]) {
+            let beside = here.join(&*named);
+            if named.is_relative() && !named.exists() && beside.exists() {
+                *named = beside;
+            }
+        }
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.num < 2 {
+            return Err(usage("num", "at least 2", self.num));
+        }
+        if self.models.is_empty() || self.grids.is_empty() {
+            return Err(usage("model, grid", "at least one of each", "none"));
+        }
+        for (index, model) in self.models.iter().enumerate() {
+            if self.models[..index].iter().any(|other| other.name == model.name) {
+                return Err(usage("model.name", "a name of its own for each model", &model.name));
+            }
+        }
+        for grid in &self.grids {
+            if grid.solvers.is_empty() || grid.steps.is_empty() || grid.steps.contains(&0) {
+                return Err(usage("grid", "solvers and steps of at least 1", "none, or 0 steps"));
+            }
+        }
+        self.cells().map(|_| ())
+    }
+
+    /// Every cell once, in the order of the plan.
+    pub fn cells(&self) -> Result<Vec<Cell>> {
+        let mut cells = Vec::new();
+        for grid in &self.grids {
+            for model in self.models_of(grid)? {
+                for solver in &grid.solvers {
+                    for guidance in grid.guidances() {
+                        for &steps in &grid.steps {
+                            let cell = Cell {
+                                model,
+                                label: solver.label()?,
+                                sampler: SamplerArgs { steps, ..solver.sampler(&guidance)? },
+                            };
+                            cell.sampler.check()?;
+                            cells.push(cell);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    fn models_of(&self, grid: &Grid) -> Result<Vec<usize>> {
+        let Some(names) = &grid.models else { return Ok((0..self.models.len()).collect()) };
+        let find = |name: &String| {
+            let known = || self.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ");
+            self.models
+                .iter()
+                .position(|model| model.name == *name)
+                .ok_or_else(|| usage("grid.models", known(), name))
+        };
+        names.iter().map(find).collect()
+    }
+}
+
+impl Grid {
+    /// The arguments of each guidance; the model's own where none is given.
+    fn guidances(&self) -> Vec<SamplerArgs> {
+        let (orthogonal, guidance_interval) = (self.orthogonal, self.guidance_interval);
+        let with =
+            |guidance, cfg| SamplerArgs { guidance, cfg, orthogonal, guidance_interval, ..SamplerArgs::default() };
+        let probabilistic = self.guidance.iter().map(|&scale| with(Some(scale), None));
+        let all: Vec<_> = probabilistic.chain(self.cfg.iter().map(|&scale| with(None, Some(scale)))).collect();
+        if all.is_empty() { vec![SamplerArgs { guidance_interval, ..SamplerArgs::default() }] } else { all }
+    }
+}
+
+impl SolverPlan {
+    fn settings(&self) -> SolverSettings {
+        match self {
+            Self::Name(solver) => SolverSettings { solver: solver.clone(), ..SolverSettings::default() },
+            Self::Settings(settings) => settings.clone(),
+        }
+    }
+
+    fn label(&self) -> Result<String> {
+        let SolverSettings { solver, order, label, .. } = self.settings();
+        Ok(label.unwrap_or_else(|| match order {
+            Some(order) => format!("{solver} {order}"),
+            None => solver,
+        }))
+    }
+
+    fn sampler(&self, guidance: &SamplerArgs) -> Result<SamplerArgs> {
+        let SolverSettings { solver: name, order, substeps, spectral, .. } = self.settings();
+        let solver = Solver::from_str(&name, false).map_err(|_| {
+            let names: Vec<String> = Solver::value_variants().iter().map(|solver| solver.name()).collect();
+            usage("grid.solvers", names.join(", "), &name)
+        })?;
+        let spectral = spectral.map(|on| if on { Switch::On } else { Switch::Off });
+        Ok(SamplerArgs { solver: Some(solver), order, substeps, spectral, ..guidance.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(grid: &str) -> Result<Plan> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("plan.toml");
+        let head = "title = 't'\nnum = 10\nreference = { data = 'x.toml' }\n\
+                    [[model]]\nname = 'a'\ncheckpoint = 'a'\n[[model]]\nname = 'b'\ncheckpoint = 'b'\n[[grid]]\n";
+        std::fs::write(&path, format!("{head}{grid}"))?;
+        Plan::read(&path)
+    }
+
+    #[test]
+    fn a_grid_is_every_combination() {
+        let solvers = "solvers = ['euler', { solver = 'gm-ode', order = 1, label = 'first' }]\n";
+        let all = plan(&format!("{solvers}steps = [1, 2, 4]\nguidance = [0.0, 0.3]\ncfg = [2.0]\n")).unwrap();
+        let cells = all.cells().unwrap();
+        assert_eq!(cells.len(), 2 * 2 * 3 * 3);
+        assert_eq!((cells[9].label.as_str(), cells[9].sampler.order, cells[9].sampler.steps), ("first", Some(1), 1));
+        let one = plan("models = ['b']\nsolvers = ['heun']\nsteps = [3]\n").unwrap().cells().unwrap();
+        assert_eq!((one.len(), one[0].model, one[0].sampler.guidance), (1, 1, None));
+    }
+
+    #[test]
+    fn a_plan_that_makes_no_sense_is_refused() {
+        for (grid, part) in [
+            ("solvers = ['magic']\nsteps = [1]\n", "gm-ode"),
+            ("models = ['c']\nsolvers = ['euler']\nsteps = [1]\n", "a, b"),
+            ("solvers = ['euler']\nsteps = [0]\n", "steps"),
+            ("solvers = ['euler']\nsteps = [1]\nguidance = [1.5]\n", "guidance"),
+            ("solvers = [{ solver = 'euler', order = 2 }]\nsteps = [1]\n", "order"),
+            ("solvers = ['euler']\nsteps = [1]\nsteeps = 3\n", "steeps"),
+        ] {
+            let message = format!("{:#}", plan(grid).unwrap_err());
+            assert!(message.contains(part), "{grid}: {message}");
+        }
+    }
+}

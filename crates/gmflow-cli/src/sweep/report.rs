@@ -1,0 +1,272 @@
+//! Tables and charts of a sweep's rows.
+
+use super::chart::{Chart, Curve};
+use super::results::Line;
+use crate::eval::row::{Row, table};
+use crate::plot::{Heat, Panel, Sheet};
+use anyhow::Result;
+use gmflow::checkpoint::write_atomic;
+use gmflow_data::Density;
+use gmflow_eval::points::PointsConfig;
+use std::path::Path;
+
+/// Bins along a side of the histograms that are kept.
+pub const BINS: usize = 64;
+/// The brightest colour stands for this multiple of the uniform density.
+const BRIGHTEST: f64 = 3.5;
+
+/// Writes table.md, best.md and the charts into `folder`; returns the tables.
+pub fn write(title: &str, lines: &[&Line], density: Option<&Density>, folder: &Path) -> Result<String> {
+    let rows: Vec<Row> = lines.iter().filter_map(|line| named(line)).collect();
+    let table = table(&rows);
+    write_atomic(&folder.join("table.md"), format!("# {title}\n\n{table}").as_bytes())?;
+    let curves = Curves::of(lines);
+    let best = curves.best_table();
+    write_atomic(
+        &folder.join("best.md"),
+        format!("# {title}: the best guidance of every cell\n\n{best}").as_bytes(),
+    )?;
+    for (stem, chart) in curves.charts(title) {
+        chart.write(folder, stem)?;
+    }
+    if let Some(density) = density {
+        for (stem, sheet) in sheets(title, lines, density)? {
+            sheet.draw()?.write_png(&folder.join(format!("{stem}.png")), &[])?;
+        }
+    }
+    Ok(if best.is_empty() { table } else { format!("{table}\n{best}") })
+}
+
+fn named(line: &Line) -> Option<Row> {
+    let row = line.row.clone()?;
+    Some(Row { fake: line.model.clone(), sampler: row.sampler.map(|sampler| labelled(sampler, &line.label)), ..row })
+}
+
+/// The sampler under the name that the plan gives it.
+fn labelled(mut sampler: serde_json::Value, label: &str) -> serde_json::Value {
+    if let Some(entries) = sampler.as_object_mut() {
+        entries.insert("solver".into(), label.into());
+        entries.remove("order");
+    }
+    sampler
+}
+
+/// One measured point of a curve.
+#[derive(Clone, Copy)]
+struct Point<'a> {
+    steps: f64,
+    row: &'a Row,
+}
+
+/// Rows of one model and solver.
+struct Series<'a> {
+    label: String,
+    points: Vec<Point<'a>>,
+}
+
+struct Curves<'a>(Vec<Series<'a>>);
+
+/// The distance that a row is judged by: Fréchet of images, total variation of points.
+fn distance(row: &Row) -> Option<f64> {
+    let images = row.metrics.as_ref().and_then(|metrics| metrics.frechet());
+    images.or(row.points.map(|points| points.total_variation))
+}
+
+fn precision(row: &Row) -> Option<f64> {
+    row.metrics.as_ref()?.manifolds.map(|manifolds| manifolds.precision)
+}
+
+fn recall(row: &Row) -> Option<f64> {
+    row.metrics.as_ref()?.manifolds.map(|manifolds| manifolds.recall)
+}
+
+/// Kind and strength of a row's guidance.
+fn guidance(row: &Row) -> (bool, f64) {
+    let number = |key: &str| row.sampler.as_ref().and_then(|sampler| sampler[key].as_f64());
+    match number("cfg") {
+        Some(scale) => (true, scale),
+        None => (false, number("guidance").unwrap_or(0.0)),
+    }
+}
+
+impl<'a> Curves<'a> {
+    fn of(lines: &[&'a Line]) -> Self {
+        let mut series: Vec<Series> = Vec::new();
+        for line in lines {
+            let Some(row) = &line.row else { continue };
+            let steps = row.sampler.as_ref().and_then(|sampler| sampler["steps"].as_f64());
+            let Some(steps) = steps else { continue };
+            let extrapolates = if guidance(row).0 { ", CFG" } else { "" };
+            let label = format!("{}, {}{extrapolates}", line.model, line.label);
+            let point = Point { steps, row };
+            match series.iter_mut().find(|series| series.label == label) {
+                Some(series) => series.points.push(point),
+                None => series.push(Series { label, points: vec![point] }),
+            }
+        }
+        Self(series)
+    }
+
+    /// For each series the points over steps of the row with the best value among all guidances.
+    fn over_steps(&self, value: fn(&Row) -> Option<f64>, lower_is_better: bool) -> Vec<Curve> {
+        let better = |a: f64, b: f64| if lower_is_better { a < b } else { a > b };
+        let curve = |series: &Series| {
+            let mut points: Vec<(f64, f64)> = Vec::new();
+            for point in &series.points {
+                let Some(value) = value(point.row) else { continue };
+                match points.iter_mut().find(|(steps, _)| *steps == point.steps) {
+                    Some((_, best)) if better(value, *best) => *best = value,
+                    Some(_) => {}
+                    None => points.push((point.steps, value)),
+                }
+            }
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let best = (0..points.len()).reduce(|a, b| if better(points[b].1, points[a].1) { b } else { a });
+            Curve { label: series.label.clone(), points, best }
+        };
+        self.0.iter().map(curve).filter(|curve| !curve.points.is_empty()).collect()
+    }
+
+    /// For each series and number of steps with several guidances, recall and precision over guidance; the best distance has the ring.
+    fn precision_and_recall(&self) -> Vec<Curve> {
+        let mut curves = Vec::new();
+        for series in &self.0 {
+            let mut steps: Vec<f64> = series.points.iter().map(|point| point.steps).collect();
+            steps.sort_by(f64::total_cmp);
+            steps.dedup();
+            for steps in steps {
+                let mut points: Vec<&Point> = series.points.iter().filter(|point| point.steps == steps).collect();
+                points.sort_by(|a, b| guidance(a.row).1.total_cmp(&guidance(b.row).1));
+                let places: Vec<(f64, f64)> =
+                    points.iter().filter_map(|point| Some((recall(point.row)?, precision(point.row)?))).collect();
+                if places.len() < 2 || places.len() != points.len() {
+                    continue;
+                }
+                let at = |i: &usize| distance(points[*i].row).unwrap_or(f64::INFINITY);
+                let best = (0..points.len()).min_by(|a, b| at(a).total_cmp(&at(b)));
+                curves.push(Curve { label: format!("{}, {steps} steps", series.label), points: places, best });
+            }
+        }
+        curves
+    }
+
+    fn charts(&self, title: &str) -> Vec<(&'static str, Chart)> {
+        let first = self.0.iter().flat_map(|series| &series.points).next();
+        let Some(Point { row, .. }) = first else { return Vec::new() };
+        let name = match &row.metrics {
+            Some(metrics) if metrics.fid.is_some() => "FID",
+            Some(_) => "Fréchet distance",
+            None => "total variation",
+        };
+        let chart = |what: &str, axes: [&str; 2], logarithmic, curves| Chart {
+            title: format!("{title}: {what}"),
+            axes: axes.map(String::from),
+            logarithmic,
+            curves,
+        };
+        let steps = "network evaluations";
+        let all = [
+            ("distance", chart(name, [steps, name], [true, true], self.over_steps(distance, true))),
+            ("precision", chart("precision", [steps, "precision"], [true, false], self.over_steps(precision, false))),
+            (
+                "precision-recall",
+                chart(
+                    "precision and recall over guidance",
+                    ["recall", "precision"],
+                    [false; 2],
+                    self.precision_and_recall(),
+                ),
+            ),
+        ];
+        all.into_iter().filter(|(_, chart)| !chart.curves.is_empty()).collect()
+    }
+
+    /// For each series and number of steps the guidance with the best distance and the one with the best precision.
+    fn best_table(&self) -> String {
+        let mut text = String::new();
+        for series in &self.0 {
+            let mut steps: Vec<f64> = series.points.iter().map(|point| point.steps).collect();
+            steps.sort_by(f64::total_cmp);
+            steps.dedup();
+            for steps in steps {
+                let points: Vec<&Point> = series.points.iter().filter(|point| point.steps == steps).collect();
+                let nearest = points
+                    .iter()
+                    .filter_map(|point| Some((distance(point.row)?, point)))
+                    .min_by(|a, b| a.0.total_cmp(&b.0));
+                let Some((nearest, at)) = nearest else { continue };
+                let mut line = format!("| {} | {steps} | {nearest:.4} | {} |", series.label, guidance(at.row).1);
+                let sharpest = points
+                    .iter()
+                    .filter_map(|point| Some((precision(point.row)?, point)))
+                    .max_by(|a, b| a.0.total_cmp(&b.0));
+                match sharpest {
+                    Some((precision, at)) => line.push_str(&format!(" {precision:.4} | {} |\n", guidance(at.row).1)),
+                    None => line.push_str("  |  |\n"),
+                }
+                text.push_str(&line);
+            }
+        }
+        if text.is_empty() {
+            return text;
+        }
+        format!(
+            "| curve | steps | best distance | at guidance | best precision | at guidance |\n|---|---|---|---|---|---|\n{text}"
+        )
+    }
+}
+
+/// A sheet of histograms for every model: a row for each solver, a column for each number of steps.
+fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String, Sheet)>> {
+    let range = PointsConfig::default().range;
+    let truth = density.bin_masses(BINS, [-range, range]).unwrap_or_else(|| vec![0.0; BINS * BINS]);
+    let mut models: Vec<&str> = lines.iter().map(|line| line.model.as_str()).collect();
+    models.dedup();
+    let mut sheets = Vec::new();
+    for (index, model) in models.iter().enumerate() {
+        if models[..index].contains(model) {
+            continue;
+        }
+        let of_model: Vec<&&Line> = lines.iter().filter(|line| line.model == *model).collect();
+        let steps_of = |line: &Line| line.row.as_ref().and_then(|row| row.sampler.as_ref()?["steps"].as_u64());
+        let mut steps: Vec<u64> = of_model.iter().filter_map(|line| steps_of(line)).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        let mut labels: Vec<&str> = Vec::new();
+        for line in &of_model {
+            if !labels.contains(&line.label.as_str()) {
+                labels.push(&line.label);
+            }
+        }
+        let panel = |label: &str, steps: u64| -> Option<Panel> {
+            let line = of_model.iter().find(|line| line.label == label && steps_of(line) == Some(steps))?;
+            let row = line.row.as_ref()?;
+            let counts = line.histogram.as_ref().filter(|counts| counts.len() == BINS * BINS)?;
+            let shares = counts.iter().map(|&count| count as f64 / row.samples.max(1) as f64).collect();
+            let points = row.points?;
+            let outside = points.outside.map_or(String::new(), |outside| format!("  out {:.1} %", 100.0 * outside));
+            let caption = format!("TV {:.3}{outside}", points.total_variation);
+            Some(Panel { heat: Heat { bins: BINS, range, shares }, caption })
+        };
+        // A gap would move the panels after it to the wrong column.
+        let rows: Vec<(Vec<String>, Vec<Panel>)> = labels
+            .iter()
+            .filter_map(|label| {
+                let panels: Option<Vec<Panel>> = steps.iter().map(|&steps| panel(label, steps)).collect();
+                Some((vec![(*label).to_owned()], panels?))
+            })
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let chance = of_model.iter().find_map(|line| line.row.as_ref()?.points).map_or(0.0, |points| points.chance);
+        let columns =
+            steps.iter().map(|steps| format!("{steps} step{}", if *steps == 1 { "" } else { "s" })).collect();
+        let heat = Heat { bins: BINS, range, shares: truth.clone() };
+        let reference = ("true density".into(), Panel { heat, caption: format!("chance alone: TV {chance:.3}") });
+        let sheet = Sheet { title: format!("{title}: {model}"), columns, rows, reference, brightest: BRIGHTEST };
+        let name: String = model.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        sheets.push((format!("histograms-{}", name.to_lowercase()), sheet));
+    }
+    Ok(sheets)
+}

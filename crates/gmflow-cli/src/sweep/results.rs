@@ -1,0 +1,79 @@
+//! The finished and the failed cells of a sweep, one line of JSON each.
+
+use crate::eval::row::Row;
+use crate::failure::usage;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// One cell's outcome.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Everything that the figures depend on: a cell with the same key is the same measurement.
+    pub key: Value,
+    /// The model's name.
+    pub model: String,
+    /// What the solver is called.
+    pub label: String,
+    /// The measurement.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub row: Option<Row>,
+    /// Counts of a histogram of 64 x 64 bins, for points.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub histogram: Option<Vec<u64>>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
+
+/// The file of all outcomes.
+pub struct Results {
+    file: File,
+    /// Outcomes of this and earlier calls; of several with one key the last counts.
+    pub lines: Vec<Line>,
+}
+
+impl Results {
+    /// Opens or creates the file. A last line that was cut off by an interruption is dropped.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut lines: Vec<Line> = Vec::new();
+        for (number, line) in text[..whole].lines().enumerate() {
+            let line: Line = serde_json::from_str(line).map_err(|error| {
+                let place = format!("{}, line {}", path.display(), number + 1);
+                usage(&place, "a result of gmflow sweep", error)
+            })?;
+            lines.retain(|other| other.key != line.key);
+            lines.push(line);
+        }
+        let file = File::options().create(true).truncate(false).write(true).open(path);
+        let mut file = file.with_context(|| path.display().to_string())?;
+        file.set_len(whole as u64)?;
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
+        Ok(Self { file, lines })
+    }
+
+    /// The outcome of a cell that is finished.
+    pub fn finished(&self, key: &Value) -> Option<&Line> {
+        self.lines.iter().find(|line| line.key == *key && line.row.is_some())
+    }
+
+    /// Writes an outcome through to the disk.
+    pub fn add(&mut self, line: Line) -> Result<()> {
+        let mut text = serde_json::to_string(&line)?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_data()?;
+        self.lines.retain(|other| other.key != line.key);
+        self.lines.push(line);
+        Ok(())
+    }
+}
