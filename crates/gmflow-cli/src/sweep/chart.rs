@@ -7,10 +7,12 @@ use gmflow::checkpoint::write_atomic;
 use plotters::backend::DrawingBackend;
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-const SIZE: (u32, u32) = (900, 560);
-/// Pixels of a PNG for one of the chart.
+const SIZE: (u32, u32) = (1180, 560);
+/// Where the legend begins.
+const LEGEND: i32 = 830;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
@@ -53,6 +55,26 @@ impl Chart {
 
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<()> {
         area.fill(&WHITE).map_err(drawing)?;
+        let (left, right) = area.split_horizontally(LEGEND);
+        self.draw_curves(&left)?;
+        for (index, curve) in self.curves.iter().enumerate() {
+            let (colour, mark) = style(index);
+            let y = 56 + 22 * index as i32;
+            let line = PathElement::new([(8, y), (34, y)], colour.stroke_width(2));
+            right.draw(&line).map_err(drawing)?;
+            right.draw(&Circle::new((21, y), 4, mark)).map_err(drawing)?;
+            let text = (FONT, 14).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+            right.draw_text(&curve.label, &text, (42, y)).map_err(drawing)?;
+        }
+        area.present().map_err(drawing)
+    }
+
+    /// Most labels along the x axis: one for each doubling where it is logarithmic.
+    fn x_labels(&self, range: &std::ops::Range<f64>) -> usize {
+        if self.logarithmic[0] { (range.end - range.start).floor().max(1.0) as usize + 1 } else { 10 }
+    }
+
+    fn draw_curves<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<()> {
         let scaled = |axis: usize, value: f64| if self.logarithmic[axis] { value.max(1e-12).log2() } else { value };
         let place = |&(x, y): &(f64, f64)| (scaled(0, x), scaled(1, y));
         let all: Vec<(f64, f64)> = self.curves.iter().flat_map(|curve| curve.points.iter().map(place)).collect();
@@ -68,7 +90,7 @@ impl Chart {
             .margin(14)
             .set_label_area_size(LabelAreaPosition::Left, 62)
             .set_label_area_size(LabelAreaPosition::Bottom, 46)
-            .build_cartesian_2d(x, y)
+            .build_cartesian_2d(x.clone(), y)
             .map_err(drawing)?;
         let label = |axis: usize| {
             let logarithmic = self.logarithmic[axis];
@@ -87,38 +109,30 @@ impl Chart {
             .y_desc(&self.axes[1])
             .label_style((FONT, 14).into_font().color(&INK))
             .axis_desc_style((FONT, 16).into_font().color(&INK))
+            .x_labels(self.x_labels(&x))
             .x_label_formatter(&x_label)
             .y_label_formatter(&y_label)
             .draw()
             .map_err(drawing)?;
         for (index, curve) in self.curves.iter().enumerate() {
-            let [r, g, b] = colorous::CATEGORY10[index % 10].as_array();
-            let colour = RGBColor(r, g, b);
-            // The second ten are told apart by hollow marks.
-            let mark = if index < 10 { colour.filled() } else { colour.stroke_width(1) };
+            let (colour, mark) = style(index);
             let points: Vec<(f64, f64)> = curve.points.iter().map(place).collect();
             let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
-            let drawn = chart.draw_series(line).map_err(drawing)?;
-            drawn.label(&curve.label).legend(move |(x, y)| {
-                EmptyElement::at((x, y))
-                    + PathElement::new([(0, 0), (18, 0)], colour.stroke_width(2))
-                    + Circle::new((9, 0), 3, mark)
-            });
+            chart.draw_series(line).map_err(drawing)?;
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 4, mark))).map_err(drawing)?;
             if let Some(&at) = curve.best.and_then(|best| points.get(best)) {
                 chart.draw_series([Circle::new(at, 8, colour.stroke_width(2))]).map_err(drawing)?;
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font((FONT, 14).into_font().color(&INK))
-            .draw()
-            .map_err(drawing)?;
-        area.present().map_err(drawing)
+        Ok(())
     }
+}
+
+/// The colour of a curve and the filling of its marks: after ten colours they come again with hollow marks.
+fn style(index: usize) -> (RGBColor, ShapeStyle) {
+    let [r, g, b] = colorous::CATEGORY10[index % 10].as_array();
+    let colour = RGBColor(r, g, b);
+    (colour, if index < 10 { colour.filled() } else { colour.stroke_width(1) })
 }
 
 /// A number with as many digits as it needs on an axis.
