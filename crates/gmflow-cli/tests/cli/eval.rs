@@ -1,0 +1,182 @@
+//! `gmflow eval`, `stats`, `features` and `sweep`: from data and models to tables, and what they refuse.
+
+use crate::models::{image_model, points_model, spectral_model};
+use crate::run;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Runs a command that has to succeed, and returns what it prints.
+fn done(arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = run(arguments);
+    assert_eq!(code, 0, "{arguments:?}: {stderr}");
+    stdout
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// 40 grey images of 8 x 8 pixels in three class folders, and the configuration that names them.
+fn images(folder: &Path) -> PathBuf {
+    for index in 0..40_u32 {
+        let class = folder.join("photos").join(["a", "b", "c"][index as usize % 3]);
+        std::fs::create_dir_all(&class).unwrap();
+        let file = std::fs::File::create(class.join(format!("{index}.png"))).unwrap();
+        let mut encoder = png::Encoder::new(file, 8, 8);
+        encoder.set_color(png::ColorType::Grayscale);
+        let pixels: Vec<u8> = (0..64_u32).map(|i| ((i * 37 + index * 91) % 251 / (1 + index % 3)) as u8).collect();
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    }
+    let config = folder.join("data.toml");
+    let source = "[data.source]\nkind = 'folder'\npath = 'photos'\nimage = { size = 8, channels = 1 }\n";
+    std::fs::write(&config, source).unwrap();
+    config
+}
+
+#[test]
+fn a_folder_a_file_and_a_checkpoint_with_the_same_samples_have_the_same_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = images(folder.path());
+    let (model, png, npz) =
+        (folder.path().join("model"), folder.path().join("png"), folder.path().join("samples.npz"));
+    spectral_model(&model);
+    let drawn = ["--num", "24", "--steps", "2", "--seed", "5"];
+    done(&[&["sample", "--checkpoint", text(&model), "--out", text(&png)][..], &drawn].concat());
+    done(&[&["sample", "--checkpoint", text(&model), "--out", text(&npz)][..], &drawn].concat());
+    let stats = folder.path().join("data.stats.safetensors");
+    done(&["stats", text(&data), "--features", "pixels", "--out", text(&stats)]);
+    let eval = |real: &Path, fake: &Path, extra: &[&str]| -> Value {
+        let start = ["eval", "--real", text(real), "--features", "pixels", "--json", "--fake", text(fake)];
+        let rows: Value = serde_json::from_str(&done(&[&start[..], extra].concat())).unwrap();
+        rows[0].clone()
+    };
+    let of_model = eval(&data, &model, &[&drawn[..], &["--nll", "--batch", "7"]].concat());
+    assert_eq!(of_model["samples"], 24);
+    assert_eq!((&of_model["sampler"]["solver"], &of_model["sampler"]["steps"]), (&"gm-ode".into(), &2.into()));
+    assert!(of_model["metrics"]["fid"].is_null(), "distances of pixels are not called FID");
+    assert_eq!(of_model["reference"]["count"], 40);
+    let likelihood = &of_model["likelihood"];
+    assert!(likelihood["bits_per_dim"].is_f64() && likelihood["bits_per_dim_spectral"].is_f64(), "{likelihood}");
+    let distance = |row: &Value| row["metrics"]["frechet_distance"].as_f64().unwrap();
+    let of_stats = eval(&stats, &model, &drawn);
+    // The covariance has gone through a file as a quotient, and is singular.
+    assert!((distance(&of_stats) / distance(&of_model) - 1.0).abs() < 1e-7, "{of_stats} {of_model}");
+    assert_eq!(of_stats["metrics"]["kernel_distance"], of_model["metrics"]["kernel_distance"]);
+    let of_file = eval(&data, &npz, &[]);
+    assert_eq!(of_file["metrics"], of_model["metrics"]);
+    // Files of 8 bits a pixel are a little different.
+    let of_folder = eval(&data, &png, &[]);
+    assert!((distance(&of_folder) / distance(&of_model) - 1.0).abs() < 0.02, "{of_folder} {of_model}");
+}
+
+#[test]
+fn a_classifier_is_trained_and_its_features_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, model) = (images(folder.path()), folder.path().join("model"));
+    image_model(&model);
+    let network = folder.path().join("features.safetensors");
+    // 36 images to train on do not fill a batch of 64.
+    let (code, _, stderr) = run(&["features", "train", text(&data), "--out", text(&network)]);
+    assert!(code == 2 && stderr.contains("images"), "{stderr}");
+    let many = folder.path().join("photos");
+    for index in 40..90 {
+        std::fs::copy(many.join("a/0.png"), many.join(format!("a/{index}.png"))).unwrap();
+    }
+    let outcome = done(&["features", "train", text(&data), "--out", text(&network), "--epochs", "1", "--json"]);
+    let outcome: Value = serde_json::from_str(&outcome).unwrap();
+    assert_eq!((outcome["trained_on"].as_u64(), outcome["held_out"].as_u64()), (Some(81), Some(9)));
+    let features = format!("classifier={}", text(&network));
+    let out = folder.path().join("figures.json");
+    let table = done(&[
+        "eval",
+        "--real",
+        text(&data),
+        "--features",
+        &features,
+        "--fake",
+        text(&model),
+        "--num",
+        "9",
+        "--steps",
+        "1",
+        "--out",
+        text(&out),
+    ]);
+    assert!(
+        table.contains("Fréchet distance") && table.contains("classifier ") && table.contains("gm-ode 2"),
+        "{table}"
+    );
+    assert_eq!(std::fs::read_to_string(out.with_extension("md")).unwrap().trim_end(), table.trim_end());
+    let rows: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert!(rows[0]["metrics"]["classifier_score"]["mean"].as_f64().unwrap() >= 1.0);
+    assert_eq!(rows[0]["features"]["weights"].as_str().unwrap().len(), 64);
+    let again = ["eval", "--real", text(&data), "--features", &features, "--fake", text(&model), "--out", text(&out)];
+    assert!(run(&again).2.contains("--force"));
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, model, points) = (images(folder.path()), folder.path().join("model"), folder.path().join("points"));
+    image_model(&model);
+    points_model(&points, 2);
+    let stats = folder.path().join("stats.safetensors");
+    done(&["stats", text(&data), "--features", "pixels", "--out", text(&stats), "--limit", "30"]);
+    let density = folder.path().join("density.toml");
+    std::fs::write(&density, "[data.source]\nkind = 'density'\nname = 'checkerboard'\n").unwrap();
+    let refused = |real: &Path, fake: &Path, extra: &[&str], part: &str| {
+        let start = ["eval", "--real", text(real), "--fake", text(fake)];
+        let (code, _, stderr) = run(&[&start[..], extra].concat());
+        assert!(code > 0 && stderr.contains(part), "{code}: {stderr}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    };
+    refused(&data, &model, &["--features", "vgg"], "classifier=FILE");
+    refused(&data, &model, &["--features", "inception=none.pth"], "none.pth");
+    refused(&data, &points, &["--features", "pixels"], "points");
+    refused(&density, &model, &[], "density");
+    refused(&stats, &model, &["--features", "pixels", "--nll"], "--nll");
+    refused(&data, &folder.path().join("nothing"), &["--features", "pixels"], "nothing");
+    refused(&folder.path().join("nothing"), &model, &["--features", "pixels"], "--real");
+    refused(&data, &model, &["--features", "pixels", "--num", "1"], "2");
+    refused(&data, &model, &["--features", "pixels", "--solver", "unipc", "--order", "2"], "--order");
+}
+
+#[test]
+fn a_sweep_measures_every_cell_once_and_tries_failed_ones_again() {
+    let folder = tempfile::tempdir().unwrap();
+    points_model(&folder.path().join("k2"), 2);
+    std::fs::write(folder.path().join("board.toml"), "[data.source]\nkind = 'density'\nname = 'checkerboard'\n")
+        .unwrap();
+    let plan = folder.path().join("plan.toml");
+    let models = "[[model]]\nname = 'two'\ncheckpoint = 'k2'\n[[model]]\nname = 'later'\ncheckpoint = 'k1'\n";
+    let grid = "[[grid]]\nsolvers = ['gm-ode', 'unipc']\nsteps = [1, 3]\n";
+    std::fs::write(&plan, format!("title = 'Toy'\nnum = 200\nreference = {{ data = 'board.toml' }}\n{models}{grid}"))
+        .unwrap();
+    let out = folder.path().join("out");
+    let sweep = || run(&["sweep", text(&plan), "--out", text(&out), "--json"]);
+    let (code, stdout, stderr) = sweep();
+    assert!(code == 1 && stderr.contains("4 of 8 cells failed"), "{stderr}");
+    let first: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(first.as_array().unwrap().len(), 4);
+    for file in ["table.md", "distance.png", "distance.svg", "histograms-two.png"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    // An interruption in the middle of a line, and the missing model.
+    let cells = out.join("cells.jsonl");
+    let mut text_of = std::fs::read_to_string(&cells).unwrap();
+    text_of.push_str("{\"key\": {\"half");
+    std::fs::write(&cells, text_of).unwrap();
+    points_model(&folder.path().join("k1"), 1);
+    let (code, stdout, stderr) = sweep();
+    assert_eq!(code, 0, "{stderr}");
+    let second: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(second.as_array().unwrap().len(), 8);
+    assert_eq!(second[0], first[0], "seconds and all: the cell was not measured again");
+    let lines = std::fs::read_to_string(&cells).unwrap().lines().count();
+    assert_eq!(lines, 12, "four measured, four failed, four measured later");
+    assert_eq!(sweep().0, 0);
+    assert_eq!(std::fs::read_to_string(&cells).unwrap().lines().count(), lines);
+    std::fs::write(&cells, "{}\n").unwrap();
+    let (code, _, stderr) = sweep();
+    assert!(code == 2 && stderr.contains("line 1"), "{stderr}");
+}
