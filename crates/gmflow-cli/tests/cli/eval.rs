@@ -58,12 +58,13 @@ fn a_folder_a_file_and_a_checkpoint_with_the_same_samples_have_the_same_figures(
     let likelihood = &of_model["likelihood"];
     assert!(likelihood["bits_per_dim"].is_f64() && likelihood["bits_per_dim_spectral"].is_f64(), "{likelihood}");
     let distance = |row: &Value| row["metrics"]["frechet_distance"].as_f64().unwrap();
-    let of_stats = eval(&stats, &model, &drawn);
-    // The covariance has gone through a file as a quotient, and is singular.
-    assert!((distance(&of_stats) / distance(&of_model) - 1.0).abs() < 1e-7, "{of_stats} {of_model}");
-    assert_eq!(of_stats["metrics"]["kernel_distance"], of_model["metrics"]["kernel_distance"]);
-    let of_file = eval(&data, &npz, &[]);
-    assert_eq!(of_file["metrics"], of_model["metrics"]);
+    for same in [eval(&stats, &model, &drawn), eval(&data, &npz, &[])] {
+        // Covariances of other batches, or from a file as a quotient, differ in the last digits, and are singular here.
+        assert!((distance(&same) / distance(&of_model) - 1.0).abs() < 1e-7, "{same} {of_model}");
+        for exact in ["kernel_distance", "precision", "recall", "density", "coverage", "colours"] {
+            assert_eq!(same["metrics"][exact], of_model["metrics"][exact], "{exact}");
+        }
+    }
     // Files of 8 bits a pixel are a little different.
     let of_folder = eval(&data, &png, &[]);
     assert!((distance(&of_folder) / distance(&of_model) - 1.0).abs() < 0.02, "{of_folder} {of_model}");
