@@ -1,5 +1,6 @@
 //! What is kept of a set of images: moments, colours, and the vectors themselves where a metric needs them.
 
+use crate::features::resize::to_byte;
 use crate::features::{FeatureInfo, FeatureNetwork};
 use crate::{Error, ImageStats, ImageStatsSum, Matrix, Moments, Result};
 use gmflow::checkpoint::write_atomic;
@@ -69,13 +70,15 @@ impl<'a> SetBuilder<'a> {
         Self { network, shape, keep, moments: None, colours, vectors: Matrix::default(), logits: Matrix::default() }
     }
 
-    /// Adds images `[n c h w]` in [-1, 1].
+    /// Adds images `[n c h w]` in [-1, 1]. They are rounded to 8 bits and cut off at the ends first, so that samples have the figures that
+    /// their files have.
     ///
     /// # Errors
     /// Images that the network does not take, or values that are not finite.
     pub fn add(&mut self, images: &[f32]) -> Result<()> {
-        let features = self.network.extract(images, self.shape)?;
-        self.colours.add(images, self.shape)?;
+        let images: Vec<f32> = images.iter().map(|&x| to_byte(x) / 127.5 - 1.0).collect();
+        let features = self.network.extract(&images, self.shape)?;
+        self.colours.add(&images, self.shape)?;
         self.moments.get_or_insert_with(|| Moments::new(features.vectors.columns())).add(&features.vectors)?;
         if self.keep {
             self.vectors.append(&features.vectors)?;

@@ -83,7 +83,7 @@ struct Source {
     share: f32,
 }
 
-/// A value in [-1, 1] as one of 0 to 255.
-fn to_byte(x: f32) -> f32 {
+/// A value in [-1, 1] as one of 0 to 255, as in files of images.
+pub fn to_byte(x: f32) -> f32 {
     ((x + 1.0) * 127.5).round().clamp(0.0, 255.0)
 }
