@@ -549,7 +549,7 @@ pub struct SampleArgs {
 }
 
 /// How samples are drawn.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone, Default, PartialEq)]
 #[command(next_help_heading = "Sampler")]
 pub struct SamplerArgs {
     /// Solver; without it gm-ode for mixtures (K > 1) and euler for K = 1

@@ -124,7 +124,7 @@ pub struct SolverSettings {
 }
 
 /// One measurement to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
     /// Index of the model.
     pub model: usize,
@@ -174,7 +174,7 @@ impl Plan {
 
     /// Every cell once, in the order of the plan.
     pub fn cells(&self) -> Result<Vec<Cell>> {
-        let mut cells = Vec::new();
+        let mut cells: Vec<Cell> = Vec::new();
         for grid in &self.grids {
             for model in self.models_of(grid)? {
                 for solver in &grid.solvers {
@@ -186,7 +186,9 @@ impl Plan {
                                 sampler: SamplerArgs { steps, ..solver.sampler(&guidance)? },
                             };
                             cell.sampler.check()?;
-                            cells.push(cell);
+                            if !cells.contains(&cell) {
+                                cells.push(cell);
+                            }
                         }
                     }
                 }
@@ -269,6 +271,12 @@ mod tests {
         assert_eq!((cells[9].label.as_str(), cells[9].sampler.order, cells[9].sampler.steps), ("first", Some(1), 1));
         let one = plan("models = ['b']\nsolvers = ['heun']\nsteps = [3]\n").unwrap().cells().unwrap();
         assert_eq!((one.len(), one[0].model, one[0].sampler.guidance), (1, 1, None));
+    }
+
+    #[test]
+    fn a_cell_of_two_grids_is_one_cell() {
+        let grid = "solvers = ['euler']\nsteps = [1, 2]\n[[grid]]\nsolvers = ['euler', 'heun']\nsteps = [2]\n";
+        assert_eq!(plan(grid).unwrap().cells().unwrap().len(), 2 * 3);
     }
 
     #[test]
