@@ -87,4 +87,5 @@ def main():
     print(features.abs().max(), logits.abs().max(), features.std())
 
 
-main()
+if __name__ == "__main__":
+    main()
