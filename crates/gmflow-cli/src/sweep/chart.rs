@@ -10,7 +10,12 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::path::Path;
 
-const SIZE: (u32, u32) = (1180, 560);
+const WIDTH: u32 = 1180;
+/// The least height; a long legend needs more.
+const HEIGHT: u32 = 560;
+/// Pixels between two lines of the legend, and above the first.
+const LINE: u32 = 22;
+const ABOVE: u32 = 56;
 /// Where the legend begins.
 const LEGEND: i32 = 830;
 const INK: RGBColor = RGBColor(40, 40, 40);
@@ -44,12 +49,14 @@ impl Chart {
     /// Writes `stem`.png and `stem`.svg.
     pub fn write(&self, folder: &Path, stem: &str) -> Result<()> {
         font_is_usable()?;
-        let mut pixels = vec![255; 3 * (SIZE.0 * SIZE.1) as usize];
-        self.draw(&BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area())?;
-        let picture = Picture { channels: 3, width: SIZE.0 as usize, height: SIZE.1 as usize, pixels };
+        let size = (WIDTH, HEIGHT.max(ABOVE + LINE * u32::try_from(self.curves.len())?));
+        let (width, height) = (size.0 as usize, size.1 as usize);
+        let mut pixels = vec![255; 3 * width * height];
+        self.draw(&BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area())?;
+        let picture = Picture { channels: 3, width, height, pixels };
         picture.write_png(&folder.join(format!("{stem}.png")), &[])?;
         let mut text = String::new();
-        self.draw(&SVGBackend::with_string(&mut text, SIZE).into_drawing_area())?;
+        self.draw(&SVGBackend::with_string(&mut text, size).into_drawing_area())?;
         Ok(write_atomic(&folder.join(format!("{stem}.svg")), text.as_bytes())?)
     }
 
@@ -59,7 +66,7 @@ impl Chart {
         self.draw_curves(&left)?;
         for (index, curve) in self.curves.iter().enumerate() {
             let (colour, mark) = style(index);
-            let y = 56 + 22 * index as i32;
+            let y = (ABOVE + LINE * index as u32) as i32;
             let line = PathElement::new([(8, y), (34, y)], colour.stroke_width(2));
             right.draw(&line).map_err(drawing)?;
             right.draw(&Circle::new((21, y), 4, mark)).map_err(drawing)?;

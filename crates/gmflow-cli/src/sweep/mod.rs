@@ -39,7 +39,7 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
     let keys: Vec<Value> = plan.cells()?.iter().map(|cell| plan.key(cell)).collect();
     let lines: Vec<&Line> = keys.iter().filter_map(|key| results.finished(key)).collect();
     let density = sweep.density()?;
-    let table = report::write(&plan.title, &lines, density.as_ref(), &arguments.out)?;
+    let table = report::write(plan, &lines, density.as_ref(), &arguments.out)?;
     match arguments.json {
         true => output::json(&lines)?,
         false => output::line(table.trim_end())?,

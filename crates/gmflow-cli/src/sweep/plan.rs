@@ -32,6 +32,19 @@ pub struct Plan {
     /// What is done with them.
     #[serde(rename = "grid")]
     pub grids: Vec<Grid>,
+    /// Charts of some of the curves, beside those of all.
+    #[serde(rename = "chart", default)]
+    pub charts: Vec<ChartPlan>,
+}
+
+/// A chart of some curves.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChartPlan {
+    /// Its file name, without an ending.
+    pub name: String,
+    /// Curves by their labels, such as "K = 8, GM-ODE 2".
+    pub curves: Vec<String>,
 }
 
 /// What samples are compared with, as the arguments of `gmflow eval` say it.
@@ -169,7 +182,27 @@ impl Plan {
                 return Err(usage("grid", "solvers and steps of at least 1", "none, or 0 steps"));
             }
         }
-        self.cells().map(|_| ())
+        let cells = self.cells()?;
+        for chart in &self.charts {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if chart.name.is_empty() || !chart.name.chars().all(plain) {
+                return Err(usage("chart.name", "letters, digits, - and _", &chart.name));
+            }
+            // Classifier-free guidance adds to a curve's label.
+            let known = |label: &String| {
+                cells
+                    .iter()
+                    .any(|cell| label.starts_with(&format!("{}, {}", self.models[cell.model].name, cell.label)))
+            };
+            if let Some(unknown) = chart.curves.iter().find(|label| !known(label)) {
+                return Err(usage(
+                    "chart.curves",
+                    "the name of a model, a comma, and the label of a solver",
+                    unknown,
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Every cell once, in the order of the plan.
@@ -288,6 +321,8 @@ mod tests {
             ("solvers = ['euler']\nsteps = [1]\nguidance = [1.5]\n", "guidance"),
             ("solvers = [{ solver = 'euler', order = 2 }]\nsteps = [1]\n", "order"),
             ("solvers = ['euler']\nsteps = [1]\nsteeps = 3\n", "steeps"),
+            ("solvers = ['euler']\nsteps = [1]\n[[chart]]\nname = 'x'\ncurves = ['a, heun']\n", "a, heun"),
+            ("solvers = ['euler']\nsteps = [1]\n[[chart]]\nname = '../x'\ncurves = ['a, euler']\n", "../x"),
         ] {
             let message = format!("{:#}", plan(grid).unwrap_err());
             assert!(message.contains(part), "{grid}: {message}");

@@ -1,6 +1,7 @@
 //! Tables and charts of a sweep's rows.
 
 use super::chart::{Chart, Curve};
+use super::plan::Plan;
 use super::results::Line;
 use crate::eval::row::{Row, table};
 use crate::plot::{Heat, Panel, Sheet};
@@ -12,11 +13,14 @@ use std::path::Path;
 
 /// Bins along a side of the histograms that are kept.
 pub const BINS: usize = 64;
+/// Curves that one chart can be read with.
+const MOST_CURVES: usize = 12;
 /// The brightest colour stands for this multiple of the uniform density.
 const BRIGHTEST: f64 = 3.5;
 
 /// Writes table.md, best.md and the charts into `folder`; returns the tables.
-pub fn write(title: &str, lines: &[&Line], density: Option<&Density>, folder: &Path) -> Result<String> {
+pub fn write(plan: &Plan, lines: &[&Line], density: Option<&Density>, folder: &Path) -> Result<String> {
+    let title = &plan.title;
     let rows: Vec<Row> = lines.iter().filter_map(|line| named(line)).collect();
     let table = table(&rows);
     write_atomic(&folder.join("table.md"), format!("# {title}\n\n{table}").as_bytes())?;
@@ -26,8 +30,8 @@ pub fn write(title: &str, lines: &[&Line], density: Option<&Density>, folder: &P
         &folder.join("best.md"),
         format!("# {title}: the best guidance of every cell\n\n{best}").as_bytes(),
     )?;
-    for (stem, chart) in curves.charts(title) {
-        chart.write(folder, stem)?;
+    for (stem, chart) in curves.all_charts(plan) {
+        chart.write(folder, &stem)?;
     }
     if let Some(density) = density {
         for (stem, sheet) in sheets(title, lines, density)? {
@@ -59,7 +63,9 @@ struct Point<'a> {
 }
 
 /// Rows of one model and solver.
+#[derive(Clone)]
 struct Series<'a> {
+    model: &'a str,
     label: String,
     points: Vec<Point<'a>>,
 }
@@ -101,7 +107,7 @@ impl<'a> Curves<'a> {
             let point = Point { steps, row };
             match series.iter_mut().find(|series| series.label == label) {
                 Some(series) => series.points.push(point),
-                None => series.push(Series { label, points: vec![point] }),
+                None => series.push(Series { model: &line.model, label, points: vec![point] }),
             }
         }
         Self(series)
@@ -148,6 +154,28 @@ impl<'a> Curves<'a> {
             }
         }
         curves
+    }
+
+    /// The charts of all curves, for each model on its own where they are many, and those that the plan asks for.
+    fn all_charts(&self, plan: &Plan) -> Vec<(String, Chart)> {
+        let mut charts = Vec::new();
+        let mut add = |suffix: &str, series: Vec<&Series<'a>>, title: &str| {
+            let some = Curves(series.into_iter().cloned().collect());
+            charts.extend(some.charts(title).into_iter().map(|(stem, chart)| (format!("{stem}{suffix}"), chart)));
+        };
+        if self.0.len() <= MOST_CURVES {
+            add("", self.0.iter().collect(), &plan.title);
+        } else {
+            for model in &plan.models {
+                let of_model = self.0.iter().filter(|series| series.model == model.name).collect();
+                add(&format!("-{}", file_name(&model.name)), of_model, &plan.title);
+            }
+        }
+        for chart in &plan.charts {
+            let chosen = chart.curves.iter().filter_map(|label| self.0.iter().find(|series| series.label == *label));
+            add(&format!("-{}", chart.name), chosen.collect(), &plan.title);
+        }
+        charts
     }
 
     fn charts(&self, title: &str) -> Vec<(&'static str, Chart)> {
@@ -216,6 +244,11 @@ impl<'a> Curves<'a> {
     }
 }
 
+/// Letters and digits of a name.
+fn file_name(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
+}
+
 /// A sheet of histograms for every model: a row for each solver, a column for each number of steps.
 fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String, Sheet)>> {
     let range = PointsConfig::default().range;
@@ -253,7 +286,7 @@ fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String
             .iter()
             .filter_map(|label| {
                 let panels: Option<Vec<Panel>> = steps.iter().map(|&steps| panel(label, steps)).collect();
-                Some((vec![(*label).to_owned()], panels?))
+                Some((label.split(", ").map(str::to_owned).collect(), panels?))
             })
             .collect();
         if rows.is_empty() {
@@ -265,8 +298,7 @@ fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String
         let heat = Heat { bins: BINS, range, shares: truth.clone() };
         let reference = ("true density".into(), Panel { heat, caption: format!("chance alone: TV {chance:.3}") });
         let sheet = Sheet { title: format!("{title}: {model}"), columns, rows, reference, brightest: BRIGHTEST };
-        let name: String = model.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        sheets.push((format!("histograms-{}", name.to_lowercase()), sheet));
+        sheets.push((format!("histograms-{}", file_name(model)), sheet));
     }
     Ok(sheets)
 }
