@@ -580,6 +580,9 @@ pub struct SamplerArgs {
     /// Shape gm-sde's draws with the model's spectrum network [default: on if the model has one]
     #[arg(long, value_enum, value_name = "on|off")]
     pub spectral: Option<Switch>,
+    /// For comparisons: steps of order 2 compare predictions without moving the previous one to the new point
+    #[arg(long)]
+    pub unconverted: bool,
 }
 
 /// `gmflow info`.

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{Model, ModelInfo};
 use gmflow::guidance::Guidance;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
-use gmflow::solver::SolverConfig;
+use gmflow::solver::{SecondOrder, SolverConfig};
 use serde_json::{Value, json};
 
 /// The order of gm-ode and gm-sde where none is given.
@@ -45,12 +45,27 @@ impl ModelTraits {
 impl SamplerArgs {
     /// The arguments as they were given.
     pub fn as_json(&self) -> Value {
-        let Self { solver, order, steps, substeps, guidance, cfg, orthogonal, guidance_interval, spectral } = self;
-        json!({
+        let Self {
+            solver,
+            order,
+            steps,
+            substeps,
+            guidance,
+            cfg,
+            orthogonal,
+            guidance_interval,
+            spectral,
+            unconverted,
+        } = self;
+        let mut json = json!({
             "solver": solver.map(Solver::name), "order": order, "steps": steps, "substeps": substeps,
             "guidance": guidance, "cfg": cfg, "orthogonal": orthogonal, "guidance_interval": guidance_interval,
             "spectral": spectral.map(|switch| switch == Switch::On)
-        })
+        });
+        if *unconverted {
+            json["unconverted"] = json!(true);
+        }
+        json
     }
 
     /// Checks the values, and those combinations that are wrong for every model.
@@ -113,6 +128,9 @@ impl SamplerArgs {
         if self.substeps.is_some() && solver != Solver::GmOde {
             return refuse("--substeps", "solver gm-ode");
         }
+        if self.unconverted && (self.order == Some(1) || !matches!(solver, Solver::GmOde | Solver::GmSde)) {
+            return refuse("--unconverted", "solver gm-ode or gm-sde, of order 2");
+        }
         if self.spectral == Some(Switch::On) && solver != Solver::GmSde {
             return refuse("--spectral", "solver gm-sde");
         }
@@ -174,6 +192,7 @@ impl Sampler {
         SamplerConfig {
             guidance: self.guidance,
             guidance_interval: self.arguments.guidance_interval,
+            second_order: SecondOrder { convert: !self.arguments.unconverted, ..SecondOrder::default() },
             shift: self.shift,
             ..SamplerConfig::new(solver, self.arguments.steps)
         }
@@ -233,6 +252,9 @@ impl Sampler {
                 description["orthogonal"] = json!(orthogonal);
             }
         }
+        if self.arguments.unconverted {
+            description["unconverted"] = json!(true);
+        }
         if let Some(interval) = self.arguments.guidance_interval.filter(|_| guidance.is_active()) {
             description["guidance_interval"] = json!(interval);
         }
@@ -259,6 +281,7 @@ mod tests {
             orthogonal: None,
             guidance_interval: None,
             spectral: None,
+            unconverted: false,
         }
     }
 

@@ -110,6 +110,10 @@ fn gaussian_data(x: &Tensor<4>, t: f64) -> Guided {
 }
 
 fn solve(solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
+    solve_with(SecondOrder::default(), solver, steps, x)
+}
+
+fn solve_with(second_order: SecondOrder, solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
     let mut draws = SeededDraws { seeds: vec![1, 2], device: x.device() };
     let mut state = solver.init(x.clone());
     for index in 0..steps {
@@ -121,13 +125,8 @@ fn solve(solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
             default_substeps: 1,
             shift: 1.0,
         };
-        let mut context = Context {
-            predict: &mut gaussian_data,
-            draws: &mut draws,
-            spectrum: None,
-            second_order: SecondOrder::default(),
-            observe: None,
-        };
+        let mut context =
+            Context { predict: &mut gaussian_data, draws: &mut draws, spectrum: None, second_order, observe: None };
         state = solver.step(state, span, &mut context).expect("a step");
     }
     state.x
@@ -156,6 +155,21 @@ fn orders_of_convergence_on_gaussian_data() {
     let (euler, heun) = (order(SolverConfig::Euler), order(SolverConfig::Heun));
     assert!((0.8..1.3).contains(&euler), "Euler converges with order {euler}");
     assert!(heun > 1.5, "Heun converges with order {heun}");
+}
+
+#[test]
+fn second_order_adds_nothing_to_a_prediction_that_holds_and_overshoots_without_the_conversion() {
+    let x = noise::<4>(15, [2, 1, 8, 8]);
+    // The exact flow halves the distance to the mean; 32 sub-steps a step are nearly exact.
+    let exact = x.clone() * 0.5 + 1.0;
+    let error = |order, second_order| {
+        let end = solve_with(second_order, SolverConfig::GmOde { order, substeps: Some(32) }, 4, &x);
+        values((end - exact.clone()).powi_scalar(2).mean().sqrt())[0]
+    };
+    let (first, second) = (error(1, SecondOrder::default()), error(2, SecondOrder::default()));
+    let unconverted = error(2, SecondOrder { convert: false, ..SecondOrder::default() });
+    assert!((second / first - 1.0).abs() < 0.02, "{first} and {second}");
+    assert!(unconverted > 3.0 * second, "{unconverted} and {second}");
 }
 
 #[test]

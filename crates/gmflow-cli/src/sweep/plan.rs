@@ -131,6 +131,9 @@ pub struct SolverSettings {
     /// Whether gm-sde uses the spectrum network.
     #[serde(default)]
     pub spectral: Option<bool>,
+    /// Order 2 without moving the previous prediction to the new point.
+    #[serde(default)]
+    pub unconverted: bool,
     /// What it is called in charts and tables.
     #[serde(default)]
     pub label: Option<String>,
@@ -272,13 +275,13 @@ impl SolverPlan {
     }
 
     fn sampler(&self, guidance: &SamplerArgs) -> Result<SamplerArgs> {
-        let SolverSettings { solver: name, order, substeps, spectral, .. } = self.settings();
+        let SolverSettings { solver: name, order, substeps, spectral, unconverted, .. } = self.settings();
         let solver = Solver::from_str(&name, false).map_err(|_| {
             let names: Vec<String> = Solver::value_variants().iter().map(|solver| solver.name()).collect();
             usage("grid.solvers", names.join(", "), &name)
         })?;
         let spectral = spectral.map(|on| if on { Switch::On } else { Switch::Off });
-        Ok(SamplerArgs { solver: Some(solver), order, substeps, spectral, ..guidance.clone() })
+        Ok(SamplerArgs { solver: Some(solver), order, substeps, spectral, unconverted, ..guidance.clone() })
     }
 }
 

@@ -209,9 +209,16 @@ impl<'a> Curves<'a> {
         all.into_iter().filter(|(_, chart)| !chart.curves.is_empty()).collect()
     }
 
-    /// For each series and number of steps the guidance with the best distance and the one with the best precision.
+    /// For each series and number of steps the guidance with the best distance and the one with the best precision; empty where there is
+    /// one guidance only.
     fn best_table(&self) -> String {
+        let mut guidances: Vec<(bool, f64)> =
+            self.0.iter().flat_map(|series| series.points.iter().map(|point| guidance(point.row))).collect();
+        guidances.dedup();
         let mut text = String::new();
+        if guidances.len() < 2 {
+            return text;
+        }
         for series in &self.0 {
             let mut steps: Vec<f64> = series.points.iter().map(|point| point.steps).collect();
             steps.sort_by(f64::total_cmp);

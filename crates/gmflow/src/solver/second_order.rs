@@ -30,11 +30,14 @@ pub struct SecondOrder {
     /// Corrections of the reweighting, whose mean is near the wanted one and not on it. They need no network call; the first
     /// helps, more of them need not.
     pub corrections: usize,
+    /// Whether the previous step's mixture is moved to the new point by (10) before the means are compared. Without it the change
+    /// also holds what the mixture itself foresaw, and overshoots: for comparisons only.
+    pub convert: bool,
 }
 
 impl Default for SecondOrder {
     fn default() -> Self {
-        Self { ca: 0.005, cb: 1.0, corrections: 0 }
+        Self { ca: 0.005, cb: 1.0, corrections: 0, convert: true }
     }
 }
 
@@ -102,7 +105,10 @@ impl SecondOrder {
         previous: &Visit,
         (x, t, h): (&Tensor<4>, f64, f64),
     ) -> Tensor<4> {
-        let moved = previous.mixture.mean_at((&previous.x, previous.t), (x, t));
+        let moved = match self.convert {
+            true => previous.mixture.mean_at((&previous.x, previous.t), (x, t)),
+            false => previous.mixture.0.mean(),
+        };
         let mut noise = guided.var.clone() * self.ca;
         if let Some(shift) = &guided.shift {
             noise = noise + power(shift) * (self.cb * self.cb);

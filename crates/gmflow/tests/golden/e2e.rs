@@ -97,7 +97,7 @@ fn second_order(case: &Case) -> SecondOrder {
     let SecondOrder { ca, cb, .. } = SecondOrder::default();
     let coefficient = |i: usize, default: f64| case.params["gm2_coefs"][i].as_f64().unwrap_or(default);
     let corrections = case.f64_or("gm2_correction_steps", 0.0) as usize;
-    SecondOrder { ca: coefficient(0, ca), cb: coefficient(1, cb), corrections }
+    SecondOrder { ca: coefficient(0, ca), cb: coefficient(1, cb), corrections, convert: true }
 }
 
 /// The classes of the samples; recorded either alone or behind as many null labels.

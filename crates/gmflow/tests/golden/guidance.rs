@@ -61,7 +61,7 @@ fn second_order(case: &Case) -> Computed {
     let first = guided.mixture();
     let time = |name: &str| f64::from(case.input(name).scalar()) / 1000.0;
     let corrections = case.f64_or("gm2_correction_steps", 0.0) as usize;
-    let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb"), corrections };
+    let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb"), corrections, convert: true };
     let (data, shift) = if case.flag("first_call") {
         (first.clone(), guided.shift.clone())
     } else {
