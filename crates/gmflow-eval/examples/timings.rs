@@ -32,7 +32,7 @@ fn main() -> gmflow_eval::Result<()> {
 fn run() -> gmflow_eval::Result<()> {
     let (real, fake) = (features(1, 10_000)?, features(2, 10_000)?);
     let moments = |matrix: &Matrix| -> gmflow_eval::Result<Moments> {
-        let mut moments = Moments::new(D);
+        let mut moments = Moments::new(D)?;
         moments.add(matrix)?;
         Ok(moments)
     };

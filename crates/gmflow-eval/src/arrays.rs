@@ -155,7 +155,10 @@ fn chosen(path: &Path, wanted: &str, names: &[String]) -> Result<String> {
         [only] => Ok(only.clone()),
         _ if names.iter().any(|name| name == wanted) => Ok(wanted.to_owned()),
         _ => {
-            let shown: Vec<&str> = names.iter().take(8).map(String::as_str).collect();
+            // Archives list their arrays in no fixed order.
+            let mut shown: Vec<&str> = names.iter().map(String::as_str).collect();
+            shown.sort_unstable();
+            shown.truncate(8);
             Err(Error::file(path, "arrays", format!("`{wanted}`, or one array alone"), shown.join(", ")))
         }
     }

@@ -80,12 +80,16 @@ fn gathered(matrix: &Matrix, rows: &[usize]) -> Vec<f64> {
 
 fn discrepancy(x: &[f64], y: &[f64], m: usize, d: usize) -> f64 {
     let mut products = vec![0.0; m * m];
+    // The weights of all terms add up to 0, so that a constant may be taken from the kernel: without it the sums would cancel to
+    // few digits where the vectors are far from the origin.
+    let dot: f64 = x.iter().zip(y).take(d).map(|(a, b)| a * b).sum();
+    let typical = (dot / d as f64 + 1.0).powi(3);
     // The sum of the kernel over all pairs and over the diagonal.
     let mut sums = |left: &[f64], right: &[f64]| {
         let target = MatMut::from_row_major_slice_mut(&mut products, m, m);
         let (left, right) = (MatRef::from_row_major_slice(left, m, d), MatRef::from_row_major_slice(right, m, d));
         matmul(target, Accum::Replace, left, right.transpose(), 1.0 / d as f64, Par::rayon(0));
-        let kernel = |product: &f64| (product + 1.0).powi(3);
+        let kernel = |product: &f64| (product + 1.0).powi(3) - typical;
         (products.iter().map(kernel).sum::<f64>(), products.iter().step_by(m + 1).map(kernel).sum::<f64>())
     };
     let ((xx, xx_diagonal), (yy, yy_diagonal), (xy, _)) = (sums(x, x), sums(y, y), sums(x, y));

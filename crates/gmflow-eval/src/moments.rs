@@ -4,6 +4,8 @@ use crate::{Error, Matrix, Result};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
+/// The longest vectors that are taken: their covariance has 2 GiB.
+pub const MOST_COLUMNS: usize = 1 << 14;
 /// Rows that are worked on at a time.
 const ROWS: usize = 512;
 
@@ -19,8 +21,14 @@ pub struct Moments {
 
 impl Moments {
     /// Of no vector yet, of `d` numbers.
-    pub fn new(d: usize) -> Self {
-        Self { count: 0, mean: vec![0.0; d], scatter: vec![0.0; d * d] }
+    ///
+    /// # Errors
+    /// `d` is 0 or more than [`MOST_COLUMNS`].
+    pub fn new(d: usize) -> Result<Self> {
+        if !(1..=MOST_COLUMNS).contains(&d) {
+            return Err(Error::config("features", format!("1 to {MOST_COLUMNS} columns, for a covariance"), d));
+        }
+        Ok(Self { count: 0, mean: vec![0.0; d], scatter: vec![0.0; d * d] })
     }
 
     /// From a mean `[d]` and a covariance `[d d]` with the denominator `count` - 1.

@@ -79,7 +79,10 @@ impl<'a> SetBuilder<'a> {
         let images: Vec<f32> = images.iter().map(|&x| to_byte(x) / 127.5 - 1.0).collect();
         let features = self.network.extract(&images, self.shape)?;
         self.colours.add(&images, self.shape)?;
-        self.moments.get_or_insert_with(|| Moments::new(features.vectors.columns())).add(&features.vectors)?;
+        match &mut self.moments {
+            Some(moments) => moments.add(&features.vectors)?,
+            none => none.insert(Moments::new(features.vectors.columns())?).add(&features.vectors)?,
+        }
         if self.keep {
             self.vectors.append(&features.vectors)?;
             features.logits.iter().try_for_each(|logits| self.logits.append(logits))?;
@@ -110,9 +113,9 @@ impl SampleSet {
     /// A set of vectors from another program.
     ///
     /// # Errors
-    /// None beyond those of adding them up.
+    /// Vectors that are too long for a covariance.
     pub fn of_vectors(vectors: Matrix, data: String) -> Result<Self> {
-        let mut moments = Moments::new(vectors.columns());
+        let mut moments = Moments::new(vectors.columns())?;
         moments.add(&vectors)?;
         Ok(Self::precomputed(moments, Some(vectors), data))
     }

@@ -1,5 +1,6 @@
 //! Feature files from other programs, whole and damaged.
 
+use gmflow_eval::SampleSet;
 use gmflow_eval::arrays::{read_features, read_mu_sigma};
 use npyz::WriterBuilder;
 use std::io::Cursor;
@@ -25,6 +26,13 @@ fn npz(arrays: &[(&str, &[f64], &[u64])]) -> Vec<u8> {
     archive.zip_writer().finish().unwrap();
     drop(archive);
     bytes.into_inner()
+}
+
+/// A file whose header claims what it likes.
+fn claiming(kind: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}\n");
+    let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
 }
 
 fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -55,7 +63,8 @@ fn features_are_read_from_every_kind_of_file() {
 fn what_is_no_feature_file_is_named_with_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let whole = npy(&[1.0, 2.0], &[1, 2]);
-    let huge = String::from_utf8_lossy(&whole).replace("(1, 2)", "(9, 9)");
+    let data = [0; 16];
+    assert!(read_features(&file(folder.path(), "fits.npy", &claiming("<f8", "(1, 2)", &data))).is_ok());
     let refused = |name: &str, bytes: &[u8], part: &str| {
         let path = file(folder.path(), name, bytes);
         let message = read_features(&path).unwrap_err().to_string();
@@ -64,9 +73,17 @@ fn what_is_no_feature_file_is_named_with_what_is_wrong() {
     refused("short.npy", &whole[..whole.len() - 3], "readable");
     refused("text.npy", b"hello", "readable");
     refused("empty.npz", b"", "readable");
-    refused("huge.npy", huge.as_bytes(), "readable");
+    refused("huge.npy", &claiming("<f8", "(9, 9)", &data), "readable");
     refused("flat.npy", &npy(&[1.0, 2.0], &[2]), "[n, d]");
     refused("nan.npy", &npy(&[f64::NAN, 2.0], &[1, 2]), "finite");
+    refused("enormous.npy", &claiming("<f8", "(1099511627776, 2)", &data), "at most");
+    refused("overflow.npy", &claiming("<f8", "(1099511627776, 1099511627776)", &data), "at most");
+    for kind in ["<i8", "<f2", ">f8", "<c16", "|O"] {
+        refused("kind.npy", &claiming(kind, "(1, 1)", &data), kind);
+    }
+    let wide = claiming("<f8", "(0, 9223372036854775808)", &[]);
+    let wide = read_features(&file(folder.path(), "wide.npy", &wide)).unwrap();
+    assert!(SampleSet::of_vectors(wide, "wide".into()).unwrap_err().to_string().contains("columns"));
     refused("a.txt", b"1 2", ".npy");
     refused("two.npz", &npz(&[("a", &[0.0], &[1]), ("b", &[0.0], &[1])]), "a, b");
     refused("header.safetensors", &[255; 40], "header");

@@ -1,6 +1,7 @@
 //! Distances between sets of features: against torch-fidelity and prdc (recorded), and against closed forms.
 
 use gmflow_data::Density;
+use gmflow_eval::moments::MOST_COLUMNS;
 use gmflow_eval::numpy_rng::RandomState;
 use gmflow_eval::points::{PointsConfig, PointsDistance, sliced_wasserstein};
 use gmflow_eval::{
@@ -26,7 +27,7 @@ fn score(name: &str) -> Value {
 }
 
 fn moments(matrix: &Matrix) -> Moments {
-    let mut moments = Moments::new(matrix.columns());
+    let mut moments = Moments::new(matrix.columns()).unwrap();
     moments.add(matrix).unwrap();
     moments
 }
@@ -53,6 +54,12 @@ fn scores_agree_with_torch_fidelity_and_prdc() {
     let got = kernel_distance(&fake, &real, config).unwrap();
     close(got.mean, score("kernel")[0].as_f64().unwrap(), 1e-9);
     close(got.std, score("kernel")[1].as_f64().unwrap(), 1e-9);
+    // Far from the origin, where the kernel's sums nearly cancel; recorded in extended precision.
+    let far =
+        |matrix: &Matrix| Matrix::new(matrix.values().iter().map(|x| x * 0.01 + 1000.0).collect(), matrix.columns());
+    let got = kernel_distance(&far(&fake).unwrap(), &far(&real).unwrap(), config).unwrap();
+    close(got.mean, score("kernel_far")[0].as_f64().unwrap(), 1e-6);
+    close(got.std, score("kernel_far")[1].as_f64().unwrap(), 1e-6);
     let got = inception_score(&recorded("logits"), 10, 2020).unwrap();
     close(got.mean, score("inception_score")[0].as_f64().unwrap(), 1e-9);
     close(got.std, score("inception_score")[1].as_f64().unwrap(), 1e-9);
@@ -112,11 +119,8 @@ fn batches_and_merged_parts_have_the_moments_of_the_whole() {
     }
 }
 
-#[test]
-fn tiles_do_not_change_who_is_within_whose_neighbourhood() {
-    // More rows than a tile has, against the definition.
-    let (real, fake) = (normal(2, 1100, 3), normal(3, 1050, 3));
-    let got = manifolds(&real, &fake, Neighbours { precision: 2, density: 2 }, &mut |_, _| {}).unwrap();
+/// Precision, recall, density and coverage from differences of all pairs.
+fn by_definition(real: &Matrix, fake: &Matrix, k: usize) -> Manifolds {
     let distance = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum::<f64>()
     };
@@ -125,21 +129,58 @@ fn tiles_do_not_change_who_is_within_whose_neighbourhood() {
             let others = (0..set.rows()).filter(|&row| row != own);
             let mut all: Vec<f64> = others.map(|row| distance(set.row(own), set.row(row))).collect();
             all.sort_by(f64::total_cmp);
-            all[1]
+            all[k - 1]
         };
         (0..set.rows()).map(radius).collect()
     };
-    let (of_real, of_fake) = (radii(&real), radii(&fake));
-    let within = |a: &Matrix, b: &Matrix, radii: &[f64]| {
-        let hit = |row: &usize| (0..b.rows()).any(|i| distance(a.row(*row), b.row(i)) <= radii[i]);
-        (0..a.rows()).filter(hit).count() as f64 / a.rows() as f64
+    let (of_real, of_fake) = (radii(real), radii(fake));
+    let share = |a: &Matrix, hit: &dyn Fn(usize) -> bool| {
+        (0..a.rows()).filter(|&row| hit(row)).count() as f64 / a.rows() as f64
     };
-    assert_eq!(got.precision, within(&fake, &real, &of_real));
-    assert_eq!(got.recall, within(&real, &fake, &of_fake));
-    let covered = (0..real.rows())
-        .filter(|&i| (0..fake.rows()).any(|row| distance(fake.row(row), real.row(i)) < of_real[i]))
-        .count();
-    assert_eq!(got.coverage, covered as f64 / real.rows() as f64);
+    let within = |a: &Matrix, b: &Matrix, radii: &[f64]| {
+        share(a, &|row| (0..b.rows()).any(|i| distance(a.row(row), b.row(i)) <= radii[i]))
+    };
+    let inside = |row: usize, i: usize| distance(fake.row(row), real.row(i)) < of_real[i];
+    let balls: usize = (0..fake.rows()).map(|row| (0..real.rows()).filter(|&i| inside(row, i)).count()).sum();
+    Manifolds {
+        precision: within(fake, real, &of_real),
+        recall: within(real, fake, &of_fake),
+        density: balls as f64 / (k * fake.rows()) as f64,
+        coverage: share(real, &|i| (0..fake.rows()).any(|row| inside(row, i))),
+    }
+}
+
+#[test]
+fn tiles_do_not_change_who_is_within_whose_neighbourhood() {
+    // More rows than a tile has, against the definition.
+    let (real, fake) = (normal(2, 1100, 3), normal(3, 1050, 3));
+    let got = manifolds(&real, &fake, Neighbours { precision: 2, density: 2 }, &mut |_, _| {}).unwrap();
+    assert_eq!(got, by_definition(&real, &fake, 2));
+}
+
+#[test]
+fn a_set_in_another_order_has_density_one() {
+    // Of the k neighbours within a radius one is at the radius itself, which must not count, and the sample's own copy does.
+    let (real, d) = (normal(6, 1100, 200), 200);
+    let order = RandomState::new(1).permutation(real.rows());
+    let values = order.iter().flat_map(|&row| real.row(row)).copied().collect();
+    let fake = Matrix::new(values, d).unwrap();
+    let got = manifolds(&real, &fake, Neighbours::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(got, Manifolds { precision: 1.0, recall: 1.0, density: 1.0, coverage: 1.0 });
+}
+
+#[test]
+fn copies_are_at_distance_zero() {
+    // Eight copies of some: their radii are 0, in which copies lie (<=), but not strictly.
+    let one = normal(7, 240, 256);
+    let with_copies = |copied: usize, alone: std::ops::Range<usize>| {
+        let copies = (0..copied).flat_map(|row| one.row(row).repeat(8));
+        let alone = alone.flat_map(|row| one.row(row).to_vec());
+        Matrix::new(copies.chain(alone).map(f32::abs).collect(), one.columns()).unwrap()
+    };
+    let (real, fake) = (with_copies(40, 40..140), with_copies(20, 140..240));
+    let got = manifolds(&real, &fake, Neighbours { precision: 3, density: 3 }, &mut |_, _| {}).unwrap();
+    assert_eq!(got, by_definition(&real, &fake, 3));
 }
 
 #[test]
@@ -152,7 +193,11 @@ fn sets_that_cannot_be_compared_are_refused() {
     assert!(manifolds(&narrow, &rows(&narrow, 0..4), Neighbours::default(), &mut |_, _| {}).is_err());
     assert!(inception_score(&narrow, 21, 0).is_err());
     assert!(Matrix::new(vec![1.0, f32::NAN], 2).unwrap_err().to_string().contains("row 0"));
-    assert!(Moments::new(3).covariance().is_err());
+    assert!(Moments::new(3).unwrap().covariance().is_err());
+    for d in [0, MOST_COLUMNS + 1, usize::MAX] {
+        let message = Moments::new(d).unwrap_err().to_string();
+        assert!(message.contains("columns") && message.contains(&d.to_string()), "{message}");
+    }
 }
 
 #[test]

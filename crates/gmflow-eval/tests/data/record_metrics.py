@@ -5,6 +5,7 @@
 
 Features are synthetic: two clouds of correlated numbers that overlap in part. FID, KID, Inception Score, precision and recall are those of
 torch-fidelity, density and coverage those of prdc. Distances for the latter two are in f64.
+`kernel_far` is a KID in extended precision of 0.01 of the same features plus 1000.
 """
 
 import json
@@ -37,6 +38,13 @@ scores["frechet_of_ten"] = fid_statistics_to_metric(*few, verbose=False)["freche
 kid = dict(kid_subsets=13, kid_subset_size=100, rng_seed=2020, verbose=False)
 got = kid_features_to_metric(t(fake.astype(np.float64)), t(real.astype(np.float64)), **kid)
 scores["kernel"] = [got["kernel_inception_distance_mean"], got["kernel_inception_distance_std"]]
+far = [(x * np.float32(0.01) + np.float32(1000)).astype(np.longdouble) for x in (fake, real)]
+subsets, state = [], np.random.RandomState(2020)
+for _ in range(13):
+    x, y = (v[state.choice(len(v), 100, replace=False)] for v in far)
+    xx, yy, xy = ((np.einsum("ik,jk->ij", a, b) / D + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    subsets.append((xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (100 * 99) - 2 * xy.sum() / 100**2)
+scores["kernel_far"] = [float(np.mean(subsets)), float(np.std(subsets))]
 got = isc_features_to_metric(t(logits), splits=10, shuffle=True, rng_seed=2020)
 scores["inception_score"] = [got["inception_score_mean"], got["inception_score_std"]]
 got = prc_features_to_metric(t(fake.astype(np.float64)), t(real.astype(np.float64)), prc_neighborhood=3, verbose=False)
