@@ -160,21 +160,17 @@ impl Pipeline<'_> {
 
     /// The guided prediction at (x, t); with guidance, one call on the doubled batch [conditional, unconditional].
     fn predict(&self, guidance: Guidance, labels: Option<&Labels>, x: &Tensor<4>, t: f64) -> Guided {
-        let b = x.dims()[0];
         let time = |n: usize| Tensor::<1>::full([n], t as f32, &self.device);
-        let Some(labels) = labels else {
-            let data = self.network.forward(x.clone(), time(b), None).to_data(x, &time(b));
-            return Guided::new(Guidance::Off, data, None, x);
+        let b = x.dims()[0];
+        let velocity = match labels {
+            Some(labels) if guidance.is_active() => {
+                let doubled = Tensor::cat(vec![x.clone(), x.clone()], 0); // [2b c h w]
+                let class = Tensor::cat(vec![labels.class.clone(), labels.null.clone()], 0);
+                self.network.forward(doubled, time(2 * b), Some(class))
+            }
+            labels => self.network.forward(x.clone(), time(b), labels.map(|labels| labels.class.clone())),
         };
-        if !guidance.is_active() {
-            let data = self.network.forward(x.clone(), time(b), Some(labels.class.clone())).to_data(x, &time(b));
-            return Guided::new(guidance, data, None, x);
-        }
-        let doubled = Tensor::cat(vec![x.clone(), x.clone()], 0); // [2b c h w]
-        let class = Tensor::cat(vec![labels.class.clone(), labels.null.clone()], 0);
-        let both = self.network.forward(doubled.clone(), time(2 * b), Some(class)).to_data(&doubled, &time(2 * b));
-        let (conditional, unconditional) = both.split(b);
-        Guided::new(guidance, conditional, Some(unconditional.0.mean()), x)
+        Guided::from_velocity(guidance, velocity, x, t)
     }
 
     fn labels(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<Labels>> {

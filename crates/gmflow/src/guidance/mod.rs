@@ -1,6 +1,7 @@
 //! Guidance: a shift of the predicted mean, carried out by reweighting the mixture or by extrapolating its mean.
 
-use crate::mixture::{DataMixture, IsoGaussian};
+use crate::kernel::{self, ShiftRule};
+use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian, VelocityMixture};
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,19 @@ impl Guidance {
         Ok(())
     }
 
+    /// The same for the passes of a step.
+    fn rule(&self) -> ShiftRule {
+        match *self {
+            Self::Probabilistic { scale, orthogonal } if self.is_active() => {
+                ShiftRule::Probabilistic { scale: scale as f32, orthogonal: orthogonal as f32 }
+            }
+            Self::ClassifierFree { scale, orthogonal } if self.is_active() => {
+                ShiftRule::Extrapolate { scale: scale as f32, orthogonal: orthogonal as f32 }
+            }
+            _ => ShiftRule::Off,
+        }
+    }
+
     /// Whether the unconditional prediction is needed.
     pub fn is_active(&self) -> bool {
         match *self {
@@ -68,6 +82,8 @@ pub struct Guided {
     pub var: Tensor<4>,
     /// The shift of the mean asked for by probabilistic guidance `[b c h w]`; `None` for none.
     pub shift: Option<Tensor<4>>,
+    /// The mean square of the shift `[b 1 1 1]`.
+    power: Tensor<4>,
 }
 
 impl Guided {
@@ -80,19 +96,53 @@ impl Guided {
     ) -> Self {
         let surrogate = conditional.0.to_iso_gaussian();
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
-        let mut guided = Self { base: conditional, mean, var, shift: None };
+        let none = var.zeros_like();
+        let mut guided = Self { base: conditional, mean, var, shift: None, power: none };
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else { return guided };
         let probabilistic = matches!(guidance, Guidance::Probabilistic { .. });
         // Minus t times the velocity: the same line.
         let axis = if probabilistic { guided.mean.clone() } else { x_t.clone() - guided.mean.clone() };
         let shift = shift(guidance, &guided.mean, &unconditional, &guided.var, &axis);
         if probabilistic {
+            guided.power = power(&shift);
             guided.shift = Some(shift);
         } else {
             guided.base.0.means = guided.base.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
             guided.mean = guided.mean + shift;
         }
         guided
+    }
+
+    /// As [`Guided::new`], from velocities predicted at `x_t` `[b c h w]` and t. With guidance they are those of the doubled batch
+    /// [conditional, unconditional].
+    pub fn from_velocity(guidance: Guidance, velocity: VelocityMixture, x_t: &Tensor<4>, t: f64) -> Self {
+        let b = x_t.dims()[0];
+        let doubled = velocity.0.means.dims()[0] == 2 * b && b > 0;
+        let guidance = if doubled { guidance } else { Guidance::Off };
+        let time = |n: usize| Tensor::<1>::full([n], t as f32, &x_t.device());
+        let both = || Tensor::cat(vec![x_t.clone(), x_t.clone()], 0);
+        if velocity.0.is_plain() {
+            let GaussianMixture { means, log_weights, log_std } = velocity.0;
+            let kernel::Shifted { means, log_weights, log_std, mean, var, shift, power } =
+                kernel::Shifted::guided([means, log_weights, log_std], x_t, t as f32, guidance.rule());
+            let base = DataMixture(GaussianMixture { means, log_weights, log_std });
+            let shift = (shift.dims()[0] > 0).then_some(shift);
+            return Self { base, mean, var, shift, power };
+        }
+        if !doubled {
+            return Self::new(guidance, velocity.to_data(x_t, &time(b)), None, x_t);
+        }
+        let (conditional, unconditional) = velocity.to_data(&both(), &time(2 * b)).split(b);
+        Self::new(guidance, conditional, Some(unconditional.0.mean()), x_t)
+    }
+
+    /// What the passes of a solver's step work on, where the mixture has the shapes that networks predict.
+    pub(crate) fn passes(&self) -> Option<kernel::Shifted> {
+        let GaussianMixture { means, log_weights, log_std } = self.base.0.clone();
+        let (mean, var, power) = (self.mean.clone(), self.var.clone(), self.power.clone());
+        let none = || Tensor::zeros([0; 4], &mean.device());
+        let shift = self.shift.clone().unwrap_or_else(none);
+        self.base.0.is_plain().then_some(kernel::Shifted { means, log_weights, log_std, mean, var, shift, power })
     }
 
     /// The guided mixture, (7), (8).

@@ -41,3 +41,18 @@ pub(super) fn par_items<T: Send>(items: Vec<T>, work: usize, f: impl Fn(T) + Syn
     let least = (TASK * items.len()).div_ceil(work);
     items.into_par_iter().with_min_len(least).for_each(f);
 }
+
+/// The results of `f` on every item, in order; `f` may use what `init` makes, which is made anew now and then.
+pub(super) fn par_map<T: Send, S, R: Send>(
+    items: Vec<T>,
+    work: usize,
+    init: impl Fn() -> S + Sync + Send,
+    f: impl Fn(&mut S, T) -> R + Sync + Send,
+) -> Vec<R> {
+    if work <= TASK {
+        let mut scratch = init();
+        return items.into_iter().map(|item| f(&mut scratch, item)).collect();
+    }
+    let least = (TASK * items.len()).div_ceil(work);
+    items.into_par_iter().with_min_len(least).map_init(init, f).collect()
+}

@@ -2,13 +2,12 @@
 
 use super::nll::{Grads, Inputs, Sizes, nll, nll_grad};
 use super::ops::{tensor, values};
-use super::substeps::{OdeSubstep, ode_substeps};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 
 /// Operations on mixtures; shapes are those of the functions in [`crate::kernel`].
 #[backend_extension(Autodiff, Flex)]
@@ -19,15 +18,6 @@ pub trait MixtureOps: Backend {
         log_weights: FloatTensor<Self>,
         log_std: FloatTensor<Self>,
         target: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-
-    /// The samples after all sub-steps of a GM-ODE step from `x`; no gradients are recorded.
-    fn mixture_ode(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        substeps: Vec<OdeSubstep>,
     ) -> FloatTensor<Self>;
 }
 
@@ -69,17 +59,6 @@ impl MixtureOps for Flex {
     fn mixture_nll(means: Tensor, log_weights: Tensor, log_std: Tensor, target: Tensor) -> Tensor {
         let (inputs, sizes) = prepare([means, log_weights, log_std, target]);
         tensor(nll(borrow(&inputs), sizes), [inputs[2].shape()[0], sizes.n])
-    }
-
-    fn mixture_ode(
-        means: Tensor,
-        log_weights: Tensor,
-        log_std: Tensor,
-        x: Tensor,
-        substeps: Vec<OdeSubstep>,
-    ) -> Tensor {
-        let (inputs, sizes) = prepare([means, log_weights, log_std, x]);
-        tensor(ode_substeps(borrow(&inputs), sizes, &substeps), inputs[3].shape().to_vec())
     }
 }
 
@@ -133,15 +112,5 @@ impl<B: MixtureOps + MixtureGrads, C: CheckpointStrategy> MixtureOps for Autodif
             }
             OpsKind::UnTracked(prep) => prep.finish(run()),
         }
-    }
-    fn mixture_ode(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        substeps: Vec<OdeSubstep>,
-    ) -> FloatTensor<Self> {
-        let [means, log_weights, log_std, x] = [means, log_weights, log_std, x].map(Self::inner);
-        Self::from_inner(B::mixture_ode(means, log_weights, log_std, x, substeps))
     }
 }

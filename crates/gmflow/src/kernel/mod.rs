@@ -11,23 +11,28 @@ mod autodiff;
 mod conv;
 mod dense;
 mod group_norm;
+mod guide;
 mod image_ops;
+mod lanes;
 mod math;
 mod memory;
 mod mixture_ops;
 mod nll;
 mod ops;
 mod rows;
+mod simd;
 mod softmax;
-mod substeps;
+mod step_ops;
 #[cfg(test)]
 mod tests;
+mod tilt;
 mod winograd;
 mod winograd_tiles;
 
 pub use adamw::AdamW;
+pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
-pub use substeps::OdeSubstep;
+pub(crate) use tilt::{ChangeRule, OdeSubstep};
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
@@ -37,6 +42,7 @@ use image_ops::{GroupNormKind, ImageOps};
 use mixture_ops::MixtureOps;
 use ops::NetworkOps;
 use rows::Unary;
+use step_ops::StepOps;
 
 /// x W^T + bias for `x` `[rows in]`, `weight` `[out in]` and `bias` `[out]`.
 ///
@@ -115,18 +121,92 @@ pub fn mixture_nll(means: Tensor<3>, log_weights: Tensor<3>, log_std: Tensor<2>,
     Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_nll(means, log_weights, log_std, target))
 }
 
-/// The samples `[b c n]` after all Euler sub-steps from `x` `[b c n]` along the analytic velocity of the mixture over x0 that was
-/// predicted there; `means` `[b k*c n]`, `log_weights` `[b k n]`, `log_std` `[b 1]`. No gradients are recorded.
-pub fn mixture_ode(
-    means: Tensor<3>,
-    log_weights: Tensor<3>,
-    log_std: Tensor<2>,
-    x: Tensor<3>,
-    substeps: Vec<OdeSubstep>,
-) -> Tensor<3> {
-    let (means, log_weights) = (means.into_dispatch(), log_weights.into_dispatch());
-    let (log_std, x) = (log_std.into_dispatch(), x.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_ode(means, log_weights, log_std, x, substeps))
+/// Mixtures over x0 and the shift of their mean that they are reweighted by: what the passes of a solver's step work on. Nothing here
+/// records gradients.
+#[derive(Clone, Debug)]
+pub(crate) struct Shifted {
+    /// `[b k c h w]`.
+    pub(crate) means: Tensor<5>,
+    /// `[b k 1 h w]`.
+    pub(crate) log_weights: Tensor<5>,
+    /// `[b 1 1 1 1]`.
+    pub(crate) log_std: Tensor<5>,
+    /// The mean of the mixtures `[b c h w]`.
+    pub(crate) mean: Tensor<4>,
+    /// Their variance averaged over pixels `[b 1 1 1]`.
+    pub(crate) var: Tensor<4>,
+    /// `[b c h w]`, or nothing at all.
+    pub(crate) shift: Tensor<4>,
+    /// The mean square of the shift `[b 1 1 1]`.
+    pub(crate) power: Tensor<4>,
+}
+
+impl Shifted {
+    /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]` at `x` `[b c h w]` and t; with guidance they are those of the doubled
+    /// batch [conditional, unconditional].
+    pub(crate) fn guided(
+        [means, log_weights, log_std]: [Tensor<5>; 3],
+        x: &Tensor<4>,
+        t: f32,
+        rule: ShiftRule,
+    ) -> Self {
+        let b = x.dims()[0];
+        let conditional = |x: &Tensor<5>| if x.dims()[0] == b { x.clone() } else { x.clone().narrow(0, 0, b) };
+        let weights_of_data = conditional(&log_weights);
+        let std_of_data = conditional(&log_std) + f64::from(t.max(1e-6)).ln();
+        let (means, mean, var, shift, power) = <Dispatch as StepOps>::step_guide(
+            means.into_dispatch(),
+            log_weights.into_dispatch(),
+            log_std.into_dispatch(),
+            x.clone().into_dispatch(),
+            t,
+            rule,
+        );
+        Self {
+            means: Tensor::from_dispatch(means),
+            log_weights: weights_of_data,
+            log_std: std_of_data,
+            mean: Tensor::from_dispatch(mean),
+            var: Tensor::from_dispatch(var),
+            shift: Tensor::from_dispatch(shift),
+            power: Tensor::from_dispatch(power),
+        }
+    }
+
+    fn into_dispatch(self) -> step_ops::Shifted<Dispatch> {
+        step_ops::Shifted {
+            means: self.means.into_dispatch(),
+            log_weights: self.log_weights.into_dispatch(),
+            log_std: self.log_std.into_dispatch(),
+            mean: self.mean.into_dispatch(),
+            var: self.var.into_dispatch(),
+            shift: self.shift.into_dispatch(),
+            power: self.power.into_dispatch(),
+        }
+    }
+
+    /// The same with the second-order change of the shift since `before`; both with the points they were predicted at.
+    pub(crate) fn changed(self, x: &Tensor<4>, (before, x_before): (Self, &Tensor<4>), rule: ChangeRule) -> Self {
+        let (x, x_before) = (x.clone().into_dispatch(), x_before.clone().into_dispatch());
+        let (now, before) = (self.clone().into_dispatch(), before.into_dispatch());
+        let (shift, power) = <Dispatch as StepOps>::step_second_order(now, x, before, x_before, rule);
+        Self { shift: Tensor::from_dispatch(shift), power: Tensor::from_dispatch(power), ..self }
+    }
+
+    /// The samples `[b c h w]` after all sub-steps from `x`, where the mixtures were predicted.
+    pub(crate) fn ode(self, x: &Tensor<4>, substeps: Vec<OdeSubstep>) -> Tensor<4> {
+        Tensor::from_dispatch(<Dispatch as StepOps>::step_ode(
+            self.into_dispatch(),
+            x.clone().into_dispatch(),
+            substeps,
+        ))
+    }
+
+    /// Means `[b k c h w]`, log weights `[b k 1 h w]` and log standard deviations `[b 1 1 1 1]` of the reweighted mixtures.
+    pub(crate) fn reweighted(self) -> [Tensor<5>; 3] {
+        let (means, log_weights, log_std) = <Dispatch as StepOps>::step_reweighted(self.into_dispatch());
+        [Tensor::from_dispatch(means), Tensor::from_dispatch(log_weights), Tensor::from_dispatch(log_std)]
+    }
 }
 
 /// The convolution (correlation) of `x` `[b c h w]` with `weight` `[o c kh kw]`, plus `bias` `[o]`: `[b o h' w']`. `padding` zeros

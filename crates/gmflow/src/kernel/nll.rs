@@ -39,7 +39,7 @@ pub(super) struct Grads {
 
 /// The lanes of one block: row r of an input is `[r * stride + start ..][..len]`, `log_std` is one per lane.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<'a> {
+struct Tile<'a> {
     pub sizes: Sizes,
     pub stride: usize,
     pub start: usize,
@@ -185,7 +185,7 @@ impl Loop for Backward<'_> {
 }
 
 /// Samples that are handled together.
-pub(super) fn group(n: usize) -> usize {
+fn group(n: usize) -> usize {
     if n < FEW { LANES / n.max(1) } else { 1 }
 }
 
@@ -210,7 +210,7 @@ fn scatter(lanes: &[f32], rows: usize, n: usize, out: &mut [f32]) {
 }
 
 /// The inputs of the group of samples that starts at `first`.
-pub(super) fn part<'a>(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, first: usize, samples: usize) -> Inputs<'a> {
+fn part<'a>(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, first: usize, samples: usize) -> Inputs<'a> {
     let cut = |values: &'a [f32], width: usize| &values[first * width..][..samples * width];
     Inputs {
         means: cut(inputs.means, k * c * n),
@@ -221,7 +221,7 @@ pub(super) fn part<'a>(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, first: usiz
 }
 
 /// Calls `f` on the tiles of one group of samples, which are gathered where `gathered` says so.
-pub(super) fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
+fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
     let Sizes { k, c, n } = sizes;
     if n < FEW {
         let mut log_std = [0.0; LANES];

@@ -37,6 +37,12 @@ pub struct VelocityMixture(pub GaussianMixture);
 pub struct DataMixture(pub GaussianMixture);
 
 impl GaussianMixture {
+    /// Whether this has the shapes that networks predict: one standard deviation per sample.
+    pub(crate) fn is_plain(&self) -> bool {
+        let [b, k, _, h, w] = self.means.dims();
+        self.log_weights.dims() == [b, k, 1, h, w] && self.log_std.dims() == [b, 1, 1, 1, 1]
+    }
+
     /// The mean `[b c h w]`, (11).
     pub fn mean(&self) -> Tensor<4> {
         (self.means.clone() * self.log_weights.clone().exp()).sum_dim(1).squeeze_dim::<4>(1)

@@ -2,9 +2,11 @@
 //! special cases.
 
 use super::gaussian::{towards, transition};
-use super::{Context, SolverState, Span, SubStep, Visit};
+use super::second_order::Previous;
+use super::{Context, SolverState, Span, SubStep};
 use crate::Result;
-use crate::kernel::{OdeSubstep, mixture_ode};
+use crate::guidance::Guided;
+use crate::kernel::{OdeSubstep, Shifted};
 use crate::mixture::spectral::Bases;
 use crate::mixture::transport::Axes;
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
@@ -34,18 +36,33 @@ pub(super) enum Motion {
 /// One step in sub-steps, the posterior mixture moved to each point by (10); landing on 0, the x0 of the last sub-step is
 /// the sample.
 pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settings: Settings) -> Result<SolverState> {
-    let Prediction { data, surrogate, previous } = predicted(&state, span, context, settings.order);
-    if let (Motion::Velocity, None, Some(x)) =
-        (settings.motion, &context.observe, data.ode_substeps(&state.x, span, settings.substeps))
-    {
-        return Ok(SolverState { x, previous, history: Vec::new() });
-    }
-    let mut x = state.x.clone();
+    let SolverState { x: start, previous, .. } = state;
+    let guided = (context.predict)(&start, span.t);
+    let previous = previous.filter(|_| settings.order > 1);
+    let next = (settings.order > 1).then(|| Previous {
+        guided: guided.clone(),
+        x: start.clone(),
+        t: span.t,
+        h: span.t - span.to,
+    });
+    let Prediction { data, surrogate } = match passes(&guided, &start, previous.as_ref(), span, context) {
+        Some(mixture) if matches!(settings.motion, Motion::Velocity) => {
+            let x = mixture.ode(&start, ode_substeps(span, settings.substeps));
+            return Ok(SolverState { x, previous: next, history: Vec::new() });
+        }
+        Some(mixture) => {
+            let surrogate = guided.target((mixture.shift.dims()[0] > 0).then_some(&mixture.shift));
+            let [means, log_weights, log_std] = mixture.reweighted();
+            Prediction { data: DataMixture(GaussianMixture { means, log_weights, log_std }), surrogate }
+        }
+        None => predicted(&guided, &start, previous.as_ref(), span, context),
+    };
+    let mut x = start.clone();
     for i in 0..settings.substeps {
         let last = i + 1 == settings.substeps;
         let (t, to) = (span.substep(i, settings.substeps), span.substep(i + 1, settings.substeps));
         let index = span.index * settings.substeps + i;
-        let mean = || if i == 0 { data.0.mean() } else { data.mean_at((&state.x, span.t), (&x, t)) };
+        let mean = || if i == 0 { data.0.mean() } else { data.mean_at((&start, span.t), (&x, t)) };
         let (x0, std) = match settings.motion {
             Motion::Velocity => (mean(), None),
             Motion::Mean(std) => (mean(), Some(std(t))),
@@ -64,32 +81,39 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
             observe(&SubStep { step: span.index, substep: i, last, mixture: &data, x0: &x0, x: &x });
         }
     }
-    Ok(SolverState { x, previous, history: Vec::new() })
+    Ok(SolverState { x, previous: next, history: Vec::new() })
 }
 
-impl DataMixture {
-    /// The end `[b c h w]` of all Euler sub-steps from `x` in one pass, where the mixture has the shapes that networks predict.
-    fn ode_substeps(&self, x: &Tensor<4>, span: Span, n: usize) -> Option<Tensor<4>> {
-        let GaussianMixture { means, log_weights, log_std } = &self.0;
-        let [b, k, c, h, w] = means.dims();
-        if log_std.dims() != [b, 1, 1, 1, 1] || log_weights.dims() != [b, k, 1, h, w] || x.dims() != [b, c, h, w] {
-            return None;
-        }
-        let substeps = (0..n).map(|i| {
-            let (t, to) = (span.substep(i, n), span.substep(i + 1, n));
-            let Evidence { here, there, zeta } = Evidence::between(span.t, t);
-            let keep = (to / t) as f32;
-            // At the start nothing is known beyond the prediction.
-            let known = if i == 0 { 0.0 } else { 1.0 };
-            let [here, there, zeta] = [here, there, zeta].map(|x| (x * known) as f32);
-            OdeSubstep { here, there, zeta, keep }
-        });
-        let means = means.clone().reshape([b, k * c, h * w]);
-        let log_weights = log_weights.clone().reshape([b, k, h * w]);
-        let x = x.clone().reshape([b, c, h * w]);
-        let x = mixture_ode(means, log_weights, log_std.clone().reshape([b, 1]), x, substeps.collect());
-        Some(x.reshape([b, c, h, w]))
+/// The prediction with its second-order change, where the passes over it can do all that is asked for and nobody wants to know of
+/// sub-steps.
+fn passes(
+    guided: &Guided,
+    x: &Tensor<4>,
+    previous: Option<&Previous>,
+    span: Span,
+    context: &Context,
+) -> Option<Shifted> {
+    if context.observe.is_some() || context.second_order.corrections > 0 {
+        return None;
     }
+    let mixture = guided.passes()?;
+    let Some(previous) = previous else { return Some(mixture) };
+    let before = previous.guided.passes()?;
+    let rule = context.second_order.rule((previous.t, previous.h), (span.t, span.t - span.to));
+    Some(mixture.changed(x, (before, &previous.x), rule))
+}
+
+/// The numbers of all Euler sub-steps of a step.
+fn ode_substeps(span: Span, n: usize) -> Vec<OdeSubstep> {
+    let substep = |i: usize| {
+        let (t, to) = (span.substep(i, n), span.substep(i + 1, n));
+        let Evidence { here, there, zeta } = Evidence::between(span.t, t);
+        // At the start nothing is known beyond the prediction.
+        let known = if i == 0 { 0.0 } else { 1.0 };
+        let [here, there, zeta] = [here, there, zeta].map(|x| (x * known) as f32);
+        OdeSubstep { here, there, zeta, keep: (to / t) as f32 }
+    };
+    (0..n).map(substep).collect()
 }
 
 /// An independent draw of x0 at every pixel.
@@ -120,22 +144,24 @@ struct Prediction {
     data: DataMixture,
     /// The Gaussian that the mixture was reweighted towards: what the spectrum network sees.
     surrogate: IsoGaussian,
-    /// What the next second-order step remembers: the guided mixture before this step's second-order change.
-    previous: Option<Visit>,
 }
 
-fn predicted(state: &SolverState, span: Span, context: &mut Context, order: u8) -> Prediction {
-    let guided = (context.predict)(&state.x, span.t);
+/// The prediction with its second-order change, as tensors.
+fn predicted(
+    guided: &Guided,
+    x: &Tensor<4>,
+    previous: Option<&Previous>,
+    span: Span,
+    context: &Context,
+) -> Prediction {
     let first = guided.mixture();
-    let h = span.t - span.to;
-    let (data, shift) = match &state.previous {
-        Some(previous) if order > 1 => {
-            let changed = context.second_order.apply(&guided, &first, previous, (&state.x, span.t, h));
+    let (data, shift) = match previous {
+        Some(previous) => {
+            let here = (x, span.t, span.t - span.to);
+            let changed = context.second_order.apply(guided, &first, &previous.visit(), here);
             (changed.mixture, Some(changed.shift))
         }
-        _ => (first.clone(), guided.shift.clone()),
+        None => (first, guided.shift.clone()),
     };
-    let surrogate = guided.target(shift.as_ref());
-    let previous = (order > 1).then(|| Visit { mixture: first, x: state.x.clone(), t: span.t, h });
-    Prediction { data, surrogate, previous }
+    Prediction { data, surrogate: guided.target(shift.as_ref()) }
 }

@@ -16,6 +16,7 @@ use crate::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mixture::{Motion, Settings};
 use multistep::{Multistep, Node};
+use second_order::Previous;
 use serde::{Deserialize, Serialize};
 
 /// A solver and its settings.
@@ -252,7 +253,7 @@ pub struct SolverState {
     /// The sample `[b c h w]` at the current time.
     pub x: Tensor<4>,
     /// What a second-order step remembers.
-    pub(crate) previous: Option<Visit>,
+    previous: Option<Previous>,
     /// The last calls of a multistep solver, the newest first.
     history: Vec<Node>,
 }

@@ -1,7 +1,9 @@
 //! The second-order change of the prediction (A.2 of the paper).
 
 use crate::guidance::{Guided, power};
+use crate::kernel::ChangeRule;
 use crate::mixture::DataMixture;
+use crate::path::Evidence;
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,21 @@ pub struct Visit {
     pub t: f64,
     /// The length of the step that was made from there.
     pub h: f64,
+}
+
+/// A step's guided prediction, from which the next one makes a [`Visit`] where it needs one.
+#[derive(Clone, Debug)]
+pub(crate) struct Previous {
+    pub(crate) guided: Guided,
+    pub(crate) x: Tensor<4>,
+    pub(crate) t: f64,
+    pub(crate) h: f64,
+}
+
+impl Previous {
+    pub(crate) fn visit(&self) -> Visit {
+        Visit { mixture: self.guided.mixture(), x: self.x.clone(), t: self.t, h: self.h }
+    }
 }
 
 /// The second-order change and its damping.
@@ -59,6 +76,14 @@ impl SecondOrder {
             }
         }
         Ok(())
+    }
+
+    /// The numbers of the change since a step of length `h_before` at `before`, for one of length `h` from `t`.
+    pub(crate) fn rule(&self, (before, h_before): (f64, f64), (t, h): (f64, f64)) -> ChangeRule {
+        let Evidence { here, there, zeta } = Evidence::between(before, t);
+        let evidence = if self.convert { [here, there, zeta] } else { [0.0; 3] };
+        let noise = [self.ca, self.cb * self.cb].map(|share| (share / (h_before * h_before)) as f32);
+        ChangeRule { evidence: evidence.map(|x| x as f32), gain: (0.5 * h / h_before) as f32, noise }
     }
 
     /// Reweights the unguided mixture by guidance and second-order change together, for a step of length `h` from (x, t).

@@ -1,0 +1,103 @@
+//! Vectors of the width that the processor has, chosen at run time, with the operators that formulas are written in.
+//!
+//! Multiplications and additions are fused where the processor can, so last bits may differ between processors; they do not depend on the
+//! batch or the number of threads.
+#![allow(clippy::excessive_precision)]
+
+use super::lanes::{LANES, Row};
+use pulp::Simd;
+use std::ops::{Add, Div, Mul, Sub};
+
+/// A vector of f32.
+pub(super) struct V<S: Simd> {
+    simd: S,
+    x: S::f32s,
+}
+
+impl<S: Simd> Clone for V<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for V<S> {}
+
+/// Vectors in a row.
+#[inline(always)]
+pub(super) fn vectors<S: Simd>(_: S) -> usize {
+    LANES / S::F32_LANES
+}
+
+impl<S: Simd> V<S> {
+    #[inline(always)]
+    pub fn splat(simd: S, x: f32) -> Self {
+        Self { simd, x: simd.splat_f32s(x) }
+    }
+
+    /// Vector `v` of a row.
+    #[inline(always)]
+    pub fn load(simd: S, row: &Row, v: usize) -> Self {
+        Self { simd, x: S::as_simd_f32s(row).0[v] }
+    }
+
+    #[inline(always)]
+    pub fn store(self, row: &mut Row, v: usize) {
+        S::as_mut_simd_f32s(row).0[v] = self.x;
+    }
+
+    #[inline(always)]
+    pub fn max(self, other: Self) -> Self {
+        Self { x: self.simd.max_f32s(self.x, other.x), ..self }
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self { x: self.simd.min_f32s(self.x, other.x), ..self }
+    }
+
+    /// self * a + b.
+    #[inline(always)]
+    pub fn mul_add(self, a: Self, b: Self) -> Self {
+        Self { x: self.simd.mul_add_e_f32s(self.x, a.x, b.x), ..self }
+    }
+
+    /// e^x, with x bounded to [-87, 88]; a few units in the last place, by the polynomial of the Cephes library.
+    #[inline(always)]
+    pub fn exp(self) -> Self {
+        // Adding this rounds a small number to an integer, which then stands in the low bits.
+        const ROUND: f32 = 12_582_912.0;
+        let simd = self.simd;
+        let c = |x: f32| Self::splat(simd, x);
+        let x = self.max(c(-87.0)).min(c(88.0));
+        let shifted = x.mul_add(c(std::f32::consts::LOG2_E), c(ROUND));
+        let n = shifted - c(ROUND);
+        let r = n.mul_add(c(2.121_944_40e-4), n.mul_add(c(-0.693_359_375), x));
+        let mut p = c(1.987_569_15e-4);
+        for coefficient in [1.398_199_95e-3, 8.333_451_9e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+            p = p.mul_add(r, c(coefficient));
+        }
+        let p = (p * r).mul_add(r, r) + c(1.0);
+        let bits = simd.sub_u32s(simd.transmute_u32s_f32s(shifted.x), simd.splat_u32s(ROUND.to_bits()));
+        let bits = simd.add_u32s(bits, simd.splat_u32s(127));
+        let power = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)));
+        p * Self { simd, x: power }
+    }
+}
+
+macro_rules! operator {
+    ($trait:ident, $name:ident, $op:ident) => {
+        impl<S: Simd> $trait for V<S> {
+            type Output = Self;
+            #[inline(always)]
+            fn $name(self, other: Self) -> Self {
+                Self { x: self.simd.$op(self.x, other.x), ..self }
+            }
+        }
+    };
+}
+
+operator!(Add, add, add_f32s);
+operator!(Sub, sub, sub_f32s);
+operator!(Mul, mul, mul_f32s);
+operator!(Div, div, div_f32s);

@@ -1,0 +1,117 @@
+//! A step in passes over pixels is the step in tensor operations.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use gmflow::guidance::{Guidance, Guided};
+use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
+use gmflow::rng::{Purpose, normals};
+use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+
+const STEPS: usize = 3;
+const OFF: Guidance = Guidance::Off;
+const PROBABILISTIC: Guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 0.7 };
+const ALONG: Guidance = Guidance::Probabilistic { scale: 0.9, orthogonal: 0.0 };
+const ACROSS: Guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
+const CFG: Guidance = Guidance::ClassifierFree { scale: 2.5, orthogonal: 0.5 };
+
+fn noise<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
+    let data = normals(seed, Purpose::Estimate, 0, shape.iter().product());
+    Tensor::from_data(TensorData::new(data, shape), &Device::flex())
+}
+
+/// Components, then the samples' batch, channels, height and width.
+type Shape = (usize, [usize; 4]);
+
+/// Velocities for the doubled batch, as networks predict them.
+fn velocity(seed: u64, (k, [b, c, h, w]): Shape) -> VelocityMixture {
+    let log_std = noise::<5>(seed + 2, [2 * b, 1, 1, 1, 1]) * 0.3 - 1.0;
+    VelocityMixture(GaussianMixture {
+        means: noise(seed, [2 * b, k, c, h, w]),
+        log_weights: log_softmax(noise::<5>(seed + 1, [2 * b, k, 1, h, w]) * 2.0, 1),
+        log_std,
+    })
+}
+
+/// The prediction by tensor operations.
+fn reference(guidance: Guidance, velocity: &VelocityMixture, x: &Tensor<4>, t: f64) -> Guided {
+    let b = x.dims()[0];
+    let both = Tensor::cat(vec![x.clone(), x.clone()], 0);
+    let times = Tensor::<1>::full([2 * b], t as f32, &x.device());
+    let GaussianMixture { means, log_weights, log_std } = velocity.to_data(&both, &times).0;
+    let half = |i: usize| GaussianMixture {
+        means: means.clone().narrow(0, i * b, b),
+        log_weights: log_weights.clone().narrow(0, i * b, b),
+        log_std: log_std.clone().narrow(0, i * b, b),
+    };
+    Guided::new(guidance, DataMixture(half(0)), Some(half(1).mean()), x)
+}
+
+/// A run in passes, or in tensor operations.
+fn run(solver: SolverConfig, guidance: Guidance, second_order: SecondOrder, shape: Shape, passes: bool) -> Vec<f32> {
+    let device = Device::flex();
+    let x = noise::<4>(1, shape.1);
+    let mut draws = SeededDraws { seeds: (0..shape.1[0] as u64).collect(), device };
+    let mut state = solver.init(x);
+    for index in 0..STEPS {
+        let velocity = velocity(100 * index as u64, shape);
+        let mut predict = |x: &Tensor<4>, t: f64| match passes {
+            true => Guided::from_velocity(guidance, velocity.clone(), x, t),
+            false => reference(guidance, &velocity, x, t),
+        };
+        // Somebody who looks on.
+        let mut observe = |_: &SubStep| {};
+        let mut context = Context {
+            predict: &mut predict,
+            draws: &mut draws,
+            spectrum: None,
+            second_order,
+            observe: if passes { None } else { Some(&mut observe) },
+        };
+        let at = |i: usize| [1.0, 0.7, 0.35, 0.0][i];
+        let span = Span { index, t: at(index), to: at(index + 1), default_substeps: 4, shift: 3.2 };
+        state = solver.step(state, span, &mut context).expect("a step");
+    }
+    state.x.into_data().try_into_vec().expect("f32 data")
+}
+
+fn agree(solver: SolverConfig, guidance: Guidance, second_order: SecondOrder, shape: Shape) {
+    let (passes, tensors) =
+        (run(solver, guidance, second_order, shape, true), run(solver, guidance, second_order, shape, false));
+    let worst = passes.iter().zip(&tensors).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(passes.iter().all(|x| x.is_finite()), "{solver:?} {guidance:?} {shape:?}: not finite");
+    assert!(worst < 2e-4, "{solver:?} {guidance:?} {shape:?}: off by {worst}");
+}
+
+/// Whole blocks, ragged ones, maps that share a block, single points.
+const SHAPES: [Shape; 5] =
+    [(8, [2, 4, 16, 16]), (3, [2, 1, 28, 28]), (5, [7, 3, 3, 4]), (64, [70, 2, 1, 1]), (1, [1, 3, 5, 13])];
+
+#[test]
+fn steps_agree_for_every_solver_guidance_and_shape() {
+    let ode = |order, substeps| SolverConfig::GmOde { order, substeps: Some(substeps) };
+    let sde = |order| SolverConfig::GmSde { order, spectral: Some(false) };
+    for solver in [ode(1, 1), ode(1, 5), ode(2, 1), ode(2, 16), sde(1), sde(2)] {
+        for guidance in [OFF, PROBABILISTIC, ALONG, CFG] {
+            for shape in SHAPES {
+                agree(solver, guidance, SecondOrder::default(), shape);
+            }
+        }
+    }
+}
+
+/// Not of single points: of two channels there may be nothing left across the mean but rounding.
+#[test]
+fn steps_agree_with_guidance_across_the_mean() {
+    for shape in [SHAPES[0], SHAPES[1], SHAPES[2]] {
+        agree(SolverConfig::GmOde { order: 2, substeps: Some(4) }, ACROSS, SecondOrder::default(), shape);
+    }
+}
+
+#[test]
+fn steps_agree_without_the_posterior_conversion() {
+    let second_order = SecondOrder { convert: false, ..SecondOrder::default() };
+    let solver = SolverConfig::GmOde { order: 2, substeps: Some(4) };
+    for shape in SHAPES {
+        agree(solver, PROBABILISTIC, second_order, shape);
+    }
+}
