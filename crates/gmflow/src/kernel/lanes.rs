@@ -39,6 +39,16 @@ impl Block {
         Self { first: self.first + by, ..self }
     }
 
+    /// The first sample.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// The sample and the pixel of a lane; none beyond the block.
+    pub fn pixel(&self, lane: usize) -> Option<(usize, usize)> {
+        (lane < self.len).then(|| (self.first + lane / self.width(), self.start + lane % self.width()))
+    }
+
     /// Lanes of one sample.
     fn width(&self) -> usize {
         self.len / self.samples

@@ -26,6 +26,7 @@ mod step_ops;
 #[cfg(test)]
 mod tests;
 mod tilt;
+mod transport;
 mod winograd;
 mod winograd_tiles;
 
@@ -33,7 +34,9 @@ pub use adamw::AdamW;
 pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
 pub(crate) use tilt::{ChangeRule, OdeSubstep};
+pub(crate) use transport::Direction;
 
+use crate::mixture::transport::Axes;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 use conv::Window;
@@ -207,6 +210,35 @@ impl Shifted {
         let (means, log_weights, log_std) = <Dispatch as StepOps>::step_reweighted(self.into_dispatch());
         [Tensor::from_dispatch(means), Tensor::from_dispatch(log_weights), Tensor::from_dispatch(log_std)]
     }
+}
+
+/// The covariances `[b c c]`, averaged over pixels, of mixtures `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]`. No gradients are recorded.
+pub(crate) fn covariances([means, log_weights, log_std]: [Tensor<5>; 3]) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as StepOps>::step_covariances(
+        means.into_dispatch(),
+        log_weights.into_dispatch(),
+        log_std.into_dispatch(),
+    ))
+}
+
+/// The transport of `values` `[b c h w]` between standard normals and such mixtures along `bases` `[b c c]`, one vector per column. No
+/// gradients are recorded.
+pub(crate) fn transport(
+    [means, log_weights, log_std]: [Tensor<5>; 3],
+    values: &Tensor<4>,
+    bases: Tensor<3>,
+    axes: Axes,
+    direction: Direction,
+) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as StepOps>::step_transport(
+        means.into_dispatch(),
+        log_weights.into_dispatch(),
+        log_std.into_dispatch(),
+        values.clone().into_dispatch(),
+        bases.into_dispatch(),
+        axes,
+        direction,
+    ))
 }
 
 /// The convolution (correlation) of `x` `[b c h w]` with `weight` `[o c kh kw]`, plus `bias` `[o]`: `[b o h' w']`. `padding` zeros

@@ -52,7 +52,7 @@ impl<S: Simd> V<S> {
     }
 
     #[inline(always)]
-    fn min(self, other: Self) -> Self {
+    pub fn min(self, other: Self) -> Self {
         Self { x: self.simd.min_f32s(self.x, other.x), ..self }
     }
 
@@ -60,6 +60,70 @@ impl<S: Simd> V<S> {
     #[inline(always)]
     pub fn mul_add(self, a: Self, b: Self) -> Self {
         Self { x: self.simd.mul_add_e_f32s(self.x, a.x, b.x), ..self }
+    }
+
+    #[inline(always)]
+    pub fn abs(self) -> Self {
+        Self { x: self.simd.abs_f32s(self.x), ..self }
+    }
+
+    #[inline(always)]
+    pub fn sqrt(self) -> Self {
+        Self { x: self.simd.sqrt_f32s(self.x), ..self }
+    }
+
+    /// The lanes where self < other.
+    #[inline(always)]
+    pub fn less(self, other: Self) -> S::m32s {
+        self.simd.less_than_f32s(self.x, other.x)
+    }
+
+    /// self where `mask` holds, otherwise `other`.
+    #[inline(always)]
+    pub fn only(self, mask: S::m32s, other: Self) -> Self {
+        Self { x: self.simd.select_f32s(mask, self.x, other.x), ..self }
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    pub fn largest(self) -> f32 {
+        self.simd.reduce_max_f32s(self.x)
+    }
+
+    /// The natural logarithm of a normal number above 0; a few units in the last place, by the polynomial of the Cephes library.
+    #[inline(always)]
+    pub fn ln(self) -> Self {
+        // Or'ed with a small integer this is the float 2^23 + the integer.
+        const FLOAT: f32 = 8_388_608.0;
+        let simd = self.simd;
+        let c = |x: f32| Self::splat(simd, x);
+        let bits = simd.transmute_u32s_f32s(self.x);
+        let whole = simd.wrapping_dyn_shr_u32s(bits, simd.splat_u32s(23));
+        let whole = simd.or_u32s(whole, simd.splat_u32s(FLOAT.to_bits()));
+        let part = simd.and_u32s(bits, simd.splat_u32s(0x007f_ffff));
+        let part = simd.or_u32s(part, simd.splat_u32s(0.5f32.to_bits()));
+        let whole = Self { simd, x: simd.transmute_f32s_u32s(whole) } - c(FLOAT + 126.0);
+        let part = Self { simd, x: simd.transmute_f32s_u32s(part) };
+        let low = part.less(c(std::f32::consts::FRAC_1_SQRT_2));
+        let whole = (whole - c(1.0)).only(low, whole);
+        let x = (part + part).only(low, part) - c(1.0);
+        let mut p = c(7.037_683_6e-2);
+        for coefficient in [
+            -1.151_461e-1,
+            1.167_699_9e-1,
+            -1.242_014_1e-1,
+            1.424_932_3e-1,
+            -1.666_805_7e-1,
+            2.000_071_5e-1,
+            -2.499_999_4e-1,
+            3.333_333_1e-1,
+        ] {
+            p = p.mul_add(x, c(coefficient));
+        }
+        let square = x * x;
+        let rest = whole.mul_add(c(-2.121_944_40e-4), p * x * square);
+        let rest = square.mul_add(c(-0.5), rest) + x;
+        whole.mul_add(c(0.693_359_375), rest)
     }
 
     /// e^x, with x bounded to [-87, 88]; a few units in the last place, by the polynomial of the Cephes library.

@@ -4,6 +4,8 @@ use super::guide::{GuidedParts, ShiftRule, guide};
 use super::nll::Sizes;
 use super::ops::{tensor, values};
 use super::tilt::{self, ChangeRule, Mixture, OdeSubstep};
+use super::transport::{Direction, covariances, transport};
+use crate::mixture::transport::Axes;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
@@ -59,6 +61,22 @@ pub trait StepOps: Backend {
     fn step_reweighted(
         #[extension_type] mixture: Shifted<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    /// The covariances `[b c c]` of mixtures, averaged over pixels.
+    fn step_covariances(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+    /// The transport of `values` `[b c h w]` along `bases` `[b c c]`.
+    fn step_transport(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bases: FloatTensor<Self>,
+        axes: Axes,
+        direction: Direction,
+    ) -> FloatTensor<Self>;
 }
 
 type Tensor = FloatTensor<Flex>;
@@ -152,6 +170,29 @@ impl StepOps for Flex {
             tensor(log_std, mixture.log_std.shape().to_vec()),
         )
     }
+
+    fn step_covariances(means: Tensor, log_weights: Tensor, log_std: Tensor) -> Tensor {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(|x| x.to_contiguous());
+        let sizes = sizes(&means);
+        let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
+        tensor(covariances(mixture, sizes), [means.shape()[0], sizes.c, sizes.c])
+    }
+
+    fn step_transport(
+        means: Tensor,
+        log_weights: Tensor,
+        log_std: Tensor,
+        from: Tensor,
+        bases: Tensor,
+        axes: Axes,
+        direction: Direction,
+    ) -> Tensor {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(|x| x.to_contiguous());
+        let [from, bases] = [from, bases].map(|x| x.to_contiguous());
+        let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
+        let mapped = transport(mixture, values(&from), values(&bases), sizes(&means), axes, direction);
+        tensor(mapped, from.shape().to_vec())
+    }
 }
 
 /// The same without autodiff.
@@ -196,5 +237,28 @@ impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
     fn step_reweighted(mixture: Shifted<Self>) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (means, log_weights, log_std) = B::step_reweighted(inner(mixture));
         (Self::from_inner(means), Self::from_inner(log_weights), Self::from_inner(log_std))
+    }
+
+    fn step_covariances(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(Self::inner);
+        Self::from_inner(B::step_covariances(means, log_weights, log_std))
+    }
+
+    fn step_transport(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bases: FloatTensor<Self>,
+        axes: Axes,
+        direction: Direction,
+    ) -> FloatTensor<Self> {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(Self::inner);
+        let [values, bases] = [values, bases].map(Self::inner);
+        Self::from_inner(B::step_transport(means, log_weights, log_std, values, bases, axes, direction))
     }
 }

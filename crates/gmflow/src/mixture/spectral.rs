@@ -2,12 +2,14 @@
 
 use super::GaussianMixture;
 use super::transport::{Axes, PixelMixture, eigenbasis};
+use crate::kernel::{self, Direction};
 use crate::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
+use std::borrow::Cow;
 
 /// The bases of a transport.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,7 @@ impl GaussianMixture {
     /// # Errors
     /// Shapes that do not fit, or a standard deviation per component.
     pub fn from_normals(&self, normals: &Tensor<4>, bases: Bases) -> Result<Tensor<4>> {
-        self.transported(normals, bases, |pixel, values, basis, axes| pixel.at_normals(values, basis, axes))
+        self.transported(normals, bases, Direction::FromNormals)
     }
 
     /// Points `[b c h w]` to the standard normals `[b c h w]` they come from: the inverse of
@@ -45,7 +47,7 @@ impl GaussianMixture {
     /// # Errors
     /// As there.
     pub fn to_normals(&self, points: &Tensor<4>, bases: Bases) -> Result<Tensor<4>> {
-        self.transported(points, bases, |pixel, values, basis, axes| pixel.to_normals(values, basis, axes))
+        self.transported(points, bases, Direction::ToNormals)
     }
 
     /// A draw `[b c h w]` from white standard normals and a log power spectrum, both `[b c h w]`: the shaped normals go
@@ -73,10 +75,7 @@ impl GaussianMixture {
         Ok(summed(pixels) + summed(gain) * 0.5)
     }
 
-    fn transported<F>(&self, values: &Tensor<4>, bases: Bases, map: F) -> Result<Tensor<4>>
-    where
-        F: Fn(&PixelMixture, &[f64], &DMatrix<f64>, Axes) -> Vec<f64> + Sync,
-    {
+    fn transported(&self, values: &Tensor<4>, bases: Bases, direction: Direction) -> Result<Tensor<4>> {
         let [b, k, c, h, w] = self.means.dims();
         if values.dims() != [b, c, h, w] {
             return Err(Error::shape("values of a transport", [b, c, h, w], values.dims()));
@@ -84,7 +83,18 @@ impl GaussianMixture {
         if self.log_std.dims()[1] != 1 {
             return Err(Error::shape("log_std of a transport", [b, 1, 1, 1, 1], self.log_std.dims()));
         }
-        let pixels = h * w;
+        let parts = || [&self.means, &self.log_weights, &self.log_std].map(Tensor::clone);
+        let axes = bases.axes();
+        let per_sample = match bases {
+            _ if !self.is_plain() => None,
+            Bases::PerPixel => None,
+            Bases::Shared => Some(eigenbases(kernel::covariances(parts()))?),
+            Bases::Given(given, _) => (given.dims() == [b, 1, 1, c, c]).then(|| given.clone().reshape([b, c, c])),
+        };
+        if let Some(bases) = per_sample {
+            return Ok(kernel::transport(parts(), values, bases, axes, direction));
+        }
+        let given = given_bases(&bases, [b, h, w, c])?;
         let means = host(self.means.clone().permute([0, 3, 4, 1, 2]))?; // [b h w k c]
         let log_weights = host(self.log_weights.clone().permute([0, 3, 4, 1, 2]))?; // [b h w k 1]
         let stds = host(self.log_std.clone().exp().expand([b, 1, 1, h, w]))?;
@@ -94,28 +104,38 @@ impl GaussianMixture {
             log_weights: &log_weights[p * k..(p + 1) * k],
             std: stds[p],
         };
-        let given = given_bases(&bases, [b, h, w, c])?;
         let shared: Vec<DMatrix<f64>> = match bases {
             Bases::Shared => {
-                (0..b).into_par_iter().map(|i| shared_basis(c, i * pixels..(i + 1) * pixels, &mixture)).collect()
+                (0..b).into_par_iter().map(|i| shared_basis(c, i * h * w..(i + 1) * h * w, &mixture)).collect()
             }
             _ => given,
         };
-        let per_basis = if shared.len() == b { pixels } else { 1 };
-        let axes = bases.axes();
-        let mapped: Vec<Vec<f64>> = (0..b * pixels)
+        let per_basis = if shared.len() == b { h * w } else { 1 };
+        let mapped: Vec<Vec<f64>> = (0..b * h * w)
             .into_par_iter()
             .map(|p| {
-                let point = &values_in[p * c..(p + 1) * c];
-                match shared.get(p / per_basis) {
-                    Some(basis) => map(&mixture(p), point, basis, axes),
-                    None => map(&mixture(p), point, &eigenbasis(mixture(p).covariance()), axes),
+                let (mixture, point) = (mixture(p), &values_in[p * c..(p + 1) * c]);
+                let own = || eigenbasis(mixture.covariance());
+                let basis = shared.get(p / per_basis).map_or_else(|| Cow::Owned(own()), Cow::Borrowed);
+                match direction {
+                    Direction::FromNormals => mixture.at_normals(point, &basis, axes),
+                    Direction::ToNormals => mixture.to_normals(point, &basis, axes),
                 }
             })
             .collect();
         let mapped: Vec<f32> = mapped.into_iter().flatten().map(|x| x as f32).collect();
         Ok(Tensor::<4>::from_data(TensorData::new(mapped, [b, h, w, c]), &values.device()).permute([0, 3, 1, 2]))
     }
+}
+
+/// The eigenbases `[b c c]` of covariances `[b c c]`, one vector per column.
+fn eigenbases(covariances: Tensor<3>) -> Result<Tensor<3>> {
+    let ([b, c, _], device) = (covariances.dims(), covariances.device());
+    let rows = host(covariances)?;
+    let basis = |rows: &[f64]| eigenbasis(DMatrix::from_row_slice(c, c, rows)).transpose();
+    let bases: Vec<f32> =
+        rows.chunks_exact(c * c).flat_map(|rows| basis(rows).iter().map(|&x| x as f32).collect::<Vec<_>>()).collect();
+    Ok(Tensor::from_data(TensorData::new(bases, [b, c, c]), &device))
 }
 
 /// The eigenbasis of the covariance averaged over a range of pixels.

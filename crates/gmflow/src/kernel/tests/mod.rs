@@ -3,6 +3,7 @@
 mod image;
 mod nll;
 mod reference;
+mod transport;
 
 use super::{attention, cos, gated_add, gelu_tanh, linear, log_softmax, modulate, silu, sin};
 use crate::rng::{Purpose, normals};
