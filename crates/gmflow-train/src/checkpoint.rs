@@ -187,7 +187,8 @@ pub fn load(folder: &Path, config: Config, device: &Device) -> Result<Trainer> {
         let expected = format!("{}, as in the checkpoint", state.batch_size);
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
-    let model = Model::load(folder, None, &training_device(&config, device))?;
+    let mut model = Model::load(folder, None, &training_device(&config, device))?;
+    model.network.compute_in(config.train.precision);
     if model.info.network != config.network {
         return Err(Error::config("network", "the checkpoint's network", "another one"));
     }

@@ -123,7 +123,8 @@ impl Trainer {
     pub fn new(config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
         let device_with_gradients = training_device(&config, device);
-        let module = config.network.init(config.train.seed, &device_with_gradients)?;
+        let mut module = config.network.init(config.train.seed, &device_with_gradients)?;
+        module.compute_in(config.train.precision);
         let network = Trainable::new(module, &config.ema)?;
         Self::start(config, device, Networks { network, spectrum: None }, 0)
     }

@@ -65,6 +65,21 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 #[test]
+fn in_bf16_training_goes_nearly_the_same_way_and_weights_stay_f32() {
+    let (_, a) = train(common::tiny_config(), 5);
+    let (_, b) = train(common::tiny_with(&["train.precision=\"bf16\""]), 5);
+    let (a, b) = (weights(&a), weights(&b));
+    let moved = largest_difference(&a, &weights(&train(common::tiny_config(), 0).1));
+    let difference = largest_difference(&a, &b);
+    assert!(difference < 0.5 * moved, "{difference} apart after a way of {moved}");
+    if gmflow::kernel::Arithmetic::Bf16.is_available() {
+        assert_ne!(a, b);
+    }
+    let rounded = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+    assert!(b.iter().any(|&x| x != rounded(x)), "weights are not rounded");
+}
+
+#[test]
 fn the_average_is_the_geometric_sum_of_the_weights() {
     let mut trainer = Trainer::new(common::tiny_config(), &Device::flex()).expect("a trainer");
     let mut expected: Vec<f64> = weights(&trainer).into_iter().map(f64::from).collect();

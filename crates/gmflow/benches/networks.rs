@@ -4,9 +4,9 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData, module, ops::ConvOptions};
 use criterion::{Bencher, BenchmarkId, Criterion, criterion_group};
-use gmflow::kernel::{self, AdamW};
+use gmflow::kernel::{self, AdamW, Arithmetic};
 use gmflow::loss;
-use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, Network, NetworkConfig, UnetConfig};
+use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, NetworkConfig, UnetConfig};
 use gmflow::rng::{Purpose, normal_batch};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -84,9 +84,11 @@ impl ModuleMapper for Optimizer<'_> {
 }
 
 /// A training step: forward, likelihood, backward, AdamW.
-fn training(config: NetworkConfig, b: usize, shape: [usize; 3]) -> impl FnMut() {
+fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arithmetic) -> impl FnMut() {
     let device = Device::flex().autodiff();
-    let mut network: Option<Network> = Some(config.init(0, &device).expect("a valid network"));
+    let mut network = config.init(0, &device).expect("a valid network");
+    network.compute_in(arithmetic);
+    let mut network = Some(network);
     let (x, target) = (images(0, b, shape, &device), images(1000, b, shape, &device));
     let (t, class) = (times(b, &device), classes(b, &device));
     let (mut moments, mut step) = (Vec::new(), 0);
@@ -102,23 +104,33 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3]) -> impl FnMut() 
     }
 }
 
+/// How a network was made ready.
+const FORMS: [(&str, Option<Arithmetic>); 3] =
+    [("f32 as loaded", None), ("f32", Some(Arithmetic::F32)), ("bf16", Some(Arithmetic::Bf16))];
+
 /// GM-DiT-XL/2 on 32x32x4 latents.
 fn xl_forward(c: &mut Criterion) {
     let device = Device::flex();
-    let mut network = None;
     let mut group = c.benchmark_group("xl_forward");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    for b in [1, 2] {
-        let (x, t, class) = (images(0, b, [4, 32, 32], &device), times(b, &device), classes(b, &device));
-        let mut fastest = Duration::MAX;
-        group.bench_function(BenchmarkId::from_parameter(b), |bencher| {
-            let network =
-                network.get_or_insert_with(|| GmDitConfig::default().init(0, &device).expect("a valid network"));
-            measure(bencher, &mut fastest, || {
-                black_box(network.forward(x.clone(), t.clone(), Some(class.clone())));
+    for (form, arithmetic) in FORMS {
+        let mut network = None;
+        for b in [1, 2, 8] {
+            let (x, t, class) = (images(0, b, [4, 32, 32], &device), times(b, &device), classes(b, &device));
+            let mut fastest = Duration::MAX;
+            group.bench_function(BenchmarkId::new(form, b), |bencher| {
+                let network = network.get_or_insert_with(|| {
+                    let config = NetworkConfig::GmDit(GmDitConfig::default());
+                    let mut network = config.init(0, &device).expect("a valid network");
+                    arithmetic.into_iter().for_each(|arithmetic| network.pack(arithmetic));
+                    network
+                });
+                measure(bencher, &mut fastest, || {
+                    kernel::in_pool(|| black_box(network.forward(x.clone(), t.clone(), Some(class.clone()))));
+                });
             });
-        });
-        report(fastest);
+            report(fastest);
+        }
     }
 }
 
@@ -133,27 +145,29 @@ fn small_dit_training(c: &mut Criterion) {
         num_embeds_ada_norm: 10,
         ..GmDitConfig::default()
     };
-    let mut step = None;
     let mut group = c.benchmark_group("small_dit_training");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    let mut fastest = Duration::MAX;
-    group.bench_function("32", |bencher| {
-        let build = || training(NetworkConfig::GmDit(config.clone()), 32, [3, 16, 16]);
-        measure(bencher, &mut fastest, step.get_or_insert_with(build));
-    });
-    report(fastest);
+    for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16)] {
+        let mut step = None;
+        let mut fastest = Duration::MAX;
+        group.bench_function(name, |bencher| {
+            let build = || training(NetworkConfig::GmDit(config.clone()), 32, [3, 16, 16], arithmetic);
+            measure(bencher, &mut fastest, step.get_or_insert_with(build));
+        });
+        report(fastest);
+    }
 }
 
 /// Five hidden layers and 64 components, on points in the plane.
 fn mlp_training(c: &mut Criterion) {
     let mut group = c.benchmark_group("mlp_training");
     group.measurement_time(Duration::from_secs(5));
-    for (hidden_dim, b) in [(512, 256), (256, 1024)] {
+    for (hidden_dim, b) in [(512, 256), (512, 4096), (256, 1024)] {
         let config = Mlp2dConfig { num_gaussians: 64, hidden_dim, ..Mlp2dConfig::default() };
         let mut step = None;
         let mut fastest = Duration::MAX;
         group.bench_function(format!("{hidden_dim}x{b}"), |bencher| {
-            let build = || training(NetworkConfig::Mlp2d(config.clone()), b, [2, 1, 1]);
+            let build = || training(NetworkConfig::Mlp2d(config.clone()), b, [2, 1, 1], Arithmetic::F32);
             measure(bencher, &mut fastest, step.get_or_insert_with(build));
         });
         report(fastest);
@@ -167,7 +181,7 @@ fn unet_training(c: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
     let mut fastest = Duration::MAX;
     group.bench_function("8", |bencher| {
-        let build = || training(NetworkConfig::Unet(UnetConfig::default()), 8, [3, 32, 32]);
+        let build = || training(NetworkConfig::Unet(UnetConfig::default()), 8, [3, 32, 32], Arithmetic::F32);
         measure(bencher, &mut fastest, step.get_or_insert_with(build));
     });
     report(fastest);

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use gmflow::kernel::Arithmetic;
 use gmflow::loss;
 use gmflow::mixture::IsoGaussian;
 use gmflow::network::{
@@ -71,6 +72,44 @@ fn input(config: &NetworkConfig, b: usize, [h, w]: [usize; 2], device: &Device) 
 
 fn labels(class: &[i64], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(class.to_vec(), [class.len()]), device)
+}
+
+/// The three parts of a prediction.
+fn parts(network: &Network, (x, t, class): &(Tensor<4>, Tensor<1>, Vec<i64>)) -> [Vec<f32>; 3] {
+    let class = Some(labels(class, &x.device()));
+    let mixture = network.forward(x.clone(), t.clone(), class).0;
+    [mixture.means, mixture.log_weights, mixture.log_std].map(values)
+}
+
+/// Root mean square of the differences as a share of the root mean square of `want`.
+fn relative(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let error = power(&mut got.iter().zip(want).map(|(got, want)| got - want));
+    (error / power(&mut want.iter().copied())).sqrt()
+}
+
+#[test]
+fn a_packed_network_predicts_the_same_and_in_bf16_nearly() {
+    let device = Device::flex();
+    for config in [dit(), mlp(), unet()] {
+        let network = perturbed(&config, &device);
+        let batch = input(&config, 7, [8, 8], &device);
+        let want = parts(&network, &batch);
+        for (arithmetic, tolerance) in [(Arithmetic::F32, 1e-6), (Arithmetic::Bf16, 1e-2)] {
+            let mut packed = network.clone();
+            packed.pack(arithmetic);
+            let got = parts(&packed, &batch);
+            for (got, want) in got.iter().zip(&want) {
+                let error = relative(got, want);
+                assert!(error < tolerance, "{arithmetic:?}: {error}");
+            }
+            let (x, t, class) = batch.clone();
+            let one = (x.narrow(0, 4, 1), t.narrow(0, 4, 1), class[4..5].to_vec());
+            let means = parts(&packed, &one)[0].clone();
+            assert_eq!(means, got[0][4 * means.len()..][..means.len()], "{arithmetic:?}: alone and in a batch");
+        }
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, write_atomic};
 use gmflow::kernel;
+use gmflow::kernel::Arithmetic;
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::{CompareConfig, KernelDistanceConfig, Neighbours};
 use judge::{Judge, Order, RealImages, Reference};
@@ -135,6 +136,7 @@ fn load(arguments: &EvalArgs, checkpoint: &Path, judge: &Judge) -> Result<Model>
         without_vae: arguments.vae.is_some(),
     };
     let mut model = Model::load_with(&folder, options, &judge.device)?;
+    model.network.pack(Arithmetic::F32);
     if model.info.data.kind == DataKind::Latents {
         model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &judge.device)?);
     }

@@ -6,7 +6,7 @@ mod request;
 
 pub use decoder::find_vae;
 
-use crate::args::SampleArgs;
+use crate::args::{Arithmetic, SampleArgs};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
@@ -65,6 +65,11 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     if info.data.kind == DataKind::Latents && !arguments.latents {
         model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
     }
+    let precision = gmflow::kernel::Arithmetic::from(arguments.precision);
+    if !precision.is_available() {
+        log::warn!("--precision bf16: this processor has no AVX512-BF16, f32 is computed");
+    }
+    model.network.pack(precision);
     files.create_folder()?;
     let made_by =
         made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));
@@ -127,6 +132,9 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
     }
     if let Some(vae) = &arguments.vae {
         made_by["vae"] = json!(vae);
+    }
+    if arguments.precision == Arithmetic::Bf16 {
+        made_by["precision"] = json!("bf16");
     }
     made_by["noise"] = json!(arguments.noise);
     made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));

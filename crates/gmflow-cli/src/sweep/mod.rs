@@ -19,6 +19,7 @@ use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model};
 use gmflow::kernel;
+use gmflow::kernel::Arithmetic;
 use gmflow_eval::{CompareConfig, Likelihood};
 use plan::{Cell, ModelPlan, Plan};
 use results::{Line, Results};
@@ -136,6 +137,7 @@ impl Sweep {
         let average = average(&folder, ema.as_deref())?;
         let options = LoadOptions { ema: average.as_deref(), ..LoadOptions::default() };
         let mut model = Model::load_with(&folder, options, &self.device)?;
+        model.network.pack(Arithmetic::F32);
         if model.info.data.kind == DataKind::Latents {
             model.vae = Some(find_vae(&mut model, None, &self.device)?);
         }

@@ -90,6 +90,25 @@ fn a_sample_depends_on_its_seed_and_not_on_its_batch() {
 }
 
 #[test]
+fn samples_in_bf16_are_near_those_in_f32_and_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    let draw = |name: &str, extra: &[&str]| {
+        let out = folder.path().join(format!("{name}.safetensors"));
+        sample(&model, &out, &[&["--steps", "2", "--num", "4"], extra].concat());
+        read_samples(&out).1
+    };
+    let (f32, bf16) = (draw("f32", &[]), draw("bf16", &["--precision", "bf16"]));
+    let largest = |x: &mut dyn Iterator<Item = f32>| x.fold(0.0, |a: f32, b| a.max(b.abs()));
+    let difference = largest(&mut f32.iter().zip(&bf16).map(|(a, b)| a - b));
+    assert!(difference < 0.05 * largest(&mut f32.iter().copied()), "{difference}");
+    let out = folder.path().join("pictures");
+    sample(&model, &out, &["--steps", "1", "--num", "1", "--precision", "bf16"]);
+    assert_eq!(read_png(&out.join("000000.png")).1["precision"], "bf16");
+}
+
+#[test]
 fn averages_classes_and_given_noise_change_the_result() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");

@@ -9,6 +9,7 @@ pub(crate) use validate::check;
 use gmflow::loss::LossConfig;
 use gmflow::network::NetworkConfig;
 
+use gmflow::kernel::Arithmetic;
 use gmflow::pipeline::SamplerConfig;
 pub use gmflow::time::TimeSampling;
 use gmflow_data::DatasetConfig;
@@ -122,6 +123,13 @@ pub struct TrainConfig {
     /// Recompute activations in the backward pass: less memory, more time.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// What the heavy linear layers multiply, forward and backward: `f32`, or `bf16` with sums, weights and everything else in f32.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub precision: Arithmetic,
+}
+
+fn is_f32(arithmetic: &Arithmetic) -> bool {
+    *arithmetic == Arithmetic::F32
 }
 
 /// Checkpoints.

@@ -5,8 +5,8 @@
 
 use super::dense::Rows;
 use super::ops::{NetworkGrads, NetworkOps};
+use super::panels::{Arithmetic, Panels};
 use super::rows::Unary;
-use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{
     base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
@@ -14,23 +14,26 @@ use burn::backend::autodiff::checkpoint::{
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, AutodiffBackend};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 #[derive(Debug)]
 struct LinearBackward;
 
 impl<B: NetworkOps + NetworkGrads> Backward<B, 3> for LinearBackward {
-    type State = [NodeId; 2];
+    type State = ([NodeId; 2], Arithmetic);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let [x, weight] = ops.state.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+        let (inputs, arithmetic) = ops.state;
+        let [x, weight] = inputs.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
         let [x_node, weight_node, bias_node] = ops.parents;
         if let Some(node) = x_node {
-            grads.register::<B>(node.id, B::linear_grad_input(grad.clone(), weight));
+            grads.register::<B>(node.id, B::linear_grad_input(grad.clone(), weight, arithmetic));
         }
         if let Some(node) = weight_node {
-            grads.register::<B>(node.id, B::linear_grad_weight(grad.clone(), x));
+            grads.register::<B>(node.id, B::linear_grad_weight(grad.clone(), x, arithmetic));
         }
         if let Some(node) = bias_node {
             grads.register::<B>(node.id, B::linear_grad_bias(grad));
@@ -169,15 +172,24 @@ impl<B: NetworkOps + NetworkGrads, C: CheckpointStrategy> NetworkOps for Autodif
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         rows: Rows,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
-        let run = || B::affine(x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone(), rows);
+        let inputs = || (x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone());
+        let run = || {
+            let (x, weight, bias) = inputs();
+            B::affine(x, weight, bias, rows, arithmetic)
+        };
         match LinearBackward.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let state = [prep.checkpoint(&x), prep.checkpoint(&weight)];
-                prep.finish(state, run())
+                let inputs = [prep.checkpoint(&x), prep.checkpoint(&weight)];
+                prep.finish((inputs, arithmetic), run())
             }
             OpsKind::UnTracked(prep) => prep.finish(run()),
         }
+    }
+
+    fn affine_packed(x: FloatTensor<Self>, weight: Arc<Panels>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::affine_packed(Self::inner(x), weight, Self::inner(bias)))
     }
 
     fn unary(x: FloatTensor<Self>, kind: Unary) -> FloatTensor<Self> {

@@ -3,6 +3,7 @@
 use super::arch::{Loop, vectorised};
 use super::math::sum;
 use super::memory::{build, par_items};
+use super::panels::{self, Arithmetic, Panels};
 use super::rows;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -189,11 +190,34 @@ fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec
     (0..m).flat_map(|row| columns.iter().skip(row).step_by(m).copied()).collect()
 }
 
+/// The arithmetic of panels to compute in, where the processor multiplies panels: where it has no instruction for bf16, f32 is the
+/// faster one.
+fn with_panels(arithmetic: Arithmetic) -> Option<Arithmetic> {
+    [arithmetic, Arithmetic::F32].into_iter().find(|arithmetic| arithmetic.is_native())
+}
+
+/// [`with_panels`] for a product of which nobody expects that its rows do not depend on their number: packing pays off with enough of
+/// them.
+fn with_panels_for(rows: usize, arithmetic: Arithmetic) -> Option<Arithmetic> {
+    const FEW_ROWS: usize = 48;
+    with_panels(arithmetic).filter(|_| rows >= FEW_ROWS)
+}
+
 /// x W^T + bias for x `[m k]` and W `[n k]`.
-pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3], rows: Rows) -> Vec<f32> {
+pub(super) fn linear(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    [m, n, k]: [usize; 3],
+    (rows, arithmetic): (Rows, Arithmetic),
+) -> Vec<f32> {
     assert_eq!((x.len(), weight.len(), bias.len()), (m * k, n * k, n), "linear: sizes of x, weight and bias");
     if rows == Rows::Apart && m > 0 && k > 0 {
         return by_row(x, weight, bias, [m, n, k]);
+    }
+    if let Some(arithmetic) = with_panels(arithmetic) {
+        let panels = Panels::of_weight(weight, [n, k], arithmetic);
+        return linear_packed(x, &panels, bias, [m, k]);
     }
     build(m * n, |out| {
         super::memory::par_rows(out, n, |_, piece| piece.chunks_mut(n).for_each(|row| row.copy_from_slice(bias)));
@@ -203,9 +227,28 @@ pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize;
     })
 }
 
+/// x W^T + bias for x `[m k]` and the panels of W^T.
+pub(super) fn linear_packed(x: &[f32], weight: &Panels, bias: &[f32], [m, k]: [usize; 2]) -> Vec<f32> {
+    assert_eq!((x.len(), weight.rows()), (m * k, k), "linear: sizes of x and weight");
+    // SAFETY: the size of x was checked.
+    unsafe { panels::product(Matrix::rows(x, k), m, weight, Some(bias)) }
+}
+
 /// The gradient with respect to x: grad W.
-pub(super) fn linear_grad_input(grad: &[f32], weight: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+pub(super) fn linear_grad_input(
+    grad: &[f32],
+    weight: &[f32],
+    [m, n, k]: [usize; 3],
+    arithmetic: Arithmetic,
+) -> Vec<f32> {
     assert_eq!((grad.len(), weight.len()), (m * n, n * k), "linear: sizes of gradient and weight");
+    if let Some(arithmetic) = with_panels_for(m, arithmetic) {
+        // SAFETY: the sizes were checked.
+        return unsafe {
+            let panels = Panels::pack(Matrix::rows(weight, k), [n, k], arithmetic);
+            panels::product(Matrix::rows(grad, n), m, &panels, None)
+        };
+    }
     build(m * k, |out| {
         let (a, b) = (Matrix::rows(grad, n), Matrix::rows(weight, k));
         // SAFETY: the sizes were checked.
@@ -214,8 +257,15 @@ pub(super) fn linear_grad_input(grad: &[f32], weight: &[f32], [m, n, k]: [usize;
 }
 
 /// The gradient with respect to the weight: grad^T x.
-pub(super) fn linear_grad_weight(grad: &[f32], x: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+pub(super) fn linear_grad_weight(grad: &[f32], x: &[f32], [m, n, k]: [usize; 3], arithmetic: Arithmetic) -> Vec<f32> {
     assert_eq!((grad.len(), x.len()), (m * n, m * k), "linear: sizes of gradient and x");
+    if let Some(arithmetic) = with_panels_for(n.min(m), arithmetic) {
+        // SAFETY: the sizes were checked.
+        return unsafe {
+            let panels = Panels::pack(Matrix::rows(x, k), [m, k], arithmetic);
+            panels::product(Matrix::rows(grad, n).t(), n, &panels, None)
+        };
+    }
     build(n * k, |out| {
         let (a, b) = (Matrix::rows(grad, n).t(), Matrix::rows(x, k));
         // SAFETY: the sizes were checked.
@@ -240,7 +290,7 @@ mod tests {
         let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
         for (m, rows) in [0, 1, 2, 9, 70].into_iter().flat_map(|m| [(m, Rows::Together), (m, Rows::Apart)]) {
             let x: Vec<f32> = (0..m * k).map(|i| value(i + 11)).collect();
-            let got = linear(&x, &weight, &bias, [m, n, k], rows);
+            let got = linear(&x, &weight, &bias, [m, n, k], (rows, Arithmetic::F32));
             assert_eq!(got.len(), m * n);
             for (i, got) in got.iter().enumerate() {
                 let (x, weight) = (&x[i / n * k..][..k], &weight[i % n * k..][..k]);

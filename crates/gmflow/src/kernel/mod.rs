@@ -19,6 +19,8 @@ mod memory;
 mod mixture_ops;
 mod nll;
 mod ops;
+mod panel_tiles;
+mod panels;
 mod rows;
 mod simd;
 mod softmax;
@@ -33,6 +35,7 @@ mod winograd_tiles;
 pub use adamw::AdamW;
 pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
+pub use panels::{Arithmetic, Panels};
 pub(crate) use tilt::{ChangeRule, OdeSubstep};
 pub(crate) use transport::Direction;
 
@@ -45,6 +48,7 @@ use image_ops::{GroupNormKind, ImageOps};
 use mixture_ops::MixtureOps;
 use ops::NetworkOps;
 use rows::Unary;
+use std::sync::Arc;
 use step_ops::StepOps;
 
 /// x W^T + bias for `x` `[rows in]`, `weight` `[out in]` and `bias` `[out]`.
@@ -52,7 +56,24 @@ use step_ops::StepOps;
 /// # Panics
 /// Where the sizes do not fit each other; so do the other functions of this module.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    affine(x, weight, bias, Rows::Together)
+    linear_in(x, weight, bias, Arithmetic::F32)
+}
+
+/// [`linear`], and its gradients, in the arithmetic that is asked for; in f32 where the processor does not have it.
+///
+/// # Panics
+/// As [`linear`].
+pub fn linear_in(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, arithmetic: Arithmetic) -> Tensor<2> {
+    affine(x, weight, bias, Rows::Together, arithmetic)
+}
+
+/// [`linear`] with a weight that was packed for it; a row's result does not depend on the others. No gradients are recorded.
+///
+/// # Panics
+/// As [`linear`], and where the processor does not have the panels' arithmetic.
+pub(crate) fn linear_packed(x: Tensor<2>, weight: &Arc<Panels>, bias: Tensor<1>) -> Tensor<2> {
+    let y = <Dispatch as NetworkOps>::affine_packed(x.into_dispatch(), weight.clone(), bias.into_dispatch());
+    Tensor::from_dispatch(y)
 }
 
 /// [`linear`] for a batch with one row per sample: a row's result does not depend on the others, to the last bit.
@@ -60,12 +81,12 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 /// # Panics
 /// As [`linear`].
 pub fn linear_by_row(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    affine(x, weight, bias, Rows::Apart)
+    affine(x, weight, bias, Rows::Apart, Arithmetic::F32)
 }
 
-fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, rows: Rows) -> Tensor<2> {
-    let y = <Dispatch as NetworkOps>::affine(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch(), rows);
-    Tensor::from_dispatch(y)
+fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, rows: Rows, arithmetic: Arithmetic) -> Tensor<2> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as NetworkOps>::affine(x, weight, bias, rows, arithmetic))
 }
 
 /// x sigmoid(x), element by element.

@@ -2,11 +2,13 @@
 
 use super::attention::{self, Sizes};
 use super::dense::{self, Rows};
+use super::panels::{Arithmetic, Panels};
 use super::rows::{self, Unary};
 use super::softmax;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::TensorData;
+use std::sync::Arc;
 
 /// Operations that networks are made of; shapes are those of the functions in [`crate::kernel`].
 #[backend_extension(Autodiff, Flex)]
@@ -17,7 +19,10 @@ pub trait NetworkOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         rows: Rows,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
+    /// The same with a packed weight; without gradients.
+    fn affine_packed(x: FloatTensor<Self>, weight: Arc<Panels>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     /// A function of every element.
     fn unary(x: FloatTensor<Self>, kind: Unary) -> FloatTensor<Self>;
     /// LayerNorm, scale and shift.
@@ -44,9 +49,14 @@ pub trait NetworkOps: Backend {
 /// Gradients of [`NetworkOps`], on a backend without autodiff.
 pub trait NetworkGrads: Backend {
     /// Of linear, with respect to x.
-    fn linear_grad_input(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear_grad_input(
+        grad: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        arithmetic: Arithmetic,
+    ) -> FloatTensor<Self>;
     /// Of linear, with respect to the weight.
-    fn linear_grad_weight(grad: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear_grad_weight(grad: FloatTensor<Self>, x: FloatTensor<Self>, arithmetic: Arithmetic)
+    -> FloatTensor<Self>;
     /// Of linear, with respect to the bias.
     fn linear_grad_bias(grad: FloatTensor<Self>) -> FloatTensor<Self>;
     /// Of unary.
@@ -113,10 +123,17 @@ fn planes(x: &Tensor) -> [usize; 2] {
 }
 
 impl NetworkOps for Flex {
-    fn affine(x: Tensor, weight: Tensor, bias: Tensor, rows: Rows) -> Tensor {
+    fn affine(x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, arithmetic: Arithmetic) -> Tensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let ([m, k], [n, _]) = (matrix(&x), matrix(&weight));
-        tensor(dense::linear(values(&x), values(&weight), values(&bias), [m, n, k], rows), [m, n])
+        let how = (rows, arithmetic);
+        tensor(dense::linear(values(&x), values(&weight), values(&bias), [m, n, k], how), [m, n])
+    }
+
+    fn affine_packed(x: Tensor, weight: Arc<Panels>, bias: Tensor) -> Tensor {
+        let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
+        let [m, k] = matrix(&x);
+        tensor(dense::linear_packed(values(&x), &weight, values(&bias), [m, k]), [m, weight.columns()])
     }
 
     fn unary(x: Tensor, kind: Unary) -> Tensor {
@@ -149,16 +166,16 @@ impl NetworkOps for Flex {
 }
 
 impl NetworkGrads for Flex {
-    fn linear_grad_input(grad: Tensor, weight: Tensor) -> Tensor {
+    fn linear_grad_input(grad: Tensor, weight: Tensor, arithmetic: Arithmetic) -> Tensor {
         let (grad, weight) = (grad.to_contiguous(), weight.to_contiguous());
         let ([m, n], [_, k]) = (matrix(&grad), matrix(&weight));
-        tensor(dense::linear_grad_input(values(&grad), values(&weight), [m, n, k]), [m, k])
+        tensor(dense::linear_grad_input(values(&grad), values(&weight), [m, n, k], arithmetic), [m, k])
     }
 
-    fn linear_grad_weight(grad: Tensor, x: Tensor) -> Tensor {
+    fn linear_grad_weight(grad: Tensor, x: Tensor, arithmetic: Arithmetic) -> Tensor {
         let (grad, x) = (grad.to_contiguous(), x.to_contiguous());
         let ([m, n], [_, k]) = (matrix(&grad), matrix(&x));
-        tensor(dense::linear_grad_weight(values(&grad), values(&x), [m, n, k]), [n, k])
+        tensor(dense::linear_grad_weight(values(&grad), values(&x), [m, n, k], arithmetic), [n, k])
     }
 
     fn linear_grad_bias(grad: Tensor) -> Tensor {

@@ -54,6 +54,12 @@ impl DitBlock {
         kernel::gated_add(x, y, gate_f)
     }
 
+    /// The linear layers on tokens, and the one on samples.
+    pub(super) fn linears(&mut self) -> [&mut Linear; 7] {
+        let Self { modulation, to_q, to_k, to_v, to_out, up, down, .. } = self;
+        [modulation, to_q, to_k, to_v, to_out, up, down]
+    }
+
     /// The name in a diffusers checkpoint of the part that a field holds.
     pub(super) fn torch_part(field: &str) -> &str {
         match field {

@@ -58,6 +58,11 @@ impl GmDit {
         &self.config
     }
 
+    /// The linear layers of the blocks, which is where the time goes.
+    pub(super) fn block_linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.transformer_blocks.iter_mut().flat_map(DitBlock::linears)
+    }
+
     /// Predicts with class dropout: `drop` `[layers + 1]` holds, for every block and for the output modulation, which
     /// samples of the batch see the null class there. The log-std head always sees the class.
     pub fn forward_dropped(

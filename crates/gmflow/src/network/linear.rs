@@ -1,26 +1,63 @@
 //! A linear map that keeps its weight in PyTorch's orientation.
 
-use crate::kernel;
+use crate::kernel::{self, Arithmetic, Panels};
 use crate::rng::{self, Purpose};
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
+use std::sync::Arc;
 
 /// y = x W^T + b, applied to flat rows.
 #[derive(Module, Debug)]
 pub(super) struct Linear {
     weight: Param<Tensor<2>>,
     bias: Param<Tensor<1>>,
+    #[module(skip)]
+    form: Form,
+}
+
+/// How a layer computes.
+#[derive(Clone, Debug)]
+enum Form {
+    /// With its weight as it is; rows that belong to samples always in f32.
+    Plain(Arithmetic),
+    /// With panels in place of its weight.
+    Packed(Arc<Panels>),
 }
 
 impl Linear {
     /// Maps `[rows in]` to `[rows out]`.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        kernel::linear(x, self.weight.val(), self.bias.val())
+        match &self.form {
+            Form::Plain(arithmetic) => kernel::linear_in(x, self.weight.val(), self.bias.val(), *arithmetic),
+            Form::Packed(panels) => kernel::linear_packed(x, panels, self.bias.val()),
+        }
     }
 
     /// The same for a batch with one row per sample, each on its own.
     pub(super) fn forward_by_row(&self, x: Tensor<2>) -> Tensor<2> {
-        kernel::linear_by_row(x, self.weight.val(), self.bias.val())
+        match &self.form {
+            Form::Plain(_) => kernel::linear_by_row(x, self.weight.val(), self.bias.val()),
+            Form::Packed(_) => self.forward(x),
+        }
+    }
+
+    /// Computes in this arithmetic from now on, gradients too.
+    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+        self.form = Form::Plain(arithmetic);
+    }
+
+    /// Replaces the weight by panels, where the processor multiplies such; there are no gradients any more.
+    pub(super) fn pack(&mut self, arithmetic: Arithmetic) {
+        let arithmetic = if arithmetic.is_native() { arithmetic } else { Arithmetic::F32 };
+        if !arithmetic.is_native() || !matches!(self.form, Form::Plain(_)) {
+            return;
+        }
+        let weight = self.weight.val();
+        let ([n, k], device) = (weight.dims(), weight.device());
+        let data = weight.into_data();
+        let Ok(values) = data.as_slice::<f32>() else { return };
+        self.form = Form::Packed(Arc::new(Panels::of_weight(values, [n, k], arithmetic)));
+        self.weight = Param::from_tensor(Tensor::zeros([0, k], &device));
     }
 }
 
@@ -65,7 +102,8 @@ impl<'a> Initializer<'a> {
     /// A linear map with a weight `[fan_out fan_in]` drawn by `weight` and a bias drawn by `bias`.
     pub(super) fn linear_with_bias(&mut self, fan_in: usize, fan_out: usize, weight: Init, bias: Init) -> Linear {
         let fans = [fan_in, fan_out];
-        Linear { weight: self.param([fan_out, fan_in], weight, fans), bias: self.param([fan_out], bias, fans) }
+        let (weight, bias) = (self.param([fan_out, fan_in], weight, fans), self.param([fan_out], bias, fans));
+        Linear { weight, bias, form: Form::Plain(Arithmetic::F32) }
     }
 
     /// A parameter of any shape; `fans` are its [fan in, fan out].

@@ -106,6 +106,11 @@ impl Mlp2d {
     pub fn config(&self) -> &Mlp2dConfig {
         &self.config
     }
+
+    /// The layers between hidden ones.
+    pub(super) fn hidden_linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.net.iter_mut().skip(1)
+    }
 }
 
 impl Denoiser for Mlp2d {

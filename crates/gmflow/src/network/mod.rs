@@ -30,6 +30,7 @@ pub use spectrum::{SpectrumMlp, SpectrumMlpConfig};
 pub use unet::Unet;
 pub use unet_config::UnetConfig;
 
+use crate::kernel::Arithmetic;
 use crate::mixture::VelocityMixture;
 use crate::{Error, Result, kernel};
 use burn::module::Module;
@@ -150,6 +151,27 @@ impl Network {
             Self::Mlp2d(_) => None,
             Self::GmDit(net) => Some(net.config().num_embeds_ada_norm),
             Self::Unet(net) => Some(net.config().num_classes).filter(|&classes| classes > 0),
+        }
+    }
+
+    /// Computes the linear layers of transformer blocks and hidden layers in this arithmetic, gradients too; the first and last layers,
+    /// embeddings, norms, attention and everything after the network stay in f32. Without the instructions for it f32 remains.
+    pub fn compute_in(&mut self, arithmetic: Arithmetic) {
+        self.heavy_linears().for_each(|layer| layer.compute_in(arithmetic));
+    }
+
+    /// Makes the network ready for many predictions: the weights of the same layers are packed in the order in which products read
+    /// them, and in bf16 halved, where the processor has AVX-512 and for bf16 AVX512-BF16; otherwise f32 remains, or nothing changes. The network
+    /// can then neither be trained nor saved.
+    pub fn pack(&mut self, arithmetic: Arithmetic) {
+        self.heavy_linears().for_each(|layer| layer.pack(arithmetic));
+    }
+
+    fn heavy_linears(&mut self) -> Box<dyn Iterator<Item = &mut Linear> + '_> {
+        match self {
+            Self::Mlp2d(net) => Box::new(net.hidden_linears()),
+            Self::GmDit(net) => Box::new(net.block_linears()),
+            Self::Unet(_) => Box::new(std::iter::empty()),
         }
     }
 

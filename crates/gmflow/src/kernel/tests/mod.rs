@@ -5,7 +5,7 @@ mod nll;
 mod reference;
 mod transport;
 
-use super::{attention, cos, gated_add, gelu_tanh, linear, log_softmax, modulate, silu, sin};
+use super::{Arithmetic, attention, cos, gated_add, gelu_tanh, linear, linear_in, log_softmax, modulate, silu, sin};
 use crate::rng::{Purpose, normals};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
@@ -55,6 +55,23 @@ fn linear_matches_matmul() {
             let got = run(&inputs, |x| linear(x[0].clone(), x[1].clone(), bias(x)));
             let want = run(&inputs, |x| reference::linear(x[0].clone(), x[1].clone(), bias(x)));
             assert_close("linear", &got, &want, 5e-6);
+        }
+    }
+}
+
+#[test]
+fn linear_in_bf16_is_near_and_sums_in_f32() {
+    for device in devices() {
+        for [b, n, c] in SHAPES {
+            let out = c + 3;
+            let inputs = [draw(0, [b * n, c], &device), draw(1, [out, c], &device), draw(2, [1, out], &device)];
+            let bias = |x: &[Tensor<2>]| x[2].clone().reshape([out]);
+            let got = run(&inputs, |x| linear_in(x[0].clone(), x[1].clone(), bias(x), Arithmetic::Bf16));
+            let want = run(&inputs, |x| reference::linear(x[0].clone(), x[1].clone(), bias(x)));
+            // Rounding is to 8 bits: 2^-9 of each factor, which in sums averages out.
+            assert_close("linear in bf16", &got, &want, 1e-2);
+            // The bias and its gradient are not rounded.
+            assert_close("linear in bf16, bias", &got[3..], &want[3..], 5e-6);
         }
     }
 }

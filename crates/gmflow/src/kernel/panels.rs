@@ -1,0 +1,422 @@
+//! Matrix products whose right operand was packed into panels: f32 with AVX-512, and bf16 pairs with AVX512-BF16.
+//!
+//! A panel holds 64 columns, step after step; a step is one row in f32 and two rows in bf16, whose products are added in one
+//! instruction. Weights are packed once, so that a product reads them in the order in which they lie, and the left operand is read where
+//! it is. Every element of the result is summed in an order that depends on the length of the sum alone: rows do not change with
+//! their number or place.
+
+use super::arch::{Loop, vectorised};
+use super::dense::{Matrix, Target};
+use super::memory::{build, par_rows};
+use super::panel_tiles::{COLUMNS, LINES, Line, ROWS, Rows, Start, Tile, Words, run};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Columns and steps that are transposed together.
+const BLOCK: usize = 16;
+/// Tiles that are packed together.
+const TILES: usize = 8;
+
+/// The numbers that linear layers multiply; their products are summed in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arithmetic {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// 16-bit brain floating point: 8 significant bits, the range of f32.
+    Bf16,
+}
+
+impl Arithmetic {
+    /// Whether this processor multiplies panels of this kind.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn is_native(self) -> bool {
+        match self {
+            Self::F32 => is_x86_feature_detected!("avx512f"),
+            Self::Bf16 => is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16"),
+        }
+    }
+
+    /// Whether this processor multiplies panels of this kind.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn is_native(self) -> bool {
+        false
+    }
+
+    /// Whether this processor computes in it: f32 always, bf16 where there are instructions for it.
+    pub fn is_available(self) -> bool {
+        self == Self::F32 || self.is_native()
+    }
+
+    /// Rows of the right operand in one step.
+    fn rows(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A matrix `[k n]`, packed.
+#[derive(Clone, Debug)]
+pub struct Panels {
+    /// `[panels steps LINES]`.
+    lines: Vec<Line>,
+    n: usize,
+    k: usize,
+    arithmetic: Arithmetic,
+}
+
+impl Panels {
+    /// Packs `b` `[k n]`.
+    ///
+    /// # Safety
+    /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
+    pub(super) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic) -> Self {
+        let steps = k.div_ceil(arithmetic.rows());
+        let mut lines = uninitialised(n.div_ceil(COLUMNS) * steps * LINES);
+        let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
+        panels.for_each(|(panel, lines)| {
+            let first = panel * COLUMNS;
+            // SAFETY: the caller vouches for the matrix, and the panel's columns lie within it.
+            unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], arithmetic, lines) }
+        });
+        Self { lines, n, k, arithmetic }
+    }
+
+    /// Packs the weight `[n k]` of a linear layer.
+    pub(crate) fn of_weight(weight: &[f32], [n, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
+        assert_eq!(weight.len(), n * k, "panels: size of the weight");
+        // SAFETY: the size was checked.
+        unsafe { Self::pack(Matrix::rows(weight, k).t(), [k, n], arithmetic) }
+    }
+
+    /// The rows k.
+    pub(super) fn rows(&self) -> usize {
+        self.k
+    }
+
+    /// The columns n.
+    pub(super) fn columns(&self) -> usize {
+        self.n
+    }
+
+    fn steps(&self) -> usize {
+        self.k.div_ceil(self.arithmetic.rows())
+    }
+}
+
+/// Lines that [`pack_panel`] writes: clearing them first would take as long.
+fn uninitialised(n: usize) -> Vec<Line> {
+    let mut lines = Vec::with_capacity(n);
+    // SAFETY: the capacity suffices, every bit pattern is valid, and every panel is written whole before it is read.
+    #[allow(clippy::uninit_vec)]
+    unsafe {
+        lines.set_len(n);
+    }
+    lines
+}
+
+/// Packs the `[k n]` of one panel.
+///
+/// # Safety
+/// Every element of `b` must be readable.
+unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, lines: &mut [Line]) {
+    if n < COLUMNS {
+        lines.fill(Line::default());
+    }
+    if b.row_stride == 1 && k > 1 {
+        // SAFETY: the caller vouches for the elements.
+        return unsafe { pack_columns(b, [k, n], arithmetic, lines) };
+    }
+    // SAFETY: the caller vouches for the elements, and they lie side by side.
+    let row = |row: usize| unsafe { std::slice::from_raw_parts(b.data.add(row * b.row_stride), n) };
+    for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
+        let words = lines.as_flattened_words();
+        match arithmetic {
+            Arithmetic::F32 => {
+                for (word, x) in words.iter_mut().zip(row(step)) {
+                    *word = x.to_bits();
+                }
+            }
+            Arithmetic::Bf16 if 2 * step + 1 < k => {
+                vectorised(Interleaved { words, rows: [row(2 * step), row(2 * step + 1)] })
+            }
+            Arithmetic::Bf16 => {
+                for (word, x) in words.iter_mut().zip(row(2 * step)) {
+                    *word = bf16(*x);
+                }
+            }
+        }
+    }
+}
+
+/// Pairs of one element of either row.
+struct Interleaved<'a> {
+    words: &'a mut [u32],
+    rows: [&'a [f32]; 2],
+}
+
+impl Loop for Interleaved<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let [first, second] = self.rows;
+        for (word, (first, second)) in self.words.iter_mut().zip(first.iter().zip(second)) {
+            *word = bf16(*first) | bf16(*second) << 16;
+        }
+    }
+}
+
+/// [`pack_panel`] of columns whose elements lie side by side, as those of a transposed weight do.
+///
+/// # Safety
+/// As there.
+unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, lines: &mut [Line]) {
+    let rows = BLOCK * arithmetic.rows();
+    for (block, lines) in lines.chunks_mut(BLOCK * LINES).enumerate() {
+        let first = block * rows;
+        for line in 0..n.div_ceil(BLOCK) {
+            let mut words = [[0; BLOCK]; BLOCK];
+            for (column, words) in words.iter_mut().enumerate().take(n - line * BLOCK) {
+                let start = b.skip_rows(first).skip_columns(line * BLOCK + column).data;
+                // SAFETY: the caller vouches for the elements, and they lie side by side.
+                let values = unsafe { std::slice::from_raw_parts(start, rows.min(k - first)) };
+                match arithmetic {
+                    Arithmetic::F32 => words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_bits()),
+                    Arithmetic::Bf16 => vectorised(Rounded { out: bytemuck::cast_slice_mut(words), values }),
+                }
+            }
+            for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
+                for (to, words) in lines[line].0.iter_mut().zip(&words) {
+                    *to = words[step];
+                }
+            }
+        }
+    }
+}
+
+/// The bits of x rounded to bf16, to the nearest and on a tie to the even one.
+#[inline(always)]
+fn bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if x.is_nan() { bits >> 16 | 0x40 } else { rounded }
+}
+
+/// Neighbours rounded to bf16.
+struct Rounded<'a> {
+    out: &'a mut [u16],
+    values: &'a [f32],
+}
+
+impl Loop for Rounded<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (out, x) in self.out.iter_mut().zip(self.values) {
+            *out = bf16(*x) as u16;
+        }
+    }
+}
+
+/// The left operand of a product in words of one step.
+enum Left {
+    /// Rows in f32 where they lie.
+    F32(Matrix),
+    /// Rounded, `[m steps]`.
+    Rows(Vec<f32>, usize),
+    /// `[tiles steps ROWS]`.
+    Tiles(Vec<f32>, usize),
+}
+
+impl Left {
+    /// # Safety
+    /// Every element of `a` `[m k]` must be readable as long as this lives, and either its rows' or its columns' elements lie side by
+    /// side.
+    unsafe fn new(a: Matrix, [m, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
+        if a.column_stride != 1 {
+            // SAFETY: the caller vouches for the elements.
+            return unsafe { Self::tiles(a, [m, k], arithmetic) };
+        }
+        if arithmetic == Arithmetic::F32 {
+            return Self::F32(a);
+        }
+        let steps = k.div_ceil(2);
+        let words = build(m * steps, |out| {
+            par_rows(out, steps, |first, rows| {
+                for (i, row) in rows.chunks_exact_mut(steps).enumerate() {
+                    // SAFETY: the caller vouches for the elements, and they lie side by side.
+                    let values = unsafe { std::slice::from_raw_parts(a.skip_rows(first + i).data, k) };
+                    let out = bytemuck::cast_slice_mut::<f32, u16>(row);
+                    out[k..].fill(0);
+                    vectorised(Rounded { out, values });
+                }
+            });
+        });
+        Self::Rows(words, steps)
+    }
+
+    /// A matrix whose columns' elements lie side by side.
+    ///
+    /// # Safety
+    /// As [`Self::new`].
+    unsafe fn tiles(a: Matrix, [m, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
+        const WIDTH: usize = TILES * ROWS;
+        assert_eq!(a.row_stride, 1, "panels: order of the left operand");
+        let steps = k.div_ceil(arithmetic.rows());
+        let words = build(m.div_ceil(ROWS) * ROWS * steps, |out| {
+            out.par_chunks_mut(WIDTH * steps).enumerate().for_each(|(group, out)| {
+                let first = group * WIDTH;
+                let rows = WIDTH.min(m - first);
+                // SAFETY: the caller vouches for the elements, and they lie side by side.
+                let column = |column: usize| unsafe {
+                    std::slice::from_raw_parts(a.skip_columns(column).skip_rows(first).data, rows)
+                };
+                let (mut words, zeros) = ([0; WIDTH], [0.0; WIDTH]);
+                for step in 0..steps {
+                    match arithmetic {
+                        Arithmetic::F32 => {
+                            words.iter_mut().zip(column(step)).for_each(|(word, x)| *word = x.to_bits());
+                        }
+                        Arithmetic::Bf16 => {
+                            let second = if 2 * step + 1 < k { column(2 * step + 1) } else { &zeros[..rows] };
+                            vectorised(Interleaved { words: &mut words, rows: [column(2 * step), second] });
+                        }
+                    }
+                    for (tile, words) in words.chunks_exact(ROWS).enumerate().take(rows.div_ceil(ROWS)) {
+                        let to = &mut out[(tile * steps + step) * ROWS..][..ROWS];
+                        to.iter_mut().zip(words).for_each(|(to, word)| *to = f32::from_bits(*word));
+                    }
+                }
+            });
+        });
+        Self::Tiles(words, steps)
+    }
+
+    fn rows(&self) -> Rows {
+        let rows = |words: *const f32, [row_stride, step_stride, tile_stride]: [usize; 3]| Rows {
+            words: words.cast(),
+            row_stride,
+            step_stride,
+            tile_stride,
+        };
+        match self {
+            Self::F32(a) => rows(a.data, [a.row_stride, a.column_stride, ROWS * a.row_stride]),
+            Self::Rows(words, steps) => rows(words.as_ptr(), [*steps, 1, ROWS * steps]),
+            Self::Tiles(words, steps) => rows(words.as_ptr(), [1, ROWS, ROWS * steps]),
+        }
+    }
+}
+
+/// a b for `a` `[m k]` and the panels of b `[k n]`, plus `bias` `[n]` where there is one.
+///
+/// # Safety
+/// Every element of `a` must be readable.
+pub(super) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32]>) -> Vec<f32> {
+    /// Steps of one pass: a panel of them stays in the second-level cache.
+    const DEPTH: usize = 1536;
+    /// Products smaller than this run on one thread.
+    const SMALL: usize = 64 * 64 * 64;
+    let (n, steps) = (b.n, b.steps());
+    assert!(bias.is_none_or(|bias| bias.len() == n), "panels: size of the bias");
+    assert!(b.arithmetic.is_native(), "panels: the processor does not multiply {:?}", b.arithmetic);
+    if n == 0 || m == 0 {
+        return Vec::new();
+    }
+    if steps == 0 {
+        return (0..m).flat_map(|_| bias.map_or_else(|| vec![0.0; n], <[f32]>::to_vec)).collect();
+    }
+    // SAFETY: the caller vouches for a.
+    let left = unsafe { Left::new(a, [m, b.k], b.arithmetic) };
+    let depth = steps.div_ceil(steps.div_ceil(DEPTH));
+    let panels = n.div_ceil(COLUMNS);
+    let work = m * n * b.k;
+    // Enough tasks that no thread waits long for the last one, none smaller than a few tiles.
+    let chunks = (8 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(4 * ROWS));
+    let chunk = m.div_ceil(chunks).next_multiple_of(ROWS);
+    build(m * n, |out| {
+        let (rows, out) = (left.rows(), Target(out.as_mut_ptr()));
+        let task = |task: usize| {
+            let (panel, row) = (task % panels, task / panels * chunk);
+            let (first, m) = (panel * COLUMNS, chunk.min(m.saturating_sub(row)));
+            let (columns, rows) = (COLUMNS.min(n - first), rows.skip_tiles(row / ROWS));
+            let lines = &b.lines[panel * steps * LINES..][..steps * LINES];
+            for (pass, lines) in lines.chunks(depth * LINES).enumerate() {
+                let start = match (pass, bias) {
+                    (0, Some(bias)) => Start::Bias(&bias[first..first + columns]),
+                    (0, None) => Start::Zero,
+                    _ => Start::Result,
+                };
+                // SAFETY: the tiles lie within the operands and the result, of which no other task writes these.
+                unsafe {
+                    let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n };
+                    run(tile, out.at(row * n + first), m, b.arithmetic == Arithmetic::Bf16);
+                }
+            }
+        };
+        if work <= SMALL {
+            (0..panels * chunks).for_each(task);
+        } else {
+            (0..panels * chunks).into_par_iter().for_each(task);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against sums in f64 of the rounded numbers: sizes that fill tiles, panels and passes and that do not, and operands of which
+    /// either may be transposed.
+    #[test]
+    fn products_of_every_shape_and_order_are_sums_of_products() {
+        let value = |i: usize| ((i * 7919 + 13) % 1013) as f32 / 500.0 - 1.0;
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+            if !arithmetic.is_native() {
+                eprintln!("SKIPPED: this processor does not multiply {arithmetic:?}");
+                continue;
+            }
+            let round = |x: f32| match arithmetic {
+                Arithmetic::F32 => f64::from(x),
+                Arithmetic::Bf16 => f64::from(f32::from_bits(bf16(x) << 16)),
+            };
+            let at = |matrix: Matrix, row: usize, column: usize| {
+                // SAFETY: rows and columns lie within the matrices below.
+                round(unsafe { *matrix.skip_rows(row).skip_columns(column).data })
+            };
+            for [m, n, k] in [[1, 1, 1], [6, 64, 2], [7, 65, 33], [13, 130, 3100], [70, 200, 37], [3, 5, 0]] {
+                let (a, b): (Vec<f32>, Vec<f32>) =
+                    ((0..m * k).map(value).collect(), (0..k * n).map(|i| value(i + 77)).collect());
+                let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
+                for (a_is_turned, b_is_turned) in [(false, false), (true, false), (false, true), (true, true)] {
+                    let a_matrix = if a_is_turned { Matrix::rows(&a, m).t() } else { Matrix::rows(&a, k) };
+                    let b_matrix = if b_is_turned { Matrix::rows(&b, k).t() } else { Matrix::rows(&b, n) };
+                    // SAFETY: the matrices lie within a and b.
+                    let got =
+                        unsafe { product(a_matrix, m, &Panels::pack(b_matrix, [k, n], arithmetic), Some(&bias)) };
+                    assert_eq!(got.len(), m * n);
+                    for (i, got) in got.iter().enumerate() {
+                        let (row, column) = (i / n, i % n);
+                        let products = (0..k).map(|j| at(a_matrix, row, j) * at(b_matrix, j, column));
+                        let want = f64::from(bias[column]) + products.clone().sum::<f64>();
+                        // Sums are f32: their rounding goes with the size of what is added.
+                        let size = products.map(f64::abs).sum::<f64>();
+                        assert!(
+                            (f64::from(*got) - want).abs() < 5e-6 * (1.0 + size),
+                            "{arithmetic:?} {m}x{n}x{k}, turned {a_is_turned} {b_is_turned}: {got}, not {want}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_is_that_of_half() {
+        for bits in (0..u32::MAX).step_by(65_521) {
+            let x = f32::from_bits(bits);
+            let want = half::bf16::from_f32(x);
+            assert!(bf16(x) as u16 == want.to_bits() || x.is_nan() && want.is_nan(), "{x}");
+        }
+    }
+}
