@@ -1,4 +1,4 @@
-//! Forward passes and training steps of the networks; `docs/benchmarks/pytorch_baseline.py` times the same in PyTorch.
+//! Forward passes and training steps of the networks; `benchsuite/rival/networks.py` is the same in PyTorch.
 #![allow(missing_docs)]
 
 use burn::module::{Module, ModuleMapper, Param};

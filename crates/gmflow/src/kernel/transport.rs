@@ -273,7 +273,9 @@ impl<S: Simd> Line<'_, S> {
         let reach = self.std * depth;
         (lo, hi) = (lo - reach, hi - reach);
         let mut x = (first - spread.sqrt() * depth).max(lo).min(hi);
-        let resolution = number(f32::EPSILON);
+        let (resolution, last) = (number(f32::EPSILON), number(LAST_STEP) * self.std);
+        // Lanes that have arrived stay where they are: from there rounding alone would lead them on.
+        let mut done = zero.less(zero);
         for _ in 0..MAX_ITERATIONS {
             let (mut below, mut density) = (number(TINY), number(TINY));
             for (mean, weight) in components() {
@@ -283,7 +285,6 @@ impl<S: Simd> Line<'_, S> {
                 below = cdf.mul_add(weight, below);
                 density = bell.mul_add(weight, density);
             }
-            // Where there is hardly any density a step leads out of the bracket and is not taken.
             let residual = below.ln() - target;
             let step = residual * below * self.std / density;
             let high = zero.less(residual);
@@ -291,17 +292,15 @@ impl<S: Simd> Line<'_, S> {
             hi = x.only(high, hi);
             lo = lo.only(high, x);
             let newton = x - step;
+            // Where there is hardly any density a step leads out of the bracket and is not taken.
             let inside = simd.and_m32s(lo.less(newton), newton.less(hi));
             let useful = simd.and_m32s(inside, step.abs().less(half * width));
-            let next = newton.only(useful, half * (lo + hi));
-            let fine = simd.or_m32s(
-                simd.and_m32s(useful, step.abs().less(number(LAST_STEP) * self.std)),
-                (hi - lo).less(resolution * (self.std + x.abs())),
-            );
-            // An exact root or a bracket of two neighbours ends the search too.
-            let fixed = (next - x).abs().less(resolution * self.std);
-            x = next;
-            if zero.only(simd.or_m32s(fine, fixed), one).largest() <= 0.0 {
+            let close = step.abs().less(last);
+            let next = newton.only(simd.or_m32s(close, useful), half * (lo + hi));
+            x = x.only(done, next);
+            let narrow = (hi - lo).less(resolution * (self.std + x.abs()));
+            done = simd.or_m32s(done, simd.or_m32s(close, narrow));
+            if zero.only(done, one).largest() <= 0.0 {
                 break;
             }
         }
