@@ -5,7 +5,7 @@ use gmflow::guidance::{Guidance, Guided};
 use gmflow::loss::{nll, transition_nll};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::network::{GmDitConfig, HostTensor, Network, NetworkConfig, load_named, named_tensors};
-use gmflow::path::{forward_diffusion, forward_transition};
+use gmflow::path::{ReverseTransition, forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normals};
 use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
@@ -55,6 +55,44 @@ fn a_transition_to_data_is_the_plain_likelihood_of_data() {
     let whole = transition_nll(&velocity, (&x0, &times([0.0, 0.0])), (&x_t, &t));
     // The loss keeps a variance of 1e-6 for the transition itself, which is small beside (t s)^2.
     close(whole, nll(&velocity.to_data(&x_t, &t).0, &x0), 1e-3);
+}
+
+#[test]
+fn the_transition_loss_and_its_gradients_are_those_of_the_reverse_transition() {
+    let device = Device::flex().autodiff();
+    let t_hi = [1.0, 0.9, 0.3, 0.02];
+    for ratio in [0.1, 0.5, 0.9] {
+        let times = |factor: f32| Tensor::<1>::from_floats(t_hi.map(|t| t * factor), &device);
+        let (lo, hi) = (times(1.0 - ratio), times(1.0));
+        let draw = |seed: u64, k: usize| Tensor::<4>::from_data(noise(seed, [4, 2 * k, 3, 4]).into_data(), &device);
+        let x_lo = forward_diffusion(&draw(4, 1), &lo, &draw(5, 1));
+        let x_hi = forward_transition(&x_lo, &lo, &hi, &draw(6, 1));
+        let leaves = || {
+            let means = draw(7, 3).reshape([4, 3, 2, 3, 4]).require_grad();
+            let weights = draw(8, 3).reshape([4, 6, 1, 3, 4]).narrow(1, 0, 3).require_grad();
+            let log_std = Tensor::<5>::full([4, 1, 1, 1, 1], -1.3, &device).require_grad();
+            GaussianMixture { means, log_weights: weights, log_std }
+        };
+        let run = |loss: &dyn Fn(&VelocityMixture) -> Tensor<3>| {
+            let velocity = VelocityMixture(leaves());
+            let loss = loss(&velocity);
+            let grads = loss.clone().sum().backward();
+            let of = |x: &Tensor<5>| values(x.grad(&grads).expect("a gradient"));
+            let VelocityMixture(GaussianMixture { means, log_weights, log_std }) = &velocity;
+            [values(loss), of(means), of(log_weights), of(log_std)]
+        };
+        let got = run(&|velocity| transition_nll(velocity, (&x_lo, &lo), (&x_hi, &hi)));
+        let want = run(&|velocity| {
+            let mut step = ReverseTransition::new(&lo, &hi);
+            step.c3 = step.c3.clamp_min(1e-6);
+            nll(&velocity.to_data(&x_hi, &hi).reverse_transition(&x_hi, &step), &x_lo)
+        });
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let size = want.iter().fold(1.0, |size: f32, x| size.max(x.abs()));
+            let worst = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 2e-4 * size, "lambda {ratio}, part {i}: off by {worst} of {size}");
+        }
+    }
 }
 
 #[test]

@@ -261,11 +261,12 @@ pub(super) fn nll(inputs: Inputs, sizes: Sizes) -> Vec<f32> {
 /// The gradient of [`nll`], whose result is `nll`, given the gradient `grad` of it.
 pub(super) fn nll_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes) -> Grads {
     let Sizes { k, c, n } = sizes;
+    // All but the first are small or written once, and the first is written once too: nothing needs to be cleared before.
     let mut out = Grads {
-        means: vec![0.0; inputs.means.len()],
-        log_weights: vec![0.0; inputs.log_weights.len()],
+        means: build(inputs.means.len(), |_| {}),
+        log_weights: build(inputs.log_weights.len(), |_| {}),
         log_std: vec![0.0; inputs.log_std.len()],
-        target: vec![0.0; inputs.target.len()],
+        target: build(inputs.target.len(), |_| {}),
     };
     let samples = group(n);
     let of_means = out.means.chunks_mut((samples * k * c * n).max(1));

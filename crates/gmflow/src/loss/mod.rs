@@ -7,7 +7,7 @@ pub use spectral::spectral_loss;
 use crate::kernel::mixture_nll;
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::network::Denoiser;
-use crate::path::{ReverseTransition, forward_diffusion, forward_transition};
+use crate::path::{ReverseTransition, forward_diffusion, forward_transition, per_sample};
 use crate::{Error, Result};
 use burn::tensor::{Int, Tensor, activation};
 use serde::{Deserialize, Serialize};
@@ -99,30 +99,47 @@ impl LossConfig {
 /// sample has infinite density as t goes to 0.
 const SMALLEST_VARIANCE: f64 = 1e-6;
 
+/// The smallest step of the mean by a velocity that is divided by: that of a transition at t = 0.
+const SMALLEST_STEP: f64 = 1e-6;
+
 /// -log q(x_lo | x_hi) of the reverse transition (9) under a prediction made at (x_hi, t_hi), `[b h w]`, without the constant
 /// C/2 log(2 pi).
+///
+/// The transition's means are (c1 + c2) x_hi - q mean_k with q = c2 t_hi, so that the likelihood is that of the velocity
+/// ((c1 + c2) x_hi - x_lo)/q under the predicted means themselves: nothing of their size is computed but the gradient.
 pub fn transition_nll(
     velocity: &VelocityMixture,
     (x_lo, t_lo): (&Tensor<4>, &Tensor<1>),
     (x_hi, t_hi): (&Tensor<4>, &Tensor<1>),
 ) -> Tensor<3> {
-    let mut step = ReverseTransition::new(t_lo, t_hi);
-    step.c3 = step.c3.clamp_min(SMALLEST_VARIANCE);
-    nll(&velocity.to_data(x_hi, t_hi).reverse_transition(x_hi, &step), x_lo)
+    let ReverseTransition { c1, c2, c3 } = ReverseTransition::new(t_lo, t_hi);
+    let step = (c2.clone() * per_sample::<4>(t_hi)).clamp_min(SMALLEST_STEP); // [b 1 1 1]
+    let target = (x_hi.clone() * (c1 + c2) - x_lo.clone()) / step.clone();
+    let (c3, factor) = (c3.clamp_min(SMALLEST_VARIANCE).unsqueeze_dim::<5>(1), step.clone().unsqueeze_dim::<5>(1));
+    let GaussianMixture { means, log_weights, log_std } = velocity.0.clone();
+    let var = (log_std * 2.0).exp() * factor.clone().powi_scalar(2) + c3;
+    let log_std = bounded_log_std(&(var.log() * 0.5)) - factor.log();
+    let channels = x_lo.dims()[1] as f64;
+    let scale = step.log().squeeze_dim::<3>(1) * channels; // [b 1 1]
+    likelihood(&GaussianMixture { means, log_weights, log_std }, &target) + scale
 }
 
 /// -log q(target), `[b h w]`, without the constant C/2 log(2 pi), (6). The mixture's `log_std` may also be given per channel.
 pub fn nll(mixture: &GaussianMixture, target: &Tensor<4>) -> Tensor<3> {
-    let log_std = bounded_log_std(&mixture.log_std);
+    likelihood(&GaussianMixture { log_std: bounded_log_std(&mixture.log_std), ..mixture.clone() }, target)
+}
+
+/// [`nll`] of a mixture whose `log_std` is bounded.
+fn likelihood(mixture: &GaussianMixture, target: &Tensor<4>) -> Tensor<3> {
     let [b, k, c, h, w] = mixture.means.dims();
-    let one_std = log_std.dims() == [b, 1, 1, 1, 1];
+    let one_std = mixture.log_std.dims() == [b, 1, 1, 1, 1];
     if !one_std || target.dims() != [b, c, h, w] || mixture.log_weights.dims() != [b, k, 1, h, w] {
-        return broadcast_nll(mixture, log_std, target);
+        return broadcast_nll(mixture, mixture.log_std.clone(), target);
     }
     let means = mixture.means.clone().reshape([b, k * c, h * w]);
     let log_weights = mixture.log_weights.clone().reshape([b, k, h * w]);
     let target = target.clone().reshape([b, c, h * w]);
-    mixture_nll(means, log_weights, log_std.reshape([b, 1]), target).reshape([b, h, w])
+    mixture_nll(means, log_weights, mixture.log_std.clone().reshape([b, 1]), target).reshape([b, h, w])
 }
 
 /// [`nll`] for every shape that broadcasts.
