@@ -19,8 +19,11 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
     let device = device("cpu")?;
-    let options =
-        LoadOptions { ema: average.as_deref(), variant: arguments.published.variant.as_deref(), without_vae: false };
+    let options = LoadOptions {
+        ema: average.as_deref(),
+        variant: arguments.published.variant.as_deref(),
+        ..LoadOptions::default()
+    };
     let mut model = Model::load_with(&folder, options, &device)?;
     let precision = arguments.precision.into();
     match arguments.layout {

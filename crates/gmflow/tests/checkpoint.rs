@@ -1,13 +1,17 @@
 //! Model folders: round trips, number formats, and files that are not what they should be.
 #![allow(missing_docs)]
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use gmflow::checkpoint::{
-    DataInfo, DataKind, Model, ModelInfo, Precision, Progress, load_diffusers_spectrum, load_diffusers_transformer,
-    read_tensors, write_atomic, write_tensors,
+    DataInfo, DataKind, LoadOptions, Model, ModelInfo, Precision, Progress, load_diffusers_spectrum,
+    load_diffusers_transformer, read_tensors, write_atomic, write_tensors,
 };
 use gmflow::guidance::Guidance;
-use gmflow::network::{GmDitConfig, HostTensor, NetworkConfig, SpectrumMlpConfig, named_tensors};
+use gmflow::kernel::Arithmetic;
+use gmflow::network::{
+    Denoiser, GmDitConfig, HostTensor, Network, NetworkConfig, SpectrumMlpConfig, load_named, named_tensors,
+};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -17,7 +21,7 @@ fn model() -> Model {
         num_gaussians: 2,
         num_attention_heads: 2,
         attention_head_dim: 4,
-        num_layers: 1,
+        num_layers: 2,
         sample_size: 4,
         in_channels: 1,
         num_embeds_ada_norm: 3,
@@ -67,6 +71,40 @@ fn a_model_comes_back_as_it_was() {
         .expect("a folder")
         .filter(|f| f.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|e| e == "tmp")));
     assert_eq!(leftovers.count(), 0);
+}
+
+#[test]
+fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut model, device) = (model(), Device::flex());
+    // A fresh transformer passes tokens through: no layer may be zero.
+    let moved = named_tensors(&model.network).into_iter().map(|(name, mut tensor)| {
+        tensor.values.iter_mut().enumerate().for_each(|(i, value)| *value += 0.05 * ((i * 7 % 11) as f32 - 5.0));
+        (name, tensor)
+    });
+    model.network = load_named(model.network, moved.collect::<BTreeMap<_, _>>()).expect("its own tensors");
+    model.save(dir.path(), &[], Precision::F32).expect("saved");
+    let x = Tensor::<4>::ones([2, model.info.data.channels, model.info.data.height, model.info.data.width], &device);
+    let predict = |network: &Network| {
+        let t = Tensor::<1>::from_floats([0.3, 0.8], &device);
+        network.forward(x.clone() * 0.5, t, None).0.means.into_data()
+    };
+    for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+        let options = LoadOptions { pack: Some(arithmetic), ..LoadOptions::default() };
+        let packed = Model::load_with(dir.path(), options, &device).expect("loaded");
+        let mut later = model.network.clone();
+        later.pack(arithmetic);
+        assert_eq!(predict(&packed.network), predict(&later), "{arithmetic:?}");
+    }
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = read_tensors(&path).expect("tensors");
+    let block = tensors.keys().find(|name| name.starts_with("transformer_blocks.1.")).expect("a block").clone();
+    tensors.remove(&block);
+    let tensors: Vec<_> = tensors.into_iter().collect();
+    write_tensors(&path, &tensors, Precision::F32).expect("written");
+    let options = LoadOptions { pack: Some(Arithmetic::F32), ..LoadOptions::default() };
+    let error = Model::load_with(dir.path(), options, &device).expect_err("a tensor is missing").to_string();
+    assert!(error.contains(&block) && error.contains("model.safetensors"), "{error}");
 }
 
 #[test]

@@ -134,9 +134,9 @@ fn load(arguments: &EvalArgs, checkpoint: &Path, judge: &Judge) -> Result<Model>
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
         without_vae: arguments.vae.is_some(),
+        pack: Some(Arithmetic::F32),
     };
     let mut model = Model::load_with(&folder, options, &judge.device)?;
-    model.network.pack(Arithmetic::F32);
     if model.info.data.kind == DataKind::Latents {
         model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &judge.device)?);
     }

@@ -56,20 +56,20 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
+    let precision = gmflow::kernel::Arithmetic::from(arguments.precision);
+    if !precision.is_available() {
+        log::warn!("--precision bf16: this processor has no AVX512-BF16, f32 is computed");
+    }
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
         without_vae: arguments.latents || arguments.vae.is_some(),
+        pack: Some(precision),
     };
     let mut model = Model::load_with(&folder, options, &device)?;
     if info.data.kind == DataKind::Latents && !arguments.latents {
         model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
     }
-    let precision = gmflow::kernel::Arithmetic::from(arguments.precision);
-    if !precision.is_available() {
-        log::warn!("--precision bf16: this processor has no AVX512-BF16, f32 is computed");
-    }
-    model.network.pack(precision);
     files.create_folder()?;
     let made_by =
         made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));

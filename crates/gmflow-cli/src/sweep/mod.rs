@@ -135,9 +135,8 @@ impl Sweep {
         let ModelPlan { checkpoint, ema, .. } = &self.plan.models[index];
         let folder = resolve(checkpoint, &PublishedArgs::default())?;
         let average = average(&folder, ema.as_deref())?;
-        let options = LoadOptions { ema: average.as_deref(), ..LoadOptions::default() };
+        let options = LoadOptions { ema: average.as_deref(), pack: Some(Arithmetic::F32), ..LoadOptions::default() };
         let mut model = Model::load_with(&folder, options, &self.device)?;
-        model.network.pack(Arithmetic::F32);
         if model.info.data.kind == DataKind::Latents {
             model.vae = Some(find_vae(&mut model, None, &self.device)?);
         }

@@ -2,8 +2,9 @@
 
 use super::diffusers::{DiffusersFolder, is_diffusers};
 use super::file;
-use super::weights::{Precision, in_file, load_weights, write_module};
+use super::weights::{Precision, in_file, load_network, load_weights, write_module};
 use crate::guidance::Guidance;
+use crate::kernel::Arithmetic;
 use crate::network::{Autoencoder, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use crate::{Error, Result};
 use burn::tensor::Device;
@@ -134,6 +135,9 @@ pub struct LoadOptions<'a> {
     pub variant: Option<&'a str>,
     /// Leaves the autoencoder out.
     pub without_vae: bool,
+    /// Packs the denoising network on the way, for many predictions in this arithmetic ([`Network::pack`]): more than its panels and one
+    /// block's weights are never in memory.
+    pub pack: Option<Arithmetic>,
 }
 
 impl ModelInfo {
@@ -228,7 +232,7 @@ impl Model {
             None => dir.join(WEIGHTS_FILE),
             Some(name) => dir.join(ema_file(name)?),
         };
-        let network = load_weights(info.network.build(Initializer::blank(device))?, &weights)?;
+        let network = load_network(info.network.build(Initializer::blank(device))?, &weights, options.pack)?;
         let spectrum = match &info.spectrum {
             Some(config) => Some(load_weights(config.build(Initializer::blank(device))?, &dir.join(SPECTRUM_FILE))?),
             None => None,

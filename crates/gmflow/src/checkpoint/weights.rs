@@ -2,7 +2,8 @@
 
 use super::file;
 use super::weight_files::WeightFiles;
-use crate::network::{HostTensor, LazyTensor, TorchNames, lazy_tensors, load_named};
+use crate::kernel::Arithmetic;
+use crate::network::{HostTensor, LazyTensor, Network, TorchNames, lazy_tensors, load_named, load_packed};
 use crate::{Error, Result};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -146,6 +147,21 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
 /// finite.
 pub fn load_weights<M: TorchNames>(module: M, path: &Path) -> Result<M> {
     load_named(module, WeightFiles::open(path)?).map_err(|error| in_file(path, error))
+}
+
+/// [`load_weights`] of a network without values, packed on the way where that is asked for.
+pub(super) fn load_network(network: Network, path: &Path, pack: Option<Arithmetic>) -> Result<Network> {
+    read_network(network, WeightFiles::open(path)?, pack)
+}
+
+/// The same from open files.
+pub(super) fn read_network(network: Network, files: WeightFiles, pack: Option<Arithmetic>) -> Result<Network> {
+    let path = files.path().to_owned();
+    let network = match pack {
+        Some(arithmetic) => load_packed(network, files, arithmetic),
+        None => load_named(network, files),
+    };
+    network.map_err(|error| in_file(&path, error))
 }
 
 /// The same error with the file that a setting or tensor was read from.

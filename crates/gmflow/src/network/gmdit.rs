@@ -5,6 +5,7 @@ use super::embedding::{time_features, token_positions};
 use super::gmdit_config::GmDitConfig;
 use super::linear::{Init, Initializer, Linear};
 use super::{Denoiser, TorchNames, log_std_head, predict_log_std};
+use crate::kernel::Arithmetic;
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::{Result, kernel};
 use burn::module::{Module, Param};
@@ -61,6 +62,12 @@ impl GmDit {
     /// The linear layers of the blocks, which is where the time goes.
     pub(super) fn block_linears(&mut self) -> impl Iterator<Item = &mut Linear> {
         self.transformer_blocks.iter_mut().flat_map(DitBlock::linears)
+    }
+
+    /// Packs one block.
+    pub(super) fn pack_block(&mut self, index: usize, arithmetic: Arithmetic) {
+        let linears = self.transformer_blocks.get_mut(index).map(DitBlock::linears);
+        linears.into_iter().flatten().for_each(|layer| layer.pack(arithmetic));
     }
 
     /// Predicts with class dropout: `drop` `[layers + 1]` holds, for every block and for the output modulation, which

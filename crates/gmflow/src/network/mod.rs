@@ -22,6 +22,7 @@ pub use embedding::{point_features, time_features, token_positions};
 pub use gmdit::GmDit;
 pub use gmdit_config::GmDitConfig;
 pub use mlp2d::{Mlp2d, Mlp2dConfig};
+pub(crate) use named::load_packed;
 pub use named::{
     HostTensor, LazyTensor, TensorSource, TorchNames, lazy_tensors, load_named, named_tensors, parameter_names,
     parameter_shapes,
@@ -165,6 +166,20 @@ impl Network {
     /// can then neither be trained nor saved.
     pub fn pack(&mut self, arithmetic: Arithmetic) {
         self.heavy_linears().for_each(|layer| layer.pack(arithmetic));
+    }
+
+    /// The paths that the parameters of each block start with.
+    fn block_paths(&self) -> Vec<String> {
+        match self {
+            Self::GmDit(net) => (0..net.config().num_layers).map(|i| format!("transformer_blocks.{i}.")).collect(),
+            Self::Mlp2d(_) | Self::Unet(_) => Vec::new(),
+        }
+    }
+
+    fn pack_block(&mut self, index: usize, arithmetic: Arithmetic) {
+        if let Self::GmDit(net) = self {
+            net.pack_block(index, arithmetic);
+        }
     }
 
     fn heavy_linears(&mut self) -> Box<dyn Iterator<Item = &mut Linear> + '_> {

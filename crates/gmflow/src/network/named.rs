@@ -1,5 +1,7 @@
 //! Parameters by the names that PyTorch checkpoints give them.
 
+use super::Network;
+use crate::kernel::Arithmetic;
 use crate::{Error, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
@@ -92,13 +94,32 @@ pub fn named_tensors<M: TorchNames>(module: &M) -> Vec<(String, HostTensor)> {
 /// # Errors
 /// [`Error::Config`] with field "tensor NAME" where a tensor is missing, left over, of the wrong shape or not finite.
 pub fn load_named<M: TorchNames>(module: M, tensors: impl TensorSource) -> Result<M> {
-    let mut mapper = Load { path: Vec::new(), to_name: M::torch_name, tensors, error: None };
+    let mut mapper = Load::new(M::torch_name, tensors);
     let module = module.map(&mut mapper);
-    match (mapper.error, mapper.tensors.left()) {
-        (Some(error), _) => Err(error),
-        (None, Some(name)) => Err(tensor_error(&name, "no such tensor in this network", "a tensor")),
-        (None, None) => Ok(module),
+    mapper.finish(module)
+}
+
+/// [`load_named`] of a network without values, which is packed on the way ([`Network::pack`]): the weights of one block at a time exist
+/// beside the panels.
+pub(crate) fn load_packed(
+    mut network: Network,
+    tensors: impl TensorSource,
+    arithmetic: Arithmetic,
+) -> Result<Network> {
+    let mut mapper = Load::new(Network::torch_name, tensors);
+    mapper.keeps_initialised = true;
+    for (index, block) in network.block_paths().into_iter().enumerate() {
+        mapper.within = block;
+        network = network.map(&mut mapper);
+        if let Some(error) = mapper.error {
+            return Err(error);
+        }
+        network.pack_block(index, arithmetic);
     }
+    mapper.within = String::new();
+    let mut network = network.map(&mut mapper);
+    network.pack(arithmetic);
+    mapper.finish(network)
 }
 
 fn tensor_error(name: &str, expected: impl Into<String>, got: impl ToString) -> Error {
@@ -187,9 +208,26 @@ struct Load<S> {
     to_name: fn(&str) -> String,
     tensors: S,
     error: Option<Error>,
+    /// Parameters whose path does not start with this are passed over.
+    within: String,
+    /// Parameters that have a value are passed over.
+    keeps_initialised: bool,
 }
 
 impl<S: TensorSource> Load<S> {
+    fn new(to_name: fn(&str) -> String, tensors: S) -> Self {
+        Self { path: Vec::new(), to_name, tensors, error: None, within: String::new(), keeps_initialised: false }
+    }
+
+    /// The module, unless there was an error or a tensor is left.
+    fn finish<M>(self, module: M) -> Result<M> {
+        match (self.error, self.tensors.left()) {
+            (Some(error), _) => Err(error),
+            (None, Some(name)) => Err(tensor_error(&name, "no such tensor in this network", "a tensor")),
+            (None, None) => Ok(module),
+        }
+    }
+
     /// Takes the checked values of the parameter at the current path.
     fn take(&mut self, shape: &[usize]) -> Result<Vec<f32>> {
         let name = (self.to_name)(&self.path.join("."));
@@ -208,7 +246,8 @@ impl<S: TensorSource> Load<S> {
 
 impl<S: TensorSource> ModuleMapper for Load<S> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.error.is_some() {
+        let kept = self.keeps_initialised && param.is_initialized();
+        if self.error.is_some() || kept || !self.path.join(".").starts_with(&self.within) {
             return param;
         }
         let shape = param.lazy_shape().dims::<D>();

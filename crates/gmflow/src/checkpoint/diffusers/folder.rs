@@ -121,7 +121,7 @@ impl DiffusersFolder {
         let variant = options.variant;
         let info = self.info()?;
         let (dir, config) = &self.denoiser;
-        let network = load_denoiser(config, dir, variant, device)?;
+        let network = load_denoiser(config, dir, (variant, options.pack), device)?;
         let spectrum = match &self.spectrum {
             Some((dir, config)) => Some(load_spectrum(config, dir, beside(dir, variant), device)?),
             None => None,

@@ -22,7 +22,8 @@ pub(super) use files::choose_weights;
 pub(super) use folder::{DiffusersFolder, INDEX_FILE, component_names, is_diffusers};
 
 use super::weight_files::WeightFiles;
-use super::weights::in_file;
+use super::weights::{in_file, read_network};
+use crate::kernel::Arithmetic;
 use crate::network::{
     Autoencoder, AutoencoderConfig, GmDit, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
     TorchNames, load_named, parameter_shapes,
@@ -109,9 +110,14 @@ pub(super) fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture> {
     Ok(Architecture { shapes, rename })
 }
 
-fn load_denoiser(config: &NetworkConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Network> {
+fn load_denoiser(
+    config: &NetworkConfig,
+    dir: &Path,
+    (variant, pack): (Option<&str>, Option<Arithmetic>),
+    device: &Device,
+) -> Result<Network> {
     let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
-    load(network, files::open(dir, variant)?)
+    read_network(network, files::open(dir, variant)?, pack)
 }
 
 fn load_spectrum(

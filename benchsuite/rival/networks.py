@@ -1,13 +1,11 @@
-"""The rival of the figures in this folder: the same networks in plain eager PyTorch, f32, on the CPU.
+"""The networks of this project in PyTorch: what `crates/gmflow/benches/networks.rs` and `decode.rs` time.
 
-    python pytorch_baseline.py [--threads 2] [--rounds 5] [--only NAME]
-
-Prints one line per case, with the shortest and the mean time of all rounds; the cases are those of `cargo bench --bench networks`.
+A case is a function of a mode: "eager", "compile" or "autocast" (eager, weights in f32, products in bf16). It returns one call to
+time.
 """
 
-import argparse
+import functools
 import math
-import time
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +54,8 @@ class GmDit(nn.Module):
         b, _, h, w = x.shape
         frequencies = torch.exp(-math.log(10000) * torch.arange(128) / 128)
         angles = 1000 * t[:, None] * frequencies
-        embedding = self.time(torch.cat([angles.cos(), angles.sin()], -1)) + self.labels(label)
+        features = torch.cat([angles.cos(), angles.sin()], -1).to(x.dtype)
+        embedding = self.time(features) + self.labels(label)
         x = self.embed(x).flatten(2).transpose(1, 2) + self.positions
         activated = F.silu(embedding)
         for block in self.blocks:
@@ -102,53 +101,72 @@ def nll(means, log_weights, log_std, target):
     return -torch.logsumexp(log_weights - 0.5 * square - c * log_std, 1).mean()
 
 
-def timed(rounds, step):
-    step()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return min(times), sum(times) / len(times)
+def compiled(function):
+    """Compiles for one shape, with weights laid out for the products where there are no gradients."""
+    return torch.compile(function, dynamic=False, options={"freezing": True} if not torch.is_grad_enabled() else None)
 
 
-def forward_case(net, x, t, label):
+def context(mode):
+    return torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast")
+
+
+def forward_case(net, inputs, mode):
+    """One call without gradients."""
+    with torch.no_grad():
+        forward = compiled(net) if mode == "compile" else net
+
     def step():
-        with torch.inference_mode():
-            net(x, t, label)
+        # torch.compile lays out weights anew only under no_grad; inference_mode spares eager some bookkeeping.
+        with torch.no_grad() if mode == "compile" else torch.inference_mode(), context(mode):
+            return forward(*inputs)
 
     return step
 
 
-def training_case(net, x, t, label, target):
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+def training_case(net, inputs, target, mode, bf16=False):
+    """Forward, likelihood, backward, AdamW."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+
+    def loss(*inputs):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            mixture = net(*inputs)
+        return nll(*(part.float() for part in mixture), target)
+
+    loss = compiled(loss) if mode == "compile" else loss
 
     def step():
         optimizer.zero_grad()
-        nll(*net(x, t, label), target).backward()
+        loss(*inputs).backward()
         optimizer.step()
 
     return step
 
 
-def xl_forward(batch):
+@functools.lru_cache(1)
+def xl(bf16):
     torch.manual_seed(0)
-    net = GmDit(16, 72, 28, 32, 2, 4, 1000, 8).eval()
-    return forward_case(net, torch.randn(batch, 4, 32, 32), torch.rand(batch), torch.arange(batch))
+    net = GmDit(16, 72, 28, 32, 2, 4, 1000, 8).eval().requires_grad_(False)
+    return net.to(torch.bfloat16) if bf16 else net
 
 
-def small_dit_training():
+def xl_forward(precision, batch, mode):
+    net = xl(precision == "bf16" and mode != "autocast")
+    dtype = next(net.parameters()).dtype
+    return forward_case(net, (torch.randn(batch, 4, 32, 32, dtype=dtype), torch.rand(batch), torch.arange(batch)), mode)
+
+
+def small_dit_training(precision, mode):
     torch.manual_seed(0)
     net = GmDit(6, 64, 12, 16, 2, 3, 10, 8)
     b = 32
-    image = torch.randn(b, 3, 16, 16)
-    return training_case(net, image, torch.rand(b), torch.arange(b) % 10, torch.randn(b, 3, 16, 16))
+    inputs = torch.randn(b, 3, 16, 16), torch.rand(b), torch.arange(b) % 10
+    return training_case(net, inputs, torch.randn(b, 3, 16, 16), mode, precision == "bf16")
 
 
-def mlp_training(hidden, batch):
+def mlp_training(hidden, batch, mode):
     torch.manual_seed(0)
-    points = torch.randn(batch, 2, 1, 1)
-    return training_case(Mlp2d(hidden, 5, 64), points, torch.rand(batch), None, torch.randn(batch, 2, 1, 1))
+    inputs = torch.randn(batch, 2, 1, 1), torch.rand(batch), None
+    return training_case(Mlp2d(hidden, 5, 64), inputs, torch.randn(batch, 2, 1, 1), mode)
 
 
 class Resnet(nn.Module):
@@ -231,10 +249,38 @@ class Unet(nn.Module):
         return means, log_weights, self.log_std(embedding.detach())[:, :, None, None, None]
 
 
-def unet_training():
+def unet_training(mode):
     torch.manual_seed(0)
     b = 8
-    return training_case(Unet(2), torch.randn(b, 3, 32, 32), torch.rand(b), None, torch.randn(b, 3, 32, 32))
+    inputs = torch.randn(b, 3, 32, 32), torch.rand(b), None
+    return training_case(Unet(2), inputs, torch.randn(b, 3, 32, 32), mode)
+
+
+def autoencoder():
+    """The layout of Stable Diffusion's autoencoder."""
+    from diffusers import AutoencoderKL
+
+    widths = (128, 256, 512, 512)
+    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    return AutoencoderKL(3, 3, down, up, widths, layers_per_block=2, latent_channels=4, sample_size=256)
+
+
+class Decode(nn.Module):
+    """The half of the autoencoder that decodes."""
+
+    def __init__(self):
+        super().__init__()
+        vae = autoencoder()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+
+    def forward(self, latents):
+        return self.decoder(self.post_quant_conv(latents))
+
+
+def decode(mode):
+    torch.manual_seed(0)
+    net = Decode().eval().requires_grad_(False)
+    return forward_case(net, (torch.randn(1, 4, 32, 32),), mode)
 
 
 def conv(batch, channels, size, train):
@@ -252,33 +298,18 @@ def conv(batch, channels, size, train):
     return step
 
 
-CASES = {
-    "xl_forward/1": (lambda: xl_forward(1), 1),
-    "xl_forward/2": (lambda: xl_forward(2), 1),
-    "small_dit_training": (small_dit_training, 1),
-    "mlp_training/512x256": (lambda: mlp_training(512, 256), 40),
-    "mlp_training/256x1024": (lambda: mlp_training(256, 1024), 40),
-    "unet_training": (unet_training, 1),
-    "conv/128x32x32x32 training": (lambda: conv(32, 128, 32, True), 2),
-    "conv/256x8x8x32 training": (lambda: conv(32, 256, 8, True), 2),
-    "conv/512x64x64": (lambda: conv(1, 512, 64, False), 2),
-    "conv/128x256x256": (lambda: conv(1, 128, 256, False), 2),
-}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, {args.threads} threads")
-    for name, (build, factor) in CASES.items():
-        if args.only in name:
-            fastest, mean = timed(args.rounds * factor, build())
-            print(f"{name:28} fastest {fastest * 1e3:10.2f} ms, mean {mean * 1e3:10.2f} ms", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def cases():
+    mlps = ((512, 256), (512, 4096), (256, 1024))
+    found = {f"mlp_training/{hidden}x{b}": functools.partial(mlp_training, hidden, b) for hidden, b in mlps}
+    for precision in ("f32", "bf16"):
+        found |= {f"xl_forward/{precision}/{b}": functools.partial(xl_forward, precision, b) for b in (1, 2, 8)}
+        found[f"small_dit_training/{precision}"] = functools.partial(small_dit_training, precision)
+    found |= {
+        "unet_training/8": unet_training,
+        "decode/32x32x4": decode,
+        "conv/128x32x32x32 training": lambda _mode: conv(32, 128, 32, True),
+        "conv/256x8x8x32 training": lambda _mode: conv(32, 256, 8, True),
+        "conv/512x64x64": lambda _mode: conv(1, 512, 64, False),
+        "conv/128x256x256": lambda _mode: conv(1, 128, 256, False),
+    }
+    return found

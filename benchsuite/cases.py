@@ -1,0 +1,99 @@
+"""What is measured, and how fast it is to be."""
+
+from dataclasses import dataclass
+
+EAGER = ("eager", "compile")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    `target` is a ratio, rival / ours; where there is no rival, the most that ours may be, in `unit`.
+    """
+
+    name: str
+    title: str
+    target: float | None
+    kind: str = "bench"
+    bench: str = ""
+    ours: str = ""
+    rival: str = ""
+    modes: tuple = EAGER
+    group: str = ""
+    quick_rounds: int = 2
+    memory: bool = False
+    unit: str = "s"
+
+
+def xl(precision, target, modes):
+    what = "GM-DiT-XL/2 forward, {}, batch {}"
+    return [
+        Case(
+            name=f"xl_forward/{precision}/{batch}",
+            title=what.format(precision, batch),
+            target=target,
+            bench="networks",
+            ours=f"xl_forward/{precision}/{batch}",
+            rival=f"xl_forward/{precision}/{batch}",
+            modes=modes,
+            group=f"xl {precision}",
+            quick_rounds=1 if batch == 8 or (precision, batch) == ("f32", 2) else 2,
+        )
+        for batch in (1, 2, 8)
+    ]
+
+
+def training(name, title, target, **others):
+    return Case(name, title, target, bench="networks", ours=name, rival=name, group=name, **others)
+
+
+def mixture():
+    solvers = {
+        "ode2-n1": "GM-ODE 2, n = 1",
+        "ode2-n4": "GM-ODE 2, n = 4",
+        "ode2-n16": "GM-ODE 2, n = 16",
+        "sde2-spectral": "GM-SDE 2, spectral",
+    }
+    cases = []
+    for solver, title in solvers.items():
+        for batch in (1, 8):
+            name = f"sampling/{solver}/{batch}"
+            title_ = f"arithmetic of 8 guided steps, {title}, batch {batch}"
+            cases.append(Case(name, title_, 5, bench="mixture", ours=name, rival=name, group="mixture"))
+    loss = "transition loss and its gradient, 32x8x3x32x32, against {}"
+    for mode, target in (("eager", 3), ("compile", 1)):
+        name = f"loss/transition, {mode}"
+        shared = dict(bench="mixture", ours="loss/transition", rival="loss/transition", group="mixture")
+        cases.append(Case(name, loss.format("eager" if mode == "eager" else "compiled"), target, modes=(mode,), **shared))
+    return cases
+
+
+CASES = [
+    Case("help", "`gmflow --help`, file cache emptied", 50, kind="help", unit="ms"),
+    Case("size", "size of the binary", 40, kind="size", unit="MB"),
+    Case("sample mnist", "`gmflow sample --checkpoint models/mnist --num 16 --grid`", 2, kind="mnist"),
+    *mixture(),
+    training("mlp_training/512x4096", "2-D MLP 5x512, batch 4096, K = 64, training step", 1.5),
+    training("small_dit_training/f32", "DiT 12 layers, 6x64, 64 tokens, batch 32, training step, f32", 1.4, memory=True),
+    training("small_dit_training/bf16", "the same DiT, training step, bf16 against autocast", 1.0),
+    training("unet_training/8", "U-Net of CIFAR-10, batch 8, training step", None),
+    Case(
+        "decode/32x32x4", "autoencoder, 32x32x4 to 256x256x3", 1.0,
+        bench="decode", ours="decode/32x32x4", rival="decode/32x32x4", group="decode",
+    ),
+    Case(
+        "sample xl", "XL/2, guided, 6 steps of GM-ODE 2, decoded, from process start to PNG", 1.5,
+        kind="sample", modes=("bf16", "f32"), memory=True,
+    ),
+    *xl("bf16", 1.0, ("eager", "compile", "autocast")),
+    *xl("f32", 1.3, EAGER),
+    Case("scaling", "how cost grows", None, kind="scaling"),
+]  # fmt: skip
+
+# Peak memory comes from the processes of these cases.
+MEMORY = {
+    "sample xl": "peak memory of sampling XL/2",
+    "small_dit_training/f32": "peak memory of the small DiT's training, f32",
+}
+MEMORY_TARGET = 1.25
