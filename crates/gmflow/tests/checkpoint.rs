@@ -175,10 +175,10 @@ fn hostile_descriptions_are_refused() {
     for (from, to, what) in [
         ("gmflow-model", "other", "format"),
         ("\"version\": 1", "\"version\": 2", "version"),
-        ("\"num_layers\": 1", "\"num_layers\": 0", "num_layers"),
-        ("\"num_layers\": 1", "\"num_lairs\": 1", "model.json"),
+        ("\"num_layers\": 2", "\"num_layers\": 0", "num_layers"),
+        ("\"num_layers\": 2", "\"num_lairs\": 1", "model.json"),
         ("\"height\": 4", "\"height\": 5", "data"),
-        ("\"num_layers\": 1", "", "model.json"),
+        ("\"num_layers\": 2", "", "model.json"),
     ] {
         assert!(text.contains(from), "{from}");
         fs::write(&path, text.replacen(from, to, 1)).expect("written");
