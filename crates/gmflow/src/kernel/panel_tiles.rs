@@ -114,7 +114,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn add(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
             // SAFETY: the caller vouches for AVX512-BF16; vectors of 32 bf16 have no other form than 512 bits.
-            unsafe { _mm512_dpbf16_ps(acc, std::mem::transmute(a), std::mem::transmute(b)) }
+            unsafe {
+                let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+                _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
+            }
         }
     }
 

@@ -352,9 +352,9 @@ fn lower_tail<S: Simd>(simd: S, a: V<S>) -> (V<S>, V<S>) {
         9.232_807e-3,
         1.319_860_8e-1,
         -4.336_918_3e-1,
-        7.066_566_8e-1,
+        7.066_567e-1,
     ];
-    const INVERSE_ROOT_TAU: f32 = 0.398_942_28;
+    const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
     let number = |x: f32| V::splat(simd, x);
     let a = a.min(number(12.8));
     let inverse = number(1.0) / (a + number(2.5));
