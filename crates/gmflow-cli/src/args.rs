@@ -485,7 +485,7 @@ impl From<Precision> for gmflow::checkpoint::Precision {
 pub enum Arithmetic {
     /// 32-bit floating point
     F32,
-    /// bf16 with sums in f32: twice as fast where the processor has AVX512-BF16, half the memory
+    /// bf16 with sums in f32: faster and in less memory where the processor has AVX512-BF16
     Bf16,
 }
 

@@ -6,10 +6,9 @@ mod validate;
 pub(crate) use load::from_json;
 pub(crate) use validate::check;
 
+use gmflow::kernel::Arithmetic;
 use gmflow::loss::LossConfig;
 use gmflow::network::NetworkConfig;
-
-use gmflow::kernel::Arithmetic;
 use gmflow::pipeline::SamplerConfig;
 pub use gmflow::time::TimeSampling;
 use gmflow_data::DatasetConfig;

@@ -2,6 +2,7 @@
 
 use super::diffusers::{DiffusersFolder, is_diffusers};
 use super::file;
+use super::weight_files::WeightFiles;
 use super::weights::{Precision, in_file, load_network, load_weights, write_module};
 use crate::guidance::Guidance;
 use crate::kernel::Arithmetic;
@@ -232,7 +233,11 @@ impl Model {
             None => dir.join(WEIGHTS_FILE),
             Some(name) => dir.join(ema_file(name)?),
         };
-        let network = load_network(info.network.build(Initializer::blank(device))?, &weights, options.pack)?;
+        let network = load_network(
+            info.network.build(Initializer::blank(device))?,
+            WeightFiles::open(&weights)?,
+            options.pack,
+        )?;
         let spectrum = match &info.spectrum {
             Some(config) => Some(load_weights(config.build(Initializer::blank(device))?, &dir.join(SPECTRUM_FILE))?),
             None => None,

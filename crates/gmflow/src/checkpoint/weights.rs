@@ -146,22 +146,20 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
 /// Those of [`read_tensors`], and [`Error::File`] naming a tensor that is missing, left over, of the wrong shape or not
 /// finite.
 pub fn load_weights<M: TorchNames>(module: M, path: &Path) -> Result<M> {
-    load_named(module, WeightFiles::open(path)?).map_err(|error| in_file(path, error))
+    load_files(module, WeightFiles::open(path)?)
 }
 
-/// [`load_weights`] of a network without values, packed on the way where that is asked for.
-pub(super) fn load_network(network: Network, path: &Path, pack: Option<Arithmetic>) -> Result<Network> {
-    read_network(network, WeightFiles::open(path)?, pack)
-}
-
-/// The same from open files.
-pub(super) fn read_network(network: Network, files: WeightFiles, pack: Option<Arithmetic>) -> Result<Network> {
+/// [`load_weights`] from open files.
+pub(super) fn load_files<M: TorchNames>(module: M, files: WeightFiles) -> Result<M> {
     let path = files.path().to_owned();
-    let network = match pack {
-        Some(arithmetic) => load_packed(network, files, arithmetic),
-        None => load_named(network, files),
-    };
-    network.map_err(|error| in_file(&path, error))
+    load_named(module, files).map_err(|error| in_file(&path, error))
+}
+
+/// [`load_files`] of a network without values, packed on the way where that is asked for.
+pub(super) fn load_network(network: Network, files: WeightFiles, pack: Option<Arithmetic>) -> Result<Network> {
+    let Some(arithmetic) = pack else { return load_files(network, files) };
+    let path = files.path().to_owned();
+    load_packed(network, files, arithmetic).map_err(|error| in_file(&path, error))
 }
 
 /// The same error with the file that a setting or tensor was read from.

@@ -1,5 +1,6 @@
 //! Buffers and the division of work among threads.
 
+use bytemuck::AnyBitPattern;
 use rayon::prelude::*;
 
 /// Values that one task handles at the least: below this a thread costs more than it saves.
@@ -12,10 +13,10 @@ pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 }
 
 /// A vector of `n` values that `fill` writes; large vectors are not zeroed first.
-pub(super) fn build(n: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
+pub(super) fn build<T: AnyBitPattern>(n: usize, fill: impl FnOnce(&mut [T])) -> Vec<T> {
     let mut values = Vec::with_capacity(n);
-    // SAFETY: the capacity suffices, every f32 bit pattern is valid, and each `fill` of this crate writes every element
-    // without reading one before.
+    // SAFETY: the capacity suffices, every bit pattern is valid, and each `fill` of this crate writes every element without
+    // reading one before.
     #[allow(clippy::uninit_vec)]
     unsafe {
         values.set_len(n);
@@ -25,7 +26,7 @@ pub(super) fn build(n: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
 }
 
 /// Calls `f(first row, rows)` on pieces of `out`, a matrix of rows of `width`, in parallel where it is large.
-pub(super) fn par_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn par_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     if out.len() <= TASK || width == 0 {
         return f(0, out);
     }

@@ -35,7 +35,8 @@ mod winograd_tiles;
 pub use adamw::AdamW;
 pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
-pub use panels::{Arithmetic, Panels};
+pub use panels::Arithmetic;
+pub(crate) use panels::Panels;
 pub(crate) use tilt::{ChangeRule, OdeSubstep};
 pub(crate) use transport::Direction;
 

@@ -261,26 +261,27 @@ pub(super) fn nll(inputs: Inputs, sizes: Sizes) -> Vec<f32> {
 /// The gradient of [`nll`], whose result is `nll`, given the gradient `grad` of it.
 pub(super) fn nll_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes) -> Grads {
     let Sizes { k, c, n } = sizes;
-    // All but the first are small or written once, and the first is written once too: nothing needs to be cleared before.
-    let mut out = Grads {
-        means: build(inputs.means.len(), |_| {}),
-        log_weights: build(inputs.log_weights.len(), |_| {}),
-        log_std: vec![0.0; inputs.log_std.len()],
-        target: build(inputs.target.len(), |_| {}),
-    };
     let samples = group(n);
-    let of_means = out.means.chunks_mut((samples * k * c * n).max(1));
-    let of_weights = out.log_weights.chunks_mut((samples * k * n).max(1));
-    let of_target = out.target.chunks_mut((samples * c * n).max(1));
-    let of_log_std = out.log_std.chunks_mut(samples);
-    let groups: Vec<_> = of_means.zip(of_weights).zip(of_log_std.zip(of_target)).enumerate().collect();
-    par_items(groups, inputs.means.len(), |(i, ((means, log_weights), (log_std, target)))| {
-        let out = TileGrads { means, log_weights, log_std, target };
-        let (first, len) = (i * samples, out.log_std.len());
-        let at = first * n..(first + len) * n;
-        group_grad(part(inputs, sizes, first, len), &nll[at.clone()], &grad[at], sizes, out);
+    // The others are written once, log_std is added up.
+    let (mut log_weights, mut target, mut log_std) = (Vec::new(), Vec::new(), vec![0.0; inputs.log_std.len()]);
+    let means = build(inputs.means.len(), |means| {
+        log_weights = build(inputs.log_weights.len(), |log_weights| {
+            target = build(inputs.target.len(), |target| {
+                let of_means = means.chunks_mut((samples * k * c * n).max(1));
+                let of_weights = log_weights.chunks_mut((samples * k * n).max(1));
+                let of_target = target.chunks_mut((samples * c * n).max(1));
+                let of_log_std = log_std.chunks_mut(samples);
+                let groups: Vec<_> = of_means.zip(of_weights).zip(of_log_std.zip(of_target)).enumerate().collect();
+                par_items(groups, inputs.means.len(), |(i, ((means, log_weights), (log_std, target)))| {
+                    let out = TileGrads { means, log_weights, log_std, target };
+                    let (first, len) = (i * samples, out.log_std.len());
+                    let at = first * n..(first + len) * n;
+                    group_grad(part(inputs, sizes, first, len), &nll[at.clone()], &grad[at], sizes, out);
+                });
+            });
+        });
     });
-    out
+    Grads { means, log_weights, log_std, target }
 }
 
 /// The gradients of one group of samples.

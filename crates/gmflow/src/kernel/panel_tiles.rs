@@ -5,17 +5,10 @@
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u32; 16]);
 
-/// The lines of a step as its words.
-pub(super) trait Words {
-    fn as_flattened_words(&mut self) -> &mut [u32];
-}
-
-impl Words for [Line] {
-    fn as_flattened_words(&mut self) -> &mut [u32] {
-        // SAFETY: a line is 16 words without padding.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), 16 * self.len()) }
-    }
-}
+// SAFETY: words without padding.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above, and every bit pattern is valid.
+unsafe impl bytemuck::Pod for Line {}
 
 /// Lines of a step.
 pub(super) const LINES: usize = 4;

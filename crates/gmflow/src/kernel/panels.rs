@@ -8,7 +8,7 @@
 use super::arch::{Loop, vectorised};
 use super::dense::{Matrix, Target};
 use super::memory::{build, par_rows};
-use super::panel_tiles::{COLUMNS, LINES, Line, ROWS, Rows, Start, Tile, Words, run};
+use super::panel_tiles::{COLUMNS, LINES, Line, ROWS, Rows, Start, Tile, run};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -75,12 +75,13 @@ impl Panels {
     /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
     pub(super) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic) -> Self {
         let steps = k.div_ceil(arithmetic.rows());
-        let mut lines = uninitialised(n.div_ceil(COLUMNS) * steps * LINES);
-        let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
-        panels.for_each(|(panel, lines)| {
-            let first = panel * COLUMNS;
-            // SAFETY: the caller vouches for the matrix, and the panel's columns lie within it.
-            unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], arithmetic, lines) }
+        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
+            let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
+            panels.for_each(|(panel, lines)| {
+                let first = panel * COLUMNS;
+                // SAFETY: the caller vouches for the matrix, and the panel's columns lie within it.
+                unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], arithmetic, lines) }
+            });
         });
         Self { lines, n, k, arithmetic }
     }
@@ -107,21 +108,10 @@ impl Panels {
     }
 }
 
-/// Lines that [`pack_panel`] writes: clearing them first would take as long.
-fn uninitialised(n: usize) -> Vec<Line> {
-    let mut lines = Vec::with_capacity(n);
-    // SAFETY: the capacity suffices, every bit pattern is valid, and every panel is written whole before it is read.
-    #[allow(clippy::uninit_vec)]
-    unsafe {
-        lines.set_len(n);
-    }
-    lines
-}
-
 /// Packs the `[k n]` of one panel.
 ///
 /// # Safety
-/// Every element of `b` must be readable.
+/// As [`Panels::pack`].
 unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, lines: &mut [Line]) {
     if n < COLUMNS {
         lines.fill(Line::default());
@@ -133,7 +123,7 @@ unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, line
     // SAFETY: the caller vouches for the elements, and they lie side by side.
     let row = |row: usize| unsafe { std::slice::from_raw_parts(b.data.add(row * b.row_stride), n) };
     for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
-        let words = lines.as_flattened_words();
+        let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
         match arithmetic {
             Arithmetic::F32 => {
                 for (word, x) in words.iter_mut().zip(row(step)) {
@@ -224,9 +214,9 @@ enum Left {
     /// Rows in f32 where they lie.
     F32(Matrix),
     /// Rounded, `[m steps]`.
-    Rows(Vec<f32>, usize),
+    Rows(Vec<u32>, usize),
     /// `[tiles steps ROWS]`.
-    Tiles(Vec<f32>, usize),
+    Tiles(Vec<u32>, usize),
 }
 
 impl Left {
@@ -247,7 +237,7 @@ impl Left {
                 for (i, row) in rows.chunks_exact_mut(steps).enumerate() {
                     // SAFETY: the caller vouches for the elements, and they lie side by side.
                     let values = unsafe { std::slice::from_raw_parts(a.skip_rows(first + i).data, k) };
-                    let out = bytemuck::cast_slice_mut::<f32, u16>(row);
+                    let out = bytemuck::cast_slice_mut::<u32, u16>(row);
                     out[k..].fill(0);
                     vectorised(Rounded { out, values });
                 }
@@ -284,8 +274,7 @@ impl Left {
                         }
                     }
                     for (tile, words) in words.chunks_exact(ROWS).enumerate().take(rows.div_ceil(ROWS)) {
-                        let to = &mut out[(tile * steps + step) * ROWS..][..ROWS];
-                        to.iter_mut().zip(words).for_each(|(to, word)| *to = f32::from_bits(*word));
+                        out[(tile * steps + step) * ROWS..][..ROWS].copy_from_slice(words);
                     }
                 }
             });
@@ -294,14 +283,14 @@ impl Left {
     }
 
     fn rows(&self) -> Rows {
-        let rows = |words: *const f32, [row_stride, step_stride, tile_stride]: [usize; 3]| Rows {
-            words: words.cast(),
+        let rows = |words: *const u32, [row_stride, step_stride, tile_stride]: [usize; 3]| Rows {
+            words,
             row_stride,
             step_stride,
             tile_stride,
         };
         match self {
-            Self::F32(a) => rows(a.data, [a.row_stride, a.column_stride, ROWS * a.row_stride]),
+            Self::F32(a) => rows(a.data.cast(), [a.row_stride, a.column_stride, ROWS * a.row_stride]),
             Self::Rows(words, steps) => rows(words.as_ptr(), [*steps, 1, ROWS * steps]),
             Self::Tiles(words, steps) => rows(words.as_ptr(), [1, ROWS, ROWS * steps]),
         }

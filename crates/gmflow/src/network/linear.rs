@@ -41,9 +41,11 @@ impl Linear {
         }
     }
 
-    /// Computes in this arithmetic from now on, gradients too.
+    /// Computes in this arithmetic from now on, gradients too, unless it is packed.
     pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
-        self.form = Form::Plain(arithmetic);
+        if let Form::Plain(current) = &mut self.form {
+            *current = arithmetic;
+        }
     }
 
     /// Replaces the weight by panels, where the processor multiplies such; there are no gradients any more.

@@ -21,12 +21,11 @@ pub use files::weight_file;
 pub(super) use files::choose_weights;
 pub(super) use folder::{DiffusersFolder, INDEX_FILE, component_names, is_diffusers};
 
-use super::weight_files::WeightFiles;
-use super::weights::{in_file, read_network};
+use super::weights::{in_file, load_files, load_network};
 use crate::kernel::Arithmetic;
 use crate::network::{
     Autoencoder, AutoencoderConfig, GmDit, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
-    TorchNames, load_named, parameter_shapes,
+    parameter_shapes,
 };
 use crate::{Error, Result};
 use burn::tensor::Device;
@@ -48,7 +47,7 @@ pub fn load_diffusers_transformer(dir: &Path, variant: Option<&str>, device: &De
     match ComponentConfig::read(dir)? {
         ComponentConfig::Denoiser(NetworkConfig::GmDit(config)) => {
             let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
-            load(network, files::open(dir, variant)?)
+            load_files(network, files::open(dir, variant)?)
         }
         other => Err(other.instead_of("a GM-DiT", dir)),
     }
@@ -117,7 +116,7 @@ fn load_denoiser(
     device: &Device,
 ) -> Result<Network> {
     let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
-    read_network(network, files::open(dir, variant)?, pack)
+    load_network(network, files::open(dir, variant)?, pack)
 }
 
 fn load_spectrum(
@@ -127,19 +126,14 @@ fn load_spectrum(
     device: &Device,
 ) -> Result<SpectrumMlp> {
     let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
-    load(network, files::open(dir, variant)?)
+    load_files(network, files::open(dir, variant)?)
 }
 
 fn load_vae(config: &AutoencoderConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
     let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
-    load(network, files::open(dir, variant)?.adapted(files::new_attention_name)?)
+    load_files(network, files::open(dir, variant)?.adapted(files::new_attention_name)?)
 }
 
 fn in_config(dir: &Path, error: Error) -> Error {
     in_file(&dir.join(CONFIG_FILE), error)
-}
-
-fn load<M: TorchNames>(module: M, files: WeightFiles) -> Result<M> {
-    let path = files.path().to_owned();
-    load_named(module, files).map_err(|error| in_file(&path, error))
 }
