@@ -326,9 +326,13 @@ pub struct EvalArgs {
     /// Height and width that the images of a folder given as --real are brought to [default: as they are, all of one size]
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
-    /// Measure the likelihood of the real images under the checkpoints, in bits per dimension
+    /// Measure the likelihood of the real images under the checkpoints, in bits per dimension: over all times, and in a table by time
     #[arg(long)]
     pub nll: bool,
+    /// At how many times --nll measures every image: one in each of as many equal parts of (0, 1], which are the rows of the table by
+    /// time
+    #[arg(long, value_name = "N", requires = "nll", default_value_t = gmflow_eval::likelihood::TIMES, value_parser = count)]
+    pub nll_times: usize,
     /// Leave out what needs all vectors: kernel distance, precision, recall, density, coverage
     #[arg(long)]
     pub moments_only: bool,

@@ -22,7 +22,7 @@ pub use frechet::frechet_distance;
 pub use image_stats::{ImageStats, ImageStatsSum};
 pub use inception_score::inception_score;
 pub use kernel_distance::{KernelDistanceConfig, Spread, kernel_distance};
-pub use likelihood::{Likelihood, LikelihoodSum};
+pub use likelihood::{Likelihood, LikelihoodAt, LikelihoodSum};
 pub use manifold::{Manifolds, Neighbours, manifolds};
 pub use matrix::Matrix;
 pub use moments::Moments;

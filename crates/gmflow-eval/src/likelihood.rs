@@ -10,11 +10,13 @@ use gmflow::rng::{Purpose, normal_batch, uniforms};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::{LN_2, TAU};
 
-/// At how many times every image is measured.
+/// At how many times every image is measured where nothing else is asked for.
 pub const TIMES: usize = 8;
+/// The largest number of times that is taken for one.
+const MOST_TIMES: usize = 1000;
 
 /// Mean negative log-likelihood of the velocity u = noise - x0 given x_t, with t uniform in (0, 1], per channel and pixel.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Likelihood {
     /// How many images.
     pub count: u64,
@@ -23,19 +25,60 @@ pub struct Likelihood {
     /// The same with the correlation of pixels that the spectrum network predicts, (20).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bits_per_dim_spectral: Option<f64>,
+    /// The same within equal parts of the time, from data to noise; none in results from before there was this.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub by_time: Vec<LikelihoodAt>,
+}
+
+/// [`Likelihood`] within a part of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LikelihoodAt {
+    /// Where the part begins, just beyond this time.
+    pub from: f64,
+    /// Where it ends, with this time.
+    pub to: f64,
+    /// How many pairs of an image and a time were measured in it.
+    pub count: u64,
+    /// -log2 q(u | x_t) of the mixtures, pixel by pixel.
+    pub bits_per_dim: f64,
+    /// The same with the spectrum network.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bits_per_dim_spectral: Option<f64>,
 }
 
 /// Running sums of [`Likelihood`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LikelihoodSum {
     images: u64,
+    parts: Vec<Part>,
+}
+
+/// Running sums within a part of the time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
     bits: f64,
     spectral: Option<f64>,
 }
 
+impl Default for LikelihoodSum {
+    fn default() -> Self {
+        Self { images: 0, parts: vec![Part::default(); TIMES] }
+    }
+}
+
 impl LikelihoodSum {
-    /// Adds images `[n c h w]` with their classes at [`TIMES`] times each, one in every eighth of (0, 1]. Noise and times depend on
-    /// the seeds of the images only.
+    /// Sums of images that are measured at `times` times each, one in each of as many equal parts of (0, 1].
+    ///
+    /// # Errors
+    /// No time, or more than 1000.
+    pub fn new(times: usize) -> Result<Self> {
+        if !(1..=MOST_TIMES).contains(&times) {
+            return Err(Error::config("times", format!("1 to {MOST_TIMES}"), times));
+        }
+        Ok(Self { images: 0, parts: vec![Part::default(); times] })
+    }
+
+    /// Adds images `[n c h w]` with their classes. Noise and times depend on the seeds of the images only.
     ///
     /// # Errors
     /// Images, seeds and classes of different number, a class that the network does not know, or a spectrum network for other
@@ -63,21 +106,21 @@ impl LikelihoodSum {
             }
         });
         let labels = labels.transpose()?;
-        for part in 0..TIMES {
+        let times = self.parts.len();
+        for (part, sums) in self.parts.iter_mut().enumerate() {
             let within = |seed: &u64| uniforms(*seed, Purpose::Estimate, part as u64, 1)[0];
-            let times: Vec<f32> =
-                seeds.iter().map(|seed| (part as f32 + 1.0 - within(seed)) / TIMES as f32).collect();
-            let t = Tensor::<1>::from_data(TensorData::new(times, [b]), device);
+            let t: Vec<f32> = seeds.iter().map(|seed| (part as f32 + 1.0 - within(seed)) / times as f32).collect();
+            let t = Tensor::<1>::from_data(TensorData::new(t, [b]), device);
             let noise = normal_batch(seeds, Purpose::InitialNoise, part as u64, shape, device);
             let x_t = forward_diffusion(&x0, &t, &noise);
             let velocity = network.forward(x_t.clone(), t.clone(), labels.clone());
             let density = nll(&velocity.0, &(noise - x0.clone())).mean().into_scalar::<f32>();
             let nats = f64::from(density) / c as f64 + 0.5 * TAU.ln();
-            self.bits += nats / LN_2 * b as f64;
+            sums.bits += nats / LN_2 * b as f64;
             if let Some(spectrum) = spectrum {
                 let gain = spectral_loss(spectrum, &velocity.to_data(&x_t, &t), &x0, Bases::Shared)?;
                 let nats = f64::from(gain.into_scalar::<f32>()) / c as f64;
-                *self.spectral.get_or_insert(0.0) += nats / LN_2 * b as f64;
+                *sums.spectral.get_or_insert(0.0) += nats / LN_2 * b as f64;
             }
         }
         self.images += b as u64;
@@ -86,11 +129,27 @@ impl LikelihoodSum {
 
     /// The means; `None` before the first image.
     pub fn likelihood(&self) -> Option<Likelihood> {
-        let n = (self.images * TIMES as u64) as f64;
+        let (images, times) = (self.images as f64, self.parts.len() as f64);
+        let at = |(index, part): (usize, &Part)| LikelihoodAt {
+            from: index as f64 / times,
+            to: (index + 1) as f64 / times,
+            count: self.images,
+            bits_per_dim: part.bits / images,
+            bits_per_dim_spectral: part.with_spectrum().map(|bits| bits / images),
+        };
+        let bits: f64 = self.parts.iter().map(|part| part.bits).sum();
+        let with_spectrum: Option<f64> = self.parts.iter().map(Part::with_spectrum).sum();
         (self.images > 0).then(|| Likelihood {
             count: self.images,
-            bits_per_dim: self.bits / n,
-            bits_per_dim_spectral: self.spectral.map(|spectral| (self.bits + spectral) / n),
+            bits_per_dim: bits / (images * times),
+            bits_per_dim_spectral: with_spectrum.map(|bits| bits / (images * times)),
+            by_time: self.parts.iter().enumerate().map(at).collect(),
         })
+    }
+}
+
+impl Part {
+    fn with_spectrum(&self) -> Option<f64> {
+        self.spectral.map(|spectral| self.bits + spectral)
     }
 }

@@ -200,16 +200,16 @@ impl Judge {
         Ok(seconds)
     }
 
-    /// The likelihood of real images under a model.
-    pub fn likelihood(&self, model: &Model, real: &RealImages) -> Result<Likelihood> {
+    /// The likelihood of real images under a model, each at `times` times.
+    pub fn likelihood(&self, model: &Model, real: &RealImages, times: usize) -> Result<Likelihood> {
         let data = model.info.data;
         if data.kind != DataKind::Image || real.images.shape() != [data.channels, data.height, data.width] {
             let expected = format!("a model of images of {:?}, as the reference", real.images.shape());
             let got = format!("{:?}", [data.channels, data.height, data.width]);
             return Err(usage("--nll", expected, got));
         }
+        let mut sum = LikelihoodSum::new(times)?;
         let bar = output::progress(real.count as u64, "likelihood");
-        let mut sum = LikelihoodSum::default();
         let mut index = 0;
         for_images(real.images.as_ref(), real.corrupt, real.count, &mut |pixels, labels| {
             let seeds: Vec<u64> = (index..index + labels.len() as u64).collect();

@@ -20,7 +20,7 @@ use gmflow::kernel::{self, Arithmetic};
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::{CompareConfig, KernelDistanceConfig, Neighbours};
 use judge::{Judge, Order, RealImages, Reference};
-use row::{Row, table};
+use row::{Row, likelihood_table, table};
 use source::{PRECOMPUTED, Reading, Source};
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub fn run(arguments: &EvalArgs) -> Result<()> {
     output::refuse_existing(files, arguments.force)?;
     let device = device(&arguments.device)?;
     let rows = kernel::in_pool(|| rows(arguments, &device))?;
-    let table = table(&rows);
+    let table = table(&rows) + &likelihood_table(&rows);
     if let (Some(out), Some(markdown)) = (&arguments.out, &markdown) {
         output::create_parent(out)?;
         write_atomic(out, serde_json::to_string_pretty(&rows)?.as_bytes())?;
@@ -108,8 +108,8 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
             let sampler = Sampler::new(&arguments.sampler, ModelTraits::of(&model.info))?;
             let order = Order { num: arguments.num, seed: arguments.seed, batch: arguments.batch };
             let row = judge.checkpoint(name, &model, &sampler, order, &mut |_| {})?;
-            let likelihood =
-                images.filter(|_| arguments.nll).map(|real| judge.likelihood(&model, real)).transpose()?;
+            let images = images.filter(|_| arguments.nll);
+            let likelihood = images.map(|real| judge.likelihood(&model, real, arguments.nll_times)).transpose()?;
             Ok(Row { likelihood, ..row })
         }
         Source::Samples { values, shape: [2, 1, 1] } => judge.points(name, &values),

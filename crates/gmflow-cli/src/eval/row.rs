@@ -2,7 +2,7 @@
 
 use gmflow_eval::features::FeatureInfo;
 use gmflow_eval::points::PointsDistance;
-use gmflow_eval::{Likelihood, Metrics};
+use gmflow_eval::{Likelihood, LikelihoodAt, Metrics};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -104,15 +104,67 @@ pub fn table(rows: &[Row]) -> String {
     // In the order of the cells, whichever row had one first.
     let order = |name: &&str| rows.iter().filter_map(|row| row.iter().position(|cell| cell.0 == *name)).max();
     names.sort_by_key(order);
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(names.iter().map(|name| (*name).to_owned()).collect());
-    text.push_str(&format!("|{}\n", "---|".repeat(names.len())));
-    for row in &rows {
+    let lines = rows.iter().map(|row| {
         let cell =
             |name: &&str| row.iter().find(|cell| cell.0 == *name).map(|cell| cell.1.clone()).unwrap_or_default();
-        text.push_str(&line(names.iter().map(cell).collect()));
+        names.iter().map(cell).collect()
+    });
+    markdown(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), lines)
+}
+
+/// A table of the likelihoods by time, after an empty line: a line for each part of the time, columns for each set. Empty where no row
+/// has any.
+pub fn likelihood_table(rows: &[Row]) -> String {
+    let mut sets: Vec<(&str, &[LikelihoodAt])> = Vec::new();
+    for row in rows {
+        let parts = row.likelihood.as_ref().map_or(&[][..], |likelihood| &likelihood.by_time);
+        if !parts.is_empty() && !sets.iter().any(|(name, _)| *name == row.fake) {
+            sets.push((&row.fake, parts));
+        }
     }
-    text
+    let mut parts: Vec<&LikelihoodAt> = sets.iter().flat_map(|(_, parts)| parts.iter()).collect();
+    parts.sort_by(|a, b| a.from.total_cmp(&b.from).then(a.to.total_cmp(&b.to)));
+    parts.dedup_by_key(|at| (at.from, at.to));
+    if parts.is_empty() {
+        return String::new();
+    }
+    let mut names = vec!["bits/dim at t (data is 0, noise 1)".to_owned(), "images".to_owned()];
+    for (name, parts) in &sets {
+        names.push((*name).to_owned());
+        if has_spectrum(parts) {
+            names.push(format!("{name}, with spectrum"));
+        }
+    }
+    let lines = parts.iter().map(|at| {
+        let mut cells = vec![format!("{} to {}", short(at.from), short(at.to)), at.count.to_string()];
+        for (_, parts) in &sets {
+            let own = parts.iter().find(|own| (own.from, own.to) == (at.from, at.to));
+            let bits = |bits: Option<f64>| bits.map_or(String::new(), |bits| format!("{bits:.4}"));
+            cells.push(bits(own.map(|own| own.bits_per_dim)));
+            if has_spectrum(parts) {
+                cells.push(bits(own.and_then(|own| own.bits_per_dim_spectral)));
+            }
+        }
+        cells
+    });
+    format!("\n{}", markdown(&names, lines))
+}
+
+fn has_spectrum(parts: &[LikelihoodAt]) -> bool {
+    parts.iter().any(|at| at.bits_per_dim_spectral.is_some())
+}
+
+/// A time with at most four digits.
+fn short(time: f64) -> String {
+    let text = format!("{time:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A Markdown table of a heading and lines.
+fn markdown(names: &[String], lines: impl Iterator<Item = Vec<String>>) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let head = format!("{}|{}\n", line(names), "---|".repeat(names.len()));
+    head + &lines.map(|cells| line(&cells)).collect::<String>()
 }
 
 fn plain(value: &Value) -> String {

@@ -19,9 +19,10 @@ use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model};
 use gmflow::kernel::{self, Arithmetic};
+use gmflow_eval::likelihood::TIMES;
 use gmflow_eval::{CompareConfig, Likelihood};
 use plan::{Cell, ModelPlan, Plan};
-use results::{Line, Results};
+use results::{Line, Results, likelihood_key};
 use serde_json::{Value, json};
 
 /// Runs the command.
@@ -63,12 +64,14 @@ struct Bench {
     images: Option<RealImages>,
 }
 
-/// A model that is loaded, and how likely it holds the reference.
+/// A model that is loaded.
 struct Loaded {
     index: usize,
     model: Model,
-    likelihood: Option<Likelihood>,
 }
+
+/// A cell's row and, for points, its histogram.
+type Measured = (Row, Option<Vec<u64>>);
 
 impl Plan {
     /// Everything that a cell's figures depend on.
@@ -95,8 +98,9 @@ impl Sweep {
         let (mut loaded, mut failed) = (None, 0);
         for cell in missing {
             let (key, model) = (self.plan.key(&cell), self.plan.models[cell.model].name.clone());
-            let line = Line { key, model, label: cell.label.clone(), row: None, histogram: None, error: None };
-            let line = match self.measured(&cell, &bench, &mut loaded) {
+            let measured = self.measured(&cell, &key, &bench, &mut loaded);
+            let line = Line { label: cell.label.clone(), ..Line::of(key, model) };
+            let line = match measured {
                 Ok((row, histogram)) => Line { row: Some(row), histogram, ..line },
                 Err(error) => {
                     failed += 1;
@@ -111,14 +115,15 @@ impl Sweep {
         Ok(failed)
     }
 
-    fn measured(&self, cell: &Cell, bench: &Bench, loaded: &mut Option<Loaded>) -> Result<(Row, Option<Vec<u64>>)> {
+    fn measured(&mut self, cell: &Cell, key: &Value, bench: &Bench, loaded: &mut Option<Loaded>) -> Result<Measured> {
         if loaded.as_ref().is_none_or(|loaded| loaded.index != cell.model) {
             // The one before is let go first: two large models need not fit into memory.
             *loaded = None;
-            *loaded = Some(self.load(cell.model, bench)?);
+            *loaded = Some(self.load(cell.model)?);
         }
-        let Some(Loaded { model, likelihood, .. }) = loaded else { bail!("the model is not loaded") };
+        let Some(Loaded { model, .. }) = loaded else { bail!("the model is not loaded") };
         let sampler = Sampler::new(&cell.sampler, ModelTraits::of(&model.info))?;
+        let likelihood = self.likelihood(cell, key, bench, model)?;
         let order = Order { num: Some(self.plan.num), seed: self.plan.seed, batch: self.plan.batch };
         let mut histogram = None;
         let name = self.plan.models[cell.model].name.clone();
@@ -127,10 +132,23 @@ impl Sweep {
             let counted = gmflow_data::density::histogram(points, report::BINS, [-range, range]);
             histogram = Some(counted.counts);
         })?;
-        Ok((Row { likelihood: *likelihood, ..row }, histogram))
+        Ok((Row { likelihood, ..row }, histogram))
     }
 
-    fn load(&self, index: usize, bench: &Bench) -> Result<Loaded> {
+    /// The likelihood of the reference under a cell's model, where the plan asks for it: measured once, whatever is sampled.
+    fn likelihood(&mut self, cell: &Cell, key: &Value, bench: &Bench, model: &Model) -> Result<Option<Likelihood>> {
+        let Some(images) = bench.images.as_ref().filter(|_| self.plan.nll) else { return Ok(None) };
+        if let Some(known) = self.results.likelihood(key) {
+            return Ok(Some(known.clone()));
+        }
+        let likelihood = Some(bench.judge.likelihood(model, images, TIMES)?);
+        let name = self.plan.models[cell.model].name.clone();
+        let line = Line::of(likelihood_key(key), name);
+        self.results.add(Line { label: "likelihood".into(), likelihood: likelihood.clone(), ..line })?;
+        Ok(likelihood)
+    }
+
+    fn load(&self, index: usize) -> Result<Loaded> {
         let ModelPlan { checkpoint, ema, .. } = &self.plan.models[index];
         let folder = resolve(checkpoint, &PublishedArgs::default())?;
         let average = average(&folder, ema.as_deref())?;
@@ -139,9 +157,7 @@ impl Sweep {
         if model.info.data.kind == DataKind::Latents {
             model.vae = Some(find_vae(&mut model, None, &self.device)?);
         }
-        let images = bench.images.as_ref().filter(|_| self.plan.nll);
-        let likelihood = images.map(|images| bench.judge.likelihood(&model, images)).transpose()?;
-        Ok(Loaded { index, model, likelihood })
+        Ok(Loaded { index, model })
     }
 
     fn bench(&self) -> Result<Bench> {

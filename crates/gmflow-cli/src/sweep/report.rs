@@ -3,7 +3,7 @@
 use super::chart::{Chart, Curve};
 use super::plan::Plan;
 use super::results::Line;
-use crate::eval::row::{Row, table};
+use crate::eval::row::{Row, likelihood_table, table};
 use crate::plot::{Heat, Panel, Sheet};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
@@ -22,7 +22,7 @@ const BRIGHTEST: f64 = 3.5;
 pub fn write(plan: &Plan, lines: &[&Line], density: Option<&Density>, folder: &Path) -> Result<String> {
     let title = &plan.title;
     let rows: Vec<Row> = lines.iter().filter_map(|line| named(line)).collect();
-    let table = table(&rows);
+    let table = table(&rows) + &likelihood_table(&rows);
     write_atomic(&folder.join("table.md"), format!("# {title}\n\n{table}").as_bytes())?;
     let curves = Curves::of(lines);
     let best = curves.best_table();

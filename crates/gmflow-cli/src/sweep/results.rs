@@ -1,23 +1,27 @@
-//! The finished and the failed cells of a sweep, one line of JSON each.
+//! The finished and the failed cells of a sweep and the likelihoods of its models, one line of JSON each.
 
 use crate::eval::row::Row;
 use crate::failure::usage;
 use anyhow::{Context, Result};
+use gmflow_eval::Likelihood;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// One cell's outcome.
+/// One cell's outcome, or the likelihood of a model, which all of its cells share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// Everything that the figures depend on: a cell with the same key is the same measurement.
     pub key: Value,
     /// The model's name.
     pub model: String,
-    /// What the solver is called.
+    /// What the solver is called; "likelihood" where there is none.
     pub label: String,
+    /// The likelihood of the reference under the model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub likelihood: Option<Likelihood>,
     /// The measurement.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub row: Option<Row>,
@@ -27,6 +31,13 @@ pub struct Line {
     /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+}
+
+impl Line {
+    /// A line without an outcome.
+    pub fn of(key: Value, model: String) -> Self {
+        Self { key, model, label: String::new(), likelihood: None, row: None, histogram: None, error: None }
+    }
 }
 
 /// The file of all outcomes.
@@ -66,6 +77,14 @@ impl Results {
         self.lines.iter().find(|line| line.key == *key && line.row.is_some())
     }
 
+    /// The likelihood of a cell's model, from a line of its own, or from a cell of a file that has no such line.
+    pub fn likelihood(&self, cell: &Value) -> Option<&Likelihood> {
+        let wanted = likelihood_key(cell);
+        let mut same = self.lines.iter().filter(|line| likelihood_key(&line.key) == wanted);
+        let own = same.clone().find_map(|line| line.likelihood.as_ref());
+        own.or_else(|| same.find_map(|line| line.row.as_ref()?.likelihood.as_ref()))
+    }
+
     /// Writes an outcome through to the disk.
     pub fn add(&mut self, line: Line) -> Result<()> {
         let mut text = serde_json::to_string(&line)?;
@@ -76,4 +95,13 @@ impl Results {
         self.lines.push(line);
         Ok(())
     }
+}
+
+/// What a likelihood depends on, from the key of a cell or of a likelihood: how the model is sampled from is none of it.
+pub fn likelihood_key(key: &Value) -> Value {
+    let reference = &key["reference"];
+    json!({
+        "likelihood": true, "checkpoint": key["checkpoint"], "ema": key["ema"],
+        "reference": { "data": reference["data"], "limit": reference["limit"] }
+    })
 }

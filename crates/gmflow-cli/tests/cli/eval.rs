@@ -1,4 +1,4 @@
-//! `gmflow eval`, `stats`, `features` and `sweep`: from data and models to tables, and what they refuse.
+//! `gmflow eval`, `stats` and `features`: from data and models to tables, and what they refuse.
 
 use crate::models::{image_model, points_model, spectral_model};
 use crate::run;
@@ -6,18 +6,18 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Runs a command that has to succeed, and returns what it prints.
-fn done(arguments: &[&str]) -> String {
+pub fn done(arguments: &[&str]) -> String {
     let (code, stdout, stderr) = run(arguments);
     assert_eq!(code, 0, "{arguments:?}: {stderr}");
     stdout
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// 40 grey images of 8 x 8 pixels in three class folders, and the configuration that names them.
-fn images(folder: &Path) -> PathBuf {
+pub fn images(folder: &Path) -> PathBuf {
     for index in 0..40_u32 {
         let class = folder.join("photos").join(["a", "b", "c"][index as usize % 3]);
         std::fs::create_dir_all(&class).unwrap();
@@ -57,6 +57,7 @@ fn a_folder_a_file_and_a_checkpoint_with_the_same_samples_have_the_same_figures(
     assert_eq!(of_model["reference"]["count"], 40);
     let likelihood = &of_model["likelihood"];
     assert!(likelihood["bits_per_dim"].is_f64() && likelihood["bits_per_dim_spectral"].is_f64(), "{likelihood}");
+    assert_eq!(likelihood["by_time"].as_array().unwrap().len(), 8);
     let distance = |row: &Value| row["metrics"]["frechet_distance"].as_f64().unwrap();
     for same in [eval(&stats, &model, &drawn), eval(&data, &npz, &[]), eval(&data, &png, &[])] {
         // Covariances of other batches, or from a file as a quotient, differ in the last digits, and are singular here.
@@ -113,6 +114,43 @@ fn a_classifier_is_trained_and_its_features_are_named() {
 }
 
 #[test]
+fn likelihoods_stand_by_time_below_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, with, without) = (images(folder.path()), folder.path().join("with"), folder.path().join("without"));
+    spectral_model(&with);
+    image_model(&without);
+    let out = folder.path().join("figures.json");
+    let fakes = ["eval", "--real", text(&data), "--features", "pixels", "--fake", text(&with), text(&without)];
+    let settings = ["--num", "8", "--steps", "1", "--nll", "--nll-times", "5", "--limit", "30", "--out", text(&out)];
+    let printed = done(&[&fakes[..], &settings].concat());
+    assert_eq!(std::fs::read_to_string(out.with_extension("md")).unwrap().trim_end(), printed.trim_end());
+    let (_, by_time) = printed.split_once("\n\n").unwrap();
+    let table: Vec<Vec<&str>> =
+        by_time.lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let spectral = format!("{}, with spectrum", text(&with));
+    assert_eq!(table[0][1..], ["images", text(&with), &spectral, text(&without)]);
+    assert_eq!(table.len(), 2 + 5);
+    assert_eq!((table[2][0], table[6][0], table[4][1]), ("0 to 0.2", "0.8 to 1", "30"));
+    let rows: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    for (row, fields) in [(0, &["bits_per_dim", "bits_per_dim_spectral"][..]), (1, &["bits_per_dim"])] {
+        let likelihood = &rows[row]["likelihood"];
+        for (column, field) in fields.iter().enumerate() {
+            let parts: Vec<f64> =
+                likelihood["by_time"].as_array().unwrap().iter().map(|at| at[field].as_f64().unwrap()).collect();
+            let mean = parts.iter().sum::<f64>() / 5.0;
+            assert!((mean - likelihood[field].as_f64().unwrap()).abs() < 1e-9, "{likelihood}");
+            let column = if row == 0 { 2 + column } else { 4 };
+            let shown: Vec<&str> = table[2..].iter().map(|line| line[column]).collect();
+            assert_eq!(shown, parts.iter().map(|bits| format!("{bits:.4}")).collect::<Vec<_>>());
+        }
+    }
+    let (code, _, stderr) = run(&[&fakes[..], &["--nll-times", "5"]].concat());
+    assert!(code == 2 && stderr.contains("--nll"), "{stderr}");
+    let (code, _, stderr) = run(&[&fakes[..], &["--num", "8", "--nll", "--nll-times", "2000"]].concat());
+    assert!(code == 2 && stderr.contains("1000") && stderr.contains("2000"), "{stderr}");
+}
+
+#[test]
 fn what_cannot_be_compared_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (data, model, points) = (images(folder.path()), folder.path().join("model"), folder.path().join("points"));
@@ -137,44 +175,4 @@ fn what_cannot_be_compared_is_refused() {
     refused(&folder.path().join("nothing"), &model, &["--features", "pixels"], "--real");
     refused(&data, &model, &["--features", "pixels", "--num", "1"], "2");
     refused(&data, &model, &["--features", "pixels", "--solver", "unipc", "--order", "2"], "--order");
-}
-
-#[test]
-fn a_sweep_measures_every_cell_once_and_tries_failed_ones_again() {
-    let folder = tempfile::tempdir().unwrap();
-    points_model(&folder.path().join("k2"), 2);
-    std::fs::write(folder.path().join("board.toml"), "[data.source]\nkind = 'density'\nname = 'checkerboard'\n")
-        .unwrap();
-    let plan = folder.path().join("plan.toml");
-    let models = "[[model]]\nname = 'two'\ncheckpoint = 'k2'\n[[model]]\nname = 'later'\ncheckpoint = 'k1'\n";
-    let grid = "[[grid]]\nsolvers = ['gm-ode', 'unipc']\nsteps = [1, 3]\n";
-    std::fs::write(&plan, format!("title = 'Toy'\nnum = 200\nreference = {{ data = 'board.toml' }}\n{models}{grid}"))
-        .unwrap();
-    let out = folder.path().join("out");
-    let sweep = || run(&["sweep", text(&plan), "--out", text(&out), "--json"]);
-    let (code, stdout, stderr) = sweep();
-    assert!(code == 1 && stderr.contains("4 of 8 cells failed"), "{stderr}");
-    let first: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(first.as_array().unwrap().len(), 4);
-    for file in ["table.md", "distance.png", "distance.svg", "histograms-two.png"] {
-        assert!(out.join(file).is_file(), "{file}");
-    }
-    // An interruption in the middle of a line, and the missing model.
-    let cells = out.join("cells.jsonl");
-    let mut text_of = std::fs::read_to_string(&cells).unwrap();
-    text_of.push_str("{\"key\": {\"half");
-    std::fs::write(&cells, text_of).unwrap();
-    points_model(&folder.path().join("k1"), 1);
-    let (code, stdout, stderr) = sweep();
-    assert_eq!(code, 0, "{stderr}");
-    let second: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(second.as_array().unwrap().len(), 8);
-    assert_eq!(second[0], first[0], "seconds and all: the cell was not measured again");
-    let lines = std::fs::read_to_string(&cells).unwrap().lines().count();
-    assert_eq!(lines, 12, "four measured, four failed, four measured later");
-    assert_eq!(sweep().0, 0);
-    assert_eq!(std::fs::read_to_string(&cells).unwrap().lines().count(), lines);
-    std::fs::write(&cells, "{}\n").unwrap();
-    let (code, _, stderr) = sweep();
-    assert!(code == 2 && stderr.contains("line 1"), "{stderr}");
 }

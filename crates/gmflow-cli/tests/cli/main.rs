@@ -14,6 +14,7 @@ mod sample;
 #[path = "../../../gmflow/tests/hub/server.rs"]
 #[allow(dead_code)]
 mod server;
+mod sweep;
 mod train;
 mod usage;
 

@@ -1,0 +1,112 @@
+//! `gmflow sweep`: every cell and every likelihood is measured once.
+
+use crate::eval::{images, text};
+use crate::models::{image_model, points_model, spectral_model};
+use crate::run;
+use serde_json::{Value, json};
+
+#[test]
+fn a_sweep_measures_every_cell_once_and_tries_failed_ones_again() {
+    let folder = tempfile::tempdir().unwrap();
+    points_model(&folder.path().join("k2"), 2);
+    std::fs::write(folder.path().join("board.toml"), "[data.source]\nkind = 'density'\nname = 'checkerboard'\n")
+        .unwrap();
+    let plan = folder.path().join("plan.toml");
+    let models = "[[model]]\nname = 'two'\ncheckpoint = 'k2'\n[[model]]\nname = 'later'\ncheckpoint = 'k1'\n";
+    let grid = "[[grid]]\nsolvers = ['gm-ode', 'unipc']\nsteps = [1, 3]\n";
+    std::fs::write(&plan, format!("title = 'Toy'\nnum = 200\nreference = {{ data = 'board.toml' }}\n{models}{grid}"))
+        .unwrap();
+    let out = folder.path().join("out");
+    let sweep = || run(&["sweep", text(&plan), "--out", text(&out), "--json"]);
+    let (code, stdout, stderr) = sweep();
+    assert!(code == 1 && stderr.contains("4 of 8 cells failed"), "{stderr}");
+    let first: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(first.as_array().unwrap().len(), 4);
+    for file in ["table.md", "distance.png", "distance.svg", "histograms-two.png"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    // An interruption in the middle of a line, and the missing model.
+    let cells = out.join("cells.jsonl");
+    let mut text_of = std::fs::read_to_string(&cells).unwrap();
+    text_of.push_str("{\"key\": {\"half");
+    std::fs::write(&cells, text_of).unwrap();
+    points_model(&folder.path().join("k1"), 1);
+    let (code, stdout, stderr) = sweep();
+    assert_eq!(code, 0, "{stderr}");
+    let second: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(second.as_array().unwrap().len(), 8);
+    assert_eq!(second[0], first[0], "seconds and all: the cell was not measured again");
+    let lines = std::fs::read_to_string(&cells).unwrap().lines().count();
+    assert_eq!(lines, 12, "four measured, four failed, four measured later");
+    assert_eq!(sweep().0, 0);
+    assert_eq!(std::fs::read_to_string(&cells).unwrap().lines().count(), lines);
+    std::fs::write(&cells, "{}\n").unwrap();
+    let (code, _, stderr) = sweep();
+    assert!(code == 2 && stderr.contains("line 1"), "{stderr}");
+}
+
+#[test]
+fn a_likelihood_is_measured_once_for_a_model_whatever_is_sampled() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = images(folder.path());
+    spectral_model(&folder.path().join("first"));
+    image_model(&folder.path().join("second"));
+    let plan = folder.path().join("plan.toml");
+    let head = "title = 'Toy'\nnum = 8\nnll = true\n";
+    let reference = format!("reference = {{ data = '{}', features = 'pixels' }}\n", text(&data));
+    let models = "[[model]]\nname = 'one'\ncheckpoint = 'first'\n[[model]]\nname = 'two'\ncheckpoint = 'second'\n";
+    // The second grid comes back to both models.
+    let grids = "[[grid]]\nsolvers = ['gm-ode']\nsteps = [1]\n[[grid]]\nsolvers = ['gm-sde']\nsteps = [1, 2]\n";
+    std::fs::write(&plan, [head, &reference, models, grids].concat()).unwrap();
+    let out = folder.path().join("out");
+    let cells = out.join("cells.jsonl");
+    let sweep = || -> Vec<Value> {
+        let (code, stdout, stderr) = run(&["sweep", text(&plan), "--out", text(&out), "--json"]);
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    };
+    let read = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&cells).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let write = |lines: &[Value]| {
+        std::fs::write(&cells, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    };
+    let bits = |rows: &[Value], model: &str| -> Vec<f64> {
+        let of_model = rows.iter().filter(|line| line["model"] == model);
+        of_model.map(|line| line["row"]["likelihood"]["bits_per_dim"].as_f64().unwrap()).collect()
+    };
+    let rows = sweep();
+    let (one, two) = (bits(&rows, "one"), bits(&rows, "two"));
+    assert_eq!((one.len(), two.len(), rows.len()), (3, 3, 6), "the lines of likelihoods are no cells");
+    assert!(one.iter().chain(&two).all(|&bits| bits == one[0]), "one network for both: {one:?} {two:?}");
+    let spectral = |line: &Value| line["row"]["likelihood"]["bits_per_dim_spectral"].is_f64();
+    assert!(rows.iter().all(|line| spectral(line) == (line["model"] == "one")), "each its own");
+    let lines = read();
+    let is_likelihood = |line: &&Value| line["likelihood"].is_object();
+    assert_eq!((lines.len(), lines.iter().filter(is_likelihood).count()), (8, 2));
+    let table = std::fs::read_to_string(out.join("table.md")).unwrap();
+    assert!(table.contains("| images | one | one, with spectrum | two |\n"), "{table}");
+
+    // Interrupted after the likelihoods, which are marked to be known again.
+    let mut kept: Vec<Value> = lines.iter().filter(is_likelihood).cloned().collect();
+    kept.iter_mut().for_each(|line| line["likelihood"]["bits_per_dim"] = json!(1234.5));
+    write(&kept);
+    let rows = sweep();
+    assert_eq!([bits(&rows, "one"), bits(&rows, "two")].concat(), [1234.5; 6]);
+    assert_eq!(read().len(), 8);
+
+    // A file from before likelihoods had lines: they stand in the cells.
+    let cells_alone: Vec<Value> = read().into_iter().filter(|line| line["row"].is_object()).collect();
+    write(&cells_alone[..4]);
+    assert_eq!(bits(&sweep(), "two"), [1234.5; 3]);
+    assert_eq!(read().iter().filter(is_likelihood).count(), 0);
+
+    // Another share of the reference is another likelihood.
+    let limited = reference.replace(" }", ", limit = 20 }");
+    std::fs::write(&plan, [head, &limited, models, grids].concat()).unwrap();
+    let rows = sweep();
+    let (one, two) = (bits(&rows, "one"), bits(&rows, "two"));
+    assert!(one.iter().chain(&two).all(|&bits| bits != 1234.5) && one[0] == one[2], "{one:?} {two:?}");
+    assert_eq!(read().iter().filter(is_likelihood).count(), 2);
+}
