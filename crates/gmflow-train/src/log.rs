@@ -18,11 +18,13 @@ pub struct LogLine {
     pub step: u64,
     /// Samples seen.
     pub images: u64,
-    /// Mean loss: for a mixture loss the negative log density per pixel in nats, without C/2 log(2 pi).
+    /// Mean loss: for a mixture loss the negative log density per pixel in nats, without C/2 log(2 pi), times `loss.weight_scale`.
     pub loss: f64,
-    /// The same as bits per dimension, with that constant; only for losses that are log densities.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bits_per_dim: Option<f64>,
+    /// The transition loss in bits per dimension, with that constant and without that factor: -log2 q(x_s | x_t) with
+    /// s = (1 - `transition_ratio`) t, at the times that training draws. With a ratio below 1 it is not the likelihood of the data: the
+    /// transition's own variance hides a mixture that is too narrow. Other losses have none. It was called `bits_per_dim`.
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "bits_per_dim")]
+    pub transition_bits_per_dim: Option<f64>,
     /// Mean spectral loss, where a spectrum network is trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spectral_loss: Option<f64>,
@@ -51,22 +53,31 @@ pub struct Log {
     path: PathBuf,
     file: File,
     events: EventFile,
-    channels: Option<usize>,
+    density: Option<Density>,
     span: Span,
+}
+
+/// What a loss that is a log density is to be turned into bits with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Density {
+    /// The dimension of one pixel.
+    pub channels: usize,
+    /// The factor on the loss.
+    pub weight_scale: f64,
 }
 
 impl Log {
     /// Opens the logs of `folder` after `step` steps and `images` samples; later lines of an interrupted run are dropped.
-    /// `channels` is the dimension of one pixel where the loss is a log density.
+    /// `density` is none where the loss is no log density.
     ///
     /// # Errors
     /// The files cannot be written.
-    pub(crate) fn open(folder: &Path, step: u64, images: u64, channels: Option<usize>) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, step: u64, images: u64, density: Option<Density>) -> Result<Self> {
         let path = folder.join("log.jsonl");
         truncate_log(&path, step)?;
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
         let events = EventFile::create(folder, step)?;
-        Ok(Self { path, file, events, channels, span: Span::new(images) })
+        Ok(Self { path, file, events, density, span: Span::new(images) })
     }
 
     /// Adds a step to the sums.
@@ -91,7 +102,9 @@ impl Log {
             step: report.step,
             images: report.images,
             loss,
-            bits_per_dim: self.channels.map(|channels| bits_per_dim(loss, channels)),
+            transition_bits_per_dim: self
+                .density
+                .map(|Density { channels, weight_scale }| bits_per_dim(loss / weight_scale, channels)),
             spectral_loss: self.span.spectral_loss.map(|loss| loss / count),
             grad_norm: self.span.grad_norm / count,
             lr: report.lr,
@@ -106,7 +119,7 @@ impl Log {
             ("lr", line.lr),
             ("images_per_s", line.images_per_s),
         ];
-        values.extend(line.bits_per_dim.map(|bits| ("bits_per_dim", bits)));
+        values.extend(line.transition_bits_per_dim.map(|bits| ("transition_bits_per_dim", bits)));
         values.extend(line.spectral_loss.map(|loss| ("spectral_loss", loss)));
         self.events.scalars(line.step, &values)?;
         Ok(line)

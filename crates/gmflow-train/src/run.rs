@@ -18,7 +18,7 @@ use gmflow::loss::LossConfig;
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::log::Log;
+use crate::log::{Density, Log};
 use crate::progress::Observer;
 use crate::samples;
 use crate::trainer::{StepReport, Trainer};
@@ -79,10 +79,13 @@ impl Run {
         checkpoint::prune(folder, trainer.config().checkpoint.keep)?;
         write_atomic(&folder.join("config.toml"), trainer.config().to_toml()?.as_bytes())?;
         trainer.set_dump_folder(folder.join("failure"));
-        // Only a log density has bits: L2 is a distance.
-        let density = !matches!(trainer.config().loss, LossConfig::L2);
-        let channels = density.then_some(trainer.data_info().shape[0]);
-        let log = Log::open(folder, trainer.steps_taken(), trainer.images(), channels)?;
+        let channels = trainer.data_info().shape[0];
+        let density = match trainer.config().loss {
+            // Only a log density has bits: L2 is a distance.
+            LossConfig::L2 => None,
+            LossConfig::Transition { weight_scale, .. } => Some(Density { channels, weight_scale }),
+        };
+        let log = Log::open(folder, trainer.steps_taken(), trainer.images(), density)?;
         Ok(Self { trainer, folder: folder.to_path_buf(), log })
     }
 

@@ -51,7 +51,7 @@ fn a_run_writes_lines_events_and_pictures() {
     assert_eq!(lines.iter().map(|line| line.step).collect::<Vec<u64>>(), [5, 10]);
     assert_eq!(lines[1].images, 640);
     // Reading decimal numbers back may cost the last bit.
-    let bits = lines[1].bits_per_dim.expect("bits of a log density");
+    let bits = lines[1].transition_bits_per_dim.expect("bits of a log density");
     assert!((bits - bits_per_dim(lines[1].loss, 2)).abs() < 1e-12, "{bits}");
     let files = event_files(folder.path());
     assert_eq!(files.len(), 1);
@@ -73,4 +73,49 @@ fn a_standard_normal_has_its_entropy_in_bits() {
     let entropy = 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E).log2();
     assert!((bits_per_dim(0.5, 1) - entropy).abs() < 1e-12);
     assert!((bits_per_dim(1.5, 3) - entropy).abs() < 1e-12);
+}
+
+/// The only line that a run of few steps logs, as it stands in the file and as it is read.
+fn line_of(overrides: &[&str]) -> (serde_json::Value, LogLine) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut run = Run::create(common::tiny_with(overrides), folder.path(), false, &Device::flex()).expect("a run");
+    run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    let text = std::fs::read_to_string(folder.path().join("log.jsonl")).expect("log");
+    let line = text.lines().next().expect("a line");
+    (serde_json::from_str(line).expect("JSON"), serde_json::from_str(line).expect("a line of the log"))
+}
+
+#[test]
+fn bits_are_those_of_the_transition_and_say_so() {
+    let one_step = ["train.steps=1", "loss.transition_ratio=0.5"];
+    let (raw, line) = line_of(&one_step);
+    assert!(raw["transition_bits_per_dim"].is_f64() && raw.get("bits_per_dim").is_none(), "{raw}");
+    // A factor on the loss is no likelihood.
+    let (_, weighted) = line_of(&[&one_step[..], &["loss.weight_scale=3.0"]].concat());
+    assert!((weighted.loss / line.loss - 3.0).abs() < 1e-5, "{weighted:?} {line:?}");
+    let [bits, same] = [line, weighted].map(|line| line.transition_bits_per_dim.expect("bits"));
+    assert!((bits - same).abs() < 1e-5, "{bits} and {same}");
+    let (raw, line) = line_of(&["train.steps=1", "loss={kind=\"l2\"}"]);
+    assert!(line.transition_bits_per_dim.is_none() && raw.get("transition_bits_per_dim").is_none(), "{raw}");
+}
+
+#[test]
+fn a_run_with_the_old_name_of_its_bits_is_read_and_continued() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.jsonl");
+    let device = Device::flex();
+    let config = common::tiny_with(&["train.steps=5"]);
+    Run::create(config, folder.path(), false, &device)
+        .expect("a run")
+        .run(&AtomicBool::new(false), &mut Silent)
+        .expect("training");
+    let old = std::fs::read_to_string(&path).expect("log").replace("transition_bits_per_dim", "bits_per_dim");
+    std::fs::write(&path, &old).expect("the older log");
+    let mut run = Run::resume(folder.path(), &["train.steps=10".to_owned()], &device).expect("a run");
+    run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    let text = std::fs::read_to_string(&path).expect("log");
+    assert!(text.starts_with(&old), "the lines from before stay as they are: {text}");
+    let lines: Vec<LogLine> = text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    assert_eq!(lines.iter().map(|line| line.step).collect::<Vec<u64>>(), [5, 10]);
+    assert!(lines.iter().all(|line| line.transition_bits_per_dim.is_some()), "{lines:?}");
 }
