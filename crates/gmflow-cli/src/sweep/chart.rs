@@ -6,8 +6,11 @@ use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use plotters::backend::DrawingBackend;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::ops::Range;
 use std::path::Path;
 
 const WIDTH: u32 = 1180;
@@ -18,6 +21,15 @@ const LINE: u32 = 22;
 const ABOVE: u32 = 56;
 /// Where the legend begins.
 const LEGEND: i32 = 830;
+/// Around the curves, and for the labels left of them.
+const MARGIN: i32 = 14;
+const LEFT: i32 = 62;
+const PLOT_WIDTH: i32 = LEGEND - LEFT - 2 * MARGIN;
+/// Pixels of a digit and between two labels.
+const DIGIT: f64 = 9.0;
+const SPACE: f64 = 8.0;
+/// Labels of an x axis at round numbers.
+const MOST_LABELS: usize = 10;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
@@ -39,7 +51,7 @@ pub struct Chart {
     pub title: String,
     /// The names of the axes.
     pub axes: [String; 2],
-    /// Whether each axis is logarithmic.
+    /// Whether each axis is logarithmic. Such an x axis is labelled with the curves' values.
     pub logarithmic: [bool; 2],
     /// The lines.
     pub curves: Vec<Curve>,
@@ -76,14 +88,31 @@ impl Chart {
         area.present().map_err(drawing)
     }
 
-    /// Most labels along the x axis: one for each doubling where it is logarithmic.
-    fn x_labels(&self, range: &std::ops::Range<f64>) -> usize {
-        if self.logarithmic[0] { (range.end - range.start).floor().max(1.0) as usize + 1 } else { 10 }
+    /// Where the x axis has labels: at the curves' own values where it is logarithmic, as far as there is room, or else at round numbers.
+    fn x_labels(&self, range: &Range<f64>) -> Vec<f64> {
+        if !self.logarithmic[0] {
+            return RangedCoordf64::from(range.clone()).key_points(MOST_LABELS);
+        }
+        let mut values: Vec<f64> =
+            self.curves.iter().flat_map(|curve| &curve.points).map(|&(x, _)| scaled(x, true)).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        let pixels = f64::from(PLOT_WIDTH) / (range.end - range.start);
+        let half = |value: f64| 0.5 * (short(value.exp2()).len() as f64 * DIGIT + SPACE);
+        let apart = |a: f64, b: f64| (b - a) * pixels >= half(a) + half(b);
+        let Some(last) = values.pop() else { return values };
+        let mut kept: Vec<f64> = Vec::new();
+        for value in values {
+            if kept.last().is_none_or(|&before| apart(before, value)) && apart(value, last) {
+                kept.push(value);
+            }
+        }
+        kept.push(last);
+        kept
     }
 
     fn draw_curves<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<()> {
-        let scaled = |axis: usize, value: f64| if self.logarithmic[axis] { value.max(1e-12).log2() } else { value };
-        let place = |&(x, y): &(f64, f64)| (scaled(0, x), scaled(1, y));
+        let place = |&(x, y): &(f64, f64)| (scaled(x, self.logarithmic[0]), scaled(y, self.logarithmic[1]));
         let all: Vec<(f64, f64)> = self.curves.iter().flat_map(|curve| curve.points.iter().map(place)).collect();
         let range = |values: Vec<f64>| {
             let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -94,10 +123,10 @@ impl Chart {
         let (x, y) = (range(all.iter().map(|p| p.0).collect()), range(all.iter().map(|p| p.1).collect()));
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, (FONT, 20).into_font().color(&INK))
-            .margin(14)
-            .set_label_area_size(LabelAreaPosition::Left, 62)
+            .margin(MARGIN)
+            .set_label_area_size(LabelAreaPosition::Left, LEFT)
             .set_label_area_size(LabelAreaPosition::Bottom, 46)
-            .build_cartesian_2d(x.clone(), y)
+            .build_cartesian_2d(Labelled { labels: self.x_labels(&x), axis: x.into() }, y)
             .map_err(drawing)?;
         let label = |axis: usize| {
             let logarithmic = self.logarithmic[axis];
@@ -116,7 +145,6 @@ impl Chart {
             .y_desc(&self.axes[1])
             .label_style((FONT, 14).into_font().color(&INK))
             .axis_desc_style((FONT, 16).into_font().color(&INK))
-            .x_labels(self.x_labels(&x))
             .x_label_formatter(&x_label)
             .y_label_formatter(&y_label)
             .draw()
@@ -133,6 +161,34 @@ impl Chart {
         }
         Ok(())
     }
+}
+
+/// An axis with labels at given places.
+struct Labelled {
+    axis: RangedCoordf64,
+    labels: Vec<f64>,
+}
+
+impl Ranged for Labelled {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.axis.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.labels.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.axis.range()
+    }
+}
+
+/// A value's place along an axis.
+fn scaled(value: f64, logarithmic: bool) -> f64 {
+    if logarithmic { value.max(1e-12).log2() } else { value }
 }
 
 /// The colour of a curve and the filling of its marks: after ten colours they come again with hollow marks.
@@ -173,6 +229,55 @@ mod tests {
         let svg = std::fs::read_to_string(folder.path().join("a.svg")).unwrap();
         assert!(svg.contains("curve 11") && svg.contains("distance"), "{svg}");
         assert!(std::fs::read(folder.path().join("a.png")).unwrap().starts_with(b"\x89PNG"));
+    }
+
+    /// The labels of a logarithmic x axis.
+    fn labels(steps: &[f64]) -> Vec<String> {
+        let points: Vec<(f64, f64)> = steps.iter().map(|&steps| (steps, 1.0)).collect();
+        // Two curves that share all but the ends.
+        let curves = [&points[1..], &points[..points.len() - 1]];
+        let curves =
+            curves.map(|points| Curve { label: String::new(), points: points.to_vec(), best: None }).to_vec();
+        let chart = Chart { title: String::new(), axes: Default::default(), logarithmic: [true, false], curves };
+        let ends = steps[0].log2()..steps[steps.len() - 1].log2();
+        chart.x_labels(&ends).iter().map(|label| short(label.exp2())).collect()
+    }
+
+    #[test]
+    fn a_logarithmic_axis_is_labelled_with_what_was_measured() {
+        assert_eq!(labels(&[10.0, 25.0, 50.0, 100.0]), ["10", "25", "50", "100"]);
+        assert_eq!(labels(&[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 32.0]), ["1", "2", "3", "4", "6", "8", "12", "32"]);
+    }
+
+    #[test]
+    fn labels_that_would_touch_are_left_out_and_the_ends_stay() {
+        let all: Vec<f64> = (1..=128).map(f64::from).collect();
+        let kept = labels(&all);
+        assert_eq!(kept[..8], ["1", "2", "3", "4", "5", "6", "7", "8"]);
+        assert_eq!(kept.last().map(String::as_str), Some("128"));
+        let places: Vec<f64> = kept.iter().map(|label| label.parse::<f64>().unwrap().log2()).collect();
+        let least = places.windows(2).map(|pair| pair[1] - pair[0]).fold(f64::INFINITY, f64::min);
+        assert!(least * f64::from(PLOT_WIDTH) / 7.0 > 17.0 && kept.len() < 32, "{kept:?}");
+        assert_eq!(labels(&[100.0, 1000.0, 1001.0]), ["100", "1001"]);
+    }
+
+    #[test]
+    fn the_axis_that_is_written_has_these_labels() {
+        let points = vec![(10.0, 9.0), (25.0, 4.0), (50.0, 3.0), (100.0, 2.0)];
+        let chart = Chart {
+            title: "title".into(),
+            axes: ["network evaluations".into(), "distance".into()],
+            logarithmic: [true, true],
+            curves: vec![Curve { label: "curve".into(), points, best: None }],
+        };
+        let folder = tempfile::tempdir().unwrap();
+        chart.write(folder.path(), "a").unwrap();
+        let svg = std::fs::read_to_string(folder.path().join("a.svg")).unwrap();
+        let texts: Vec<&str> = svg.lines().map(str::trim).collect();
+        for label in ["10", "25", "50", "100"] {
+            assert!(texts.contains(&label), "{label}: {svg}");
+        }
+        assert!(!texts.contains(&"16") && !texts.contains(&"64"), "{svg}");
     }
 
     #[test]

@@ -133,8 +133,9 @@ impl<'a> Curves<'a> {
         self.0.iter().map(curve).filter(|curve| !curve.points.is_empty()).collect()
     }
 
-    /// For each series and number of steps with several guidances, recall and precision over guidance; the best distance has the ring.
-    fn precision_and_recall(&self) -> Vec<Curve> {
+    /// For each series and number of steps with several guidances, the steps and recall and precision over guidance; the best distance has
+    /// the ring.
+    fn precision_and_recall(&self) -> Vec<(f64, Curve)> {
         let mut curves = Vec::new();
         for series in &self.0 {
             let mut steps: Vec<f64> = series.points.iter().map(|point| point.steps).collect();
@@ -150,7 +151,8 @@ impl<'a> Curves<'a> {
                 }
                 let at = |i: &usize| distance(points[*i].row).unwrap_or(f64::INFINITY);
                 let best = (0..points.len()).min_by(|a, b| at(a).total_cmp(&at(b)));
-                curves.push(Curve { label: format!("{}, {steps} steps", series.label), points: places, best });
+                let label = format!("{}, {steps} steps", series.label);
+                curves.push((steps, Curve { label, points: places, best }));
             }
         }
         curves
@@ -178,7 +180,7 @@ impl<'a> Curves<'a> {
         charts
     }
 
-    fn charts(&self, title: &str) -> Vec<(&'static str, Chart)> {
+    fn charts(&self, title: &str) -> Vec<(String, Chart)> {
         let first = self.0.iter().flat_map(|series| &series.points).next();
         let Some(Point { row, .. }) = first else { return Vec::new() };
         let name = match &row.metrics {
@@ -193,19 +195,19 @@ impl<'a> Curves<'a> {
             curves,
         };
         let steps = "network evaluations";
-        let all = [
-            ("distance", chart(name, [steps, name], [true, true], self.over_steps(distance, true))),
-            ("precision", chart("precision", [steps, "precision"], [true, false], self.over_steps(precision, false))),
+        let mut all = vec![
+            ("distance".to_owned(), chart(name, [steps, name], [true, true], self.over_steps(distance, true))),
             (
-                "precision-recall",
-                chart(
-                    "precision and recall over guidance",
-                    ["recall", "precision"],
-                    [false; 2],
-                    self.precision_and_recall(),
-                ),
+                "precision".to_owned(),
+                chart("precision", [steps, "precision"], [true, false], self.over_steps(precision, false)),
             ),
         ];
+        all.extend(by_steps(self.precision_and_recall()).into_iter().map(|(steps, curves)| {
+            let of = steps.map_or(String::new(), |steps| format!(", {steps} steps"));
+            let stem = steps.map_or("precision-recall".to_owned(), |steps| format!("precision-recall-{steps}-steps"));
+            let what = format!("precision and recall over guidance{of}");
+            (stem, chart(&what, ["recall", "precision"], [false; 2], curves))
+        }));
         all.into_iter().filter(|(_, chart)| !chart.curves.is_empty()).collect()
     }
 
@@ -249,6 +251,18 @@ impl<'a> Curves<'a> {
             "| curve | steps | best distance | at guidance | best precision | at guidance |\n|---|---|---|---|---|---|\n{text}"
         )
     }
+}
+
+/// Curves of different numbers of steps together, or, where they are too many for one chart, those of each number for themselves.
+fn by_steps(curves: Vec<(f64, Curve)>) -> Vec<(Option<f64>, Vec<Curve>)> {
+    if curves.len() <= MOST_CURVES {
+        return vec![(None, curves.into_iter().map(|(_, curve)| curve).collect())];
+    }
+    let mut all: Vec<f64> = curves.iter().map(|(steps, _)| *steps).collect();
+    all.sort_by(f64::total_cmp);
+    all.dedup();
+    let of = |steps: f64| curves.iter().filter(|curve| curve.0 == steps).map(|(_, curve)| curve.clone()).collect();
+    all.into_iter().map(|steps| (Some(steps), of(steps))).collect()
 }
 
 /// Letters and digits of a name.
@@ -308,4 +322,21 @@ fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String
         sheets.push((format!("histograms-{}", file_name(model)), sheet));
     }
     Ok(sheets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_of_all_steps_share_a_chart_unless_they_are_too_many() {
+        let curve = |label: usize| Curve { label: label.to_string(), points: Vec::new(), best: None };
+        let curves = |n: usize| -> Vec<(f64, Curve)> { (0..n).map(|i| ([8.0, 2.0, 4.0][i % 3], curve(i))).collect() };
+        let together = by_steps(curves(MOST_CURVES));
+        assert_eq!((together.len(), together[0].0, together[0].1.len()), (1, None, MOST_CURVES));
+        let apart = by_steps(curves(MOST_CURVES + 1));
+        assert_eq!(apart.iter().map(|(steps, _)| *steps).collect::<Vec<_>>(), [Some(2.0), Some(4.0), Some(8.0)]);
+        assert_eq!(apart.iter().map(|(_, curves)| curves.len()).sum::<usize>(), MOST_CURVES + 1);
+        assert_eq!(apart[0].1[1].label, "4");
+    }
 }
