@@ -559,7 +559,8 @@ pub struct SampleArgs {
     /// Write the latents of a model of latents, not decoded; needs npz or safetensors
     #[arg(long)]
     pub latents: bool,
-    /// What the network's large layers multiply; everything else is computed in f32
+    /// What the network's large layers multiply; everything else is computed in f32, as is all where the processor or the network has
+    /// nothing for bf16. The samples' metadata say what was computed
     #[arg(long, value_enum, value_name = "PRECISION", default_value = "f32")]
     pub precision: Arithmetic,
     /// Where to compute

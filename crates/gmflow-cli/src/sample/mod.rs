@@ -6,7 +6,7 @@ mod request;
 
 pub use decoder::find_vae;
 
-use crate::args::{Arithmetic, SampleArgs};
+use crate::args::SampleArgs;
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
@@ -17,6 +17,8 @@ use burn::tensor::Device;
 use decoder::decode;
 use files::Files;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
+use gmflow::kernel::Arithmetic;
+use gmflow::network::NetworkConfig;
 use request::Request;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -56,10 +58,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
-    let precision = gmflow::kernel::Arithmetic::from(arguments.precision);
-    if !precision.is_available() {
-        log::warn!("--precision bf16: this processor has no AVX512-BF16, f32 is computed");
-    }
+    let precision = computed_in(arguments.precision.into(), &info.network);
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
@@ -71,14 +70,33 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
         model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
     }
     files.create_folder()?;
-    let made_by =
+    let mut made_by =
         made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));
+    made_by["precision"] = json!(precision);
     let mut drawn = draw(request, &model, &sampler, &device, made_by)?;
     if !arguments.latents {
         decode(&mut drawn, &model, arguments.vae_tile, &device)?;
     }
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
+}
+
+/// What the network will be computed in: what is asked for, if the processor can and the network has layers that it concerns, or else
+/// f32, with a warning.
+fn computed_in(asked: Arithmetic, network: &NetworkConfig) -> Arithmetic {
+    let concerned = match network {
+        NetworkConfig::GmDit(_) => true,
+        NetworkConfig::Mlp2d(config) => config.num_layers > 1,
+        NetworkConfig::Unet(_) => false,
+    };
+    let why = match asked {
+        Arithmetic::F32 => return asked,
+        Arithmetic::Bf16 if !concerned => "this network has no layers that are computed in bf16",
+        Arithmetic::Bf16 if !asked.is_available() => "this processor has no AVX512-BF16",
+        Arithmetic::Bf16 => return asked,
+    };
+    log::warn!("--precision bf16: {why}; it is computed in f32, and recorded as f32");
+    Arithmetic::F32
 }
 
 /// The moving average to load: the one that is asked for, or the first by name; `None` for the weights themselves.
@@ -132,9 +150,6 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
     }
     if let Some(vae) = &arguments.vae {
         made_by["vae"] = json!(vae);
-    }
-    if arguments.precision == Arithmetic::Bf16 {
-        made_by["precision"] = json!("bf16");
     }
     made_by["noise"] = json!(arguments.noise);
     made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress};
 use gmflow::guidance::Guidance;
 use gmflow::network::{
-    GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, load_named, named_tensors,
+    GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, UnetConfig, load_named, named_tensors,
 };
 use gmflow::rng::{Purpose, normals};
 use std::collections::BTreeMap;
@@ -49,6 +49,22 @@ pub fn spectral_model(folder: &Path) {
     model.spectrum = Some(load_named(flat, tensors.into_iter().collect::<BTreeMap<_, _>>()).unwrap());
     model.info.spectrum = Some(config);
     model.save(folder, &[], Precision::F32).unwrap();
+}
+
+/// A U-Net with 2 Gaussians on grey 8x8 images, without classes.
+pub fn unet_model(folder: &Path) {
+    let config = UnetConfig {
+        num_gaussians: 2,
+        sample_size: 8,
+        in_channels: 1,
+        attention_levels: vec![],
+        block_out_channels: vec![8],
+        layers_per_block: 1,
+        norm_num_groups: 4,
+        ..Default::default()
+    };
+    let data = DataInfo { channels: 1, height: 8, width: 8, kind: DataKind::Image };
+    save(folder, NetworkConfig::Unet(config), data, None, &[]);
 }
 
 fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<Vec<String>>, averages: &[&str]) {

@@ -1,6 +1,6 @@
 //! `gmflow sample`: files, reproducibility, metadata, and what it refuses.
 
-use crate::models::{image_model, points_model, spectral_model};
+use crate::models::{image_model, points_model, spectral_model, unet_model};
 use crate::run;
 use std::path::Path;
 
@@ -90,7 +90,7 @@ fn a_sample_depends_on_its_seed_and_not_on_its_batch() {
 }
 
 #[test]
-fn samples_in_bf16_are_near_those_in_f32_and_say_so() {
+fn samples_in_bf16_are_near_those_in_f32() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
     image_model(&model);
@@ -103,9 +103,36 @@ fn samples_in_bf16_are_near_those_in_f32_and_say_so() {
     let largest = |x: &mut dyn Iterator<Item = f32>| x.fold(0.0, |a: f32, b| a.max(b.abs()));
     let difference = largest(&mut f32.iter().zip(&bf16).map(|(a, b)| a - b));
     assert!(difference < 0.05 * largest(&mut f32.iter().copied()), "{difference}");
-    let out = folder.path().join("pictures");
-    sample(&model, &out, &["--steps", "1", "--num", "1", "--precision", "bf16"]);
-    assert_eq!(read_png(&out.join("000000.png")).1["precision"], "bf16");
+}
+
+#[test]
+fn the_precision_that_is_recorded_is_the_one_that_was_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let native = gmflow::kernel::Arithmetic::Bf16.is_available();
+    let path = |name: &str| folder.path().join(name);
+    image_model(&path("transformer"));
+    unet_model(&path("unet"));
+    points_model(&path("points"), 2);
+    for (name, asked, computed, why) in [
+        ("transformer", "f32", "f32", None),
+        ("transformer", "bf16", if native { "bf16" } else { "f32" }, (!native).then_some("AVX512-BF16")),
+        ("points", "bf16", if native { "bf16" } else { "f32" }, (!native).then_some("AVX512-BF16")),
+        ("unet", "bf16", "f32", Some("no layers")),
+        ("unet", "f32", "f32", None),
+    ] {
+        let out = path(&format!("{name}-{asked}"));
+        let (code, stdout, stderr) =
+            try_sample(&path(name), &out, &["--steps", "1", "--num", "2", "--precision", asked, "--json"]);
+        assert_eq!(code, 0, "{name}: {stderr}");
+        let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(report["sampling"]["precision"], computed, "{name}, {asked}");
+        if name != "points" {
+            assert_eq!(read_png(&out.join("000001.png")).1["precision"], computed, "{name}, {asked}");
+        }
+        let warnings = stderr.matches("--precision bf16").count();
+        assert_eq!(warnings, usize::from(why.is_some()), "{name}, {asked}: {stderr}");
+        assert!(stderr.contains(why.unwrap_or_default()), "{stderr}");
+    }
 }
 
 #[test]
