@@ -8,6 +8,7 @@ mod adamw;
 mod arch;
 mod attention;
 mod autodiff;
+mod channels;
 mod conv;
 mod dense;
 mod group_norm;
@@ -51,6 +52,9 @@ use ops::NetworkOps;
 use rows::Unary;
 use std::sync::Arc;
 use step_ops::StepOps;
+
+/// Times are at least this, so that a velocity's logarithm of a standard deviation can be turned into that of x0.
+const SHORTEST_TIME: f32 = 1e-6;
 
 /// x W^T + bias for `x` `[rows in]`, `weight` `[out in]` and `bias` `[out]`.
 ///
@@ -146,17 +150,21 @@ pub fn mixture_nll(means: Tensor<3>, log_weights: Tensor<3>, log_std: Tensor<2>,
     Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_nll(means, log_weights, log_std, target))
 }
 
-/// Mixtures over x0 and the shift of their mean that they are reweighted by: what the passes of a solver's step work on. Nothing here
+/// Predicted mixtures and the shift of their mean that they are reweighted by: what the passes of a solver's step work on. Nothing here
 /// records gradients.
 #[derive(Clone, Debug)]
 pub(crate) struct Shifted {
-    /// `[b k c h w]`.
+    /// Over the velocity, of b samples or, where guidance doubled the batch, 2b: `[b k c h w]`.
     pub(crate) means: Tensor<5>,
     /// `[b k 1 h w]`.
     pub(crate) log_weights: Tensor<5>,
     /// `[b 1 1 1 1]`.
     pub(crate) log_std: Tensor<5>,
-    /// The mean of the mixtures `[b c h w]`.
+    /// Components over x0 have the means origin - t u, `[b c h w]`.
+    pub(crate) origin: Tensor<4>,
+    /// When the velocities were predicted.
+    pub(crate) t: f32,
+    /// The mean of the mixtures over x0 `[b c h w]`.
     pub(crate) mean: Tensor<4>,
     /// Their variance averaged over pixels `[b 1 1 1]`.
     pub(crate) var: Tensor<4>,
@@ -167,6 +175,11 @@ pub(crate) struct Shifted {
 }
 
 impl Shifted {
+    /// Whether there are passes for mixtures of so many channels.
+    pub(crate) fn has_passes(channels: usize) -> bool {
+        channels::COMPILED.contains(&channels)
+    }
+
     /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]` at `x` `[b c h w]` and t; with guidance they are those of the doubled
     /// batch [conditional, unconditional].
     pub(crate) fn guided(
@@ -175,27 +188,38 @@ impl Shifted {
         t: f32,
         rule: ShiftRule,
     ) -> Self {
-        let b = x.dims()[0];
-        let conditional = |x: &Tensor<5>| if x.dims()[0] == b { x.clone() } else { x.clone().narrow(0, 0, b) };
-        let weights_of_data = conditional(&log_weights);
-        let std_of_data = conditional(&log_std) + f64::from(t.max(1e-6)).ln();
-        let (means, mean, var, shift, power) = <Dispatch as StepOps>::step_guide(
-            means.into_dispatch(),
-            log_weights.into_dispatch(),
-            log_std.into_dispatch(),
+        let t = t.max(SHORTEST_TIME);
+        let (mean, var, shift, power) = <Dispatch as StepOps>::step_guide(
+            means.clone().into_dispatch(),
+            log_weights.clone().into_dispatch(),
+            log_std.clone().into_dispatch(),
             x.clone().into_dispatch(),
             t,
             rule,
         );
-        Self {
-            means: Tensor::from_dispatch(means),
-            log_weights: weights_of_data,
-            log_std: std_of_data,
-            mean: Tensor::from_dispatch(mean),
-            var: Tensor::from_dispatch(var),
-            shift: Tensor::from_dispatch(shift),
-            power: Tensor::from_dispatch(power),
+        let [mean, var, shift, power] = [mean, var, shift, power].map(Tensor::<4>::from_dispatch);
+        let all = Self { means, log_weights, log_std, origin: x.clone(), t, mean, var, shift, power };
+        match rule {
+            // All components move; what has moved them is no shift that they are still to be reweighted by.
+            ShiftRule::Extrapolate { .. } => Self {
+                origin: all.origin + all.shift.clone(),
+                mean: all.mean + all.shift.clone(),
+                power: all.power.zeros_like(),
+                shift: Tensor::zeros([0; 4], &all.shift.device()),
+                ..all
+            },
+            _ => all,
         }
+    }
+
+    /// The mixtures over x0 before they are reweighted: means `[b k c h w]`, log weights `[b k 1 h w]` and log standard deviations
+    /// `[b 1 1 1 1]`.
+    pub(crate) fn unshifted(&self) -> [Tensor<5>; 3] {
+        let b = self.origin.dims()[0];
+        let first = |x: &Tensor<5>| x.clone().narrow(0, 0, b);
+        let origin = self.origin.clone().unsqueeze_dim::<5>(1); // [b 1 c h w]
+        let log_std = first(&self.log_std) + f64::from(self.t).ln();
+        [origin - first(&self.means) * self.t, first(&self.log_weights), log_std]
     }
 
     fn into_dispatch(self) -> step_ops::Shifted<Dispatch> {
@@ -203,10 +227,12 @@ impl Shifted {
             means: self.means.into_dispatch(),
             log_weights: self.log_weights.into_dispatch(),
             log_std: self.log_std.into_dispatch(),
+            origin: self.origin.into_dispatch(),
             mean: self.mean.into_dispatch(),
             var: self.var.into_dispatch(),
             shift: self.shift.into_dispatch(),
             power: self.power.into_dispatch(),
+            t: self.t,
         }
     }
 
