@@ -35,7 +35,7 @@ pub struct Shifted<B: Backend> {
 
 /// The passes; see [`super::tilt`].
 #[allow(clippy::type_complexity, reason = "the macro reads the tuples of tensors that methods return")]
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait StepOps: Backend {
     /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]`, with guidance of the doubled batch, at `x` `[b c h w]`: mean over
     /// x0, variance, shift and its mean square, as in [`Shifted`].

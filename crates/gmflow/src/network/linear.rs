@@ -56,6 +56,9 @@ impl Linear {
         }
         let weight = self.weight.val();
         let ([n, k], device) = (weight.dims(), weight.device());
+        if !kernel::on_cpu(&device) {
+            return;
+        }
         let data = weight.into_data();
         let Ok(values) = data.as_slice::<f32>() else { return };
         self.form = Form::Packed(Arc::new(Panels::of_weight(values, [n, k], arithmetic)));

@@ -91,7 +91,7 @@ pub(super) struct Architecture {
 /// # Errors
 /// [`Error::File`] naming the field that is wrong.
 pub(super) fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture> {
-    let device = Device::default();
+    let device = Device::flex();
     let init = Initializer::blank(&device);
     let mut rename: fn(&str, &[usize]) -> (String, Vec<usize>) = |name, shape| (name.to_owned(), shape.to_vec());
     let shapes = match ComponentConfig::parse(path, bytes)? {
