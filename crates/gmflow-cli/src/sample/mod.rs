@@ -58,7 +58,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
-    let precision = computed_in(arguments.precision.into(), &info.network);
+    let precision = computed_in(arguments.precision.into(), &info.network, &device);
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
@@ -81,9 +81,9 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     report(arguments, &drawn, &paths)
 }
 
-/// What the network will be computed in: what is asked for, if the processor can and the network has layers that it concerns, or else
+/// What the network will be computed in: what is asked for, if the device can and the network has layers that it concerns, or else
 /// f32, with a warning.
-fn computed_in(asked: Arithmetic, network: &NetworkConfig) -> Arithmetic {
+fn computed_in(asked: Arithmetic, network: &NetworkConfig, device: &Device) -> Arithmetic {
     let concerned = match network {
         NetworkConfig::GmDit(_) => true,
         NetworkConfig::Mlp2d(config) => config.num_layers > 1,
@@ -92,8 +92,9 @@ fn computed_in(asked: Arithmetic, network: &NetworkConfig) -> Arithmetic {
     let why = match asked {
         Arithmetic::F32 => return asked,
         Arithmetic::Bf16 if !concerned => "this network has no layers that are computed in bf16",
-        Arithmetic::Bf16 if !asked.is_available() => "this processor has no AVX512-BF16",
-        Arithmetic::Bf16 => return asked,
+        Arithmetic::Bf16 if asked.is_available_on(device) => return asked,
+        Arithmetic::Bf16 if *device == Device::flex() => "this processor has no AVX512-BF16",
+        Arithmetic::Bf16 => "this device has no bf16",
     };
     log::warn!("--precision bf16: {why}; it is computed in f32, and recorded as f32");
     Arithmetic::F32

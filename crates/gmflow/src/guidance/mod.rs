@@ -87,7 +87,7 @@ pub struct Guided {
 /// A mixture over x0.
 #[derive(Clone, Debug)]
 enum Base {
-    Data(DataMixture),
+    Data(Box<DataMixture>),
     /// As it was predicted: what the passes of a step read.
     Velocity(Box<kernel::Shifted>),
 }
@@ -103,24 +103,24 @@ impl Guided {
         let surrogate = conditional.0.to_iso_gaussian();
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else {
-            return Self { base: Base::Data(conditional), mean, var, shift: None };
+            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: None };
         };
         let probabilistic = matches!(guidance, Guidance::Probabilistic { .. });
         // Minus t times the velocity: the same line.
         let axis = if probabilistic { mean.clone() } else { x_t.clone() - mean.clone() };
         let shift = shift(guidance, &mean, &unconditional, &var, &axis);
         if probabilistic {
-            return Self { base: Base::Data(conditional), mean, var, shift: Some(shift) };
+            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: Some(shift) };
         }
         let means = conditional.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
         let base = DataMixture(GaussianMixture { means, ..conditional.0 });
-        Self { base: Base::Data(base), mean: mean + shift, var, shift: None }
+        Self { base: Base::Data(Box::new(base)), mean: mean + shift, var, shift: None }
     }
 
     /// The conditional mixture that reweighting starts from; extrapolation is already in it.
     pub fn base(&self) -> DataMixture {
         match &self.base {
-            Base::Data(mixture) => mixture.clone(),
+            Base::Data(mixture) => (**mixture).clone(),
             Base::Velocity(predicted) => {
                 let [means, log_weights, log_std] = predicted.unshifted();
                 DataMixture(GaussianMixture { means, log_weights, log_std })

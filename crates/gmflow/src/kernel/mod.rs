@@ -25,7 +25,7 @@ mod nll;
 mod ops;
 mod panel_tiles;
 mod panels;
-mod plain;
+pub(crate) mod plain;
 mod rows;
 mod simd;
 mod softmax;

@@ -5,15 +5,17 @@ use burn::tensor::module::{self, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, PadMode};
 use burn::tensor::{DType, Tensor, activation};
 
-/// [`linear`], its product in the arithmetic that is asked for.
+/// [`linear`], its product in the arithmetic that is asked for, or in f32 where the device does not have it.
 pub fn linear_in(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, arithmetic: Arithmetic) -> Tensor<2> {
     match arithmetic {
-        Arithmetic::F32 => linear(x, weight, bias),
-        Arithmetic::Bf16 => {
-            let [x, weight] = [x, weight].map(|x| x.cast(DType::BF16));
-            x.matmul(weight.transpose()).cast(DType::F32) + bias.unsqueeze() // [rows out]
-        }
+        Arithmetic::Bf16 if arithmetic.is_available_on(&x.device()) => linear_cast(x, weight.cast(DType::BF16), bias),
+        _ => linear(x, weight, bias),
     }
+}
+
+/// [`linear`] with a weight in bf16.
+pub fn linear_cast(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    x.cast(DType::BF16).matmul(weight.transpose()).cast(DType::F32) + bias.unsqueeze() // [rows out]
 }
 
 /// A function of every element.
