@@ -14,7 +14,7 @@ use crate::output;
 use crate::sampler::{ModelTraits, Sampler, Wanted};
 use anyhow::Result;
 use burn::tensor::Device;
-use decoder::decode;
+use decoder::{decode, stored_vae};
 use files::Files;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
 use gmflow::kernel::Arithmetic;
@@ -62,20 +62,25 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
-        without_vae: arguments.latents || arguments.vae.is_some(),
+        without_vae: true,
         pack: Some(precision),
     };
-    let mut model = Model::load_with(&folder, options, &device)?;
-    if info.data.kind == DataKind::Latents && !arguments.latents {
-        model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
-    }
+    let vae = if info.data.kind == DataKind::Latents && !arguments.latents {
+        Some(stored_vae(&info, Some((&folder, options.variant)), arguments.vae.as_deref())?)
+    } else {
+        None
+    };
+    let model = Model::load_with(&folder, options, &device)?;
     files.create_folder()?;
     let mut made_by =
         made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));
     made_by["precision"] = json!(precision);
     let mut drawn = draw(request, &model, &sampler, &device, made_by)?;
-    if !arguments.latents {
-        decode(&mut drawn, &model, arguments.vae_tile, &device)?;
+    // The one network makes room for the other.
+    let info = model.info;
+    drop((model.network, model.spectrum));
+    if let (Some(vae), Some(latent)) = (vae, &info.latent) {
+        decode(&mut drawn, &vae.load(&device)?, latent, arguments.vae_tile, &device)?;
     }
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
