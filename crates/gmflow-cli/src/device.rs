@@ -3,12 +3,12 @@
 use crate::failure::usage;
 use anyhow::Result;
 use burn::tensor::Device;
+use gmflow::Error;
 
 /// The device with this name.
 pub fn device(name: &str) -> Result<Device> {
-    match name {
-        "cpu" => Ok(Device::flex()),
-        "cuda" | "gpu" => Err(usage("--device", "cpu, because this gmflow was built without GPU support", name)),
-        _ => Err(usage("--device", "cpu", name)),
-    }
+    gmflow::device::open(name).map_err(|error| match error {
+        Error::Config { expected, got, .. } => usage("--device", &expected, &got),
+        error => error.into(),
+    })
 }

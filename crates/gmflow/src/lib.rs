@@ -5,6 +5,7 @@
 //! sample from it, [`pipeline`] joins them and [`checkpoint`] stores them.
 
 pub mod checkpoint;
+pub mod device;
 pub mod error;
 pub mod guidance;
 pub mod kernel;

@@ -6,6 +6,16 @@ use gmflow::guidance::{Guidance, Guided};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::rng::{Purpose, normals};
 use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+use std::sync::LazyLock;
+
+/// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
+fn device() -> Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| {
+        let name = std::env::var("GMFLOW_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+        gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
+    });
+    DEVICE.clone()
+}
 
 const STEPS: usize = 3;
 const OFF: Guidance = Guidance::Off;
@@ -16,7 +26,7 @@ const CFG: Guidance = Guidance::ClassifierFree { scale: 2.5, orthogonal: 0.5 };
 
 fn noise<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     let data = normals(seed, Purpose::Estimate, 0, shape.iter().product());
-    Tensor::from_data(TensorData::new(data, shape), &Device::flex())
+    Tensor::from_data(TensorData::new(data, shape), &device())
 }
 
 /// Components, then the samples' batch, channels, height and width.
@@ -48,7 +58,7 @@ fn reference(guidance: Guidance, velocity: &VelocityMixture, x: &Tensor<4>, t: f
 
 /// A run in passes, or in tensor operations.
 fn run(solver: SolverConfig, guidance: Guidance, second_order: SecondOrder, shape: Shape, passes: bool) -> Vec<f32> {
-    let device = Device::flex();
+    let device = device();
     let x = noise::<4>(1, shape.1);
     let mut draws = SeededDraws { seeds: (0..shape.1[0] as u64).collect(), device };
     let mut state = solver.init(x);

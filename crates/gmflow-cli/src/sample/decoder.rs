@@ -5,22 +5,32 @@ use crate::failure::usage;
 use crate::output;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::checkpoint::{Model, load_diffusers_vae};
+use gmflow::checkpoint::{LatentInfo, Model, ModelInfo, StoredVae};
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow::pipeline::Decoder;
 use std::path::{Path, PathBuf};
 
 /// The autoencoder of a model of latents: the one that is asked for, or that came with it, or that its data was encoded with.
 pub fn find_vae(model: &mut Model, asked: Option<&Path>, device: &Device) -> Result<Autoencoder> {
+    match model.vae.take() {
+        Some(vae) if asked.is_none() => Ok(vae),
+        _ => Ok(stored_vae(&model.info, None, asked)?.load(device)?),
+    }
+}
+
+/// The same as it is stored; `own` is the folder of a model that came with one, and the variant.
+pub fn stored_vae(info: &ModelInfo, own: Option<(&Path, Option<&str>)>, asked: Option<&Path>) -> Result<StoredVae> {
     if let Some(path) = asked {
-        return Ok(load_diffusers_vae(path, None, device)?);
+        return Ok(StoredVae::open(path, None)?);
     }
-    if let Some(vae) = model.vae.take() {
-        return Ok(vae);
+    let encoded_with = info.latent.as_ref().and_then(|latent| latent.vae.as_deref());
+    if let (Some((folder, variant)), None) = (own, encoded_with)
+        && folder.join("vae").is_dir()
+    {
+        return Ok(StoredVae::open(folder, variant)?);
     }
-    let encoded_with = model.info.latent.as_ref().and_then(|latent| latent.vae.as_deref());
     match encoded_with.map(PathBuf::from).filter(|path| path.is_dir()) {
-        Some(path) => Ok(load_diffusers_vae(&path, None, device)?),
+        Some(path) => Ok(StoredVae::open(&path, None)?),
         None => {
             let expected = "the folder of the autoencoder that this model's latents belong to";
             Err(usage(
@@ -32,9 +42,8 @@ pub fn find_vae(model: &mut Model, asked: Option<&Path>, device: &Device) -> Res
     }
 }
 
-/// Replaces latents by the images that they stand for; leaves other samples as they are.
-pub fn decode(drawn: &mut Drawn, model: &Model, tile: usize, device: &Device) -> Result<()> {
-    let (Some(vae), Some(latent)) = (&model.vae, &model.info.latent) else { return Ok(()) };
+/// Replaces latents by the images that they stand for.
+pub fn decode(drawn: &mut Drawn, vae: &Autoencoder, latent: &LatentInfo, tile: usize, device: &Device) -> Result<()> {
     let tiling = Tiling { size: tile, overlap: tile / 4 };
     let decoder = Decoder { vae, latent, tiling };
     let [c, h, w] = drawn.shape;

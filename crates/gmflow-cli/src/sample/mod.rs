@@ -14,7 +14,7 @@ use crate::output;
 use crate::sampler::{ModelTraits, Sampler, Wanted};
 use anyhow::Result;
 use burn::tensor::Device;
-use decoder::decode;
+use decoder::{decode, stored_vae};
 use files::Files;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
 use gmflow::kernel::Arithmetic;
@@ -58,32 +58,37 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
-    let precision = computed_in(arguments.precision.into(), &info.network);
+    let precision = computed_in(arguments.precision.into(), &info.network, &device);
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
-        without_vae: arguments.latents || arguments.vae.is_some(),
+        without_vae: true,
         pack: Some(precision),
     };
-    let mut model = Model::load_with(&folder, options, &device)?;
-    if info.data.kind == DataKind::Latents && !arguments.latents {
-        model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
-    }
+    let vae = if info.data.kind == DataKind::Latents && !arguments.latents {
+        Some(stored_vae(&info, Some((&folder, options.variant)), arguments.vae.as_deref())?)
+    } else {
+        None
+    };
+    let model = Model::load_with(&folder, options, &device)?;
     files.create_folder()?;
     let mut made_by =
         made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));
     made_by["precision"] = json!(precision);
     let mut drawn = draw(request, &model, &sampler, &device, made_by)?;
-    if !arguments.latents {
-        decode(&mut drawn, &model, arguments.vae_tile, &device)?;
+    // The one network makes room for the other.
+    let info = model.info;
+    drop((model.network, model.spectrum));
+    if let (Some(vae), Some(latent)) = (vae, &info.latent) {
+        decode(&mut drawn, &vae.load(&device)?, latent, arguments.vae_tile, &device)?;
     }
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
 }
 
-/// What the network will be computed in: what is asked for, if the processor can and the network has layers that it concerns, or else
+/// What the network will be computed in: what is asked for, if the device can and the network has layers that it concerns, or else
 /// f32, with a warning.
-fn computed_in(asked: Arithmetic, network: &NetworkConfig) -> Arithmetic {
+fn computed_in(asked: Arithmetic, network: &NetworkConfig, device: &Device) -> Arithmetic {
     let concerned = match network {
         NetworkConfig::GmDit(_) => true,
         NetworkConfig::Mlp2d(config) => config.num_layers > 1,
@@ -92,8 +97,9 @@ fn computed_in(asked: Arithmetic, network: &NetworkConfig) -> Arithmetic {
     let why = match asked {
         Arithmetic::F32 => return asked,
         Arithmetic::Bf16 if !concerned => "this network has no layers that are computed in bf16",
-        Arithmetic::Bf16 if !asked.is_available() => "this processor has no AVX512-BF16",
-        Arithmetic::Bf16 => return asked,
+        Arithmetic::Bf16 if asked.is_available_on(device) => return asked,
+        Arithmetic::Bf16 if *device == Device::flex() => "this processor has no AVX512-BF16",
+        Arithmetic::Bf16 => "this device has no bf16",
     };
     log::warn!("--precision bf16: {why}; it is computed in f32, and recorded as f32");
     Arithmetic::F32

@@ -13,8 +13,8 @@ mod weight_files;
 mod weights;
 
 pub use diffusers::{
-    ExportOptions, export_diffusers, load_diffusers_spectrum, load_diffusers_transformer, load_diffusers_vae,
-    weight_file,
+    ExportOptions, StoredVae, export_diffusers, load_diffusers_spectrum, load_diffusers_transformer,
+    load_diffusers_vae, weight_file,
 };
 pub use file::write_atomic;
 pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress};

@@ -75,15 +75,21 @@ impl Guidance {
 #[derive(Clone, Debug)]
 pub struct Guided {
     /// The conditional mixture that reweighting starts from; extrapolation is already in it.
-    pub base: DataMixture,
+    base: Base,
     /// Its mean `[b c h w]`.
     pub mean: Tensor<4>,
     /// Its isotropic variance averaged over the image, s_c^2, `[b 1 1 1]`.
     pub var: Tensor<4>,
     /// The shift of the mean asked for by probabilistic guidance `[b c h w]`; `None` for none.
     pub shift: Option<Tensor<4>>,
-    /// The mean square of the shift `[b 1 1 1]`.
-    power: Tensor<4>,
+}
+
+/// A mixture over x0.
+#[derive(Clone, Debug)]
+enum Base {
+    Data(Box<DataMixture>),
+    /// As it was predicted: what the passes of a step read.
+    Velocity(Box<kernel::Shifted>),
 }
 
 impl Guided {
@@ -96,21 +102,30 @@ impl Guided {
     ) -> Self {
         let surrogate = conditional.0.to_iso_gaussian();
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
-        let none = var.zeros_like();
-        let mut guided = Self { base: conditional, mean, var, shift: None, power: none };
-        let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else { return guided };
+        let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else {
+            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: None };
+        };
         let probabilistic = matches!(guidance, Guidance::Probabilistic { .. });
         // Minus t times the velocity: the same line.
-        let axis = if probabilistic { guided.mean.clone() } else { x_t.clone() - guided.mean.clone() };
-        let shift = shift(guidance, &guided.mean, &unconditional, &guided.var, &axis);
+        let axis = if probabilistic { mean.clone() } else { x_t.clone() - mean.clone() };
+        let shift = shift(guidance, &mean, &unconditional, &var, &axis);
         if probabilistic {
-            guided.power = power(&shift);
-            guided.shift = Some(shift);
-        } else {
-            guided.base.0.means = guided.base.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
-            guided.mean = guided.mean + shift;
+            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: Some(shift) };
         }
-        guided
+        let means = conditional.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
+        let base = DataMixture(GaussianMixture { means, ..conditional.0 });
+        Self { base: Base::Data(Box::new(base)), mean: mean + shift, var, shift: None }
+    }
+
+    /// The conditional mixture that reweighting starts from; extrapolation is already in it.
+    pub fn base(&self) -> DataMixture {
+        match &self.base {
+            Base::Data(mixture) => (**mixture).clone(),
+            Base::Velocity(predicted) => {
+                let [means, log_weights, log_std] = predicted.unshifted();
+                DataMixture(GaussianMixture { means, log_weights, log_std })
+            }
+        }
     }
 
     /// As [`Guided::new`], from velocities predicted at `x_t` `[b c h w]` and t. With guidance they are those of the doubled batch
@@ -121,13 +136,12 @@ impl Guided {
         let guidance = if doubled { guidance } else { Guidance::Off };
         let time = |n: usize| Tensor::<1>::full([n], t as f32, &x_t.device());
         let both = || Tensor::cat(vec![x_t.clone(), x_t.clone()], 0);
-        if velocity.0.is_plain() {
+        if velocity.0.is_plain() && kernel::Shifted::has_passes(x_t.dims()[1]) {
             let GaussianMixture { means, log_weights, log_std } = velocity.0;
-            let kernel::Shifted { means, log_weights, log_std, mean, var, shift, power } =
-                kernel::Shifted::guided([means, log_weights, log_std], x_t, t as f32, guidance.rule());
-            let base = DataMixture(GaussianMixture { means, log_weights, log_std });
-            let shift = (shift.dims()[0] > 0).then_some(shift);
-            return Self { base, mean, var, shift, power };
+            let predicted = kernel::Shifted::guided([means, log_weights, log_std], x_t, t as f32, guidance.rule());
+            let (mean, var) = (predicted.mean.clone(), predicted.var.clone());
+            let shift = (predicted.shift.dims()[0] > 0).then(|| predicted.shift.clone());
+            return Self { base: Base::Velocity(Box::new(predicted)), mean, var, shift };
         }
         if !doubled {
             return Self::new(guidance, velocity.to_data(x_t, &time(b)), None, x_t);
@@ -138,16 +152,15 @@ impl Guided {
 
     /// What the passes of a solver's step work on, where the mixture has the shapes that networks predict.
     pub(crate) fn passes(&self) -> Option<kernel::Shifted> {
-        let GaussianMixture { means, log_weights, log_std } = self.base.0.clone();
-        let (mean, var, power) = (self.mean.clone(), self.var.clone(), self.power.clone());
-        let none = || Tensor::zeros([0; 4], &mean.device());
-        let shift = self.shift.clone().unwrap_or_else(none);
-        self.base.0.is_plain().then_some(kernel::Shifted { means, log_weights, log_std, mean, var, shift, power })
+        match &self.base {
+            Base::Data(_) => None,
+            Base::Velocity(predicted) => Some((**predicted).clone()),
+        }
     }
 
     /// The guided mixture, (7), (8).
     pub fn mixture(&self) -> DataMixture {
-        self.shift.as_ref().map_or_else(|| self.base.clone(), |shift| self.shifted(shift))
+        self.shift.as_ref().map_or_else(|| self.base(), |shift| self.shifted(shift))
     }
 
     /// The conditional mixture reweighted so that its surrogate's mean moves by `shift` `[b c h w]`.
@@ -158,7 +171,7 @@ impl Guided {
     pub fn shifted(&self, shift: &Tensor<4>) -> DataMixture {
         let Bounded { share, rest, shift } = self.bounded(shift);
         let rest = rest * self.var.clone().clamp_min(f32::MIN_POSITIVE);
-        DataMixture(self.base.0.tilted_about(&self.mean, &(shift / rest.clone()), &(share / rest)))
+        DataMixture(self.base().0.tilted_about(&self.mean, &(shift / rest.clone()), &(share / rest)))
     }
 
     /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that a shift `[b c h w]` reweights the mixture towards;

@@ -1,9 +1,11 @@
-//! Guidance in one pass: from a network's velocities to mixtures over x0, their means and the shift that is asked for.
+//! Guidance in one pass: from a network's velocities to the means of the mixtures over x0 and the shift that is asked for.
 
-use super::lanes::{Block, LANES, Part, Row, parts, per_sample_sums};
+use super::arch::{Loop, vectorised};
+use super::channels::{self, each};
+use super::lanes::{Block, LANES, Part, Row, Source, VECTOR, parts, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::{V, vectors};
+use super::simd::V;
 use super::tilt::Mixture;
 use pulp::{Arch, Simd, WithSimd};
 
@@ -57,9 +59,7 @@ impl ShiftRule {
 
 /// What [`guide`] finds.
 pub(super) struct GuidedParts {
-    /// The conditional means over x0 `[b k c n]`.
-    pub means: Vec<f32>,
-    /// Their mean `[b c n]`.
+    /// The mean of the conditional mixture over x0 `[b c n]`.
     pub mean: Vec<f32>,
     /// The shift `[b c n]`; empty for none.
     pub shift: Vec<f32>,
@@ -69,41 +69,37 @@ pub(super) struct GuidedParts {
     pub power: Vec<f32>,
 }
 
-/// From predictions of the velocity at (x `[b c n]`, t) to mixtures over x0, their means and the shift that guidance asks for. With a
-/// rule other than off the predictions are those of the doubled batch [conditional, unconditional].
+/// From predictions of the velocity at (x `[b c n]`, t) to the means of the mixtures over x0 and the shift that guidance asks for. With
+/// a rule other than off the predictions are those of the doubled batch [conditional, unconditional].
 pub(super) fn guide(velocity: Mixture, x: &[f32], sizes: Sizes, t: f32, rule: ShiftRule) -> GuidedParts {
     let Sizes { k, c, n } = sizes;
     let b = x.len() / (c * n).max(1);
     let active = rule != ShiftRule::Off;
     let (blocks, arch) = (Block::all(b, n), Arch::new());
-    let (mut mean, mut shift, mut totals) = (Vec::new(), Vec::new(), Vec::new());
-    let mut means = build(b * k * c * n, |means| {
-        mean = build(x.len(), |mean| {
-            shift = build(if active { x.len() } else { 0 }, |shift| {
-                let mut of_shift = parts(shift, c, n, if active { &blocks } else { &[] }).into_iter();
-                let of_means = parts(means, k * c, n, &blocks).into_iter().zip(parts(mean, c, n, &blocks));
-                let items = of_means.zip(&blocks).map(|(out, &block)| (out, of_shift.next(), block)).collect();
-                let sums = par_map(
-                    items,
-                    2 * b * k * c * n,
-                    || Scratch::new(sizes),
-                    |scratch, item| {
-                        let ((mut means, mut mean), shift, block): ((Part, Part), Option<Part>, Block) = item;
-                        let sums = arch.dispatch(Guiding { scratch, velocity, x, sizes, b, block, t, rule });
-                        block.store(&scratch.means, &mut means);
-                        block.store(&scratch.mean, &mut mean);
-                        if let Some(mut shift) = shift {
-                            block.store(&scratch.difference, &mut shift);
-                        }
-                        block.sums(&sums)
-                    },
-                );
-                totals = per_sample_sums(b, &blocks, &sums);
-            });
+    let (mut shift, mut totals) = (Vec::new(), Vec::new());
+    let mean = build(x.len(), |mean| {
+        shift = build(if active { x.len() } else { 0 }, |shift| {
+            let mut of_shift = parts(shift, c, n, if active { &blocks } else { &[] }).into_iter();
+            let of_mean = parts(mean, c, n, &blocks).into_iter().zip(&blocks);
+            let items = of_mean.map(|(out, &block)| (out, of_shift.next(), block)).collect();
+            let sums = par_map(
+                items,
+                2 * b * k * c * n,
+                || Scratch::new(sizes),
+                |scratch, item| {
+                    let (mut mean, shift, block): (Part, Option<Part>, Block) = item;
+                    let sums = arch.dispatch(Guiding { scratch, velocity, x, sizes, b, block, t, rule });
+                    block.store(&scratch.mean, &mut mean);
+                    if let Some(mut shift) = shift {
+                        block.store(&scratch.difference, &mut shift);
+                    }
+                    block.sums(&sums)
+                },
+            );
+            totals = per_sample_sums(b, &blocks, &sums);
         });
     });
     let (mut vars, mut powers) = (Vec::with_capacity(b), Vec::with_capacity(b));
-    let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
     for (sample, &[var, da, aa]) in totals.iter().enumerate() {
         let var = var / n as f64;
         vars.push(var as f32);
@@ -111,37 +107,71 @@ pub(super) fn guide(velocity: Mixture, x: &[f32], sizes: Sizes, t: f32, rule: Sh
             powers.push(0.0);
             continue;
         }
-        let along = rule.along(da, aa) as f32;
         let at = sample * c * n..(sample + 1) * c * n;
-        let (shift, mean, x) = (&mut shift[at.clone()], &mut mean[at.clone()], &x[at]);
+        let (shift, mean, x) = (&mut shift[at.clone()], &mean[at.clone()], &x[at]);
         // What remains may be much smaller than what was subtracted: its power is that of the numbers themselves.
-        let mut power = 0.0;
-        for ((shift, mean), x) in shift.iter_mut().zip(&*mean).zip(x) {
-            let axis = if extrapolate { x - mean } else { *mean };
-            *shift -= along * axis;
-            power += f64::from(*shift * *shift);
-        }
+        let (along, mut power) = (rule.along(da, aa) as f32, 0.0);
+        let origin = matches!(rule, ShiftRule::Extrapolate { .. }).then_some(x);
+        vectorised(Across { shift, mean, origin, along, power: &mut power });
         let power = power / (c * n) as f64;
         let factor = rule.factor(var, power);
-        powers.push(if extrapolate { 0.0 } else { (power * factor * factor) as f32 });
-        shift.iter_mut().for_each(|shift| *shift *= factor as f32);
-        if extrapolate {
-            let add = |to: &mut [f32]| to.iter_mut().zip(&*shift).for_each(|(value, shift)| *value += shift);
-            add(mean);
-            means[sample * k * c * n..][..k * c * n].chunks_exact_mut(c * n).for_each(add);
+        vectorised(Scale { values: shift, by: factor as f32 });
+        powers.push((power * factor * factor) as f32);
+    }
+    GuidedParts { mean, shift, var: vars, power: powers }
+}
+
+/// Subtracts a multiple of the axis, the mean or what it is short of `origin`, from a shift, and adds up the squares of what remains.
+struct Across<'a> {
+    shift: &'a mut [f32],
+    mean: &'a [f32],
+    origin: Option<&'a [f32]>,
+    along: f32,
+    power: &'a mut f64,
+}
+
+impl Loop for Across<'_> {
+    #[inline(always)]
+    fn run(self) {
+        const PIECE: usize = 16 * VECTOR;
+        let Self { shift, mean, origin, along, power } = self;
+        for (i, (shift, mean)) in shift.chunks_mut(PIECE).zip(mean.chunks(PIECE)).enumerate() {
+            match origin {
+                None => shift.iter_mut().zip(mean).for_each(|(shift, mean)| *shift -= along * mean),
+                Some(origin) => {
+                    let axis = origin[i * PIECE..].iter().zip(mean).map(|(x, mean)| x - mean);
+                    shift.iter_mut().zip(axis).for_each(|(shift, axis)| *shift -= along * axis);
+                }
+            }
+            let mut squares = [0.0; VECTOR];
+            for shift in shift.chunks(VECTOR) {
+                squares.iter_mut().zip(shift).for_each(|(sum, shift)| *sum += shift * shift);
+            }
+            *power += squares.iter().map(|&sum| f64::from(sum)).sum::<f64>();
         }
     }
-    // What has moved all components is no shift that they are still to be reweighted by.
-    let shift = if extrapolate { Vec::new() } else { shift };
-    GuidedParts { means, mean, shift, var: vars, power: powers }
+}
+
+/// Multiplies all values.
+struct Scale<'a> {
+    values: &'a mut [f32],
+    by: f32,
+}
+
+impl Loop for Scale<'_> {
+    #[inline(always)]
+    fn run(self) {
+        self.values.iter_mut().for_each(|value| *value *= self.by);
+    }
 }
 
 /// Room for a block.
 struct Scratch {
-    /// Velocities, then x0, `[k c]`.
-    means: Vec<Row>,
-    /// `[k]`.
-    weights: Vec<Row>,
+    /// For gathering, conditional and unconditional: `[k c]` and `[k]`.
+    means: [Vec<Row>; 2],
+    log_weights: [Vec<Row>; 2],
+    /// A vector's velocities and weights `[k c + k]`: see [`super::tilt`].
+    vector: Vec<Row>,
     /// Rows `[c]`.
     x: Vec<Row>,
     mean: Vec<Row>,
@@ -151,26 +181,13 @@ struct Scratch {
 impl Scratch {
     fn new(Sizes { k, c, .. }: Sizes) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        Self { means: rows(k * c), weights: rows(k), x: rows(c), mean: rows(c), difference: rows(c) }
-    }
-
-    /// Reads velocities and their mean into `mean`.
-    #[inline(always)]
-    fn load<S: Simd>(&mut self, simd: S, velocity: Mixture, Sizes { k, c, n }: Sizes, block: Block) {
-        block.load(velocity.means, k * c, n, &mut self.means);
-        block.load(velocity.log_weights, k, n, &mut self.weights);
-        for v in 0..vectors(simd) {
-            let at = |row: &Row| V::load(simd, row, v);
-            for weight in &mut self.weights {
-                at(weight).exp().store(weight, v);
-            }
-            for (channel, mean) in self.mean.iter_mut().enumerate() {
-                let mut sum = V::splat(simd, 0.0);
-                for (u, weight) in self.means.iter().skip(channel).step_by(c).zip(&self.weights) {
-                    sum = at(u).mul_add(at(weight), sum);
-                }
-                sum.store(mean, v);
-            }
+        Self {
+            means: [rows(k * c), rows(k * c)],
+            log_weights: [rows(k), rows(k)],
+            vector: rows((k * (c + 1)).div_ceil(LANES / VECTOR)),
+            x: rows(c),
+            mean: rows(c),
+            difference: rows(c),
         }
     }
 }
@@ -190,47 +207,76 @@ struct Guiding<'a> {
 impl WithSimd for Guiding<'_> {
     type Output = [Row; 3];
 
-    /// The means over x0, their mean, and the difference of the conditional from the unconditional mean into the scratch. Returns, per lane,
-    /// the variance, and the products of the axis with the difference and with itself.
+    /// The mean over x0 and the difference of the conditional from the unconditional one into the scratch. Returns, per lane, the variance,
+    /// and the products of the axis with the difference and with itself.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> [Row; 3] {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    }
+}
+
+impl Guiding<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S) -> [Row; 3] {
         let Self { scratch, velocity, x, sizes, b, block, t, rule } = self;
-        let c = sizes.c;
-        block.load(x, c, sizes.n, &mut scratch.x);
-        if rule != ShiftRule::Off {
-            scratch.load(simd, velocity, sizes, block.after(b));
-            scratch.difference.copy_from_slice(&scratch.mean);
-        }
-        scratch.load(simd, velocity, sizes, block);
-        let Scratch { means, weights, x, mean, difference } = scratch;
-        let within = block.per_sample(|sample| (2.0 * velocity.log_std[sample]).exp());
+        let Sizes { k, n, .. } = sizes;
+        let active = rule != ShiftRule::Off;
         let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
+        let Scratch { means, log_weights, vector, x: room, mean, difference } = scratch;
+        let x = Source::new(&block, x, C, n, room);
+        let mut sides = means.iter_mut().zip(log_weights).enumerate().map(|(side, (means, log_weights))| {
+            let block = block.after(if active { side * b } else { 0 });
+            block.prefetch_next(velocity.means, k * C, n);
+            block.prefetch_next(velocity.log_weights, k, n);
+            let means = Source::new(&block, velocity.means, k * C, n, means);
+            (means, Source::new(&block, velocity.log_weights, k, n, log_weights))
+        });
+        let ((means, log_weights), other) = (sides.next().expect("two sides"), sides.next().filter(|_| active));
+        let within = block.per_sample(|sample| (2.0 * velocity.log_std[sample]).exp());
         let number = |x: f32| V::splat(simd, x);
-        let (time, minus_time, per_channel) = (number(t), number(-t), number(1.0 / c as f32));
+        let (time, minus_time, per_channel) = (number(t), number(-t), number(1.0 / C as f32));
+        let (vector, _) = S::as_mut_simd_f32s(vector.as_flattened_mut());
+        let (components, weights) = vector[..k * (C + 1)].split_at_mut(k * C);
         let mut sums = [[0.0; LANES]; 3];
-        for v in 0..vectors(simd) {
-            let at = |row: &Row| V::load(simd, row, v);
-            let mut var = number(0.0);
-            for (means, weight) in means.chunks_exact_mut(c).zip(&*weights) {
-                let mut spread = number(0.0);
-                for ((u, mean), x) in means.iter_mut().zip(&*mean).zip(&*x) {
-                    let value = at(u);
-                    let offset = value - at(mean);
-                    spread = offset.mul_add(offset, spread);
-                    value.mul_add(minus_time, at(x)).store(u, v);
+        for v in 0..block.vectors(simd) {
+            let mut u = [number(0.0); C];
+            for (k, (component, weight)) in components.chunks_exact_mut(C).zip(&mut *weights).enumerate() {
+                let share = log_weights.at(simd, k, v).exp();
+                *weight = share.bare();
+                for (i, component) in component.iter_mut().enumerate() {
+                    let value = means.at(simd, k * C + i, v);
+                    u[i] = value.mul_add(share, u[i]);
+                    *component = value.bare();
                 }
-                var = spread.mul_add(per_channel, at(&within)).mul_add(at(weight), var);
+            }
+            let mut var = number(0.0);
+            for (component, &weight) in components.chunks_exact(C).zip(&*weights) {
+                let mut spread = number(0.0);
+                for i in 0..C {
+                    let offset = V::new(simd, component[i]) - u[i];
+                    spread = offset.mul_add(offset, spread);
+                }
+                let within = V::load(simd, &within, v);
+                var = spread.mul_add(per_channel, within).mul_add(V::new(simd, weight), var);
+            }
+            let mut unconditional = u;
+            if let Some((means, log_weights)) = &other {
+                unconditional = [number(0.0); C];
+                for k in 0..k {
+                    let share = log_weights.at(simd, k, v).exp();
+                    unconditional =
+                        each!(C, simd, i => means.at(simd, k * C + i, v).mul_add(share, unconditional[i]));
+                }
             }
             let [mut da, mut aa] = [number(0.0); 2];
-            for ((mean, difference), x) in mean.iter_mut().zip(&mut *difference).zip(&*x) {
-                let u = at(mean);
-                let data = u.mul_add(minus_time, at(x));
-                let apart = (at(difference) - u) * time;
-                let axis = if extrapolate { u * time } else { data };
+            for i in 0..C {
+                let data = u[i].mul_add(minus_time, x.at(simd, i, v));
+                let apart = (unconditional[i] - u[i]) * time;
+                let axis = if extrapolate { u[i] * time } else { data };
                 da = apart.mul_add(axis, da);
                 aa = axis.mul_add(axis, aa);
-                data.store(mean, v);
-                apart.store(difference, v);
+                data.store(&mut mean[i], v);
+                apart.store(&mut difference[i], v);
             }
             for (sum, value) in sums.iter_mut().zip([var * time * time, da, aa]) {
                 value.store(sum, v);

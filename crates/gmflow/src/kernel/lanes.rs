@@ -1,7 +1,12 @@
 //! Pixels as vector lanes: blocks of an image, or all pixels of several small maps, and their parts of inputs and outputs.
 
+use super::simd::V;
+use pulp::Simd;
+
 /// Pixels that are worked on at a time; the lanes of every vector divide it.
 pub(super) const LANES: usize = 64;
+/// The lanes of the widest vector.
+pub(super) const VECTOR: usize = 16;
 /// Maps with fewer pixels share lanes.
 const FEW: usize = 16;
 
@@ -39,6 +44,17 @@ impl Block {
         Self { first: self.first + by, ..self }
     }
 
+    /// Whether rows can be read and written where they are, in whole vectors.
+    fn is_direct(&self) -> bool {
+        self.samples == 1 && self.len.is_multiple_of(VECTOR)
+    }
+
+    /// Vectors that a block is worked on in.
+    #[inline(always)]
+    pub fn vectors<S: Simd>(&self, _: S) -> usize {
+        if self.is_direct() { self.len / S::F32_LANES } else { LANES / S::F32_LANES }
+    }
+
     /// The first sample.
     pub fn first(&self) -> usize {
         self.first
@@ -73,6 +89,22 @@ impl Block {
         }
     }
 
+    /// Asks for what the block after this one loads: rows are far apart, and the processor does not guess the next piece of each.
+    #[inline(always)]
+    pub fn prefetch_next(&self, values: &[f32], rows: usize, n: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for row in 0..rows {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            let at = (self.first * rows + row) * n + self.start + LANES;
+            for line in 0..LANES / 16 {
+                // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(at + 16 * line).cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (values, rows, n);
+    }
+
     /// One number per sample for all its lanes; 1 beyond the block.
     #[inline(always)]
     pub fn per_sample(&self, value: impl Fn(usize) -> f32) -> Row {
@@ -94,12 +126,55 @@ impl Block {
 
     /// Adds up the lanes of every sample.
     pub fn sums<const N: usize>(&self, lanes: &[Row; N]) -> Vec<[f64; N]> {
+        if self.samples == 1 {
+            // Sixteen sums side by side first: additions that wait for each other take longer than the rest of a block.
+            let of_row = |row: &Row| {
+                let mut sums = [0.0; VECTOR];
+                for lanes in row[..self.len].chunks(VECTOR) {
+                    sums.iter_mut().zip(lanes).for_each(|(sum, x)| *sum += x);
+                }
+                sums.iter().map(|&sum| f64::from(sum)).sum()
+            };
+            return vec![lanes.each_ref().map(of_row)];
+        }
         let of_sample = |sample: usize| {
             lanes
                 .each_ref()
                 .map(|row| row[sample * self.width()..][..self.width()].iter().map(|&x| f64::from(x)).sum())
         };
         (0..self.samples).map(of_sample).collect()
+    }
+}
+
+/// The rows of an input in a block: where they are, if whole vectors can be read there, otherwise gathered.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    values: &'a [f32],
+    rows: usize,
+    stride: usize,
+    len: usize,
+}
+
+impl<'a> Source<'a> {
+    /// Of an input `[b rows n]`; `room` holds `rows` rows.
+    #[inline(always)]
+    pub fn new(block: &Block, values: &'a [f32], rows: usize, n: usize, room: &'a mut [Row]) -> Self {
+        if block.is_direct() {
+            let values = &values[block.first * rows * n + block.start..][..(rows - 1) * n + block.len];
+            return Self { values, rows, stride: n, len: block.len };
+        }
+        block.load(values, rows, n, room);
+        Self { values: room[..rows].as_flattened(), rows, stride: LANES, len: LANES }
+    }
+
+    /// Vector `v` of a row.
+    #[inline(always)]
+    pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
+        let (lane, size) = (v * S::F32_LANES, size_of::<S::f32s>() / size_of::<f32>());
+        debug_assert!(row < self.rows && lane + size <= self.len);
+        // SAFETY: rows and lanes are within those that `new` has found in the slice: callers go through `rows` rows and the block's
+        // vectors. Every bit pattern is a vector.
+        V::new(simd, unsafe { self.values.as_ptr().add(row * self.stride + lane).cast::<S::f32s>().read_unaligned() })
     }
 }
 

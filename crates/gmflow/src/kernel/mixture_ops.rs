@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 
 /// Operations on mixtures; shapes are those of the functions in [`crate::kernel`].
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait MixtureOps: Backend {
     /// The negative log-likelihood of `target` at every pixel.
     fn mixture_nll(

@@ -2,14 +2,18 @@
 //!
 //! Networks call the functions of this module on tensors that are flat (`[rows channels]`) or images. Each is one pass over memory or
 //! one matrix product on the CPU, choosing its vector instructions at run time; results do not depend on the number of
-//! threads. Gradients are of first order.
+//! threads. Gradients are of first order. On GPUs, networks run in the tensor library's own operations, and mixtures in kernels of one
+//! thread per pixel.
 
 mod adamw;
 mod arch;
 mod attention;
 mod autodiff;
+mod channels;
 mod conv;
 mod dense;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod group_norm;
 mod guide;
 mod image_ops;
@@ -21,6 +25,7 @@ mod nll;
 mod ops;
 mod panel_tiles;
 mod panels;
+pub(crate) mod plain;
 mod rows;
 mod simd;
 mod softmax;
@@ -42,7 +47,7 @@ pub(crate) use transport::Direction;
 
 use crate::mixture::transport::Axes;
 use burn::backend::Dispatch;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, activation};
 use conv::Window;
 use dense::Rows;
 use image_ops::{GroupNormKind, ImageOps};
@@ -51,6 +56,28 @@ use ops::NetworkOps;
 use rows::Unary;
 use std::sync::Arc;
 use step_ops::StepOps;
+
+/// Whether tensors of this device are in the CPU's memory, where the row kernels work on them.
+pub(crate) fn on_cpu(device: &Device) -> bool {
+    #[cfg(feature = "gpu")]
+    {
+        let device = if device.is_autodiff() { device.clone().inner() } else { device.clone() };
+        device == Device::flex()
+    }
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = device;
+        true
+    }
+}
+
+/// The same of a tensor; without GPUs nothing is asked.
+fn beside_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+    cfg!(feature = "gpu") && !on_cpu(&x.device())
+}
+
+/// Times are at least this, so that a velocity's logarithm of a standard deviation can be turned into that of x0.
+const SHORTEST_TIME: f32 = 1e-6;
 
 /// x W^T + bias for `x` `[rows in]`, `weight` `[out in]` and `bias` `[out]`.
 ///
@@ -86,6 +113,9 @@ pub fn linear_by_row(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor
 }
 
 fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, rows: Rows, arithmetic: Arithmetic) -> Tensor<2> {
+    if beside_cpu(&x) {
+        return plain::linear_in(x, weight, bias, arithmetic);
+    }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::affine(x, weight, bias, rows, arithmetic))
 }
@@ -111,30 +141,45 @@ pub fn cos(x: Tensor<2>) -> Tensor<2> {
 }
 
 fn unary(x: Tensor<2>, kind: Unary) -> Tensor<2> {
+    if beside_cpu(&x) {
+        return plain::unary(x, kind);
+    }
     Tensor::from_dispatch(<Dispatch as NetworkOps>::unary(x.into_dispatch(), kind))
 }
 
 /// LayerNorm without affine parameters over the channels of `x` `[b*n c]`, then (1 + scale) and shift `[b c]` of the
 /// sample that the row belongs to.
 pub fn modulate(x: Tensor<2>, shift: Tensor<2>, scale: Tensor<2>, eps: f64) -> Tensor<2> {
+    if beside_cpu(&x) {
+        return plain::modulate(x, shift, scale, eps);
+    }
     let (x, shift, scale) = (x.into_dispatch(), shift.into_dispatch(), scale.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::modulate(x, shift, scale, eps as f32))
 }
 
 /// x + gate y with `x`, `y` `[b*n c]` and the sample's `gate` `[b c]`.
 pub fn gated_add(x: Tensor<2>, y: Tensor<2>, gate: Tensor<2>) -> Tensor<2> {
+    if beside_cpu(&x) {
+        return plain::gated_add(x, y, gate);
+    }
     let (x, y, gate) = (x.into_dispatch(), y.into_dispatch(), gate.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::gated_add(x, y, gate))
 }
 
 /// Multi-head attention softmax(q k^T / sqrt(d)) v for `q`, `k`, `v` `[b*n heads*d]` of `batch` sequences.
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, batch: usize, heads: usize) -> Tensor<2> {
+    if beside_cpu(&q) {
+        return plain::attention(q, k, v, batch, heads);
+    }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::multi_head_attention(q, k, v, batch, heads))
 }
 
 /// Log-softmax over the middle axis of `x` `[outer k inner]`.
 pub fn log_softmax(x: Tensor<3>) -> Tensor<3> {
+    if beside_cpu(&x) {
+        return activation::log_softmax(x, 1);
+    }
     Tensor::from_dispatch(<Dispatch as NetworkOps>::plane_log_softmax(x.into_dispatch()))
 }
 
@@ -146,17 +191,21 @@ pub fn mixture_nll(means: Tensor<3>, log_weights: Tensor<3>, log_std: Tensor<2>,
     Tensor::from_dispatch(<Dispatch as MixtureOps>::mixture_nll(means, log_weights, log_std, target))
 }
 
-/// Mixtures over x0 and the shift of their mean that they are reweighted by: what the passes of a solver's step work on. Nothing here
+/// Predicted mixtures and the shift of their mean that they are reweighted by: what the passes of a solver's step work on. Nothing here
 /// records gradients.
 #[derive(Clone, Debug)]
 pub(crate) struct Shifted {
-    /// `[b k c h w]`.
+    /// Over the velocity, of b samples or, where guidance doubled the batch, 2b: `[b k c h w]`.
     pub(crate) means: Tensor<5>,
     /// `[b k 1 h w]`.
     pub(crate) log_weights: Tensor<5>,
     /// `[b 1 1 1 1]`.
     pub(crate) log_std: Tensor<5>,
-    /// The mean of the mixtures `[b c h w]`.
+    /// Components over x0 have the means origin - t u, `[b c h w]`.
+    pub(crate) origin: Tensor<4>,
+    /// When the velocities were predicted.
+    pub(crate) t: f32,
+    /// The mean of the mixtures over x0 `[b c h w]`.
     pub(crate) mean: Tensor<4>,
     /// Their variance averaged over pixels `[b 1 1 1]`.
     pub(crate) var: Tensor<4>,
@@ -167,6 +216,11 @@ pub(crate) struct Shifted {
 }
 
 impl Shifted {
+    /// Whether there are passes for mixtures of so many channels.
+    pub(crate) fn has_passes(channels: usize) -> bool {
+        channels::COMPILED.contains(&channels)
+    }
+
     /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]` at `x` `[b c h w]` and t; with guidance they are those of the doubled
     /// batch [conditional, unconditional].
     pub(crate) fn guided(
@@ -175,27 +229,38 @@ impl Shifted {
         t: f32,
         rule: ShiftRule,
     ) -> Self {
-        let b = x.dims()[0];
-        let conditional = |x: &Tensor<5>| if x.dims()[0] == b { x.clone() } else { x.clone().narrow(0, 0, b) };
-        let weights_of_data = conditional(&log_weights);
-        let std_of_data = conditional(&log_std) + f64::from(t.max(1e-6)).ln();
-        let (means, mean, var, shift, power) = <Dispatch as StepOps>::step_guide(
-            means.into_dispatch(),
-            log_weights.into_dispatch(),
-            log_std.into_dispatch(),
+        let t = t.max(SHORTEST_TIME);
+        let (mean, var, shift, power) = <Dispatch as StepOps>::step_guide(
+            means.clone().into_dispatch(),
+            log_weights.clone().into_dispatch(),
+            log_std.clone().into_dispatch(),
             x.clone().into_dispatch(),
             t,
             rule,
         );
-        Self {
-            means: Tensor::from_dispatch(means),
-            log_weights: weights_of_data,
-            log_std: std_of_data,
-            mean: Tensor::from_dispatch(mean),
-            var: Tensor::from_dispatch(var),
-            shift: Tensor::from_dispatch(shift),
-            power: Tensor::from_dispatch(power),
+        let [mean, var, shift, power] = [mean, var, shift, power].map(Tensor::<4>::from_dispatch);
+        let all = Self { means, log_weights, log_std, origin: x.clone(), t, mean, var, shift, power };
+        match rule {
+            // All components move; what has moved them is no shift that they are still to be reweighted by.
+            ShiftRule::Extrapolate { .. } => Self {
+                origin: all.origin + all.shift.clone(),
+                mean: all.mean + all.shift.clone(),
+                power: all.power.zeros_like(),
+                shift: Tensor::zeros([0; 4], &all.shift.device()),
+                ..all
+            },
+            _ => all,
         }
+    }
+
+    /// The mixtures over x0 before they are reweighted: means `[b k c h w]`, log weights `[b k 1 h w]` and log standard deviations
+    /// `[b 1 1 1 1]`.
+    pub(crate) fn unshifted(&self) -> [Tensor<5>; 3] {
+        let b = self.origin.dims()[0];
+        let first = |x: &Tensor<5>| x.clone().narrow(0, 0, b);
+        let origin = self.origin.clone().unsqueeze_dim::<5>(1); // [b 1 c h w]
+        let log_std = first(&self.log_std) + f64::from(self.t).ln();
+        [origin - first(&self.means) * self.t, first(&self.log_weights), log_std]
     }
 
     fn into_dispatch(self) -> step_ops::Shifted<Dispatch> {
@@ -203,10 +268,12 @@ impl Shifted {
             means: self.means.into_dispatch(),
             log_weights: self.log_weights.into_dispatch(),
             log_std: self.log_std.into_dispatch(),
+            origin: self.origin.into_dispatch(),
             mean: self.mean.into_dispatch(),
             var: self.var.into_dispatch(),
             shift: self.shift.into_dispatch(),
             power: self.power.into_dispatch(),
+            t: self.t,
         }
     }
 
@@ -269,6 +336,9 @@ pub(crate) fn transport(
 /// # Panics
 /// Where the sizes do not fit each other, the stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: [usize; 4]) -> Tensor<4> {
+    if beside_cpu(&x) {
+        return plain::conv2d(x, weight, bias, Window { stride, padding });
+    }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_conv(x, weight, bias, Window { stride, padding }))
 }
@@ -286,6 +356,9 @@ pub fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Tensor<4> {
+    if beside_cpu(&x) {
+        return plain::group_norm(x, weight, bias, groups, eps, silu);
+    }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     let kind = GroupNormKind { groups, eps, silu };
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_group_norm(x, weight, bias, kind))
@@ -296,10 +369,16 @@ pub fn group_norm(
 /// # Panics
 /// Where the sizes do not fit each other.
 pub fn add_channels(x: Tensor<4>, shift: Tensor<2>) -> Tensor<4> {
+    if beside_cpu(&x) {
+        return plain::add_channels(x, shift);
+    }
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_add_channels(x.into_dispatch(), shift.into_dispatch()))
 }
 
 /// Every pixel of `x` `[b c h w]` as a block of 2x2: `[b c 2h 2w]`.
 pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
+    if beside_cpu(&x) {
+        return plain::upsample_nearest2(x);
+    }
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_upsample2(x.into_dispatch()))
 }

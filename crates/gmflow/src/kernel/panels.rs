@@ -9,6 +9,7 @@ use super::arch::{Loop, vectorised};
 use super::dense::{Matrix, Target};
 use super::memory::{build, par_rows};
 use super::panel_tiles::{COLUMNS, LINES, Line, ROWS, Rows, Start, Tile, run};
+use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,15 @@ impl Arithmetic {
     /// Whether this processor computes in it: f32 always, bf16 where there are instructions for it.
     pub fn is_available(self) -> bool {
         self == Self::F32 || self.is_native()
+    }
+
+    /// The same of a device: a GPU computes in bf16 where it has tensors of it.
+    pub fn is_available_on(self, device: &Device) -> bool {
+        if super::on_cpu(device) {
+            self.is_available()
+        } else {
+            self == Self::F32 || device.supports_dtype(DType::BF16)
+        }
     }
 
     /// Rows of the right operand in one step.

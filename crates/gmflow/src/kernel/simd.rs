@@ -31,6 +31,17 @@ pub(super) fn vectors<S: Simd>(_: S) -> usize {
 
 impl<S: Simd> V<S> {
     #[inline(always)]
+    pub fn new(simd: S, x: S::f32s) -> Self {
+        Self { simd, x }
+    }
+
+    /// The bare vector.
+    #[inline(always)]
+    pub fn bare(self) -> S::f32s {
+        self.x
+    }
+
+    #[inline(always)]
     pub fn splat(simd: S, x: f32) -> Self {
         Self { simd, x: simd.splat_f32s(x) }
     }

@@ -10,16 +10,18 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 
-/// Mixtures over x0 and the shift of the mean that they are reweighted by.
+/// Predicted mixtures and the shift of the mean that they are reweighted by.
 #[derive(ExtensionType)]
 pub struct Shifted<B: Backend> {
-    /// `[b k c h w]`.
+    /// Over the velocity, of `b` samples or more: `[b k c h w]`.
     pub means: FloatTensor<B>,
     /// `[b k 1 h w]`.
     pub log_weights: FloatTensor<B>,
     /// `[b 1 1 1 1]`.
     pub log_std: FloatTensor<B>,
-    /// Their mean `[b c h w]`.
+    /// Components over x0 have the means origin - t u, `[b c h w]`.
+    pub origin: FloatTensor<B>,
+    /// The mean over x0 `[b c h w]`.
     pub mean: FloatTensor<B>,
     /// The variance averaged over pixels `[b 1 1 1]`.
     pub var: FloatTensor<B>,
@@ -27,14 +29,16 @@ pub struct Shifted<B: Backend> {
     pub shift: FloatTensor<B>,
     /// The mean square of the shift `[b 1 1 1]`.
     pub power: FloatTensor<B>,
+    /// When the velocities were predicted.
+    pub t: f32,
 }
 
 /// The passes; see [`super::tilt`].
 #[allow(clippy::type_complexity, reason = "the macro reads the tuples of tensors that methods return")]
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait StepOps: Backend {
-    /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]`, with guidance of the doubled batch, at `x` `[b c h w]`: means over
-    /// x0, their mean, variance, shift and its mean square, as in [`Shifted`].
+    /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]`, with guidance of the doubled batch, at `x` `[b c h w]`: mean over
+    /// x0, variance, shift and its mean square, as in [`Shifted`].
     fn step_guide(
         means: FloatTensor<Self>,
         log_weights: FloatTensor<Self>,
@@ -42,7 +46,7 @@ pub trait StepOps: Backend {
         x: FloatTensor<Self>,
         t: f32,
         rule: ShiftRule,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
     /// The shift of `now` with the second-order change since `before`, and its mean square.
     fn step_second_order(
         #[extension_type] now: Shifted<Self>,
@@ -87,20 +91,24 @@ impl Shifted<Flex> {
             means: self.means.to_contiguous(),
             log_weights: self.log_weights.to_contiguous(),
             log_std: self.log_std.to_contiguous(),
+            origin: self.origin.to_contiguous(),
             mean: self.mean.to_contiguous(),
             var: self.var.to_contiguous(),
             shift: self.shift.to_contiguous(),
             power: self.power.to_contiguous(),
+            t: self.t,
         }
     }
 
     fn borrow(&self) -> tilt::Shifted<'_> {
         tilt::Shifted {
-            mixture: Mixture {
+            velocity: Mixture {
                 means: values(&self.means),
                 log_weights: values(&self.log_weights),
                 log_std: values(&self.log_std),
             },
+            origin: values(&self.origin),
+            t: self.t,
             mean: values(&self.mean),
             shift: values(&self.shift),
             var: values(&self.var),
@@ -123,22 +131,15 @@ impl StepOps for Flex {
         x: Tensor,
         t: f32,
         rule: ShiftRule,
-    ) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
+    ) -> (Tensor, Tensor, Tensor, Tensor) {
         let [means, log_weights, log_std, x] = [means, log_weights, log_std, x].map(|x| x.to_contiguous());
         let (sizes, shape) = (sizes(&means), x.shape().to_vec());
         let velocity =
             Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
-        let GuidedParts { means: data, mean, shift, var, power } = guide(velocity, values(&x), sizes, t, rule);
+        let GuidedParts { mean, shift, var, power } = guide(velocity, values(&x), sizes, t, rule);
         let per_sample = [shape[0], 1, 1, 1];
         let of_shift = if shift.is_empty() { vec![0; 4] } else { shape.clone() };
-        let of_means = [shape[0], sizes.k, sizes.c, shape[2], shape[3]];
-        (
-            tensor(data, of_means),
-            tensor(mean, shape),
-            tensor(var, per_sample),
-            tensor(shift, of_shift),
-            tensor(power, per_sample),
-        )
+        (tensor(mean, shape), tensor(var, per_sample), tensor(shift, of_shift), tensor(power, per_sample))
     }
 
     fn step_second_order(
@@ -163,12 +164,10 @@ impl StepOps for Flex {
 
     fn step_reweighted(mixture: Shifted<Self>) -> (Tensor, Tensor, Tensor) {
         let mixture = mixture.contiguous();
+        let (Sizes { k, c, .. }, x) = (sizes(&mixture.means), mixture.mean.shape());
         let [means, log_weights, log_std] = tilt::reweighted(mixture.borrow(), sizes(&mixture.means));
-        (
-            tensor(means, mixture.means.shape().to_vec()),
-            tensor(log_weights, mixture.log_weights.shape().to_vec()),
-            tensor(log_std, mixture.log_std.shape().to_vec()),
-        )
+        let [b, h, w] = [x[0], x[2], x[3]];
+        (tensor(means, [b, k, c, h, w]), tensor(log_weights, [b, k, 1, h, w]), tensor(log_std, [b, 1, 1, 1, 1]))
     }
 
     fn step_covariances(means: Tensor, log_weights: Tensor, log_std: Tensor) -> Tensor {
@@ -197,10 +196,10 @@ impl StepOps for Flex {
 
 /// The same without autodiff.
 fn inner<B: Backend, C: CheckpointStrategy>(mixture: Shifted<Autodiff<B, C>>) -> Shifted<B> {
-    let Shifted { means, log_weights, log_std, mean, var, shift, power } = mixture;
-    let [means, log_weights, log_std, mean] = [means, log_weights, log_std, mean].map(Autodiff::<B, C>::inner);
-    let [var, shift, power] = [var, shift, power].map(Autodiff::<B, C>::inner);
-    Shifted { means, log_weights, log_std, mean, var, shift, power }
+    let Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t } = mixture;
+    let [means, log_weights, log_std, origin] = [means, log_weights, log_std, origin].map(Autodiff::<B, C>::inner);
+    let [mean, var, shift, power] = [mean, var, shift, power].map(Autodiff::<B, C>::inner);
+    Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t }
 }
 
 impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
@@ -211,11 +210,11 @@ impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
         x: FloatTensor<Self>,
         t: f32,
         rule: ShiftRule,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [means, log_weights, log_std, x] = [means, log_weights, log_std, x].map(Self::inner);
-        let (means, mean, var, shift, power) = B::step_guide(means, log_weights, log_std, x, t, rule);
-        let [means, mean, var, shift, power] = [means, mean, var, shift, power].map(Self::from_inner);
-        (means, mean, var, shift, power)
+        let (mean, var, shift, power) = B::step_guide(means, log_weights, log_std, x, t, rule);
+        let [mean, var, shift, power] = [mean, var, shift, power].map(Self::from_inner);
+        (mean, var, shift, power)
     }
 
     fn step_second_order(

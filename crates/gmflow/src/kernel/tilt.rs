@@ -4,11 +4,11 @@
 //! the predicted mixture by exp(nu . (x0 - m) - zeta |x0 - m|^2 / 2) about its mean m, so their nu and zeta add up, and a pass works
 //! out what it needs of the product from the prediction.
 
-use super::lanes::{Block, LANES, Row, parts, per_sample_sums};
-use super::math::ln;
+use super::channels::{self, each};
+use super::lanes::{Block, LANES, Row, Source, VECTOR, parts, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::{V, vectors};
+use super::simd::V;
 use pulp::{Arch, Simd, WithSimd};
 
 /// The smallest share of the variance that a shift leaves.
@@ -47,10 +47,16 @@ pub(super) struct Mixture<'a> {
     pub log_std: &'a [f32],
 }
 
-/// Mixtures over x0, their means and the shifts that they are reweighted by.
+/// Predicted mixtures, their means and the shifts that they are reweighted by.
 #[derive(Clone, Copy)]
 pub(super) struct Shifted<'a> {
-    pub mixture: Mixture<'a>,
+    /// Over the velocity, of `b` samples or more.
+    pub velocity: Mixture<'a>,
+    /// Components over x0 have the means origin - t u, `[b c n]`.
+    pub origin: &'a [f32],
+    /// When the velocities were predicted.
+    pub t: f32,
+    /// Over x0.
     /// `[b c n]`.
     pub mean: &'a [f32],
     /// `[b c n]`; empty for none.
@@ -72,155 +78,203 @@ fn natural(var: f32, power: f32) -> (f32, f32) {
     (shorten / rest, bounded / rest)
 }
 
-/// The mixtures of a block, measured from their mean.
-struct Centred {
-    /// `[k c]`.
+/// Room for gathering and for what is kept of a block.
+struct Scratch {
+    /// `[k c]`, twice: two mixtures are looked at in turn.
     means: Vec<Row>,
     /// `[k]`.
     log_weights: Vec<Row>,
-    /// |means|^2 `[k]`.
-    squares: Vec<Row>,
-    /// Room for `[k]`.
-    joint: Vec<Row>,
-    /// The components' variance.
-    var: Row,
-}
-
-impl Centred {
-    /// The mean of the mixtures times exp(nu . y - zeta |y|^2 / 2), with y measured from their mean, for vector `v` of `out` `[c]`.
-    #[inline(always)]
-    fn tilted_mean<S: Simd>(&mut self, simd: S, v: usize, nu: &[Row], zeta: V<S>, out: &mut [Row]) {
-        let Self { means, log_weights, squares, joint, var } = self;
-        let at = |row: &Row| V::load(simd, row, v);
-        let number = |x: f32| V::splat(simd, x);
-        let (var, half) = (at(var), zeta * number(-0.5));
-        let scale = number(1.0) / var.mul_add(zeta, number(1.0));
-        let mut top = number(f32::NEG_INFINITY);
-        let components = means.chunks_exact(out.len()).zip(squares.iter().zip(&*log_weights));
-        for ((means, (squares, weight)), joint) in components.zip(&mut *joint) {
-            let mut gain = half * at(squares);
-            for (m, nu) in means.iter().zip(nu) {
-                gain = at(m).mul_add(at(nu), gain);
-            }
-            let value = gain.mul_add(scale, at(weight));
-            value.store(joint, v);
-            top = top.max(value);
-        }
-        let mut total = number(0.0);
-        for joint in &mut *joint {
-            let share = (at(joint) - top).exp();
-            share.store(joint, v);
-            total = total + share;
-        }
-        let inverse = number(1.0) / total;
-        let c = out.len();
-        for (channel, (out, nu)) in out.iter_mut().zip(nu).enumerate() {
-            let mut sum = number(0.0);
-            for (m, share) in means.iter().skip(channel).step_by(c).zip(&*joint) {
-                sum = at(m).mul_add(at(share), sum);
-            }
-            let mean = sum.mul_add(inverse, var * at(nu)) * scale;
-            mean.store(out, v);
-        }
-    }
-
-    /// The mixtures times the same, in place of themselves.
-    #[inline(always)]
-    fn tilt<S: Simd>(&mut self, simd: S, v: usize, nu: &[Row], zeta: V<S>) {
-        let Self { means, log_weights, squares, var, .. } = self;
-        let at = |row: &Row| V::load(simd, row, v);
-        let number = |x: f32| V::splat(simd, x);
-        let (var, half) = (at(var), zeta * number(-0.5));
-        let scale = number(1.0) / var.mul_add(zeta, number(1.0));
-        let mut top = number(f32::NEG_INFINITY);
-        let components = means.chunks_exact_mut(nu.len()).zip(squares);
-        for ((means, squares), weight) in components.zip(&mut *log_weights) {
-            let mut gain = half * at(squares);
-            for (m, nu) in means.iter_mut().zip(nu) {
-                let (mean, nu) = (at(m), at(nu));
-                gain = mean.mul_add(nu, gain);
-                (var.mul_add(nu, mean) * scale).store(m, v);
-            }
-            let value = gain.mul_add(scale, at(weight));
-            value.store(weight, v);
-            top = top.max(value);
-        }
-        let mut total = number(0.0);
-        for weight in &*log_weights {
-            total = total + (at(weight) - top).exp();
-        }
-        let mut norm = [0.0; LANES];
-        total.store(&mut norm, v);
-        for total in &mut norm[v * S::F32_LANES..][..S::F32_LANES] {
-            *total = ln(*total);
-        }
-        let norm = top + at(&norm);
-        for weight in log_weights {
-            (at(weight) - norm).store(weight, v);
-        }
-    }
-}
-
-/// A block's mixtures, and room for what is computed from them.
-struct Scratch {
-    mixture: Centred,
-    /// Their mean `[c]`.
-    mean: Vec<Row>,
-    /// The shift in natural parameters, `[c]` and one row.
-    nu: Vec<Row>,
-    zeta: Row,
+    /// A vector's mixture: see [`Vector`].
+    vector: Vec<Row>,
     /// Rows `[c]`.
+    mean: Vec<Row>,
+    origin: Vec<Row>,
+    shift: Vec<Row>,
     x: Vec<Row>,
     start: Vec<Row>,
-    tilt: Vec<Row>,
-    moved: Vec<Row>,
     out: Vec<Row>,
+    /// Of what is written: `[k c]` and `[k]` where mixtures are.
+    out_means: Vec<Row>,
+    out_weights: Vec<Row>,
 }
 
 impl Scratch {
-    fn new(Sizes { k, c, .. }: Sizes) -> Self {
+    fn new(Sizes { k, c, .. }: Sizes, mixtures_out: bool) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        let mixture =
-            Centred { means: rows(k * c), log_weights: rows(k), squares: rows(k), joint: rows(k), var: [1.0; LANES] };
-        let [mean, nu, x, start, tilt, moved, out] = [(); 7].map(|()| rows(c));
-        Self { mixture, mean, nu, zeta: [0.0; LANES], x, start, tilt, moved, out }
+        let [mean, origin, shift, x, start, out] = [(); 6].map(|()| rows(c));
+        let (out_means, out_weights) = if mixtures_out { (rows(k * c), rows(k)) } else { (Vec::new(), Vec::new()) };
+        let vector = rows((k * (c + 3)).div_ceil(LANES / VECTOR));
+        Self {
+            means: rows(k * c),
+            log_weights: rows(k),
+            vector,
+            mean,
+            origin,
+            shift,
+            x,
+            start,
+            out,
+            out_means,
+            out_weights,
+        }
+    }
+}
+
+/// The mixtures of a block and what they are reweighted by.
+struct Tilted<'a, const C: usize> {
+    velocity: [Source<'a>; 2],
+    mean: Source<'a>,
+    origin: Source<'a>,
+    shift: Option<Source<'a>>,
+    /// Components.
+    k: usize,
+    room: &'a mut [Row],
+    minus_time: f32,
+    /// The components' variance.
+    var: Row,
+    /// The factor on the shift and the precision.
+    natural: [Row; 2],
+}
+
+impl<'a, const C: usize> Tilted<'a, C> {
+    #[inline(always)]
+    #[allow(clippy::type_complexity, reason = "the parts of a scratch")]
+    fn new(
+        shifted: &Shifted<'a>,
+        block: &Block,
+        Sizes { k, c, n }: Sizes,
+        (means, log_weights, room): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
+        (mean, origin, shift): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
+    ) -> Self {
+        let velocity = shifted.velocity;
+        let natural = |sample: usize| match shifted.shift {
+            [] => (0.0, 0.0),
+            _ => natural(shifted.var[sample], shifted.power[sample]),
+        };
+        block.prefetch_next(velocity.means, k * c, n);
+        block.prefetch_next(velocity.log_weights, k, n);
+        Self {
+            velocity: [
+                Source::new(block, velocity.means, k * c, n, means),
+                Source::new(block, velocity.log_weights, k, n, log_weights),
+            ],
+            mean: Source::new(block, shifted.mean, c, n, mean),
+            origin: Source::new(block, shifted.origin, c, n, origin),
+            shift: (!shifted.shift.is_empty()).then(|| Source::new(block, shifted.shift, c, n, shift)),
+            k,
+            room,
+            minus_time: -shifted.t,
+            var: block.per_sample(|sample| ((2.0 * velocity.log_std[sample]).exp() * shifted.t) * shifted.t),
+            natural: [block.per_sample(|sample| natural(sample).0), block.per_sample(|sample| natural(sample).1)],
+        }
     }
 
-    /// Reads a block.
+    /// Vector `v`.
     #[inline(always)]
-    fn load<S: Simd>(&mut self, simd: S, shifted: &Shifted, Sizes { k, c, n }: Sizes, block: Block) {
-        let Mixture { means, log_weights, log_std } = shifted.mixture;
-        let mixture = &mut self.mixture;
-        block.load(means, k * c, n, &mut mixture.means);
-        block.load(log_weights, k, n, &mut mixture.log_weights);
-        block.load(shifted.mean, c, n, &mut self.mean);
-        mixture.var = block.per_sample(|sample| (2.0 * log_std[sample]).exp());
-        for v in 0..vectors(simd) {
-            for (means, squares) in mixture.means.chunks_exact_mut(c).zip(&mut mixture.squares) {
-                let mut sum = V::splat(simd, 0.0);
-                for (m, mean) in means.iter_mut().zip(&self.mean) {
-                    let offset = V::load(simd, m, v) - V::load(simd, mean, v);
-                    sum = offset.mul_add(offset, sum);
-                    offset.store(m, v);
-                }
-                sum.store(squares, v);
+    fn vector<S: Simd>(&mut self, simd: S, v: usize) -> Vector<'_, S, C> {
+        let mean = each!(C, simd, i => self.mean.at(simd, i, v));
+        let from_mean = each!(C, simd, i => self.origin.at(simd, i, v) - mean[i]);
+        let factor = V::load(simd, &self.natural[0], v);
+        let shift = match &self.shift {
+            Some(shift) => each!(C, simd, i => shift.at(simd, i, v)),
+            None => [V::splat(simd, 0.0); C],
+        };
+        let minus_time = V::splat(simd, self.minus_time);
+        let (room, _) = S::as_mut_simd_f32s(self.room.as_flattened_mut());
+        let (components, room) = room.split_at_mut(self.k * C);
+        let (weights, room) = room.split_at_mut(self.k);
+        let (squares, room) = room.split_at_mut(self.k);
+        let [means, log_weights] = &self.velocity;
+        let of_components = components.chunks_exact_mut(C).zip(&mut *weights).zip(&mut *squares).enumerate();
+        for (k, ((component, weight), square)) in of_components {
+            let mut sum = V::splat(simd, 0.0);
+            for (i, component) in component.iter_mut().enumerate() {
+                let offset = means.at(simd, k * C + i, v).mul_add(minus_time, from_mean[i]);
+                sum = offset.mul_add(offset, sum);
+                *component = offset.bare();
             }
+            *weight = log_weights.at(simd, k, v).bare();
+            *square = sum.bare();
         }
-        if shifted.shift.is_empty() {
-            self.nu.fill([0.0; LANES]);
-            self.zeta = [0.0; LANES];
-            return;
+        Vector {
+            simd,
+            components,
+            weights,
+            squares,
+            joint: &mut room[..self.k],
+            var: V::load(simd, &self.var, v),
+            mean,
+            shift,
+            nu: each!(C, simd, i => shift[i] * factor),
+            zeta: V::load(simd, &self.natural[1], v),
         }
-        let natural = |sample: usize| natural(shifted.var[sample], shifted.power[sample]);
-        self.zeta = block.per_sample(|sample| natural(sample).1);
-        let factor = block.per_sample(|sample| natural(sample).0);
-        block.load(shifted.shift, c, n, &mut self.nu);
-        for v in 0..vectors(simd) {
-            let factor = V::load(simd, &factor, v);
-            for nu in &mut self.nu {
-                (V::load(simd, nu, v) * factor).store(nu, v);
+    }
+}
+
+/// The mixtures of some pixels, measured from their mean and side by side: rows of images whose width is a power of two push each other
+/// out of the cache.
+struct Vector<'a, S: Simd, const C: usize> {
+    simd: S,
+    /// Their means `[k c]`.
+    components: &'a mut [S::f32s],
+    /// Log weights `[k]`.
+    weights: &'a mut [S::f32s],
+    /// The means' squares `[k]`.
+    squares: &'a mut [S::f32s],
+    /// Room for `[k]`.
+    joint: &'a mut [S::f32s],
+    /// The components' variance.
+    var: V<S>,
+    mean: [V<S>; C],
+    shift: [V<S>; C],
+    /// The shift in natural parameters.
+    nu: [V<S>; C],
+    zeta: V<S>,
+}
+
+impl<S: Simd, const C: usize> Vector<'_, S, C> {
+    /// 1/(1 + var zeta). The joint log probabilities of the components times exp(nu . y - zeta |y|^2 / 2), with y measured from the mean,
+    /// into `joint`, and the largest of them.
+    #[inline(always)]
+    fn joint(&mut self, nu: &[V<S>; C], zeta: V<S>) -> (V<S>, V<S>) {
+        let simd = self.simd;
+        let number = |x: f32| V::splat(simd, x);
+        let half = zeta * number(-0.5);
+        let scale = number(1.0) / self.var.mul_add(zeta, number(1.0));
+        let mut top = number(f32::NEG_INFINITY);
+        let components = self.components.chunks_exact(C).zip(&*self.squares).zip(&*self.weights);
+        for (((component, &square), &weight), joint) in components.zip(&mut *self.joint) {
+            let mut gain = half * V::new(simd, square);
+            for i in 0..C {
+                gain = V::new(simd, component[i]).mul_add(nu[i], gain);
             }
+            let value = gain.mul_add(scale, V::new(simd, weight));
+            *joint = value.bare();
+            top = top.max(value);
         }
+        (scale, top)
+    }
+
+    /// The mean of the mixtures times exp(nu . y - zeta |y|^2 / 2), both measured from their mean.
+    #[inline(always)]
+    fn tilted_mean(&mut self, nu: &[V<S>; C], zeta: V<S>) -> [V<S>; C] {
+        let simd = self.simd;
+        let (scale, top) = self.joint(nu, zeta);
+        let (mut total, mut sums) = (V::splat(simd, 0.0), [V::splat(simd, 0.0); C]);
+        for (component, &joint) in self.components.chunks_exact(C).zip(&*self.joint) {
+            let share = (V::new(simd, joint) - top).exp();
+            total = total + share;
+            sums = each!(C, simd, i => V::new(simd, component[i]).mul_add(share, sums[i]));
+        }
+        let inverse = V::splat(simd, 1.0) / total;
+        each!(C, simd, i => sums[i].mul_add(inverse, self.var * nu[i]) * scale)
+    }
+
+    /// nu and zeta with what a point tells beyond where the mixture was predicted: here x - there start.
+    #[inline(always)]
+    fn knowing(&self, [here, there, zeta]: [V<S>; 3], x: &[V<S>; C], start: &[V<S>; C]) -> ([V<S>; C], V<S>) {
+        let nu = each!(C, self.simd, i => self.nu[i] + (here * x[i] - there * start[i] - zeta * self.mean[i]));
+        (nu, self.zeta + zeta)
     }
 }
 
@@ -241,7 +295,7 @@ pub(super) fn second_order(
         let sums = par_map(
             items,
             2 * b * k * c * n,
-            || Scratch::new(sizes),
+            || Scratch::new(sizes, false),
             |scratch, (mut out, block)| {
                 let power = arch.dispatch(Changing { scratch, now, x, before, x_before, sizes, block, rule });
                 block.store(&scratch.out, &mut out);
@@ -271,50 +325,56 @@ impl WithSimd for Changing<'_> {
     /// The changed shift into the scratch's `out`; returns its square, added up over channels.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Row {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    }
+}
+
+impl Changing<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S) -> Row {
         let Self { scratch, now, x, before, x_before, sizes, block, rule } = self;
-        let Sizes { c, n, .. } = sizes;
-        let number = |x: f32| V::splat(simd, x);
-        let [here, there, zeta] = rule.evidence.map(number);
+        let n = sizes.n;
+        let [here, there, zeta] = rule.evidence;
+        let evidence = [V::splat(simd, here), V::splat(simd, there), V::splat(simd, zeta)];
+        let Scratch { means, log_weights, vector, mean, origin, shift, x: room, start, out, .. } = scratch;
         // Where the previous mixture's mean has moved to.
-        scratch.load(simd, &before, sizes, block);
-        block.load(x, c, n, &mut scratch.x);
-        block.load(x_before, c, n, &mut scratch.start);
-        for v in 0..vectors(simd) {
-            let at = |row: &Row| V::load(simd, row, v);
-            for channel in 0..c {
-                let from_mean = zeta * at(&scratch.mean[channel]);
-                let evidence = here * at(&scratch.x[channel]) - there * at(&scratch.start[channel]) - from_mean;
-                (at(&scratch.nu[channel]) + evidence).store(&mut scratch.tilt[channel], v);
-            }
-            let precision = at(&scratch.zeta) + zeta;
-            scratch.mixture.tilted_mean(simd, v, &scratch.tilt, precision, &mut scratch.moved);
-            for (moved, mean) in scratch.moved.iter_mut().zip(&scratch.mean) {
-                (at(moved) + at(mean)).store(moved, v);
+        {
+            let x = Source::new(&block, x, C, n, room);
+            let x_before = Source::new(&block, x_before, C, n, start);
+            let of_mixture = (&mut means[..], &mut log_weights[..], &mut vector[..]);
+            let mut mixture = Tilted::<C>::new(&before, &block, sizes, of_mixture, (mean, origin, shift));
+            for v in 0..block.vectors(simd) {
+                let mut mixture = mixture.vector(simd, v);
+                let x = each!(C, simd, i => x.at(simd, i, v));
+                let x_before = each!(C, simd, i => x_before.at(simd, i, v));
+                let (nu, zeta) = mixture.knowing(evidence, &x, &x_before);
+                let moved = mixture.tilted_mean(&nu, zeta);
+                for (i, out) in out.iter_mut().enumerate() {
+                    (moved[i] + mixture.mean[i]).store(out, v);
+                }
             }
         }
         // The mean of the guided mixture now.
         let guided = !now.shift.is_empty();
-        scratch.load(simd, &now, sizes, block);
-        if guided {
-            block.load(now.shift, c, n, &mut scratch.x);
-        }
         let factor = block.per_sample(|sample| {
             let noise = rule.noise[0] * now.var[sample] + rule.noise[1] * now.power[sample];
             rule.gain * (1.0 - noise).max(0.0).sqrt()
         });
         let mut power = [0.0; LANES];
-        for v in 0..vectors(simd) {
-            let at = |row: &Row| V::load(simd, row, v);
+        let mut mixture = Tilted::<C>::new(&now, &block, sizes, (means, log_weights, vector), (mean, origin, shift));
+        for v in 0..block.vectors(simd) {
+            let mut mixture = mixture.vector(simd, v);
+            let (nu, zeta) = (mixture.nu, mixture.zeta);
+            let mut first = mixture.mean;
             if guided {
-                let zeta = at(&scratch.zeta);
-                scratch.mixture.tilted_mean(simd, v, &scratch.nu, zeta, &mut scratch.out);
+                let offset = mixture.tilted_mean(&nu, zeta);
+                first = each!(C, simd, i => first[i] + offset[i]);
             }
-            let mut sum = number(0.0);
-            for (channel, out) in scratch.out.iter_mut().enumerate() {
-                let (first, shift) =
-                    if guided { (at(out), at(&scratch.x[channel])) } else { (number(0.0), number(0.0)) };
-                let change = first + at(&scratch.mean[channel]) - at(&scratch.moved[channel]);
-                let shift = change.mul_add(at(&factor), shift);
+            let factor = V::load(simd, &factor, v);
+            let mut sum = V::splat(simd, 0.0);
+            for (i, out) in out.iter_mut().enumerate() {
+                let change = first[i] - V::load(simd, out, v);
+                let shift = change.mul_add(factor, mixture.shift[i]);
                 sum = shift.mul_add(shift, sum);
                 shift.store(out, v);
             }
@@ -330,14 +390,14 @@ pub(super) fn ode_substeps(shifted: Shifted, x: &[f32], sizes: Sizes, substeps: 
     let (blocks, arch) = (Block::all(x.len() / (c * n).max(1), n), Arch::new());
     build(x.len(), |out| {
         let items = parts(out, c, n, &blocks).into_iter().zip(blocks.iter().copied()).collect();
-        let work = shifted.mixture.means.len() * substeps.len();
+        let work = x.len() * sizes.k * substeps.len();
         par_map(
             items,
             work,
-            || Scratch::new(sizes),
+            || Scratch::new(sizes, false),
             |scratch, (mut out, block)| {
                 arch.dispatch(Stepping { scratch, shifted, x, sizes, block, substeps });
-                block.store(&scratch.x, &mut out);
+                block.store(&scratch.out, &mut out);
             },
         );
     })
@@ -356,39 +416,44 @@ struct Stepping<'a> {
 impl WithSimd for Stepping<'_> {
     type Output = ();
 
-    /// All sub-steps from `x`, into the scratch's `x`.
+    /// All sub-steps from `x`, into the scratch's `out`.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    }
+}
+
+impl Stepping<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S) {
         let Self { scratch, shifted, x, sizes, block, substeps } = self;
-        let c = sizes.c;
-        scratch.load(simd, &shifted, sizes, block);
-        block.load(x, c, sizes.n, &mut scratch.start);
-        scratch.x.copy_from_slice(&scratch.start);
-        for v in 0..vectors(simd) {
-            let at = |row: &Row| V::load(simd, row, v);
+        let Scratch { means, log_weights, vector, mean, origin, shift, start, out, .. } = scratch;
+        let start = Source::new(&block, x, C, sizes.n, start);
+        let mut mixture =
+            Tilted::<C>::new(&shifted, &block, sizes, (means, log_weights, vector), (mean, origin, shift));
+        for v in 0..block.vectors(simd) {
+            let mut mixture = mixture.vector(simd, v);
+            let start = each!(C, simd, i => start.at(simd, i, v));
+            let mut x = start;
             for substep in substeps {
-                let [here, there, zeta] = [substep.here, substep.there, substep.zeta].map(|x| V::splat(simd, x));
-                for channel in 0..c {
-                    let from_mean = zeta * at(&scratch.mean[channel]);
-                    let evidence = here * at(&scratch.x[channel]) - there * at(&scratch.start[channel]) - from_mean;
-                    (at(&scratch.nu[channel]) + evidence).store(&mut scratch.tilt[channel], v);
-                }
-                let precision = at(&scratch.zeta) + zeta;
-                scratch.mixture.tilted_mean(simd, v, &scratch.tilt, precision, &mut scratch.out);
-                let [keep, rest] = [substep.keep, 1.0 - substep.keep].map(|x| V::splat(simd, x));
-                for ((x, offset), mean) in scratch.x.iter_mut().zip(&scratch.out).zip(&scratch.mean) {
-                    let x0 = at(mean) + at(offset);
-                    at(x).mul_add(keep, x0 * rest).store(x, v);
-                }
+                let number = |x: f32| V::splat(simd, x);
+                let evidence = [number(substep.here), number(substep.there), number(substep.zeta)];
+                let (nu, zeta) = mixture.knowing(evidence, &x, &start);
+                let offset = mixture.tilted_mean(&nu, zeta);
+                let (keep, rest) = (number(substep.keep), number(1.0 - substep.keep));
+                x = each!(C, simd, i => x[i].mul_add(keep, (offset[i] + mixture.mean[i]) * rest));
+            }
+            for (i, out) in out.iter_mut().enumerate() {
+                x[i].store(out, v);
             }
         }
     }
 }
 
-/// The reweighted mixtures: means `[b k c n]`, log weights `[b k n]`, log standard deviations `[b]`.
+/// The reweighted mixtures over x0: means `[b k c n]`, log weights `[b k n]`, log standard deviations `[b]`.
 pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
     let Sizes { k, c, n } = sizes;
-    let b = shifted.mixture.log_std.len();
+    let b = shifted.var.len();
     let (blocks, arch) = (Block::all(b, n), Arch::new());
     let mut log_weights = Vec::new();
     let means = build(b * k * c * n, |means| {
@@ -398,16 +463,17 @@ pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
             par_map(
                 items,
                 b * k * c * n,
-                || Scratch::new(sizes),
+                || Scratch::new(sizes, true),
                 |scratch, ((mut means, mut weights), block)| {
                     arch.dispatch(Reweighting { scratch, shifted, sizes, block });
-                    block.store(&scratch.mixture.means, &mut means);
-                    block.store(&scratch.mixture.log_weights, &mut weights);
+                    block.store(&scratch.out_means, &mut means);
+                    block.store(&scratch.out_weights, &mut weights);
                 },
             );
         });
     });
-    let log_std = shifted.mixture.log_std.iter().enumerate().map(|(sample, &log_std)| {
+    let log_std = shifted.velocity.log_std[..b].iter().enumerate().map(|(sample, &log_std)| {
+        let log_std = log_std + shifted.t.ln();
         let zeta = match shifted.shift {
             [] => 0.0,
             _ => natural(shifted.var[sample], shifted.power[sample]).1,
@@ -428,17 +494,36 @@ struct Reweighting<'a> {
 impl WithSimd for Reweighting<'_> {
     type Output = ();
 
-    /// The reweighted mixtures in place of those that were read.
+    /// The reweighted mixtures into the scratch.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    }
+}
+
+impl Reweighting<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S) {
         let Self { scratch, shifted, sizes, block } = self;
-        scratch.load(simd, &shifted, sizes, block);
-        for v in 0..vectors(simd) {
-            let at = |row: &Row| V::load(simd, row, v);
-            scratch.mixture.tilt(simd, v, &scratch.nu, at(&scratch.zeta));
-            for means in scratch.mixture.means.chunks_exact_mut(sizes.c) {
-                for (m, mean) in means.iter_mut().zip(&scratch.mean) {
-                    (at(m) + at(mean)).store(m, v);
+        let Scratch { means, log_weights, vector, mean, origin, shift, out_means, out_weights, .. } = scratch;
+        let mut mixture =
+            Tilted::<C>::new(&shifted, &block, sizes, (means, log_weights, vector), (mean, origin, shift));
+        for v in 0..block.vectors(simd) {
+            let mut mixture = mixture.vector(simd, v);
+            let (nu, zeta) = (mixture.nu, mixture.zeta);
+            let (scale, top) = mixture.joint(&nu, zeta);
+            let mut total = V::splat(simd, 0.0);
+            for &joint in &*mixture.joint {
+                total = total + (V::new(simd, joint) - top).exp();
+            }
+            let norm = top + total.ln();
+            let components = mixture.components.chunks_exact(C).zip(&*mixture.joint);
+            let out = out_means.chunks_exact_mut(C).zip(&mut *out_weights);
+            for ((component, &joint), (means, weight)) in components.zip(out) {
+                (V::new(simd, joint) - norm).store(weight, v);
+                for (i, out) in means.iter_mut().enumerate() {
+                    let mean = mixture.var.mul_add(nu[i], V::new(simd, component[i]));
+                    mean.mul_add(scale, mixture.mean[i]).store(out, v);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use crate::kernel::{self, Arithmetic, Panels};
 use crate::rng::{self, Purpose};
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use std::sync::Arc;
 
 /// y = x W^T + b, applied to flat rows.
@@ -22,6 +22,8 @@ enum Form {
     Plain(Arithmetic),
     /// With panels in place of its weight.
     Packed(Arc<Panels>),
+    /// On a GPU, with the weight in bf16 in its place.
+    Cast(Box<Tensor<2>>),
 }
 
 impl Linear {
@@ -30,6 +32,7 @@ impl Linear {
         match &self.form {
             Form::Plain(arithmetic) => kernel::linear_in(x, self.weight.val(), self.bias.val(), *arithmetic),
             Form::Packed(panels) => kernel::linear_packed(x, panels, self.bias.val()),
+            Form::Cast(weight) => kernel::plain::linear_cast(x, (**weight).clone(), self.bias.val()),
         }
     }
 
@@ -37,7 +40,7 @@ impl Linear {
     pub(super) fn forward_by_row(&self, x: Tensor<2>) -> Tensor<2> {
         match &self.form {
             Form::Plain(_) => kernel::linear_by_row(x, self.weight.val(), self.bias.val()),
-            Form::Packed(_) => self.forward(x),
+            Form::Packed(_) | Form::Cast(_) => self.forward(x),
         }
     }
 
@@ -48,17 +51,27 @@ impl Linear {
         }
     }
 
-    /// Replaces the weight by panels, where the processor multiplies such; there are no gradients any more.
+    /// Replaces the weight by panels, where the processor multiplies such, and on a GPU by numbers of the arithmetic; there are no
+    /// gradients any more.
     pub(super) fn pack(&mut self, arithmetic: Arithmetic) {
-        let arithmetic = if arithmetic.is_native() { arithmetic } else { Arithmetic::F32 };
-        if !arithmetic.is_native() || !matches!(self.form, Form::Plain(_)) {
+        if !matches!(self.form, Form::Plain(_)) {
             return;
         }
         let weight = self.weight.val();
         let ([n, k], device) = (weight.dims(), weight.device());
-        let data = weight.into_data();
-        let Ok(values) = data.as_slice::<f32>() else { return };
-        self.form = Form::Packed(Arc::new(Panels::of_weight(values, [n, k], arithmetic)));
+        self.form = if kernel::on_cpu(&device) {
+            let arithmetic = if arithmetic.is_native() { arithmetic } else { Arithmetic::F32 };
+            if !arithmetic.is_native() {
+                return;
+            }
+            let data = weight.into_data();
+            let Ok(values) = data.as_slice::<f32>() else { return };
+            Form::Packed(Arc::new(Panels::of_weight(values, [n, k], arithmetic)))
+        } else if arithmetic == Arithmetic::Bf16 && arithmetic.is_available_on(&device) {
+            Form::Cast(Box::new(weight.cast(DType::BF16)))
+        } else {
+            return;
+        };
         self.weight = Param::from_tensor(Tensor::zeros([0, k], &device));
     }
 }

@@ -162,8 +162,8 @@ impl Network {
     }
 
     /// Makes the network ready for many predictions: the weights of the same layers are packed in the order in which products read
-    /// them, and in bf16 halved, where the processor has AVX-512 and for bf16 AVX512-BF16; otherwise f32 remains, or nothing changes. The network
-    /// can then neither be trained nor saved.
+    /// them, and in bf16 halved, where the processor has AVX-512 and for bf16 AVX512-BF16; otherwise f32 remains, or nothing changes. On a GPU
+    /// only bf16 changes anything. The network can then neither be trained nor saved.
     pub fn pack(&mut self, arithmetic: Arithmetic) {
         self.heavy_linears().for_each(|layer| layer.pack(arithmetic));
     }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use crate::harness::{Array, Case, Computed, Draw};
+use crate::harness::{Array, Case, Computed, Draw, device};
 use crate::networks::network;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use gmflow::checkpoint::{LatentInfo, load_diffusers_spectrum, load_diffusers_transformer, load_diffusers_vae};
 use gmflow::guidance::Guidance;
 use gmflow::mixture::GaussianMixture;
@@ -43,14 +43,14 @@ impl Replay {
 
 impl Draws for Replay {
     fn normal(&mut self, purpose: Purpose, _: usize, shape: [usize; 4]) -> Tensor<4> {
-        let normal = Tensor::from_data(TensorData::new(self.next("randn").values, shape), &Device::flex());
+        let normal = Tensor::from_data(TensorData::new(self.next("randn").values, shape), &device());
         if purpose == Purpose::WithinComponent { normal * self.sign } else { normal }
     }
 
     fn component(&mut self, _: usize, mixture: &GaussianMixture) -> Tensor<5, Int> {
         let [b, _, _, h, w] = mixture.means.dims();
         let index: Vec<i64> = self.next("multinomial").values.iter().map(|&index| index as i64).collect();
-        Tensor::from_data(TensorData::new(index, [b, 1, 1, h, w]), &Device::flex())
+        Tensor::from_data(TensorData::new(index, [b, 1, 1, h, w]), &device())
     }
 
     fn basis(&mut self, _: usize) -> Option<Tensor<5>> {
@@ -60,7 +60,7 @@ impl Draws for Replay {
 
 /// The denoising network and, where the case uses it, the spectrum network.
 fn networks(case: &Case) -> (Network, Option<SpectrumMlp>) {
-    let device = Device::flex();
+    let device = device();
     let Some(dir) = case.checkpoints.get("transformer") else {
         return (network(case, &case.params["network"], "denoising", &device), None);
     };
@@ -144,7 +144,7 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
     };
     let request =
         SampleRequest { seeds: vec![0; b], classes: classes(case, b), shape: [c, h, w], noise: Some(noise.clone()) };
-    let pipeline = Pipeline { network: &network, spectrum: spectrum.as_ref(), device: Device::flex() };
+    let pipeline = Pipeline { network: &network, spectrum: spectrum.as_ref(), device: device() };
     let mut trace = Trace::default();
     let result = pipeline.run(&config, &request, &mut replay, &mut |_, _| {}, Some(&mut |done| trace.note(done)));
     let out = result.unwrap_or_else(|error| panic!("{}: {error}", case.id));
@@ -204,8 +204,7 @@ fn outputs(noise: Tensor<4>, times: &[f64], trace: Trace, out: Tensor<4>) -> Com
 
 /// The images `[b c h w]` in [0, 1] of latents, where the case has an autoencoder.
 fn decode(case: &Case, latents: Tensor<4>) -> Option<Tensor<4>> {
-    let vae =
-        load_diffusers_vae(case.checkpoints.get("vae")?, None, &Device::flex()).expect("the recorded autoencoder");
+    let vae = load_diffusers_vae(case.checkpoints.get("vae")?, None, &device()).expect("the recorded autoencoder");
     let config = vae.config();
     let latent = LatentInfo {
         scaling_factor: config.scaling_factor,
@@ -224,7 +223,7 @@ fn forward(case: &Case) -> Computed {
     let x = case.input("latents").tensor::<4>();
     let b = x.dims()[0];
     let labels: Vec<i64> = case.input("class_labels").values.iter().map(|&label| label as i64).collect();
-    let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [b]), &Device::flex());
+    let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [b]), &device());
     let GaussianMixture { means, log_weights, log_std } =
         network.forward(x, case.input("t").tensor::<1>() / 1000.0, Some(labels)).0;
     let image = decode(case, case.input("latents").tensor()).expect("an autoencoder");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;
@@ -16,6 +17,15 @@ pub fn folder() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"), PathBuf::from)
 }
 
+/// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
+pub fn device() -> Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| {
+        let name = std::env::var("GMFLOW_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+        gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
+    });
+    DEVICE.clone()
+}
+
 /// A recorded array.
 #[derive(Clone, Debug)]
 pub struct Array {
@@ -26,7 +36,7 @@ pub struct Array {
 impl Array {
     /// As a tensor on the CPU; the rank has to be D.
     pub fn tensor<const D: usize>(&self) -> Tensor<D> {
-        Tensor::from_data(TensorData::new(self.values.clone(), self.shape.clone()), &Device::flex())
+        Tensor::from_data(TensorData::new(self.values.clone(), self.shape.clone()), &device())
     }
 
     /// The number of a scalar.

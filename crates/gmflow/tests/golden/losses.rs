@@ -1,9 +1,9 @@
 //! Losses and their gradients.
 
 use crate::guidance::mixture;
-use crate::harness::{Array, Case, Computed};
+use crate::harness::{Array, Case, Computed, device};
 use crate::networks::{named_gradients, network, spectrum_network};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use gmflow::loss::{Evaluation, LossBatch, LossConfig, nll, spectral_loss, transition_nll};
 use gmflow::mixture::spectral::Bases;
 use gmflow::mixture::transport::Axes;
@@ -26,7 +26,7 @@ pub fn run(case: &Case) -> Option<Computed> {
 
 /// The mixture of the case with gradients recorded, in the shape `[b k c h w]`.
 fn tracked(case: &Case) -> GaussianMixture {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let leaf = |name: &str| {
         let array = case.input(name);
         let mut shape = array.shape.clone();
@@ -53,7 +53,7 @@ fn target(case: &Case, name: &str) -> Tensor<4> {
     let array = case.input(name);
     let mut shape = array.shape.clone();
     shape.resize(4, 1);
-    Tensor::from_data(TensorData::new(array.values.clone(), shape), &Device::flex().autodiff())
+    Tensor::from_data(TensorData::new(array.values.clone(), shape), &device().autodiff())
 }
 
 fn mixture_nll(case: &Case) -> Computed {
@@ -80,7 +80,7 @@ fn gaussian(case: &Case) -> Computed {
     let pixel = |name: &str| case.input(name).tensor::<4>().reshape([b, 1, c * h, w]);
     let single = GaussianMixture {
         means: pixel("pred").unsqueeze_dim(1),
-        log_weights: Tensor::zeros([b, 1, 1, 1, 1], &Device::flex()),
+        log_weights: Tensor::zeros([b, 1, 1, 1, 1], &device()),
         log_std: case.input("logstd").tensor::<4>().unsqueeze_dim(1),
     };
     let loss = nll(&single, &pixel("target"));
@@ -91,7 +91,7 @@ fn transition(case: &Case) -> Computed {
     let mixture = tracked(case);
     let time = |name: &str| {
         let values: Vec<f32> = case.input(name).values.iter().map(|t| t / 1000.0).collect();
-        Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), &Device::flex().autodiff())
+        Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), &device().autodiff())
     };
     let (lo, hi) = (target(case, "x_t_low"), target(case, "x_t_high"));
     let loss = transition_nll(&VelocityMixture(mixture.clone()), (&lo, &time("t_low")), (&hi, &time("t_high")));
@@ -111,7 +111,7 @@ fn spectral_part(case: &Case, net: &SpectrumMlp, prediction: &DataMixture, x0: &
 fn spectral(case: &Case) -> Computed {
     let mixture = mixture(case, "");
     let times: Vec<f32> = case.input("t").values.iter().map(|t| t / 1000.0).collect();
-    let t = Tensor::<1>::from_floats(times.as_slice(), &Device::flex());
+    let t = Tensor::<1>::from_floats(times.as_slice(), &device());
     let prediction = VelocityMixture(mixture).to_data(&case.input("x_t").tensor(), &t);
     let net = spectrum_network(case, &case.params, "spectrum_net");
     let loss = spectral_part(case, &net, &prediction, &case.input("x_0").tensor(), case.f64("spectral_loss_weight"));
@@ -122,7 +122,7 @@ fn spectral(case: &Case) -> Computed {
 
 /// One training step's loss and parameter gradients with the recorded draws.
 fn forward_train(case: &Case) -> Computed {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let network = network(case, &case.params["network"], "denoising", &device);
     let x0 = target(case, "x_0");
     let b = x0.dims()[0];

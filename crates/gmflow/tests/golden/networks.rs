@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Array, Case, Computed};
+use crate::harness::{Array, Case, Computed, device};
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use gmflow::mixture::{GaussianMixture, IsoGaussian};
@@ -38,7 +38,7 @@ fn features(features: Tensor<2>) -> Computed {
 }
 
 fn recording() -> Device {
-    Device::flex().autodiff()
+    device().autodiff()
 }
 
 /// A configuration from recorded parameters; a null stands for the default.
@@ -76,7 +76,7 @@ fn autoencoder(case: &Case) -> Computed {
     for field in ["act_fn", "down_block_types", "up_block_types"] {
         params.as_object_mut().and_then(|params| params.remove(field));
     }
-    let network = config::<AutoencoderConfig>(&params).init(0, &Device::flex()).expect("a valid network");
+    let network = config::<AutoencoderConfig>(&params).init(0, &device()).expect("a valid network");
     let network = load_named(network, weights(case, "vae")).expect("all weights");
     let [mean, log_var] = network.moments(case.input("image").tensor());
     let image = network.decode(case.input("latent").tensor());

@@ -1,7 +1,7 @@
 //! A whole checkpoint: its components, and what the index says of them.
 
 use super::config::ComponentConfig;
-use super::{load_denoiser, load_spectrum, load_vae};
+use super::{StoredVae, load_denoiser, load_spectrum};
 use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, file};
 use crate::guidance::Guidance;
 use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
@@ -127,7 +127,7 @@ impl DiffusersFolder {
             None => None,
         };
         let vae = match &self.vae {
-            Some((dir, config)) if !options.without_vae => Some(load_vae(config, dir, beside(dir, variant), device)?),
+            Some((dir, _)) if !options.without_vae => Some(StoredVae::open(dir, beside(dir, variant))?.load(device)?),
             _ => None,
         };
         Ok(Model { info, network, spectrum, vae })
@@ -148,7 +148,7 @@ impl DiffusersFolder {
 }
 
 /// The variant of a component beside the denoising network: the small ones often come in full precision only.
-fn beside<'a>(dir: &Path, variant: Option<&'a str>) -> Option<&'a str> {
+pub(super) fn beside<'a>(dir: &Path, variant: Option<&'a str>) -> Option<&'a str> {
     variant.filter(|variant| super::weight_file(dir, Some(variant)).is_ok())
 }
 

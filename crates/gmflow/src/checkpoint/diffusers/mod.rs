@@ -21,6 +21,7 @@ pub use files::weight_file;
 pub(super) use files::choose_weights;
 pub(super) use folder::{DiffusersFolder, INDEX_FILE, component_names, is_diffusers};
 
+use super::weight_files::WeightFiles;
 use super::weights::{in_file, load_files, load_network};
 use crate::kernel::Arithmetic;
 use crate::network::{
@@ -64,18 +65,49 @@ pub fn load_diffusers_spectrum(dir: &Path, variant: Option<&str>, device: &Devic
     }
 }
 
-/// Reads the `vae` folder of a published checkpoint, an AutoencoderKL, or that of the checkpoint in `dir`; see
-/// [`load_diffusers_transformer`]. The names that older versions gave to its attention are understood.
+/// An autoencoder whose files are open and not yet read: its weights need memory only once it is wanted.
+#[derive(Debug)]
+pub struct StoredVae {
+    config: AutoencoderConfig,
+    files: WeightFiles,
+}
+
+impl StoredVae {
+    /// Opens the `vae` folder of a published checkpoint, an AutoencoderKL, or that of the checkpoint in `dir`, which may have it in full
+    /// precision only; see [`load_diffusers_transformer`]. The names that older versions gave to its attention are understood.
+    ///
+    /// # Errors
+    /// As [`load_diffusers_transformer`].
+    pub fn open(dir: &Path, variant: Option<&str>) -> Result<Self> {
+        let inside = dir.join("vae");
+        let is_part = dir.join(INDEX_FILE).is_file() && inside.is_dir();
+        let (dir, variant) = if is_part { (&*inside, folder::beside(&inside, variant)) } else { (dir, variant) };
+        match ComponentConfig::read(dir)? {
+            ComponentConfig::Autoencoder(config) => {
+                let files = files::open(dir, variant)?.adapted(files::new_attention_name)?;
+                Ok(Self { config, files })
+            }
+            other => Err(other.instead_of("an autoencoder", dir)),
+        }
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// As [`load_diffusers_transformer`].
+    pub fn load(self, device: &Device) -> Result<Autoencoder> {
+        let config = self.files.path().with_file_name("config.json");
+        let network = self.config.build(Initializer::blank(device)).map_err(|error| in_file(&config, error))?;
+        load_files(network, self.files)
+    }
+}
+
+/// [`StoredVae::open`] and [`StoredVae::load`].
 ///
 /// # Errors
 /// As [`load_diffusers_transformer`].
 pub fn load_diffusers_vae(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
-    let inside = dir.join("vae");
-    let dir = if dir.join(INDEX_FILE).is_file() && inside.is_dir() { &inside } else { dir };
-    match ComponentConfig::read(dir)? {
-        ComponentConfig::Autoencoder(config) => load_vae(&config, dir, variant, device),
-        other => Err(other.instead_of("an autoencoder", dir)),
-    }
+    StoredVae::open(dir, variant)?.load(device)
 }
 
 /// What the weights of a component must be.
@@ -91,7 +123,7 @@ pub(super) struct Architecture {
 /// # Errors
 /// [`Error::File`] naming the field that is wrong.
 pub(super) fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture> {
-    let device = Device::default();
+    let device = Device::flex();
     let init = Initializer::blank(&device);
     let mut rename: fn(&str, &[usize]) -> (String, Vec<usize>) = |name, shape| (name.to_owned(), shape.to_vec());
     let shapes = match ComponentConfig::parse(path, bytes)? {
@@ -127,11 +159,6 @@ fn load_spectrum(
 ) -> Result<SpectrumMlp> {
     let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
     load_files(network, files::open(dir, variant)?)
-}
-
-fn load_vae(config: &AutoencoderConfig, dir: &Path, variant: Option<&str>, device: &Device) -> Result<Autoencoder> {
-    let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;
-    load_files(network, files::open(dir, variant)?.adapted(files::new_attention_name)?)
 }
 
 fn in_config(dir: &Path, error: Error) -> Error {

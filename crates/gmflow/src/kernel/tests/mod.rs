@@ -2,9 +2,9 @@
 
 mod image;
 mod nll;
-mod reference;
 mod transport;
 
+use super::plain as reference;
 use super::{Arithmetic, attention, cos, gated_add, gelu_tanh, linear, linear_in, log_softmax, modulate, silu, sin};
 use crate::rng::{Purpose, normals};
 use burn::tensor::{Device, Tensor, TensorData, activation};

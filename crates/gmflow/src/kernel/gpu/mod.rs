@@ -1,0 +1,41 @@
+//! The mixture kernels for GPUs: one source for CUDA, Vulkan and WebGPU, compiled when it first runs. One thread works on a pixel.
+//!
+//! Networks use the tensor library's own operations there: see [`super::plain`].
+
+mod nll;
+mod step;
+
+use burn::backend::TensorMetadata;
+use burn_cubecl::cubecl::prelude::{BufferArg, CubeCount, CubeDim};
+use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+/// A tensor for results, beside `like`.
+fn empty(like: &CubeTensor, shape: impl Into<Vec<usize>>) -> CubeTensor {
+    let shape: Vec<usize> = shape.into();
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), like.dtype)
+}
+
+/// An input of a kernel.
+fn input(x: &CubeTensor) -> BufferArg {
+    into_contiguous(x.clone()).into_buffer_arg()
+}
+
+/// A kernel's result.
+fn output(x: &CubeTensor) -> BufferArg {
+    x.clone().into_buffer_arg()
+}
+
+/// The grid for `threads` threads.
+fn grid(x: &CubeTensor, threads: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new(&x.client, threads);
+    (calculate_cube_count_elemwise(&x.client, threads, dim), dim)
+}
+
+/// The sizes of a tensor.
+fn sizes<const D: usize>(x: &CubeTensor) -> [usize; D] {
+    let shape = x.shape();
+    std::array::from_fn(|i| shape[i])
+}
