@@ -8,7 +8,7 @@ use super::weights::decode;
 use crate::network::{HostTensor, TensorSource};
 use crate::{Error, Result};
 use memmap2::{Mmap, UncheckedAdvice};
-use safetensors::tensor::{SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -209,6 +209,17 @@ impl TensorSource for WeightFiles {
         })?;
         file.release(start, end - start);
         Ok(Some(HostTensor { shape, values }))
+    }
+
+    fn take_bf16<R>(&mut self, name: &str, f: impl FnOnce(&[usize], &[u8]) -> Option<R>) -> Option<R> {
+        let Entry { file, info, shape } = self.tensors.get(name).filter(|entry| entry.info.dtype == Dtype::BF16)?;
+        let file = self.files.get(*file)?;
+        let (start, end) = (file.data + info.data_offsets.0, file.data + info.data_offsets.1);
+        let bytes = file.map.get(start..end).filter(|bytes| bytes.len() == 2 * shape.iter().product::<usize>())?;
+        let result = f(shape, bytes)?;
+        file.release(start, end - start);
+        self.tensors.remove(name);
+        Some(result)
     }
 
     fn left(&self) -> Option<String> {

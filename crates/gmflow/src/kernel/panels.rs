@@ -12,6 +12,7 @@ use super::panel_tiles::{COLUMNS, LINES, Line, ROWS, Rows, Start, Tile, run};
 use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Columns and steps that are transposed together.
 const BLOCK: usize = 16;
@@ -103,6 +104,24 @@ impl Panels {
         unsafe { Self::pack(Matrix::rows(weight, k).t(), [k, n], arithmetic) }
     }
 
+    /// [`Panels::of_weight`] of little-endian numbers in bf16, which are taken as they are; `None` where one is not finite.
+    pub(crate) fn of_bf16(weight: &[u8], [n, k]: [usize; 2]) -> Option<Self> {
+        assert_eq!(weight.len(), 2 * n * k, "panels: size of the weight");
+        let (steps, wrong) = (k.div_ceil(2), AtomicBool::new(false));
+        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
+            let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
+            panels.for_each(|(panel, lines)| {
+                let rows = &weight[2 * k * panel * COLUMNS..];
+                let mut finite = true;
+                vectorised(Stored { rows: &rows[..rows.len().min(2 * k * COLUMNS)], k, lines, finite: &mut finite });
+                if !finite {
+                    wrong.store(true, Ordering::Relaxed);
+                }
+            });
+        });
+        (!wrong.into_inner()).then_some(Self { lines, n, k, arithmetic: Arithmetic::Bf16 })
+    }
+
     /// The rows k.
     pub(super) fn rows(&self) -> usize {
         self.k
@@ -190,6 +209,43 @@ unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, li
             for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
                 for (to, words) in lines[line].0.iter_mut().zip(&words) {
                     *to = words[step];
+                }
+            }
+        }
+    }
+}
+
+/// The rows `[n k]` of a weight's panel as they are stored.
+struct Stored<'a> {
+    rows: &'a [u8],
+    k: usize,
+    lines: &'a mut [Line],
+    finite: &'a mut bool,
+}
+
+impl Loop for Stored<'_> {
+    #[inline(always)]
+    fn run(self) {
+        const EXPONENT: u16 = 0x7f80;
+        let Self { rows, k, lines, finite } = self;
+        let bytes = 4 * BLOCK;
+        for line in 0..LINES {
+            for (block, lines) in lines.chunks_mut(BLOCK * LINES).enumerate() {
+                let mut words = [[0u32; BLOCK]; BLOCK];
+                let columns = rows.chunks_exact(2 * k).skip(line * BLOCK);
+                for (words, row) in words.iter_mut().zip(columns) {
+                    let row = &row[block * bytes..];
+                    let row = &row[..row.len().min(bytes)];
+                    let numbers: &mut [u16] = bytemuck::cast_slice_mut(words);
+                    for (number, bytes) in numbers.iter_mut().zip(row.chunks_exact(2)) {
+                        *number = u16::from_le_bytes([bytes[0], bytes[1]]);
+                    }
+                    *finite &= numbers.iter().all(|number| number & EXPONENT != EXPONENT);
+                }
+                for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
+                    for (to, words) in lines[line].0.iter_mut().zip(&words) {
+                        *to = words[step];
+                    }
                 }
             }
         }

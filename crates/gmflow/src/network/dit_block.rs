@@ -60,6 +60,20 @@ impl DitBlock {
         [modulation, to_q, to_k, to_v, to_out, up, down]
     }
 
+    /// The same with their names in a diffusers checkpoint.
+    pub(super) fn linears_by_name(&mut self) -> [(&'static str, &mut Linear); 7] {
+        let Self { modulation, to_q, to_k, to_v, to_out, up, down, .. } = self;
+        [
+            ("norm1.linear", modulation),
+            ("attn1.to_q", to_q),
+            ("attn1.to_k", to_k),
+            ("attn1.to_v", to_v),
+            ("attn1.to_out.0", to_out),
+            ("ff.net.0.proj", up),
+            ("ff.net.2", down),
+        ]
+    }
+
     /// The name in a diffusers checkpoint of the part that a field holds.
     pub(super) fn torch_part(field: &str) -> &str {
         match field {

@@ -64,6 +64,13 @@ impl GmDit {
         self.transformer_blocks.iter_mut().flat_map(DitBlock::linears)
     }
 
+    /// Those of one block with their names in a diffusers checkpoint.
+    pub(super) fn block_linears_by_name(&mut self, index: usize) -> impl Iterator<Item = (String, &mut Linear)> {
+        let linears = self.transformer_blocks.get_mut(index).map(DitBlock::linears_by_name);
+        let name = move |part: &str| format!("transformer_blocks.{index}.{part}");
+        linears.into_iter().flatten().map(move |(part, layer)| (name(part), layer))
+    }
+
     /// Packs one block.
     pub(super) fn pack_block(&mut self, index: usize, arithmetic: Arithmetic) {
         let linears = self.transformer_blocks.get_mut(index).map(DitBlock::linears);

@@ -1,5 +1,6 @@
 //! A linear map that keeps its weight in PyTorch's orientation.
 
+use super::named::TensorSource;
 use crate::kernel::{self, Arithmetic, Panels};
 use crate::rng::{self, Purpose};
 use burn::module::{Module, Param, ParamId};
@@ -73,6 +74,23 @@ impl Linear {
             return;
         };
         self.weight = Param::from_tensor(Tensor::zeros([0, k], &device));
+    }
+}
+
+impl Linear {
+    /// Packs the weight of the layer with that name from where it is stored in bf16, where the processor multiplies such; otherwise, or
+    /// if there is something wrong with it, nothing changes.
+    pub(super) fn pack_stored(&mut self, name: &str, tensors: &mut impl TensorSource) {
+        let device = self.weight.lazy_device();
+        if !kernel::on_cpu(&device) || !Arithmetic::Bf16.is_native() || !matches!(self.form, Form::Plain(_)) {
+            return;
+        }
+        let sizes = self.weight.lazy_shape().dims::<2>();
+        let pack = |shape: &[usize], bytes: &[u8]| if shape == sizes { Panels::of_bf16(bytes, sizes) } else { None };
+        if let Some(panels) = tensors.take_bf16(&format!("{name}.weight"), pack) {
+            self.form = Form::Packed(Arc::new(panels));
+            self.weight = Param::from_tensor(Tensor::zeros([0, sizes[1]], &device));
+        }
     }
 }
 

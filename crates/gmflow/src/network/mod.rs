@@ -182,6 +182,15 @@ impl Network {
         }
     }
 
+    /// The same of the layers whose weights are stored in the arithmetic, from there.
+    fn pack_stored(&mut self, index: usize, arithmetic: Arithmetic, tensors: &mut impl TensorSource) {
+        if let (Self::GmDit(net), Arithmetic::Bf16) = (self, arithmetic) {
+            for (name, layer) in net.block_linears_by_name(index) {
+                layer.pack_stored(&name, tensors);
+            }
+        }
+    }
+
     fn heavy_linears(&mut self) -> Box<dyn Iterator<Item = &mut Linear> + '_> {
         match self {
             Self::Mlp2d(net) => Box::new(net.hidden_linears()),

@@ -62,6 +62,13 @@ pub trait TensorSource {
     /// A tensor that cannot be read as f32.
     fn take(&mut self, name: &str) -> Result<Option<HostTensor>>;
 
+    /// Shows `f` the shape and the little-endian numbers of the tensor of that name, if it is there and stored in bf16; if something comes
+    /// back, the tensor has been taken.
+    fn take_bf16<R>(&mut self, name: &str, f: impl FnOnce(&[usize], &[u8]) -> Option<R>) -> Option<R> {
+        let _ = (name, f);
+        None
+    }
+
     /// The name of a tensor that nobody has taken.
     fn left(&self) -> Option<String>;
 }
@@ -100,7 +107,7 @@ pub fn load_named<M: TorchNames>(module: M, tensors: impl TensorSource) -> Resul
 }
 
 /// [`load_named`] of a network without values, which is packed on the way ([`Network::pack`]): the weights of one block at a time exist
-/// beside the panels.
+/// beside the panels, or none where they are stored as the panels hold them.
 pub(crate) fn load_packed(
     mut network: Network,
     tensors: impl TensorSource,
@@ -110,6 +117,7 @@ pub(crate) fn load_packed(
     mapper.keeps_initialised = true;
     for (index, block) in network.block_paths().into_iter().enumerate() {
         mapper.within = block;
+        network.pack_stored(index, arithmetic, &mut mapper.tensors);
         network = network.map(&mut mapper);
         if let Some(error) = mapper.error {
             return Err(error);
