@@ -4,7 +4,7 @@
 //! batch or the number of threads.
 #![allow(clippy::excessive_precision)]
 
-use super::lanes::{LANES, Row};
+use super::lanes::Row;
 use pulp::Simd;
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -22,12 +22,6 @@ impl<S: Simd> Clone for V<S> {
 }
 
 impl<S: Simd> Copy for V<S> {}
-
-/// Vectors in a row.
-#[inline(always)]
-pub(super) fn vectors<S: Simd>(_: S) -> usize {
-    LANES / S::F32_LANES
-}
 
 impl<S: Simd> V<S> {
     #[inline(always)]
@@ -157,6 +151,23 @@ impl<S: Simd> V<S> {
         let bits = simd.add_u32s(bits, simd.splat_u32s(127));
         let power = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)));
         p * Self { simd, x: power }
+    }
+
+    /// 2^x for x from -126 to 127, which is not checked; a few units in the last place, by a polynomial fitted on [-1/2, 1/2].
+    #[inline(always)]
+    pub fn exp2(self) -> Self {
+        // As in `exp`; a shift by 23 leaves nothing of it.
+        const ROUND: f32 = 12_582_912.0;
+        let simd = self.simd;
+        let c = |x: f32| Self::splat(simd, x);
+        let shifted = self + c(ROUND);
+        let r = self - (shifted - c(ROUND));
+        let mut p = c(1.327_652_52e-3);
+        for coefficient in [9.675_560_58e-3, 5.550_713_3e-2, 2.402_211_94e-1, 6.931_469_67e-1, 1.0] {
+            p = p.mul_add(r, c(coefficient));
+        }
+        let power = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted.x), simd.splat_u32s(23));
+        Self { x: simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(p.x), power)), ..self }
     }
 }
 

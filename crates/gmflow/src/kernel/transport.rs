@@ -4,10 +4,10 @@
 //! bisection safeguards; the point is mirrored so that it always lies in the lower tail, where that function loses nothing. Lanes so far
 //! out in a tail that f32 does not reach are left to [`PixelMixture`], in f64.
 
-use super::lanes::{Block, LANES, Row, parts};
+use super::lanes::{Block, LANES, Row, Source, VECTOR, parts};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::{V, vectors};
+use super::simd::V;
 use super::tilt::Mixture;
 use crate::mixture::transport::{Axes, PixelMixture};
 use nalgebra::DMatrix;
@@ -15,8 +15,20 @@ use pulp::{Arch, Simd, WithSimd};
 
 /// Standard normals beyond this are left to f64: the probability is near the smallest that f32 holds.
 const FARTHEST: f32 = 12.0;
-/// A step of this many standard deviations is Newton's last: its error is about the square.
-const LAST_STEP: f32 = 2e-4;
+/// A step of this many standard deviations is the last: its error is about the fourth power.
+const LAST_STEP: f32 = 0.05;
+/// A difference of logs that is rounding.
+const EXACT: f32 = 2e-7;
+/// The search for a place to start from ends with a step of this many standard deviations,
+const NEAR: f32 = 0.05;
+/// or after so many steps.
+const ROUGH_ITERATIONS: usize = 6;
+/// It knows no tails beyond this: lanes further out start from there, moved by the difference.
+const SHALLOW: f32 = 3.09;
+/// Phi of minus that.
+const SHALLOW_RANK: f32 = 1e-3;
+/// 1/sqrt(2 pi).
+const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
 /// What sums of probabilities start from: nothing beside those that are looked for, and nothing that is added becomes subnormal.
 const TINY: f32 = 1e-37;
 /// More than bisection needs to exhaust the bits of a bracket.
@@ -29,6 +41,13 @@ pub enum Direction {
     FromNormals,
     /// Points to the normals they come from.
     ToNormals,
+}
+
+/// What is mapped to what.
+#[derive(Clone, Copy)]
+struct Way {
+    axes: Axes,
+    direction: Direction,
 }
 
 /// The covariances `[b c c]` of mixtures, averaged over pixels.
@@ -67,7 +86,7 @@ pub(super) fn transport(
     direction: Direction,
 ) -> Vec<f32> {
     let Sizes { k, c, n } = sizes;
-    let (blocks, arch) = (Block::all(mixture.log_std.len(), n), Arch::new());
+    let (blocks, arch, way) = (Block::all(mixture.log_std.len(), n), Arch::new(), Way { axes, direction });
     let mut far = Vec::new();
     let mut mapped = build(values.len(), |out| {
         let items = parts(out, c, n, &blocks).into_iter().zip(blocks.iter().copied()).collect();
@@ -77,7 +96,7 @@ pub(super) fn transport(
             10 * k * values.len(),
             || Scratch::new(sizes),
             |scratch, (mut out, block)| {
-                let far = arch.dispatch(Mapping { scratch, mixture, values, bases, sizes, block, axes, direction });
+                let far = arch.dispatch(Mapping { scratch, mixture, values, bases, sizes, block, way });
                 block.store(&scratch.out, &mut out);
                 let lanes = far.iter().enumerate().filter(|(_, far)| **far > 0.0);
                 lanes.filter_map(|(lane, _)| block.pixel(lane)).collect::<Vec<_>>()
@@ -106,216 +125,350 @@ pub(super) fn transport(
 
 /// Room for a block.
 struct Scratch {
-    /// Means from their mean, then along the basis, `[k c]`.
+    /// For gathering: `[k c]`, `[k]` and `[c]`.
     means: Vec<Row>,
-    /// Log weights given the coordinates so far `[k]`.
     log_weights: Vec<Row>,
-    /// Their exponentials, normalised, `[k]`.
-    weights: Vec<Row>,
-    /// The means along one axis `[k]`.
-    on_axis: Vec<Row>,
-    /// The mixture's mean `[c]`.
-    mean: Vec<Row>,
+    values: Vec<Row>,
+    /// A vector's mixture: see [`Pixels`].
+    vector: Vec<Row>,
     /// `[c c]`.
     basis: Vec<Row>,
-    /// Rows `[c]`.
-    values: Vec<Row>,
-    along: Vec<Row>,
+    /// `[c]`.
     out: Vec<Row>,
 }
 
 impl Scratch {
     fn new(Sizes { k, c, .. }: Sizes) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        let [log_weights, weights, on_axis] = [(); 3].map(|()| rows(k));
-        let [mean, values, along, out] = [(); 4].map(|()| rows(c));
-        Self { means: rows(k * c), log_weights, weights, on_axis, mean, basis: rows(c * c), values, along, out }
+        let vector = rows((k * c + 3 * k + 2 * c).div_ceil(LANES / VECTOR));
+        Self { means: rows(k * c), log_weights: rows(k), values: rows(c), vector, basis: rows(c * c), out: rows(c) }
+    }
+}
+
+/// The mixtures of some pixels, side by side: rows of images whose width is a power of two push each other out of the cache.
+struct Pixels<'a, S: Simd> {
+    simd: S,
+    /// Means from their mean, `[k c]`.
+    means: &'a mut [S::f32s],
+    /// Log weights given the coordinates so far `[k]`.
+    log_weights: &'a mut [S::f32s],
+    /// Their exponentials, normalised, `[k]`.
+    weights: &'a mut [S::f32s],
+    /// The means along one axis, in standard deviations, `[k]`.
+    on_axis: &'a mut [S::f32s],
+    /// The mixture's mean `[c]`.
+    mean: &'a mut [S::f32s],
+    /// Coordinates `[c]`.
+    along: &'a mut [S::f32s],
+}
+
+impl<'a, S: Simd> Pixels<'a, S> {
+    /// Vector `v` of means `[k c]` and log weights `[k]`.
+    #[inline(always)]
+    fn new(
+        simd: S,
+        [means_in, log_weights_in]: [&Source; 2],
+        (k, c): (usize, usize),
+        v: usize,
+        room: &'a mut [Row],
+    ) -> Self {
+        let (room, _) = S::as_mut_simd_f32s(room.as_flattened_mut());
+        let (means, room) = room.split_at_mut(k * c);
+        let (log_weights, room) = room.split_at_mut(k);
+        let (weights, room) = room.split_at_mut(k);
+        let (on_axis, room) = room.split_at_mut(k);
+        let (mean, room) = room.split_at_mut(c);
+        for (row, mean) in means.iter_mut().enumerate() {
+            *mean = means_in.at(simd, row, v).bare();
+        }
+        for (row, weight) in log_weights.iter_mut().enumerate() {
+            *weight = log_weights_in.at(simd, row, v).bare();
+        }
+        let mut pixels = Self { simd, means, log_weights, weights, on_axis, mean, along: &mut room[..c] };
+        pixels.normalise();
+        pixels.centre();
+        pixels
     }
 
-    /// Reads mixtures; the means are left as they are, `mean` and `weights` are computed.
+    /// Measures the means from their mean.
     #[inline(always)]
-    fn load<S: Simd>(&mut self, simd: S, mixture: Mixture, Sizes { k, c, n }: Sizes, block: Block) {
-        block.load(mixture.means, k * c, n, &mut self.means);
-        block.load(mixture.log_weights, k, n, &mut self.log_weights);
-        for v in 0..vectors(simd) {
-            self.normalise(simd, v);
-            let at = |row: &Row| V::load(simd, row, v);
-            for (channel, mean) in self.mean.iter_mut().enumerate() {
-                let mut sum = V::splat(simd, 0.0);
-                for (m, weight) in self.means.iter().skip(channel).step_by(c).zip(&self.weights) {
-                    sum = at(m).mul_add(at(weight), sum);
-                }
-                sum.store(mean, v);
+    fn centre(&mut self) {
+        let (simd, c) = (self.simd, self.mean.len());
+        for (channel, mean) in self.mean.iter_mut().enumerate() {
+            let mut sum = V::splat(simd, 0.0);
+            for (means, &weight) in self.means.chunks_exact(c).zip(&*self.weights) {
+                sum = V::new(simd, means[channel]).mul_add(V::new(simd, weight), sum);
             }
-            for means in self.means.chunks_exact_mut(c) {
-                for (m, mean) in means.iter_mut().zip(&self.mean) {
-                    (at(m) - at(mean)).store(m, v);
-                }
+            *mean = sum.bare();
+        }
+        for means in self.means.chunks_exact_mut(c) {
+            for (m, &mean) in means.iter_mut().zip(&*self.mean) {
+                *m = (V::new(simd, *m) - V::new(simd, mean)).bare();
             }
         }
     }
 
     /// The weights of the log weights.
     #[inline(always)]
-    fn normalise<S: Simd>(&mut self, simd: S, v: usize) {
-        let at = |row: &Row| V::load(simd, row, v);
+    fn normalise(&mut self) {
+        let simd = self.simd;
         let mut top = V::splat(simd, f32::NEG_INFINITY);
-        for log_weight in &self.log_weights {
-            top = top.max(at(log_weight));
+        for &log_weight in &*self.log_weights {
+            top = top.max(V::new(simd, log_weight));
         }
         let mut total = V::splat(simd, 0.0);
-        for (log_weight, weight) in self.log_weights.iter().zip(&mut self.weights) {
-            let share = (at(log_weight) - top).exp();
-            share.store(weight, v);
+        for (&log_weight, weight) in self.log_weights.iter().zip(&mut *self.weights) {
+            let share = (V::new(simd, log_weight) - top).exp();
+            *weight = share.bare();
             total = total + share;
         }
         let inverse = V::splat(simd, 1.0) / total;
-        for weight in &mut self.weights {
-            (at(weight) * inverse).max(V::splat(simd, TINY)).store(weight, v);
+        for weight in &mut *self.weights {
+            *weight = (V::new(simd, *weight) * inverse).max(V::splat(simd, TINY)).bare();
         }
     }
 
-    /// Goes along the axes of the basis; returns 1 where a lane is beyond f32.
+    /// The covariance of channels `i` and `j` between components.
     #[inline(always)]
-    fn map<S: Simd>(&mut self, simd: S, v: usize, std: V<S>, axes: Axes, direction: Direction) -> V<S> {
-        let c = self.mean.len();
-        let at = |row: &Row| V::load(simd, row, v);
-        let number = |x: f32| V::splat(simd, x);
-        let inverse = number(1.0) / std;
-        let from_normals = direction == Direction::FromNormals;
-        let rotate = from_normals && axes == Axes::Basis;
-        for (axis, along) in self.along.iter_mut().enumerate() {
-            let mut sum = number(0.0);
-            for (channel, (value, mean)) in self.values.iter().zip(&self.mean).enumerate() {
-                let value = if from_normals { at(value) } else { at(value) - at(mean) };
-                sum = value.mul_add(at(&self.basis[channel * c + axis]), sum);
-            }
-            if rotate { at(&self.values[axis]) } else { sum }.store(along, v);
+    fn between(&self, i: usize, j: usize) -> V<S> {
+        let simd = self.simd;
+        let mut sum = V::splat(simd, 0.0);
+        for (means, &weight) in self.means.chunks_exact(self.mean.len()).zip(&*self.weights) {
+            sum = (V::new(simd, means[i]) * V::new(simd, means[j])).mul_add(V::new(simd, weight), sum);
         }
-        let (zero, one) = (number(0.0), number(1.0));
+        sum
+    }
+
+    /// The means along an axis of the basis, in units that are 1 over `inverse` long.
+    #[inline(always)]
+    fn project(&mut self, basis: &[Row], axis: usize, inverse: V<S>, v: usize) {
+        let (simd, c) = (self.simd, self.mean.len());
+        for (means, on_axis) in self.means.chunks_exact(c).zip(&mut *self.on_axis) {
+            let mut sum = V::splat(simd, 0.0);
+            for (&mean, entries) in means.iter().zip(basis.chunks_exact(c)) {
+                sum = V::new(simd, mean).mul_add(V::load(simd, &entries[axis], v), sum);
+            }
+            *on_axis = (sum * inverse).bare();
+        }
+    }
+
+    /// Fixes the coordinate along the axis.
+    #[inline(always)]
+    fn condition(&mut self, x: V<S>) {
+        let simd = self.simd;
+        for (log_weight, &mean) in self.log_weights.iter_mut().zip(&*self.on_axis) {
+            let u = x - V::new(simd, mean);
+            *log_weight = (u * u).mul_add(V::splat(simd, -0.5), V::new(simd, *log_weight)).bare();
+        }
+        self.normalise();
+    }
+
+    /// Goes along the axes of the basis, from values to `out`; returns 1 where a lane is beyond f32.
+    #[inline(always)]
+    fn map(&mut self, values: &Source, basis: &[Row], out: &mut [Row], v: usize, std: V<S>, way: Way) -> V<S> {
+        let (simd, c) = (self.simd, self.mean.len());
+        let Way { axes, direction } = way;
+        let from_normals = direction == Direction::FromNormals;
+        let (zero, one) = (V::splat(simd, 0.0), V::splat(simd, 1.0));
+        let inverse = one / std;
+        for axis in 0..c {
+            let mut sum = zero;
+            for (channel, (&mean, entries)) in self.mean.iter().zip(basis.chunks_exact(c)).enumerate() {
+                let value = values.at(simd, channel, v);
+                let value = if from_normals { value } else { (value - V::new(simd, mean)) * inverse };
+                sum = value.mul_add(V::load(simd, &entries[axis], v), sum);
+            }
+            let straight = from_normals && axes == Axes::Basis;
+            self.along[axis] = if straight { values.at(simd, axis, v) } else { sum }.bare();
+        }
         let mut far = zero;
         for axis in 0..c {
-            for (means, on_axis) in self.means.chunks_exact(c).zip(&mut self.on_axis) {
-                let mut sum = zero;
-                for (channel, m) in means.iter().enumerate() {
-                    sum = at(m).mul_add(at(&self.basis[channel * c + axis]), sum);
-                }
-                sum.store(on_axis, v);
-            }
-            let line = Line { means: &self.on_axis, weights: &self.weights, std, inverse, v };
-            let value = at(&self.along[axis]);
-            let x = if from_normals {
-                far = one.only(number(FARTHEST).less(value.abs()), far);
-                let x = line.quantile(simd, value);
-                x.store(&mut self.along[axis], v);
-                x
+            self.project(basis, axis, inverse, v);
+            let value = V::new(simd, self.along[axis]);
+            let line = Line { simd, means: &mut *self.on_axis, weights: &*self.weights };
+            let (x, result) = if from_normals {
+                far = one.only(V::splat(simd, FARTHEST).less(value.abs()), far);
+                line.quantile(value)
             } else {
-                let (normal, beyond) = line.normal(simd, value);
+                let (normal, beyond) = line.normal(value);
                 far = one.only(zero.less(beyond), far);
-                normal.store(&mut self.along[axis], v);
-                value
+                (value, normal)
             };
-            if axis + 1 == c {
-                break;
+            self.along[axis] = result.bare();
+            if axis + 1 < c {
+                self.condition(x);
             }
-            for (log_weight, mean) in self.log_weights.iter_mut().zip(&self.on_axis) {
-                let z = (x - at(mean)) * inverse;
-                (z * z).mul_add(number(-0.5), at(log_weight)).store(log_weight, v);
-            }
-            self.normalise(simd, v);
         }
-        for (channel, (out, mean)) in self.out.iter_mut().zip(&self.mean).enumerate() {
-            let mut sum = if from_normals { at(mean) } else { zero };
-            for (axis, along) in self.along.iter().enumerate() {
-                sum = at(along).mul_add(at(&self.basis[channel * c + axis]), sum);
+        let rows = out.iter_mut().zip(basis.chunks_exact(c)).enumerate();
+        for (channel, (out, entries)) in rows {
+            let mut sum = zero;
+            for (&along, entry) in self.along.iter().zip(entries) {
+                sum = V::new(simd, along).mul_add(V::load(simd, entry, v), sum);
             }
-            let straight = !from_normals && axes == Axes::Basis;
-            if straight { at(&self.along[channel]) } else { sum }.store(out, v);
+            let straight = V::new(simd, self.along[channel]);
+            let value = match (direction, axes) {
+                (Direction::FromNormals, _) => sum.mul_add(std, V::new(simd, self.mean[channel])),
+                (Direction::ToNormals, Axes::Channels) => sum,
+                (Direction::ToNormals, Axes::Basis) => straight,
+            };
+            value.store(out, v);
         }
         far
     }
 }
 
-/// One-dimensional mixtures in vector `v` of rows `[k]`.
+/// One-dimensional mixtures of Gaussians with standard deviation 1: means and weights `[k]`.
 struct Line<'a, S: Simd> {
-    means: &'a [Row],
-    weights: &'a [Row],
-    std: V<S>,
-    inverse: V<S>,
-    v: usize,
+    simd: S,
+    means: &'a mut [S::f32s],
+    weights: &'a [S::f32s],
 }
 
 impl<S: Simd> Line<'_, S> {
-    /// The quantiles at Phi(z).
+    /// The quantiles at Phi(z), mirrored like the means, which are mirrored so that the rank is at most 1/2, and as they are.
     #[inline(always)]
-    fn quantile(&self, simd: S, z: V<S>) -> V<S> {
+    fn quantile(self, z: V<S>) -> (V<S>, V<S>) {
+        let simd = self.simd;
         let number = |x: f32| V::splat(simd, x);
-        let (zero, one, half) = (number(0.0), number(1.0), number(0.5));
-        let components = || {
-            let load = |row: &Row| V::load(simd, row, self.v);
-            self.means.iter().zip(self.weights).map(move |(mean, weight)| (load(mean), load(weight)))
-        };
-        // Mirrored so that the rank is at most 1/2.
+        let (zero, one) = (number(0.0), number(1.0));
         let side = number(-1.0).only(zero.less(z), one);
         let depth = z.abs().min(number(FARTHEST));
-        let target = (lower_tail(simd, depth).0).ln();
-        let (mut lo, mut hi) = (number(f32::INFINITY), number(f32::NEG_INFINITY));
+        let rank = lower_tail(simd, depth).0;
+        let (mut least, mut largest) = (number(f32::INFINITY), number(f32::NEG_INFINITY));
         let (mut first, mut second) = (zero, zero);
-        for (mean, weight) in components() {
-            let mean = mean * side;
-            lo = lo.min(mean);
-            hi = hi.max(mean);
-            first = mean.mul_add(weight, first);
-            second = (mean * mean).mul_add(weight, second);
+        for (mean, &weight) in self.means.iter_mut().zip(self.weights) {
+            let (mirrored, weight) = (V::new(simd, *mean) * side, V::new(simd, weight));
+            *mean = mirrored.bare();
+            least = least.min(mirrored);
+            largest = largest.max(mirrored);
+            let share = mirrored * weight;
+            first = first + share;
+            second = mirrored.mul_add(share, second);
         }
-        let spread = (second - first * first).max(zero) + self.std * self.std;
+        let deviation = ((second - first * first).max(zero) + one).sqrt();
         // A mixture's quantile lies between those of its components.
-        let reach = self.std * depth;
-        (lo, hi) = (lo - reach, hi - reach);
-        let mut x = (first - spread.sqrt() * depth).max(lo).min(hi);
-        let (resolution, last) = (number(f32::EPSILON), number(LAST_STEP) * self.std);
-        // Lanes that have arrived stay where they are: from there rounding alone would lead them on.
-        let mut done = zero.less(zero);
-        for _ in 0..MAX_ITERATIONS {
-            let (mut below, mut density) = (number(TINY), number(TINY));
-            for (mean, weight) in components() {
-                let u = (x - mean * side) * self.inverse;
-                let (tail, bell) = lower_tail(simd, u.abs());
-                let cdf = tail.only(u.less(zero), one - tail);
-                below = cdf.mul_add(weight, below);
-                density = bell.mul_add(weight, density);
+        let shallow = depth.min(number(SHALLOW));
+        let start = first - deviation * shallow;
+        let near = self.approach(start, rank.max(number(SHALLOW_RANK)), [least - shallow, largest - shallow]);
+        let x = self.settle(near - (depth - shallow), rank.ln(), [least - depth, largest - depth]);
+        (x, x * side)
+    }
+
+    /// About the quantile at `rank`: Newton's steps, with a polynomial in the place of Phi.
+    ///
+    /// Phi(u) - 1/2 = u P(u^2) within 1e-3; where P ends, Phi is 0 or 1 and its slope 0.
+    #[inline(always)]
+    fn approach(&self, start: V<S>, rank: V<S>, [mut lo, mut hi]: [V<S>; 2]) -> V<S> {
+        const END: f32 = 3.25;
+        const PHI: [f32; 5] = [1.038_566_3e-5, -4.173_838_2e-4, 6.819_748e-3, -6.060_649_7e-2, 3.957_3e-1];
+        let simd = self.simd;
+        let number = |x: f32| V::splat(simd, x);
+        let (half, close) = (number(0.5), number(NEAR));
+        let (end, minus_end) = (number(END), number(-END));
+        let mut x = start.max(lo).min(hi);
+        let mut done = half.less(number(0.0));
+        for _ in 0..ROUGH_ITERATIONS {
+            let (mut below, mut slope) = (half - rank, number(TINY));
+            for (&mean, &weight) in self.means.iter().zip(self.weights) {
+                let weight = V::new(simd, weight);
+                let u = (x - V::new(simd, mean)).max(minus_end).min(end);
+                let square = u * u;
+                let (mut p, mut derivative) = (number(PHI[0]), number(9.0 * PHI[0]));
+                for i in 1..PHI.len() {
+                    p = p.mul_add(square, number(PHI[i]));
+                    derivative = derivative.mul_add(square, number((9 - 2 * i) as f32 * PHI[i]));
+                }
+                below = p.mul_add(u * weight, below);
+                slope = derivative.mul_add(weight, slope);
             }
-            let residual = below.ln() - target;
-            let step = residual * below * self.std / density;
+            let newton = x - below / slope;
+            let high = number(0.0).less(below);
+            hi = x.only(high, hi);
+            lo = lo.only(high, x);
+            let step = (newton - x).abs();
+            let inside = simd.and_m32s(lo.less(newton), newton.less(hi));
+            let useful = simd.and_m32s(inside, step.less(half * (hi - lo)));
+            let arrived = step.less(close);
+            let next = newton.only(simd.or_m32s(arrived, useful), half * (lo + hi));
+            x = x.only(done, next);
+            done = simd.or_m32s(done, arrived);
+            if all(simd, done) {
+                break;
+            }
+        }
+        x
+    }
+
+    /// The quantiles from points near them: steps of the fourth order on the log of the distribution function, safeguarded by bisection.
+    #[inline(always)]
+    fn settle(&self, start: V<S>, ln_rank: V<S>, [mut lo, mut hi]: [V<S>; 2]) -> V<S> {
+        let simd = self.simd;
+        let number = |x: f32| V::splat(simd, x);
+        let (zero, one, half) = (number(0.0), number(1.0), number(0.5));
+        let mut x = start.max(lo).min(hi);
+        // Lanes that have arrived stay where they are: from there rounding alone would lead them on.
+        let mut done = one.less(zero);
+        for _ in 0..MAX_ITERATIONS {
+            // The distribution function F, and sums of densities times powers of u.
+            let mut below = number(TINY);
+            let (mut s0, mut s1, mut s2) = (number(TINY), zero, zero);
+            for (&mean, &weight) in self.means.iter().zip(self.weights) {
+                let weight = V::new(simd, weight);
+                let u = x - V::new(simd, mean);
+                let (tail, bell) = lower_tail(simd, u.abs());
+                below = tail.only(u.less(zero), one - tail).mul_add(weight, below);
+                let density = bell * weight;
+                let slope = density * u;
+                s0 = s0 + density;
+                s1 = s1 + slope;
+                s2 = slope.mul_add(u, s2);
+            }
+            let residual = below.ln() - ln_rank;
+            // Derivatives: the first of Y = ln F, the second and the third of F over its first, the same of Y.
+            let inverse = one / s0;
+            let slope = s0 * number(INVERSE_ROOT_TAU) / below;
+            let second = zero - s1 * inverse;
+            let third = s2.mul_add(inverse, number(-1.0));
+            let curve = second - slope;
+            let bend = slope.mul_add(slope * number(2.0) - number(3.0) * second, third);
+            // Newton's step and, as a factor, the next terms of the inverse function's series.
+            let newton = (zero - residual) / slope;
+            let terms =
+                newton.mul_add((curve * curve).mul_add(half, bend * number(-1.0 / 6.0)), curve * number(-0.5));
+            let factor = newton.mul_add(terms, one).max(half).min(number(2.0));
+            let step = newton * factor;
+            let next = x + step;
             let high = zero.less(residual);
             let width = hi - lo;
             hi = x.only(high, hi);
             lo = lo.only(high, x);
-            let newton = x - step;
             // Where there is hardly any density a step leads out of the bracket and is not taken.
-            let inside = simd.and_m32s(lo.less(newton), newton.less(hi));
+            let inside = simd.and_m32s(lo.less(next), next.less(hi));
             let useful = simd.and_m32s(inside, step.abs().less(half * width));
-            let close = step.abs().less(last);
-            let next = newton.only(simd.or_m32s(close, useful), half * (lo + hi));
+            let close = (newton.abs() * curve.abs().max(one)).less(number(LAST_STEP));
+            let next = next.only(simd.or_m32s(close, useful), half * (lo + hi));
+            // What remains is rounding.
+            let exact = residual.abs().less(number(EXACT));
+            let next = x.only(exact, next);
             x = x.only(done, next);
-            let narrow = (hi - lo).less(resolution * (self.std + x.abs()));
-            done = simd.or_m32s(done, simd.or_m32s(close, narrow));
-            if zero.only(done, one).largest() <= 0.0 {
+            let narrow = (hi - lo).less(number(f32::EPSILON) * (one + x.abs()));
+            done = simd.or_m32s(simd.or_m32s(done, exact), simd.or_m32s(close, narrow));
+            if all(simd, done) {
                 break;
             }
         }
-        x * side
+        x
     }
 
     /// The standard normals of the same rank as x, and 1 where they are beyond f32.
     #[inline(always)]
-    fn normal(&self, simd: S, x: V<S>) -> (V<S>, V<S>) {
+    fn normal(&self, x: V<S>) -> (V<S>, V<S>) {
+        let simd = self.simd;
         let number = |x: f32| V::splat(simd, x);
         let (zero, one) = (number(0.0), number(1.0));
         let (mut below, mut above) = (number(TINY), number(TINY));
-        for (mean, weight) in self.means.iter().zip(self.weights) {
-            let (mean, weight) = (V::load(simd, mean, self.v), V::load(simd, weight, self.v));
-            let u = (x - mean) * self.inverse;
+        for (&mean, &weight) in self.means.iter().zip(self.weights) {
+            let (u, weight) = (x - V::new(simd, mean), V::new(simd, weight));
             let tail = lower_tail(simd, u.abs()).0;
             let (left, other) = (u.less(zero), one - tail);
             below = tail.only(left, other).mul_add(weight, below);
@@ -332,39 +485,43 @@ impl<S: Simd> Line<'_, S> {
         let mut depth = y - above_line / under_line.mul_add(y, one);
         for _ in 0..2 {
             let (tail, bell) = lower_tail(simd, depth);
-            depth = depth + (tail.ln() - ln_p) * tail / bell;
+            depth = depth + (tail.ln() - ln_p) * tail / (bell * number(INVERSE_ROOT_TAU));
         }
         ((zero - depth).only(below.less(above), depth), beyond)
     }
 }
 
-/// Phi(-a) and the density at a >= 0 of the standard normal. Beyond 12.8, where f32 is about to underflow, the values stay.
+/// Phi(-a) and exp(-a^2/2) for a >= 0. Beyond 12.8, where f32 is about to underflow, the values stay.
 ///
-/// (a + 2.5) Phi(-a) exp(a^2/2) as a polynomial of (a - 2.5)/(a + 2.5), fitted for the least relative error: 2.5e-7 in f32.
+/// (a + 3.5) Phi(-a) exp(a^2/2) as a polynomial of (a - 3.5)/(a + 3.5), fitted for the least relative error: 3e-7.
 #[inline(always)]
 fn lower_tail<S: Simd>(simd: S, a: V<S>) -> (V<S>, V<S>) {
-    const COEFFICIENTS: [f32; 9] = [
-        -3.018_576_5e-4,
-        6.589_009e-4,
-        2.509_175_4e-3,
-        -1.586_311_5e-3,
-        -1.637_959e-2,
-        9.232_807e-3,
-        1.319_860_8e-1,
-        -4.336_918_3e-1,
-        7.066_567e-1,
+    const COEFFICIENTS: [f32; 7] = [
+        -2.954_526_7e-3,
+        6.732_272_8e-3,
+        1.737_140_6e-2,
+        -1.161_014_6e-1,
+        3.154_275_4e-1,
+        -5.655_593_3e-1,
+        7.444_16e-1,
     ];
-    const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
     let number = |x: f32| V::splat(simd, x);
     let a = a.min(number(12.8));
-    let inverse = number(1.0) / (a + number(2.5));
-    let t = inverse.mul_add(number(-5.0), number(1.0));
-    let mut p = number(-1.430_619_5e-4);
+    let inverse = number(1.0) / (a + number(3.5));
+    let t = inverse.mul_add(number(-7.0), number(1.0));
+    let mut p = number(-8.105_203_2e-4);
     for coefficient in COEFFICIENTS {
         p = p.mul_add(t, number(coefficient));
     }
-    let bell = (a * a * number(-0.5)).exp();
-    (p * inverse * bell, bell * number(INVERSE_ROOT_TAU))
+    let bell = (a * a * number(-0.5 * std::f32::consts::LOG2_E)).exp2();
+    (p * inverse * bell, bell)
+}
+
+/// Whether a mask holds in all lanes.
+#[inline(always)]
+fn all<S: Simd>(simd: S, mask: S::m32s) -> bool {
+    let (zero, one) = (V::splat(simd, 0.0), V::splat(simd, 1.0));
+    zero.only(mask, one).largest() <= 0.0
 }
 
 /// Phi of minus [`FARTHEST`].
@@ -387,20 +544,19 @@ impl WithSimd for Covarying<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { scratch, mixture, sizes, block } = self;
-        let c = sizes.c;
-        scratch.load(simd, mixture, sizes, block);
+        let Sizes { k, c, n } = sizes;
+        let Scratch { means, log_weights, vector, basis, .. } = scratch;
+        let means = Source::new(&block, mixture.means, k * c, n, means);
+        let log_weights = Source::new(&block, mixture.log_weights, k, n, log_weights);
         let within = block.per_sample(|sample| (2.0 * mixture.log_std[sample]).exp());
-        let Scratch { means, weights, basis, .. } = scratch;
-        for v in 0..vectors(simd) {
-            let at = |row: &Row| V::load(simd, row, v);
+        for v in 0..block.vectors(simd) {
+            let pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
             for i in 0..c {
                 for j in 0..=i {
-                    let mut sum = if i == j { at(&within) } else { V::splat(simd, 0.0) };
-                    for (means, weight) in means.chunks_exact(c).zip(&*weights) {
-                        sum = (at(&means[i]) * at(&means[j])).mul_add(at(weight), sum);
-                    }
-                    sum.store(&mut basis[i * c + j], v);
-                    sum.store(&mut basis[j * c + i], v);
+                    let between = pixels.between(i, j);
+                    let entry = if i == j { between + V::load(simd, &within, v) } else { between };
+                    entry.store(&mut basis[i * c + j], v);
+                    entry.store(&mut basis[j * c + i], v);
                 }
             }
         }
@@ -415,8 +571,7 @@ struct Mapping<'a> {
     bases: &'a [f32],
     sizes: Sizes,
     block: Block,
-    axes: Axes,
-    direction: Direction,
+    way: Way,
 }
 
 impl WithSimd for Mapping<'_> {
@@ -425,18 +580,20 @@ impl WithSimd for Mapping<'_> {
     /// The mapped values into the scratch's `out`; returns what is beyond f32.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Row {
-        let Self { scratch, mixture, values, bases, sizes, block, axes, direction } = self;
-        let c = sizes.c;
-        scratch.load(simd, mixture, sizes, block);
-        block.load(values, c, sizes.n, &mut scratch.values);
-        for (entry, row) in scratch.basis.iter_mut().enumerate() {
+        let Self { scratch, mixture, values, bases, sizes, block, way } = self;
+        let Sizes { k, c, n } = sizes;
+        let Scratch { means, log_weights, values: room, vector, basis, out } = scratch;
+        let means = Source::new(&block, mixture.means, k * c, n, means);
+        let log_weights = Source::new(&block, mixture.log_weights, k, n, log_weights);
+        let values = Source::new(&block, values, c, n, room);
+        for (entry, row) in basis.iter_mut().enumerate() {
             *row = block.per_sample(|sample| bases[sample * c * c + entry]);
         }
         let std = block.per_sample(|sample| mixture.log_std[sample].exp());
         let mut far = [0.0; LANES];
-        for v in 0..vectors(simd) {
-            let std = V::load(simd, &std, v);
-            scratch.map(simd, v, std, axes, direction).store(&mut far, v);
+        for v in 0..block.vectors(simd) {
+            let mut pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
+            pixels.map(&values, basis, out, v, V::load(simd, &std, v), way).store(&mut far, v);
         }
         far
     }
