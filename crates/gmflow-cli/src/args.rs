@@ -5,9 +5,33 @@ use std::path::PathBuf;
 
 const ABOUT: &str = "Gaussian mixture flow matching: train a generative model, sample from it in a few steps";
 
+/// A macro that gives its text where this build has a feature.
+macro_rules! where_built {
+    ($name:ident, $feature:literal) => {
+        #[cfg(feature = $feature)]
+        macro_rules! $name {
+            ($text:literal) => {
+                $text
+            };
+        }
+        #[cfg(not(feature = $feature))]
+        macro_rules! $name {
+            ($text:literal) => {
+                ""
+            };
+        }
+    };
+}
+where_built!(cuda, "cuda");
+where_built!(vulkan, "vulkan");
+where_built!(wgpu, "wgpu");
+
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ndevices:   cpu (AVX2 and AVX-512 code chosen at run time)",
+    cuda!("\n           cuda"),
+    vulkan!("\n           vulkan"),
+    wgpu!("\n           wgpu"),
     "\nnetworks:  mlp2d, gm-dit, unet",
     "\nsolvers:   gm-ode, gm-sde (orders 1 and 2), euler, heun, ddpm-small, ddpm-large, dpmpp-2m, dpmpp-2m-sde, dpmpp-2s,",
     "\n           unipc, deis, sa-solver",
@@ -116,7 +140,7 @@ pub struct TrainArgs {
     /// Start anew in a run folder that already holds a run
     #[arg(long)]
     pub force: bool,
-    /// Where to compute
+    /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Print the outcome as JSON
@@ -163,7 +187,7 @@ pub struct EncodeArgs {
     /// Store numbers in 32 bits rather than in 16
     #[arg(long)]
     pub full_precision: bool,
-    /// Where to compute
+    /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Start anew in a folder that already holds latents
@@ -369,7 +393,7 @@ pub struct EvalArgs {
     /// Write all figures and settings here as JSON, and the table beside it as .md
     #[arg(long, value_name = "FILE.json")]
     pub out: Option<PathBuf>,
-    /// Where to compute
+    /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Overwrite what is there
@@ -397,7 +421,7 @@ pub struct SweepArgs {
     /// Do not download anything
     #[arg(long)]
     pub offline: bool,
-    /// Where to compute
+    /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Measure every cell anew
@@ -563,7 +587,7 @@ pub struct SampleArgs {
     /// nothing for bf16. The samples' metadata say what was computed
     #[arg(long, value_enum, value_name = "PRECISION", default_value = "f32")]
     pub precision: Arithmetic,
-    /// Where to compute
+    /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Overwrite existing files

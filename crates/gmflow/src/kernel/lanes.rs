@@ -55,6 +55,13 @@ impl Block {
         if self.is_direct() { self.len / S::F32_LANES } else { LANES / S::F32_LANES }
     }
 
+    /// The same two by two; the last of an odd number stands beside itself.
+    #[inline(always)]
+    pub fn pairs<S: Simd>(&self, simd: S) -> impl Iterator<Item = [usize; 2]> {
+        let n = self.vectors(simd);
+        (0..n).step_by(2).map(move |v| [v, (v + 1).min(n - 1)])
+    }
+
     /// The first sample.
     pub fn first(&self) -> usize {
         self.first

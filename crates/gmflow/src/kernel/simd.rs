@@ -4,7 +4,7 @@
 //! batch or the number of threads.
 #![allow(clippy::excessive_precision)]
 
-use super::lanes::Row;
+use super::lanes::{Row, Source};
 use pulp::Simd;
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -187,3 +187,141 @@ operator!(Add, add, add_f32s);
 operator!(Sub, sub, sub_f32s);
 operator!(Mul, mul, mul_f32s);
 operator!(Div, div, div_f32s);
+
+/// Two vectors side by side: while one waits for what it needs, the other goes on.
+pub(super) struct Pair<S: Simd>(V<S>, V<S>);
+
+impl<S: Simd> Clone for Pair<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for Pair<S> {}
+
+/// Methods of both.
+macro_rules! both {
+    ($($name:ident($($other:ident),*);)*) => {
+        $(
+            #[inline(always)]
+            pub fn $name(self, $($other: Self),*) -> Self {
+                Self(self.0.$name($($other.0),*), self.1.$name($($other.1),*))
+            }
+        )*
+    };
+}
+
+impl<S: Simd> Pair<S> {
+    both! {
+        max(other);
+        min(other);
+        mul_add(a, b);
+        abs();
+        sqrt();
+        ln();
+        exp();
+        exp2();
+    }
+
+    #[inline(always)]
+    pub fn new(simd: S, [x, y]: [S::f32s; 2]) -> Self {
+        Self(V::new(simd, x), V::new(simd, y))
+    }
+
+    /// The bare vectors.
+    #[inline(always)]
+    pub fn bare(self) -> [S::f32s; 2] {
+        [self.0.bare(), self.1.bare()]
+    }
+
+    #[inline(always)]
+    pub fn splat(simd: S, x: f32) -> Self {
+        Self(V::splat(simd, x), V::splat(simd, x))
+    }
+
+    /// Vectors of a row.
+    #[inline(always)]
+    pub fn load(simd: S, row: &Row, [v, w]: [usize; 2]) -> Self {
+        Self(V::load(simd, row, v), V::load(simd, row, w))
+    }
+
+    #[inline(always)]
+    pub fn store(self, row: &mut Row, [v, w]: [usize; 2]) {
+        self.0.store(row, v);
+        self.1.store(row, w);
+    }
+
+    /// Vectors of a source's row.
+    #[inline(always)]
+    pub fn of(source: &Source, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
+        Self(source.at(simd, row, v), source.at(simd, row, w))
+    }
+
+    /// The lanes where self < other.
+    #[inline(always)]
+    pub fn less(self, other: Self) -> Mask<S> {
+        Mask { simd: self.0.simd, lanes: [self.0.less(other.0), self.1.less(other.1)] }
+    }
+
+    /// self where `mask` holds, otherwise `other`.
+    #[inline(always)]
+    pub fn only(self, mask: Mask<S>, other: Self) -> Self {
+        Self(self.0.only(mask.lanes[0], other.0), self.1.only(mask.lanes[1], other.1))
+    }
+}
+
+/// What holds in lanes of a pair.
+pub(super) struct Mask<S: Simd> {
+    simd: S,
+    lanes: [S::m32s; 2],
+}
+
+impl<S: Simd> Clone for Mask<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for Mask<S> {}
+
+impl<S: Simd> Mask<S> {
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.lanes, other.lanes);
+        Self { lanes: [self.simd.and_m32s(a, c), self.simd.and_m32s(b, d)], ..self }
+    }
+
+    #[inline(always)]
+    pub fn or(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.lanes, other.lanes);
+        Self { lanes: [self.simd.or_m32s(a, c), self.simd.or_m32s(b, d)], ..self }
+    }
+
+    /// Whether it holds in all lanes.
+    #[inline(always)]
+    pub fn all(self) -> bool {
+        let simd = self.simd;
+        let both = simd.and_m32s(self.lanes[0], self.lanes[1]);
+        let everywhere = V::splat(simd, 0.0).less(V::splat(simd, 1.0));
+        simd.first_true_m32s(simd.xor_m32s(both, everywhere)) >= S::F32_LANES
+    }
+}
+
+macro_rules! pair_operator {
+    ($trait:ident, $name:ident) => {
+        impl<S: Simd> $trait for Pair<S> {
+            type Output = Self;
+            #[inline(always)]
+            fn $name(self, other: Self) -> Self {
+                Self(self.0.$name(other.0), self.1.$name(other.1))
+            }
+        }
+    };
+}
+
+pair_operator!(Add, add);
+pair_operator!(Sub, sub);
+pair_operator!(Mul, mul);
+pair_operator!(Div, div);

@@ -7,7 +7,7 @@
 use super::lanes::{Block, LANES, Row, Source, VECTOR, parts};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::V;
+use super::simd::Pair;
 use super::tilt::Mixture;
 use crate::mixture::transport::{Axes, PixelMixture};
 use nalgebra::DMatrix;
@@ -129,7 +129,7 @@ struct Scratch {
     means: Vec<Row>,
     log_weights: Vec<Row>,
     values: Vec<Row>,
-    /// A vector's mixture: see [`Pixels`].
+    /// Mixtures of two vectors: see [`Pixels`].
     vector: Vec<Row>,
     /// `[c c]`.
     basis: Vec<Row>,
@@ -140,49 +140,50 @@ struct Scratch {
 impl Scratch {
     fn new(Sizes { k, c, .. }: Sizes) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        let vector = rows((k * c + 3 * k + 2 * c).div_ceil(LANES / VECTOR));
+        let vector = rows((2 * (k * c + 3 * k + 2 * c)).div_ceil(LANES / VECTOR));
         Self { means: rows(k * c), log_weights: rows(k), values: rows(c), vector, basis: rows(c * c), out: rows(c) }
     }
 }
 
-/// The mixtures of some pixels, side by side: rows of images whose width is a power of two push each other out of the cache.
+/// The mixtures of the pixels of two vectors, side by side: rows of images whose width is a power of two push each other out of the cache.
 struct Pixels<'a, S: Simd> {
     simd: S,
     /// Means from their mean, `[k c]`.
-    means: &'a mut [S::f32s],
+    means: &'a mut [[S::f32s; 2]],
     /// Log weights given the coordinates so far `[k]`.
-    log_weights: &'a mut [S::f32s],
+    log_weights: &'a mut [[S::f32s; 2]],
     /// Their exponentials, normalised, `[k]`.
-    weights: &'a mut [S::f32s],
+    weights: &'a mut [[S::f32s; 2]],
     /// The means along one axis, in standard deviations, `[k]`.
-    on_axis: &'a mut [S::f32s],
+    on_axis: &'a mut [[S::f32s; 2]],
     /// The mixture's mean `[c]`.
-    mean: &'a mut [S::f32s],
+    mean: &'a mut [[S::f32s; 2]],
     /// Coordinates `[c]`.
-    along: &'a mut [S::f32s],
+    along: &'a mut [[S::f32s; 2]],
 }
 
 impl<'a, S: Simd> Pixels<'a, S> {
-    /// Vector `v` of means `[k c]` and log weights `[k]`.
+    /// Vectors `v` of means `[k c]` and log weights `[k]`.
     #[inline(always)]
     fn new(
         simd: S,
         [means_in, log_weights_in]: [&Source; 2],
         (k, c): (usize, usize),
-        v: usize,
+        v: [usize; 2],
         room: &'a mut [Row],
     ) -> Self {
         let (room, _) = S::as_mut_simd_f32s(room.as_flattened_mut());
+        let (room, _) = room.as_chunks_mut();
         let (means, room) = room.split_at_mut(k * c);
         let (log_weights, room) = room.split_at_mut(k);
         let (weights, room) = room.split_at_mut(k);
         let (on_axis, room) = room.split_at_mut(k);
         let (mean, room) = room.split_at_mut(c);
         for (row, mean) in means.iter_mut().enumerate() {
-            *mean = means_in.at(simd, row, v).bare();
+            *mean = Pair::of(means_in, simd, row, v).bare();
         }
         for (row, weight) in log_weights.iter_mut().enumerate() {
-            *weight = log_weights_in.at(simd, row, v).bare();
+            *weight = Pair::of(log_weights_in, simd, row, v).bare();
         }
         let mut pixels = Self { simd, means, log_weights, weights, on_axis, mean, along: &mut room[..c] };
         pixels.normalise();
@@ -195,15 +196,15 @@ impl<'a, S: Simd> Pixels<'a, S> {
     fn centre(&mut self) {
         let (simd, c) = (self.simd, self.mean.len());
         for (channel, mean) in self.mean.iter_mut().enumerate() {
-            let mut sum = V::splat(simd, 0.0);
+            let mut sum = Pair::splat(simd, 0.0);
             for (means, &weight) in self.means.chunks_exact(c).zip(&*self.weights) {
-                sum = V::new(simd, means[channel]).mul_add(V::new(simd, weight), sum);
+                sum = Pair::new(simd, means[channel]).mul_add(Pair::new(simd, weight), sum);
             }
             *mean = sum.bare();
         }
         for means in self.means.chunks_exact_mut(c) {
             for (m, &mean) in means.iter_mut().zip(&*self.mean) {
-                *m = (V::new(simd, *m) - V::new(simd, mean)).bare();
+                *m = (Pair::new(simd, *m) - Pair::new(simd, mean)).bare();
             }
         }
     }
@@ -212,41 +213,41 @@ impl<'a, S: Simd> Pixels<'a, S> {
     #[inline(always)]
     fn normalise(&mut self) {
         let simd = self.simd;
-        let mut top = V::splat(simd, f32::NEG_INFINITY);
+        let mut top = Pair::splat(simd, f32::NEG_INFINITY);
         for &log_weight in &*self.log_weights {
-            top = top.max(V::new(simd, log_weight));
+            top = top.max(Pair::new(simd, log_weight));
         }
-        let mut total = V::splat(simd, 0.0);
+        let mut total = Pair::splat(simd, 0.0);
         for (&log_weight, weight) in self.log_weights.iter().zip(&mut *self.weights) {
-            let share = (V::new(simd, log_weight) - top).exp();
+            let share = (Pair::new(simd, log_weight) - top).exp();
             *weight = share.bare();
             total = total + share;
         }
-        let inverse = V::splat(simd, 1.0) / total;
+        let inverse = Pair::splat(simd, 1.0) / total;
         for weight in &mut *self.weights {
-            *weight = (V::new(simd, *weight) * inverse).max(V::splat(simd, TINY)).bare();
+            *weight = (Pair::new(simd, *weight) * inverse).max(Pair::splat(simd, TINY)).bare();
         }
     }
 
     /// The covariance of channels `i` and `j` between components.
     #[inline(always)]
-    fn between(&self, i: usize, j: usize) -> V<S> {
+    fn between(&self, i: usize, j: usize) -> Pair<S> {
         let simd = self.simd;
-        let mut sum = V::splat(simd, 0.0);
+        let mut sum = Pair::splat(simd, 0.0);
         for (means, &weight) in self.means.chunks_exact(self.mean.len()).zip(&*self.weights) {
-            sum = (V::new(simd, means[i]) * V::new(simd, means[j])).mul_add(V::new(simd, weight), sum);
+            sum = (Pair::new(simd, means[i]) * Pair::new(simd, means[j])).mul_add(Pair::new(simd, weight), sum);
         }
         sum
     }
 
     /// The means along an axis of the basis, in units that are 1 over `inverse` long.
     #[inline(always)]
-    fn project(&mut self, basis: &[Row], axis: usize, inverse: V<S>, v: usize) {
+    fn project(&mut self, basis: &[Row], axis: usize, inverse: Pair<S>, v: [usize; 2]) {
         let (simd, c) = (self.simd, self.mean.len());
         for (means, on_axis) in self.means.chunks_exact(c).zip(&mut *self.on_axis) {
-            let mut sum = V::splat(simd, 0.0);
+            let mut sum = Pair::splat(simd, 0.0);
             for (&mean, entries) in means.iter().zip(basis.chunks_exact(c)) {
-                sum = V::new(simd, mean).mul_add(V::load(simd, &entries[axis], v), sum);
+                sum = Pair::new(simd, mean).mul_add(Pair::load(simd, &entries[axis], v), sum);
             }
             *on_axis = (sum * inverse).bare();
         }
@@ -254,40 +255,40 @@ impl<'a, S: Simd> Pixels<'a, S> {
 
     /// Fixes the coordinate along the axis.
     #[inline(always)]
-    fn condition(&mut self, x: V<S>) {
+    fn condition(&mut self, x: Pair<S>) {
         let simd = self.simd;
         for (log_weight, &mean) in self.log_weights.iter_mut().zip(&*self.on_axis) {
-            let u = x - V::new(simd, mean);
-            *log_weight = (u * u).mul_add(V::splat(simd, -0.5), V::new(simd, *log_weight)).bare();
+            let u = x - Pair::new(simd, mean);
+            *log_weight = (u * u).mul_add(Pair::splat(simd, -0.5), Pair::new(simd, *log_weight)).bare();
         }
         self.normalise();
     }
 
     /// Goes along the axes of the basis, from values to `out`; returns 1 where a lane is beyond f32.
     #[inline(always)]
-    fn map(&mut self, values: &Source, basis: &[Row], out: &mut [Row], v: usize, std: V<S>, way: Way) -> V<S> {
+    fn map(&mut self, values: &Source, basis: &[Row], out: &mut [Row], v: [usize; 2], std: Pair<S>, way: Way) -> Pair<S> {
         let (simd, c) = (self.simd, self.mean.len());
         let Way { axes, direction } = way;
         let from_normals = direction == Direction::FromNormals;
-        let (zero, one) = (V::splat(simd, 0.0), V::splat(simd, 1.0));
+        let (zero, one) = (Pair::splat(simd, 0.0), Pair::splat(simd, 1.0));
         let inverse = one / std;
         for axis in 0..c {
             let mut sum = zero;
             for (channel, (&mean, entries)) in self.mean.iter().zip(basis.chunks_exact(c)).enumerate() {
-                let value = values.at(simd, channel, v);
-                let value = if from_normals { value } else { (value - V::new(simd, mean)) * inverse };
-                sum = value.mul_add(V::load(simd, &entries[axis], v), sum);
+                let value = Pair::of(values, simd, channel, v);
+                let value = if from_normals { value } else { (value - Pair::new(simd, mean)) * inverse };
+                sum = value.mul_add(Pair::load(simd, &entries[axis], v), sum);
             }
             let straight = from_normals && axes == Axes::Basis;
-            self.along[axis] = if straight { values.at(simd, axis, v) } else { sum }.bare();
+            self.along[axis] = if straight { Pair::of(values, simd, axis, v) } else { sum }.bare();
         }
         let mut far = zero;
         for axis in 0..c {
             self.project(basis, axis, inverse, v);
-            let value = V::new(simd, self.along[axis]);
+            let value = Pair::new(simd, self.along[axis]);
             let line = Line { simd, means: &mut *self.on_axis, weights: &*self.weights };
             let (x, result) = if from_normals {
-                far = one.only(V::splat(simd, FARTHEST).less(value.abs()), far);
+                far = one.only(Pair::splat(simd, FARTHEST).less(value.abs()), far);
                 line.quantile(value)
             } else {
                 let (normal, beyond) = line.normal(value);
@@ -303,11 +304,11 @@ impl<'a, S: Simd> Pixels<'a, S> {
         for (channel, (out, entries)) in rows {
             let mut sum = zero;
             for (&along, entry) in self.along.iter().zip(entries) {
-                sum = V::new(simd, along).mul_add(V::load(simd, entry, v), sum);
+                sum = Pair::new(simd, along).mul_add(Pair::load(simd, entry, v), sum);
             }
-            let straight = V::new(simd, self.along[channel]);
+            let straight = Pair::new(simd, self.along[channel]);
             let value = match (direction, axes) {
-                (Direction::FromNormals, _) => sum.mul_add(std, V::new(simd, self.mean[channel])),
+                (Direction::FromNormals, _) => sum.mul_add(std, Pair::new(simd, self.mean[channel])),
                 (Direction::ToNormals, Axes::Channels) => sum,
                 (Direction::ToNormals, Axes::Basis) => straight,
             };
@@ -320,16 +321,16 @@ impl<'a, S: Simd> Pixels<'a, S> {
 /// One-dimensional mixtures of Gaussians with standard deviation 1: means and weights `[k]`.
 struct Line<'a, S: Simd> {
     simd: S,
-    means: &'a mut [S::f32s],
-    weights: &'a [S::f32s],
+    means: &'a mut [[S::f32s; 2]],
+    weights: &'a [[S::f32s; 2]],
 }
 
 impl<S: Simd> Line<'_, S> {
     /// The quantiles at Phi(z), mirrored like the means, which are mirrored so that the rank is at most 1/2, and as they are.
     #[inline(always)]
-    fn quantile(self, z: V<S>) -> (V<S>, V<S>) {
+    fn quantile(self, z: Pair<S>) -> (Pair<S>, Pair<S>) {
         let simd = self.simd;
-        let number = |x: f32| V::splat(simd, x);
+        let number = |x: f32| Pair::splat(simd, x);
         let (zero, one) = (number(0.0), number(1.0));
         let side = number(-1.0).only(zero.less(z), one);
         let depth = z.abs().min(number(FARTHEST));
@@ -337,7 +338,7 @@ impl<S: Simd> Line<'_, S> {
         let (mut least, mut largest) = (number(f32::INFINITY), number(f32::NEG_INFINITY));
         let (mut first, mut second) = (zero, zero);
         for (mean, &weight) in self.means.iter_mut().zip(self.weights) {
-            let (mirrored, weight) = (V::new(simd, *mean) * side, V::new(simd, weight));
+            let (mirrored, weight) = (Pair::new(simd, *mean) * side, Pair::new(simd, weight));
             *mean = mirrored.bare();
             least = least.min(mirrored);
             largest = largest.max(mirrored);
@@ -358,11 +359,11 @@ impl<S: Simd> Line<'_, S> {
     ///
     /// Phi(u) - 1/2 = u P(u^2) within 1e-3; where P ends, Phi is 0 or 1 and its slope 0.
     #[inline(always)]
-    fn approach(&self, start: V<S>, rank: V<S>, [mut lo, mut hi]: [V<S>; 2]) -> V<S> {
+    fn approach(&self, start: Pair<S>, rank: Pair<S>, [mut lo, mut hi]: [Pair<S>; 2]) -> Pair<S> {
         const END: f32 = 3.25;
         const PHI: [f32; 5] = [1.038_566_3e-5, -4.173_838_2e-4, 6.819_748e-3, -6.060_649_7e-2, 3.957_3e-1];
         let simd = self.simd;
-        let number = |x: f32| V::splat(simd, x);
+        let number = |x: f32| Pair::splat(simd, x);
         let (half, close) = (number(0.5), number(NEAR));
         let (end, minus_end) = (number(END), number(-END));
         let mut x = start.max(lo).min(hi);
@@ -370,8 +371,8 @@ impl<S: Simd> Line<'_, S> {
         for _ in 0..ROUGH_ITERATIONS {
             let (mut below, mut slope) = (half - rank, number(TINY));
             for (&mean, &weight) in self.means.iter().zip(self.weights) {
-                let weight = V::new(simd, weight);
-                let u = (x - V::new(simd, mean)).max(minus_end).min(end);
+                let weight = Pair::new(simd, weight);
+                let u = (x - Pair::new(simd, mean)).max(minus_end).min(end);
                 let square = u * u;
                 let (mut p, mut derivative) = (number(PHI[0]), number(9.0 * PHI[0]));
                 for i in 1..PHI.len() {
@@ -386,13 +387,13 @@ impl<S: Simd> Line<'_, S> {
             hi = x.only(high, hi);
             lo = lo.only(high, x);
             let step = (newton - x).abs();
-            let inside = simd.and_m32s(lo.less(newton), newton.less(hi));
-            let useful = simd.and_m32s(inside, step.less(half * (hi - lo)));
+            let inside = lo.less(newton).and(newton.less(hi));
+            let useful = inside.and(step.less(half * (hi - lo)));
             let arrived = step.less(close);
-            let next = newton.only(simd.or_m32s(arrived, useful), half * (lo + hi));
+            let next = newton.only(arrived.or(useful), half * (lo + hi));
             x = x.only(done, next);
-            done = simd.or_m32s(done, arrived);
-            if all(simd, done) {
+            done = done.or(arrived);
+            if done.all() {
                 break;
             }
         }
@@ -401,9 +402,9 @@ impl<S: Simd> Line<'_, S> {
 
     /// The quantiles from points near them: steps of the fourth order on the log of the distribution function, safeguarded by bisection.
     #[inline(always)]
-    fn settle(&self, start: V<S>, ln_rank: V<S>, [mut lo, mut hi]: [V<S>; 2]) -> V<S> {
+    fn settle(&self, start: Pair<S>, ln_rank: Pair<S>, [mut lo, mut hi]: [Pair<S>; 2]) -> Pair<S> {
         let simd = self.simd;
-        let number = |x: f32| V::splat(simd, x);
+        let number = |x: f32| Pair::splat(simd, x);
         let (zero, one, half) = (number(0.0), number(1.0), number(0.5));
         let mut x = start.max(lo).min(hi);
         // Lanes that have arrived stay where they are: from there rounding alone would lead them on.
@@ -413,8 +414,8 @@ impl<S: Simd> Line<'_, S> {
             let mut below = number(TINY);
             let (mut s0, mut s1, mut s2) = (number(TINY), zero, zero);
             for (&mean, &weight) in self.means.iter().zip(self.weights) {
-                let weight = V::new(simd, weight);
-                let u = x - V::new(simd, mean);
+                let weight = Pair::new(simd, weight);
+                let u = x - Pair::new(simd, mean);
                 let (tail, bell) = lower_tail(simd, u.abs());
                 below = tail.only(u.less(zero), one - tail).mul_add(weight, below);
                 let density = bell * weight;
@@ -443,17 +444,17 @@ impl<S: Simd> Line<'_, S> {
             hi = x.only(high, hi);
             lo = lo.only(high, x);
             // Where there is hardly any density a step leads out of the bracket and is not taken.
-            let inside = simd.and_m32s(lo.less(next), next.less(hi));
-            let useful = simd.and_m32s(inside, step.abs().less(half * width));
+            let inside = lo.less(next).and(next.less(hi));
+            let useful = inside.and(step.abs().less(half * width));
             let close = (newton.abs() * curve.abs().max(one)).less(number(LAST_STEP));
-            let next = next.only(simd.or_m32s(close, useful), half * (lo + hi));
+            let next = next.only(close.or(useful), half * (lo + hi));
             // What remains is rounding.
             let exact = residual.abs().less(number(EXACT));
             let next = x.only(exact, next);
             x = x.only(done, next);
             let narrow = (hi - lo).less(number(f32::EPSILON) * (one + x.abs()));
-            done = simd.or_m32s(simd.or_m32s(done, exact), simd.or_m32s(close, narrow));
-            if all(simd, done) {
+            done = done.or(exact).or(close).or(narrow);
+            if done.all() {
                 break;
             }
         }
@@ -462,13 +463,13 @@ impl<S: Simd> Line<'_, S> {
 
     /// The standard normals of the same rank as x, and 1 where they are beyond f32.
     #[inline(always)]
-    fn normal(&self, x: V<S>) -> (V<S>, V<S>) {
+    fn normal(&self, x: Pair<S>) -> (Pair<S>, Pair<S>) {
         let simd = self.simd;
-        let number = |x: f32| V::splat(simd, x);
+        let number = |x: f32| Pair::splat(simd, x);
         let (zero, one) = (number(0.0), number(1.0));
         let (mut below, mut above) = (number(TINY), number(TINY));
         for (&mean, &weight) in self.means.iter().zip(self.weights) {
-            let (u, weight) = (x - V::new(simd, mean), V::new(simd, weight));
+            let (u, weight) = (x - Pair::new(simd, mean), Pair::new(simd, weight));
             let tail = lower_tail(simd, u.abs()).0;
             let (left, other) = (u.less(zero), one - tail);
             below = tail.only(left, other).mul_add(weight, below);
@@ -495,7 +496,7 @@ impl<S: Simd> Line<'_, S> {
 ///
 /// (a + 3.5) Phi(-a) exp(a^2/2) as a polynomial of (a - 3.5)/(a + 3.5), fitted for the least relative error: 3e-7.
 #[inline(always)]
-fn lower_tail<S: Simd>(simd: S, a: V<S>) -> (V<S>, V<S>) {
+fn lower_tail<S: Simd>(simd: S, a: Pair<S>) -> (Pair<S>, Pair<S>) {
     const COEFFICIENTS: [f32; 7] = [
         -2.954_526_7e-3,
         6.732_272_8e-3,
@@ -505,7 +506,7 @@ fn lower_tail<S: Simd>(simd: S, a: V<S>) -> (V<S>, V<S>) {
         -5.655_593_3e-1,
         7.444_16e-1,
     ];
-    let number = |x: f32| V::splat(simd, x);
+    let number = |x: f32| Pair::splat(simd, x);
     let a = a.min(number(12.8));
     let inverse = number(1.0) / (a + number(3.5));
     let t = inverse.mul_add(number(-7.0), number(1.0));
@@ -515,13 +516,6 @@ fn lower_tail<S: Simd>(simd: S, a: V<S>) -> (V<S>, V<S>) {
     }
     let bell = (a * a * number(-0.5 * std::f32::consts::LOG2_E)).exp2();
     (p * inverse * bell, bell)
-}
-
-/// Whether a mask holds in all lanes.
-#[inline(always)]
-fn all<S: Simd>(simd: S, mask: S::m32s) -> bool {
-    let (zero, one) = (V::splat(simd, 0.0), V::splat(simd, 1.0));
-    zero.only(mask, one).largest() <= 0.0
 }
 
 /// Phi of minus [`FARTHEST`].
@@ -549,12 +543,12 @@ impl WithSimd for Covarying<'_> {
         let means = Source::new(&block, mixture.means, k * c, n, means);
         let log_weights = Source::new(&block, mixture.log_weights, k, n, log_weights);
         let within = block.per_sample(|sample| (2.0 * mixture.log_std[sample]).exp());
-        for v in 0..block.vectors(simd) {
+        for v in block.pairs(simd) {
             let pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
             for i in 0..c {
                 for j in 0..=i {
                     let between = pixels.between(i, j);
-                    let entry = if i == j { between + V::load(simd, &within, v) } else { between };
+                    let entry = if i == j { between + Pair::load(simd, &within, v) } else { between };
                     entry.store(&mut basis[i * c + j], v);
                     entry.store(&mut basis[j * c + i], v);
                 }
@@ -591,9 +585,9 @@ impl WithSimd for Mapping<'_> {
         }
         let std = block.per_sample(|sample| mixture.log_std[sample].exp());
         let mut far = [0.0; LANES];
-        for v in 0..block.vectors(simd) {
+        for v in block.pairs(simd) {
             let mut pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
-            pixels.map(&values, basis, out, v, V::load(simd, &std, v), way).store(&mut far, v);
+            pixels.map(&values, basis, out, v, Pair::load(simd, &std, v), way).store(&mut far, v);
         }
         far
     }
