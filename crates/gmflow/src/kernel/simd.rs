@@ -224,15 +224,17 @@ impl<S: Simd> Pair<S> {
         exp2();
     }
 
+    /// Of bare vectors; by reference, because arrays that are passed by value go through the stack.
     #[inline(always)]
-    pub fn new(simd: S, [x, y]: [S::f32s; 2]) -> Self {
-        Self(V::new(simd, x), V::new(simd, y))
+    pub fn new(simd: S, from: &[S::f32s; 2]) -> Self {
+        Self(V::new(simd, from[0]), V::new(simd, from[1]))
     }
 
-    /// The bare vectors.
+    /// To bare vectors.
     #[inline(always)]
-    pub fn bare(self) -> [S::f32s; 2] {
-        [self.0.bare(), self.1.bare()]
+    pub fn keep(self, into: &mut [S::f32s; 2]) {
+        into[0] = self.0.bare();
+        into[1] = self.1.bare();
     }
 
     #[inline(always)]

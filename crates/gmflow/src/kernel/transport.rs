@@ -7,22 +7,23 @@
 use super::lanes::{Block, LANES, Row, Source, VECTOR, parts};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::Pair;
+use super::simd::{Pair, V};
 use super::tilt::Mixture;
 use crate::mixture::transport::{Axes, PixelMixture};
 use nalgebra::DMatrix;
 use pulp::{Arch, Simd, WithSimd};
+use std::f32::consts::LOG2_E;
 
 /// Standard normals beyond this are left to f64: the probability is near the smallest that f32 holds.
 const FARTHEST: f32 = 12.0;
 /// A step of this many standard deviations is the last: its error is about the fourth power.
-const LAST_STEP: f32 = 0.05;
+const LAST_STEP: f32 = 0.07;
 /// A difference of logs that is rounding.
 const EXACT: f32 = 2e-7;
 /// The search for a place to start from ends with a step of this many standard deviations,
-const NEAR: f32 = 0.05;
+const NEAR: f32 = 0.2;
 /// or after so many steps.
-const ROUGH_ITERATIONS: usize = 6;
+const ROUGH_ITERATIONS: usize = 8;
 /// It knows no tails beyond this: lanes further out start from there, moved by the difference.
 const SHALLOW: f32 = 3.09;
 /// Phi of minus that.
@@ -31,6 +32,8 @@ const SHALLOW_RANK: f32 = 1e-3;
 const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
 /// What sums of probabilities start from: nothing beside those that are looked for, and nothing that is added becomes subnormal.
 const TINY: f32 = 1e-37;
+/// The least power of 2 that a weight is told from.
+const LEAST_POWER: f32 = -120.0;
 /// More than bisection needs to exhaust the bits of a bracket.
 const MAX_ITERATIONS: usize = 64;
 
@@ -150,9 +153,9 @@ struct Pixels<'a, S: Simd> {
     simd: S,
     /// Means from their mean, `[k c]`.
     means: &'a mut [[S::f32s; 2]],
-    /// Log weights given the coordinates so far `[k]`.
+    /// Log weights to base 2, given the coordinates so far, `[k]`.
     log_weights: &'a mut [[S::f32s; 2]],
-    /// Their exponentials, normalised, `[k]`.
+    /// The weights, normalised, `[k]`.
     weights: &'a mut [[S::f32s; 2]],
     /// The means along one axis, in standard deviations, `[k]`.
     on_axis: &'a mut [[S::f32s; 2]],
@@ -180,10 +183,14 @@ impl<'a, S: Simd> Pixels<'a, S> {
         let (on_axis, room) = room.split_at_mut(k);
         let (mean, room) = room.split_at_mut(c);
         for (row, mean) in means.iter_mut().enumerate() {
-            *mean = Pair::of(means_in, simd, row, v).bare();
+            for (mean, v) in mean.iter_mut().zip(v) {
+                *mean = means_in.at(simd, row, v).bare();
+            }
         }
         for (row, weight) in log_weights.iter_mut().enumerate() {
-            *weight = Pair::of(log_weights_in, simd, row, v).bare();
+            for (weight, v) in weight.iter_mut().zip(v) {
+                *weight = (log_weights_in.at(simd, row, v) * V::splat(simd, LOG2_E)).bare();
+            }
         }
         let mut pixels = Self { simd, means, log_weights, weights, on_axis, mean, along: &mut room[..c] };
         pixels.normalise();
@@ -197,14 +204,14 @@ impl<'a, S: Simd> Pixels<'a, S> {
         let (simd, c) = (self.simd, self.mean.len());
         for (channel, mean) in self.mean.iter_mut().enumerate() {
             let mut sum = Pair::splat(simd, 0.0);
-            for (means, &weight) in self.means.chunks_exact(c).zip(&*self.weights) {
-                sum = Pair::new(simd, means[channel]).mul_add(Pair::new(simd, weight), sum);
+            for (means, weight) in self.means.chunks_exact(c).zip(&*self.weights) {
+                sum = Pair::new(simd, &means[channel]).mul_add(Pair::new(simd, weight), sum);
             }
-            *mean = sum.bare();
+            sum.keep(mean);
         }
         for means in self.means.chunks_exact_mut(c) {
-            for (m, &mean) in means.iter_mut().zip(&*self.mean) {
-                *m = (Pair::new(simd, *m) - Pair::new(simd, mean)).bare();
+            for (m, mean) in means.iter_mut().zip(&*self.mean) {
+                (Pair::new(simd, m) - Pair::new(simd, mean)).keep(m);
             }
         }
     }
@@ -214,18 +221,18 @@ impl<'a, S: Simd> Pixels<'a, S> {
     fn normalise(&mut self) {
         let simd = self.simd;
         let mut top = Pair::splat(simd, f32::NEG_INFINITY);
-        for &log_weight in &*self.log_weights {
+        for log_weight in &*self.log_weights {
             top = top.max(Pair::new(simd, log_weight));
         }
         let mut total = Pair::splat(simd, 0.0);
-        for (&log_weight, weight) in self.log_weights.iter().zip(&mut *self.weights) {
-            let share = (Pair::new(simd, log_weight) - top).exp();
-            *weight = share.bare();
+        for (log_weight, weight) in self.log_weights.iter().zip(&mut *self.weights) {
+            let share = (Pair::new(simd, log_weight) - top).max(Pair::splat(simd, LEAST_POWER)).exp2();
+            share.keep(weight);
             total = total + share;
         }
         let inverse = Pair::splat(simd, 1.0) / total;
         for weight in &mut *self.weights {
-            *weight = (Pair::new(simd, *weight) * inverse).max(Pair::splat(simd, TINY)).bare();
+            (Pair::new(simd, weight) * inverse).max(Pair::splat(simd, TINY)).keep(weight);
         }
     }
 
@@ -234,8 +241,8 @@ impl<'a, S: Simd> Pixels<'a, S> {
     fn between(&self, i: usize, j: usize) -> Pair<S> {
         let simd = self.simd;
         let mut sum = Pair::splat(simd, 0.0);
-        for (means, &weight) in self.means.chunks_exact(self.mean.len()).zip(&*self.weights) {
-            sum = (Pair::new(simd, means[i]) * Pair::new(simd, means[j])).mul_add(Pair::new(simd, weight), sum);
+        for (means, weight) in self.means.chunks_exact(self.mean.len()).zip(&*self.weights) {
+            sum = (Pair::new(simd, &means[i]) * Pair::new(simd, &means[j])).mul_add(Pair::new(simd, weight), sum);
         }
         sum
     }
@@ -246,10 +253,10 @@ impl<'a, S: Simd> Pixels<'a, S> {
         let (simd, c) = (self.simd, self.mean.len());
         for (means, on_axis) in self.means.chunks_exact(c).zip(&mut *self.on_axis) {
             let mut sum = Pair::splat(simd, 0.0);
-            for (&mean, entries) in means.iter().zip(basis.chunks_exact(c)) {
+            for (mean, entries) in means.iter().zip(basis.chunks_exact(c)) {
                 sum = Pair::new(simd, mean).mul_add(Pair::load(simd, &entries[axis], v), sum);
             }
-            *on_axis = (sum * inverse).bare();
+            (sum * inverse).keep(on_axis);
         }
     }
 
@@ -257,16 +264,24 @@ impl<'a, S: Simd> Pixels<'a, S> {
     #[inline(always)]
     fn condition(&mut self, x: Pair<S>) {
         let simd = self.simd;
-        for (log_weight, &mean) in self.log_weights.iter_mut().zip(&*self.on_axis) {
+        for (log_weight, mean) in self.log_weights.iter_mut().zip(&*self.on_axis) {
             let u = x - Pair::new(simd, mean);
-            *log_weight = (u * u).mul_add(Pair::splat(simd, -0.5), Pair::new(simd, *log_weight)).bare();
+            (u * u).mul_add(Pair::splat(simd, -0.5 * LOG2_E), Pair::new(simd, log_weight)).keep(log_weight);
         }
         self.normalise();
     }
 
     /// Goes along the axes of the basis, from values to `out`; returns 1 where a lane is beyond f32.
     #[inline(always)]
-    fn map(&mut self, values: &Source, basis: &[Row], out: &mut [Row], v: [usize; 2], std: Pair<S>, way: Way) -> Pair<S> {
+    fn map(
+        &mut self,
+        values: &Source,
+        basis: &[Row],
+        out: &mut [Row],
+        v: [usize; 2],
+        std: Pair<S>,
+        way: Way,
+    ) -> Pair<S> {
         let (simd, c) = (self.simd, self.mean.len());
         let Way { axes, direction } = way;
         let from_normals = direction == Direction::FromNormals;
@@ -274,18 +289,19 @@ impl<'a, S: Simd> Pixels<'a, S> {
         let inverse = one / std;
         for axis in 0..c {
             let mut sum = zero;
-            for (channel, (&mean, entries)) in self.mean.iter().zip(basis.chunks_exact(c)).enumerate() {
+            for (channel, (mean, entries)) in self.mean.iter().zip(basis.chunks_exact(c)).enumerate() {
                 let value = Pair::of(values, simd, channel, v);
                 let value = if from_normals { value } else { (value - Pair::new(simd, mean)) * inverse };
                 sum = value.mul_add(Pair::load(simd, &entries[axis], v), sum);
             }
             let straight = from_normals && axes == Axes::Basis;
-            self.along[axis] = if straight { Pair::of(values, simd, axis, v) } else { sum }.bare();
+            let value = if straight { Pair::of(values, simd, axis, v) } else { sum };
+            value.keep(&mut self.along[axis]);
         }
         let mut far = zero;
         for axis in 0..c {
             self.project(basis, axis, inverse, v);
-            let value = Pair::new(simd, self.along[axis]);
+            let value = Pair::new(simd, &self.along[axis]);
             let line = Line { simd, means: &mut *self.on_axis, weights: &*self.weights };
             let (x, result) = if from_normals {
                 far = one.only(Pair::splat(simd, FARTHEST).less(value.abs()), far);
@@ -295,7 +311,7 @@ impl<'a, S: Simd> Pixels<'a, S> {
                 far = one.only(zero.less(beyond), far);
                 (value, normal)
             };
-            self.along[axis] = result.bare();
+            result.keep(&mut self.along[axis]);
             if axis + 1 < c {
                 self.condition(x);
             }
@@ -303,12 +319,12 @@ impl<'a, S: Simd> Pixels<'a, S> {
         let rows = out.iter_mut().zip(basis.chunks_exact(c)).enumerate();
         for (channel, (out, entries)) in rows {
             let mut sum = zero;
-            for (&along, entry) in self.along.iter().zip(entries) {
+            for (along, entry) in self.along.iter().zip(entries) {
                 sum = Pair::new(simd, along).mul_add(Pair::load(simd, entry, v), sum);
             }
-            let straight = Pair::new(simd, self.along[channel]);
+            let straight = Pair::new(simd, &self.along[channel]);
             let value = match (direction, axes) {
-                (Direction::FromNormals, _) => sum.mul_add(std, Pair::new(simd, self.mean[channel])),
+                (Direction::FromNormals, _) => sum.mul_add(std, Pair::new(simd, &self.mean[channel])),
                 (Direction::ToNormals, Axes::Channels) => sum,
                 (Direction::ToNormals, Axes::Basis) => straight,
             };
@@ -337,9 +353,9 @@ impl<S: Simd> Line<'_, S> {
         let rank = lower_tail(simd, depth).0;
         let (mut least, mut largest) = (number(f32::INFINITY), number(f32::NEG_INFINITY));
         let (mut first, mut second) = (zero, zero);
-        for (mean, &weight) in self.means.iter_mut().zip(self.weights) {
-            let (mirrored, weight) = (Pair::new(simd, *mean) * side, Pair::new(simd, weight));
-            *mean = mirrored.bare();
+        for (mean, weight) in self.means.iter_mut().zip(self.weights) {
+            let (mirrored, weight) = (Pair::new(simd, mean) * side, Pair::new(simd, weight));
+            mirrored.keep(mean);
             least = least.min(mirrored);
             largest = largest.max(mirrored);
             let share = mirrored * weight;
@@ -370,7 +386,7 @@ impl<S: Simd> Line<'_, S> {
         let mut done = half.less(number(0.0));
         for _ in 0..ROUGH_ITERATIONS {
             let (mut below, mut slope) = (half - rank, number(TINY));
-            for (&mean, &weight) in self.means.iter().zip(self.weights) {
+            for (mean, weight) in self.means.iter().zip(self.weights) {
                 let weight = Pair::new(simd, weight);
                 let u = (x - Pair::new(simd, mean)).max(minus_end).min(end);
                 let square = u * u;
@@ -413,7 +429,7 @@ impl<S: Simd> Line<'_, S> {
             // The distribution function F, and sums of densities times powers of u.
             let mut below = number(TINY);
             let (mut s0, mut s1, mut s2) = (number(TINY), zero, zero);
-            for (&mean, &weight) in self.means.iter().zip(self.weights) {
+            for (mean, weight) in self.means.iter().zip(self.weights) {
                 let weight = Pair::new(simd, weight);
                 let u = x - Pair::new(simd, mean);
                 let (tail, bell) = lower_tail(simd, u.abs());
@@ -468,7 +484,7 @@ impl<S: Simd> Line<'_, S> {
         let number = |x: f32| Pair::splat(simd, x);
         let (zero, one) = (number(0.0), number(1.0));
         let (mut below, mut above) = (number(TINY), number(TINY));
-        for (&mean, &weight) in self.means.iter().zip(self.weights) {
+        for (mean, weight) in self.means.iter().zip(self.weights) {
             let (u, weight) = (x - Pair::new(simd, mean), Pair::new(simd, weight));
             let tail = lower_tail(simd, u.abs()).0;
             let (left, other) = (u.less(zero), one - tail);
@@ -514,7 +530,7 @@ fn lower_tail<S: Simd>(simd: S, a: Pair<S>) -> (Pair<S>, Pair<S>) {
     for coefficient in COEFFICIENTS {
         p = p.mul_add(t, number(coefficient));
     }
-    let bell = (a * a * number(-0.5 * std::f32::consts::LOG2_E)).exp2();
+    let bell = (a * a * number(-0.5 * LOG2_E)).exp2();
     (p * inverse * bell, bell)
 }
 

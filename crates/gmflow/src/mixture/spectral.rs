@@ -4,7 +4,7 @@ use super::GaussianMixture;
 use super::transport::{Axes, PixelMixture, eigenbasis};
 use crate::kernel::{self, Direction};
 use crate::{Error, Result};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 use rustfft::FftPlanner;
@@ -56,8 +56,9 @@ impl GaussianMixture {
     /// # Errors
     /// As [`GaussianMixture::from_normals`].
     pub fn spectral_sample(&self, white: &Tensor<4>, log_power: &Tensor<4>, bases: Bases) -> Result<Tensor<4>> {
-        let scaled = white.clone() * (log_power.clone() * 0.5).exp();
-        self.from_normals(&hartley(&scaled), bases)
+        let (values, powers) = (numbers(white), numbers(&log_power.clone().expand(white.dims())));
+        let normals = transformed(|i| values[i] * (0.5 * powers[i]).exp(), white.dims(), &white.device());
+        self.from_normals(&normals, bases)
     }
 
     /// The log density `[b]` of points `[b c h w]` when the pixels are correlated by a log power spectrum `[b c h w]` or
@@ -167,38 +168,76 @@ fn host<const D: usize>(x: Tensor<D>) -> Result<Vec<f64>> {
     Ok(values.into_iter().map(f64::from).collect())
 }
 
+/// The same in f32, of a tensor that holds f32.
+fn numbers(x: &Tensor<4>) -> Vec<f32> {
+    x.clone().into_data().try_into_vec_as().expect("a tensor's numbers can be read")
+}
+
 /// Re + Im of the orthonormal two-dimensional Fourier transform of every channel `[b c h w]`, any height and width: an
 /// orthogonal map that is its own inverse, so it turns white noise into white noise.
 pub fn hartley(x: &Tensor<4>) -> Tensor<4> {
-    let [b, c, h, w] = x.dims();
-    let mut planner = FftPlanner::<f64>::new();
-    let (rows, columns) = (planner.plan_fft_forward(w), planner.plan_fft_forward(h));
-    let scale = ((h * w) as f64).sqrt().recip();
-    let device = x.device();
-    let values: Vec<f32> = x.clone().into_data().convert::<f32>().iter::<f32>().collect();
-    let transformed: Vec<f32> = values
-        .par_chunks_exact(h * w)
-        .flat_map_iter(|map| {
-            let mut plane: Vec<Complex<f64>> = map.iter().map(|&x| Complex::new(f64::from(x), 0.0)).collect();
-            rows.process(&mut plane);
-            let mut turned = transposed(&plane, w);
-            columns.process(&mut turned);
-            transposed(&turned, h).into_iter().map(move |z| ((z.re + z.im) * scale) as f32)
-        })
-        .collect();
-    Tensor::from_data(TensorData::new(transformed, [b, c, h, w]), &device)
+    let values = numbers(x);
+    transformed(|i| values[i], x.dims(), &x.device())
 }
 
-/// A row-major matrix with rows of length `width`, turned.
-fn transposed(matrix: &[Complex<f64>], width: usize) -> Vec<Complex<f64>> {
-    (0..width).flat_map(|column| matrix.iter().skip(column).step_by(width).copied()).collect()
+/// The same of the numbers that `value` gives.
+fn transformed(value: impl Fn(usize) -> f32 + Sync, [b, c, h, w]: [usize; 4], device: &Device) -> Tensor<4> {
+    let mut planner = FftPlanner::new();
+    let (rows, columns) = (planner.plan_fft_forward(w), planner.plan_fft_forward(h));
+    let mut out = vec![0.0; b * c * h * w];
+    // Two channels of one sample at a time.
+    let samples = out.chunks_exact_mut(c * h * w).enumerate();
+    let items: Vec<(usize, &mut [f32])> = samples
+        .flat_map(|(sample, out)| {
+            let pairs = out.chunks_mut(2 * h * w).enumerate();
+            pairs.map(move |(pair, out)| ((sample * c + 2 * pair) * h * w, out))
+        })
+        .collect();
+    let size = rows.get_inplace_scratch_len().max(columns.get_inplace_scratch_len());
+    let room = |n| vec![Complex::new(0.0, 0.0); n];
+    items.into_par_iter().for_each_init(
+        || [room(h * w), room(h * w), room(size)],
+        |[plane, turned, scratch], (start, out)| {
+            let two = out.len() > h * w;
+            for (i, z) in plane.iter_mut().enumerate() {
+                let second = if two { value(start + h * w + i) } else { 0.0 };
+                *z = Complex::new(f64::from(value(start + i)), f64::from(second));
+            }
+            rows.process_with_scratch(plane, scratch);
+            for (y, row) in plane.chunks_exact(w).enumerate() {
+                for (z, column) in row.iter().zip(turned.chunks_exact_mut(h)) {
+                    column[y] = *z;
+                }
+            }
+            columns.process_with_scratch(turned, scratch);
+            unpack(turned, [h, w], out);
+        },
+    );
+    Tensor::from_data(TensorData::new(out, [b, c, h, w]), device)
+}
+
+/// One or two maps `[h w]` from the transform `[w h]` of the first plus i times the second: with p + iq at a frequency and r + is at
+/// its negative, the Fourier transforms are (p + r + i(q - s))/2 and (q + s + i(r - p))/2.
+fn unpack(turned: &[Complex<f64>], [h, w]: [usize; 2], out: &mut [f32]) {
+    let scale = 0.5 / ((h * w) as f64).sqrt();
+    let (first, second) = out.split_at_mut(h * w);
+    let opposite = |i: usize, n: usize| if i == 0 { 0 } else { n - i };
+    for y in 0..h {
+        for x in 0..w {
+            let (here, there) = (turned[x * h + y], turned[opposite(x, w) * h + opposite(y, h)]);
+            first[y * w + x] = ((here.re + there.re + here.im - there.im) * scale) as f32;
+            if let Some(out) = second.get_mut(y * w + x) {
+                *out = ((here.im + there.im + there.re - here.re) * scale) as f32;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rng::{Purpose, normal_batch};
-    use burn::tensor::{Device, Tolerance};
+    use burn::tensor::Tolerance;
 
     fn normal(seed: u64, shape: [usize; 3]) -> Tensor<4> {
         normal_batch(&[seed, seed + 1], Purpose::Spectral, 0, shape, &Device::flex())
