@@ -89,12 +89,6 @@ impl<S: Simd> V<S> {
         Self { x: self.simd.select_f32s(mask, self.x, other.x), ..self }
     }
 
-    /// The largest lane.
-    #[inline(always)]
-    pub fn largest(self) -> f32 {
-        self.simd.reduce_max_f32s(self.x)
-    }
-
     /// The natural logarithm of a normal number above 0; a few units in the last place, by the polynomial of the Cephes library.
     #[inline(always)]
     pub fn ln(self) -> Self {
@@ -220,7 +214,6 @@ impl<S: Simd> Pair<S> {
         abs();
         sqrt();
         ln();
-        exp();
         exp2();
     }
 
