@@ -63,12 +63,13 @@ fn pixel(all: &[f32], first: usize, [_, _, c, n]: [usize; 4]) -> Vec<f64> {
     (0..c).map(|channel| f64::from(all[first + channel * n])).collect()
 }
 
-/// Sizes, how far apart the means are, and the components' standard deviation: gathered maps, partial and whole tiles; equal
-/// components, overlapping ones, and such that are far apart, where most of the line is empty.
-const CASES: [([usize; 4], f64, f64); 7] = [
+/// Sizes, how far apart the means are, and the components' standard deviation: gathered maps, partial and whole tiles, an odd number
+/// of vectors; equal components, overlapping ones, and such that are far apart, where most of the line is empty.
+const CASES: [([usize; 4], f64, f64); 8] = [
     ([1, 1, 1, 1], 1.0, 0.5),
     ([3, 8, 4, 65], 1.0, 0.3),
     ([2, 8, 4, 64], 0.0, 1.0),
+    ([2, 5, 5, 48], 1.0, 0.2),
     ([5, 4, 3, 9], 1.0, 0.05),
     ([1, 16, 4, 256], 1.0, 0.02),
     ([2, 64, 2, 33], 3.0, 0.1),
