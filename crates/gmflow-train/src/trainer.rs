@@ -133,6 +133,9 @@ impl Trainer {
     /// asks for and that is not there yet starts flat.
     pub(crate) fn start(config: Config, device: &Device, networks: Networks, step: u64) -> Result<Self> {
         let Networks { network, spectrum } = networks;
+        if let (_, Some(why)) = config.network.computed_in(config.train.precision, device) {
+            log::warn!("train.precision: {why}; it is computed in f32");
+        }
         let source = Source::open(&config, step)?;
         let info = source.info().clone();
         let null_class = network.module()?.null_class();

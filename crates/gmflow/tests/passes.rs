@@ -92,9 +92,16 @@ fn agree(solver: SolverConfig, guidance: Guidance, second_order: SecondOrder, sh
     assert!(worst < 2e-4, "{solver:?} {guidance:?} {shape:?}: off by {worst}");
 }
 
-/// Whole blocks, ragged ones, maps that share a block, single points.
-const SHAPES: [Shape; 5] =
-    [(8, [2, 4, 16, 16]), (3, [2, 1, 28, 28]), (5, [7, 3, 3, 4]), (64, [70, 2, 1, 1]), (1, [1, 3, 5, 13])];
+/// Whole blocks, ragged ones, maps that share a block, single points, many channels, and so many that there are no passes for them.
+const SHAPES: [Shape; 7] = [
+    (8, [2, 4, 16, 16]),
+    (3, [2, 1, 28, 28]),
+    (5, [7, 3, 3, 4]),
+    (64, [70, 2, 1, 1]),
+    (1, [1, 3, 5, 13]),
+    (3, [2, 16, 4, 6]),
+    (2, [1, 5, 4, 4]),
+];
 
 #[test]
 fn steps_agree_for_every_solver_guidance_and_shape() {

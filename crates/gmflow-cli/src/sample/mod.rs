@@ -58,7 +58,10 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
-    let precision = computed_in(arguments.precision.into(), &info.network, &device);
+    let (precision, why_not) = info.network.computed_in(arguments.precision.into(), &device);
+    if let Some(why) = why_not {
+        log::warn!("--precision bf16: {why}; it is computed in f32, and recorded as f32");
+    }
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
@@ -84,25 +87,6 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     }
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
-}
-
-/// What the network will be computed in: what is asked for, if the device can and the network has layers that it concerns, or else
-/// f32, with a warning.
-fn computed_in(asked: Arithmetic, network: &NetworkConfig, device: &Device) -> Arithmetic {
-    let concerned = match network {
-        NetworkConfig::GmDit(_) => true,
-        NetworkConfig::Mlp2d(config) => config.num_layers > 1,
-        NetworkConfig::Unet(_) => false,
-    };
-    let why = match asked {
-        Arithmetic::F32 => return asked,
-        Arithmetic::Bf16 if !concerned => "this network has no layers that are computed in bf16",
-        Arithmetic::Bf16 if asked.is_available_on(device) => return asked,
-        Arithmetic::Bf16 if *device == Device::flex() => "this processor has no AVX512-BF16",
-        Arithmetic::Bf16 => "this device has no bf16",
-    };
-    log::warn!("--precision bf16: {why}; it is computed in f32, and recorded as f32");
-    Arithmetic::F32
 }
 
 /// The moving average to load: the one that is asked for, or the first by name; `None` for the weights themselves.

@@ -2,7 +2,7 @@
 
 use super::arch::{Loop, vectorised};
 use super::channels::{self, each};
-use super::lanes::{Block, LANES, Part, Row, Source, VECTOR, parts, per_sample_sums};
+use super::lanes::{Block, LANES, Row, Sink, Source, VECTOR, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
 use super::simd::V;
@@ -79,19 +79,19 @@ pub(super) fn guide(velocity: Mixture, x: &[f32], sizes: Sizes, t: f32, rule: Sh
     let (mut shift, mut totals) = (Vec::new(), Vec::new());
     let mean = build(x.len(), |mean| {
         shift = build(if active { x.len() } else { 0 }, |shift| {
-            let mut of_shift = parts(shift, c, n, if active { &blocks } else { &[] }).into_iter();
-            let of_mean = parts(mean, c, n, &blocks).into_iter().zip(&blocks);
-            let items = of_mean.map(|(out, &block)| (out, of_shift.next(), block)).collect();
+            let (mean, shift) = (Sink::new(mean, n), Sink::new(shift, n));
             let sums = par_map(
-                items,
+                blocks.clone(),
                 2 * b * k * c * n,
                 || Scratch::new(sizes),
-                |scratch, item| {
-                    let (mut mean, shift, block): (Part, Option<Part>, Block) = item;
+                |scratch, block: Block| {
                     let sums = arch.dispatch(Guiding { scratch, velocity, x, sizes, b, block, t, rule });
-                    block.store(&scratch.mean, &mut mean);
-                    if let Some(mut shift) = shift {
-                        block.store(&scratch.difference, &mut shift);
+                    // SAFETY: every block comes up once.
+                    unsafe {
+                        mean.write(&block, &scratch.mean);
+                        if active {
+                            shift.write(&block, &scratch.difference);
+                        }
                     }
                     block.sums(&sums)
                 },

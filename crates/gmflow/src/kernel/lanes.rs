@@ -2,6 +2,7 @@
 
 use super::simd::V;
 use pulp::Simd;
+use std::marker::PhantomData;
 
 /// Pixels that are worked on at a time; the lanes of every vector divide it.
 pub(super) const LANES: usize = 64;
@@ -132,7 +133,7 @@ impl Block {
     }
 
     /// Adds up the lanes of every sample.
-    pub fn sums<const N: usize>(&self, lanes: &[Row; N]) -> Vec<[f64; N]> {
+    pub fn sums<const N: usize>(&self, lanes: &[Row; N]) -> Sums<N> {
         if self.samples == 1 {
             // Sixteen sums side by side first: additions that wait for each other take longer than the rest of a block.
             let of_row = |row: &Row| {
@@ -142,14 +143,14 @@ impl Block {
                 }
                 sums.iter().map(|&sum| f64::from(sum)).sum()
             };
-            return vec![lanes.each_ref().map(of_row)];
+            return Sums { first: lanes.each_ref().map(of_row), others: Vec::new() };
         }
         let of_sample = |sample: usize| {
             lanes
                 .each_ref()
                 .map(|row| row[sample * self.width()..][..self.width()].iter().map(|&x| f64::from(x)).sum())
         };
-        (0..self.samples).map(of_sample).collect()
+        Sums { first: of_sample(0), others: (1..self.samples).map(of_sample).collect() }
     }
 }
 
@@ -185,6 +186,55 @@ impl<'a> Source<'a> {
     }
 }
 
+/// An output `[b rows n]` of which every block writes its own part.
+pub(super) struct Sink<'a> {
+    values: *mut f32,
+    len: usize,
+    n: usize,
+    lives: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: blocks do not overlap, and whoever writes one vouches for being the only one that does.
+unsafe impl Sync for Sink<'_> {}
+
+impl<'a> Sink<'a> {
+    /// Into `values`, `[b rows n]`.
+    pub fn new(values: &'a mut [f32], n: usize) -> Self {
+        Self { values: values.as_mut_ptr(), len: values.len(), n, lives: PhantomData }
+    }
+
+    /// Writes rows of lanes to the part of a block.
+    ///
+    /// # Safety
+    /// Nobody else may write this block at the same time.
+    #[inline(always)]
+    pub unsafe fn write(&self, block: &Block, rows: &[Row]) {
+        let width = block.width();
+        for sample in 0..block.samples {
+            for (row, lanes) in rows.iter().enumerate() {
+                let at = ((block.first + sample) * rows.len() + row) * self.n + block.start;
+                assert!(at + width <= self.len, "a block beyond the output");
+                let lanes = &lanes[sample * width..][..width];
+                // SAFETY: it lies within the output, which lives as long as this, and the caller is the only one who writes there.
+                unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), self.values.add(at), width) };
+            }
+        }
+    }
+}
+
+/// The sums of the samples of a block: one, or more where maps are small.
+pub(super) struct Sums<const N: usize> {
+    first: [f64; N],
+    others: Vec<[f64; N]>,
+}
+
+impl<const N: usize> Sums<N> {
+    /// In the order of the samples.
+    pub fn iter(&self) -> impl Iterator<Item = &[f64; N]> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
 /// A block's pieces of an output `[b rows n]`: the rows of one sample after those of the other.
 pub(super) struct Part<'a>(Vec<&'a mut [f32]>);
 
@@ -209,10 +259,10 @@ pub(super) fn parts<'a>(out: &'a mut [f32], rows: usize, n: usize, blocks: &[Blo
 }
 
 /// Adds the sums of blocks to those of their samples, in order.
-pub(super) fn per_sample_sums<const N: usize>(b: usize, blocks: &[Block], sums: &[Vec<[f64; N]>]) -> Vec<[f64; N]> {
+pub(super) fn per_sample_sums<const N: usize>(b: usize, blocks: &[Block], sums: &[Sums<N>]) -> Vec<[f64; N]> {
     let mut totals = vec![[0.0; N]; b];
     for (block, sums) in blocks.iter().zip(sums) {
-        for (total, sum) in totals[block.first..].iter_mut().zip(sums) {
+        for (total, sum) in totals[block.first..].iter_mut().zip(sums.iter()) {
             for (total, sum) in total.iter_mut().zip(sum) {
                 *total += sum;
             }

@@ -5,7 +5,7 @@
 //! out what it needs of the product from the prediction.
 
 use super::channels::{self, each};
-use super::lanes::{Block, LANES, Row, Source, VECTOR, parts, per_sample_sums};
+use super::lanes::{Block, LANES, Row, Sink, Source, VECTOR, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
 use super::simd::V;
@@ -291,14 +291,15 @@ pub(super) fn second_order(
     let (blocks, arch) = (Block::all(b, n), Arch::new());
     let mut totals = Vec::new();
     let shift = build(x.len(), |out| {
-        let items = parts(out, c, n, &blocks).into_iter().zip(blocks.iter().copied()).collect();
+        let out = Sink::new(out, n);
         let sums = par_map(
-            items,
+            blocks.clone(),
             2 * b * k * c * n,
             || Scratch::new(sizes, false),
-            |scratch, (mut out, block)| {
+            |scratch, block| {
                 let power = arch.dispatch(Changing { scratch, now, x, before, x_before, sizes, block, rule });
-                block.store(&scratch.out, &mut out);
+                // SAFETY: every block comes up once.
+                unsafe { out.write(&block, &scratch.out) };
                 block.sums(&[power])
             },
         );
@@ -389,15 +390,15 @@ pub(super) fn ode_substeps(shifted: Shifted, x: &[f32], sizes: Sizes, substeps: 
     let Sizes { c, n, .. } = sizes;
     let (blocks, arch) = (Block::all(x.len() / (c * n).max(1), n), Arch::new());
     build(x.len(), |out| {
-        let items = parts(out, c, n, &blocks).into_iter().zip(blocks.iter().copied()).collect();
-        let work = x.len() * sizes.k * substeps.len();
+        let (out, work) = (Sink::new(out, n), x.len() * sizes.k * substeps.len());
         par_map(
-            items,
+            blocks,
             work,
             || Scratch::new(sizes, false),
-            |scratch, (mut out, block)| {
+            |scratch, block| {
                 arch.dispatch(Stepping { scratch, shifted, x, sizes, block, substeps });
-                block.store(&scratch.out, &mut out);
+                // SAFETY: every block comes up once.
+                unsafe { out.write(&block, &scratch.out) };
             },
         );
     })
@@ -458,16 +459,18 @@ pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
     let mut log_weights = Vec::new();
     let means = build(b * k * c * n, |means| {
         log_weights = build(b * k * n, |weights| {
-            let out = parts(means, k * c, n, &blocks).into_iter().zip(parts(weights, k, n, &blocks));
-            let items = out.zip(blocks.iter().copied()).collect();
+            let (means, weights) = (Sink::new(means, n), Sink::new(weights, n));
             par_map(
-                items,
+                blocks,
                 b * k * c * n,
                 || Scratch::new(sizes, true),
-                |scratch, ((mut means, mut weights), block)| {
+                |scratch, block| {
                     arch.dispatch(Reweighting { scratch, shifted, sizes, block });
-                    block.store(&scratch.out_means, &mut means);
-                    block.store(&scratch.out_weights, &mut weights);
+                    // SAFETY: every block comes up once.
+                    unsafe {
+                        means.write(&block, &scratch.out_means);
+                        weights.write(&block, &scratch.out_weights);
+                    }
                 },
             );
         });

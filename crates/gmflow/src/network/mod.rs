@@ -70,6 +70,23 @@ impl NetworkConfig {
         }
     }
 
+    /// What a network of this shape is computed in on a device: what is asked for, or f32 and why it is not that.
+    pub fn computed_in(&self, asked: Arithmetic, device: &Device) -> (Arithmetic, Option<&'static str>) {
+        let concerned = match self {
+            Self::GmDit(_) => true,
+            Self::Mlp2d(config) => config.num_layers > 1,
+            Self::Unet(_) => false,
+        };
+        let why = match asked {
+            Arithmetic::Bf16 if !concerned => "this network has no layers that are computed in bf16",
+            Arithmetic::Bf16 if asked.is_available_on(device) => return (asked, None),
+            Arithmetic::Bf16 if kernel::on_cpu(device) => "this processor has no AVX512-BF16",
+            Arithmetic::Bf16 => "this device has no bf16",
+            Arithmetic::F32 => return (asked, None),
+        };
+        (Arithmetic::F32, Some(why))
+    }
+
     /// Draws the weights: the same seed gives the same network on every device.
     pub fn init(&self, seed: u64, device: &Device) -> Result<Network> {
         self.build(Initializer::new(seed, device))
