@@ -378,7 +378,8 @@ impl<S: Simd> Line<'_, S> {
     #[inline(always)]
     fn approach(&self, start: Pair<S>, rank: Pair<S>, [mut lo, mut hi]: [Pair<S>; 2]) -> Pair<S> {
         const END: f32 = 3.25;
-        const PHI: [f32; 5] = [1.038_566_3e-5, -4.173_838_2e-4, 6.819_748e-3, -6.060_649_7e-2, 3.957_3e-1];
+        const PHI: [f32; 5] = [1.038_566_3e-5, -4.173_838_2e-4, 6.819_748e-3, -6.060_65e-2, 3.957_3e-1];
+        const SLOPE: [f32; 5] = [9.0 * PHI[0], 7.0 * PHI[1], 5.0 * PHI[2], 3.0 * PHI[3], PHI[4]];
         let simd = self.simd;
         let number = |x: f32| Pair::splat(simd, x);
         let (half, close) = (number(0.5), number(NEAR));
@@ -391,10 +392,10 @@ impl<S: Simd> Line<'_, S> {
                 let weight = Pair::new(simd, weight);
                 let u = (x - Pair::new(simd, mean)).max(minus_end).min(end);
                 let square = u * u;
-                let (mut p, mut derivative) = (number(PHI[0]), number(9.0 * PHI[0]));
-                for i in 1..PHI.len() {
-                    p = p.mul_add(square, number(PHI[i]));
-                    derivative = derivative.mul_add(square, number((9 - 2 * i) as f32 * PHI[i]));
+                let (mut p, mut derivative) = (number(PHI[0]), number(SLOPE[0]));
+                for (&of_p, &of_derivative) in PHI[1..].iter().zip(&SLOPE[1..]) {
+                    p = p.mul_add(square, number(of_p));
+                    derivative = derivative.mul_add(square, number(of_derivative));
                 }
                 below = p.mul_add(u * weight, below);
                 slope = derivative.mul_add(weight, slope);
@@ -514,20 +515,13 @@ impl<S: Simd> Line<'_, S> {
 /// (a + 3.5) Phi(-a) exp(a^2/2) as a polynomial of (a - 3.5)/(a + 3.5), fitted for the least relative error: 3e-7.
 #[inline(always)]
 fn lower_tail<S: Simd>(simd: S, a: Pair<S>) -> (Pair<S>, Pair<S>) {
-    const COEFFICIENTS: [f32; 7] = [
-        -2.954_526_7e-3,
-        6.732_272_8e-3,
-        1.737_140_6e-2,
-        -1.161_014_6e-1,
-        3.154_275_4e-1,
-        -5.655_593_3e-1,
-        7.444_16e-1,
-    ];
+    const COEFFICIENTS: [f32; 7] =
+        [-2.954_526_7e-3, 6.732_273e-3, 1.737_140_6e-2, -1.161_014_6e-1, 3.154_275_4e-1, -5.655_593e-1, 7.444_16e-1];
     let number = |x: f32| Pair::splat(simd, x);
     let a = a.min(number(12.8));
     let inverse = number(1.0) / (a + number(3.5));
     let t = inverse.mul_add(number(-7.0), number(1.0));
-    let mut p = number(-8.105_203_2e-4);
+    let mut p = number(-8.105_203e-4);
     for coefficient in COEFFICIENTS {
         p = p.mul_add(t, number(coefficient));
     }
