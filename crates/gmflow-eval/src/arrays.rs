@@ -1,8 +1,8 @@
 //! Feature arrays from other programs: .npy, .npz and .safetensors.
 
+use crate::numbers::{Kind, Number, TensorFile};
 use crate::{Error, Matrix, Moments, Result};
 use npyz::{DType, NpyFile};
-use safetensors::{Dtype, SafeTensors};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -13,16 +13,17 @@ const FEATURES: &str = "features";
 const SAMPLES: &str = "samples";
 /// More bytes than this are not taken for an array.
 const MOST_BYTES: u64 = 1 << 36;
+/// Deflate packs no more than this many bytes into one.
+const MOST_DEFLATED: u64 = 1032;
 
 /// Reads a matrix of features `[n d]`: the array of a .npy file, or `features` or the only array of a .npz or .safetensors file;
-/// numbers of 16 (safetensors), 32 or 64 bits.
+/// floating-point numbers of 16, 32 or 64 bits. Memory: the matrix.
 ///
 /// # Errors
 /// A file of another kind, an array of another rank or type, or a number that is not finite.
 pub fn read_features(path: &Path) -> Result<Matrix> {
     let (shape, values) = read_array(path, FEATURES)?;
     let [_, d] = shape[..] else { return Err(Error::file(path, "shape", "[n, d]", format!("{shape:?}"))) };
-    let values = values.into_iter().map(|value| value as f32).collect();
     Matrix::new(values, d as usize).map_err(|error| match error {
         Error::Config { field, expected, got } => Error::file(path, field, expected, got),
         other => other,
@@ -35,14 +36,13 @@ pub fn read_features(path: &Path) -> Result<Matrix> {
 /// # Errors
 /// As for [`read_features`], with another rank.
 pub fn read_samples(path: &Path) -> Result<(Vec<f32>, [usize; 3])> {
-    let (shape, values) = read_array(path, SAMPLES)?;
+    let (shape, values) = read_array::<f32>(path, SAMPLES)?;
     let sizes: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
     let shape = match sizes[..] {
         [_, c, h, w] => [c, h, w],
         [_, 2] => [2, 1, 1],
         _ => return Err(Error::file(path, "shape", "[n, c, h, w] or [n, 2]", format!("{sizes:?}"))),
     };
-    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
     match values.iter().find(|value| !value.is_finite()) {
         Some(wrong) => Err(Error::file(path, "samples", "finite numbers", wrong)),
         None => Ok((values, shape)),
@@ -74,31 +74,39 @@ pub fn npz_names(path: &Path) -> Result<Vec<String>> {
     Ok(archive.array_names().map(str::to_owned).collect())
 }
 
-type Array = (Vec<u64>, Vec<f64>);
+type Array<T> = (Vec<u64>, Vec<T>);
 
 /// The array called `name`, or the only one, of a file of any kind.
-fn read_array(path: &Path, name: &str) -> Result<Array> {
+fn read_array<T: Number>(path: &Path, name: &str) -> Result<Array<T>> {
     match extension(path).as_str() {
-        "npy" => numpy(path, "array", NpyFile::new(open(path)?).map_err(|error| unreadable(path, error))?),
+        "npy" => {
+            let file = File::open(path).map_err(|error| Error::io(path, error))?;
+            let bytes = size(&file);
+            numpy(path, "array", NpyFile::new(BufReader::new(file)).map_err(|error| unreadable(path, error))?, bytes)
+        }
         "npz" => numpy_member(path, &chosen(path, name, &npz_names(path)?)?),
-        "safetensors" => safetensors_array(path, name),
+        "safetensors" => {
+            let file = TensorFile::open(path)?;
+            let (shape, values) = file.read(&chosen(path, name, &file.names())?)?;
+            Ok((shape.into_iter().map(|size| size as u64).collect(), values))
+        }
         other => Err(Error::file(path, "file name", "an ending of .npy, .npz or .safetensors", other)),
     }
 }
 
-fn numpy_member(path: &Path, name: &str) -> Result<Array> {
-    let mut archive = npyz::npz::NpzArchive::open(path).map_err(|error| unreadable(path, error))?;
+fn numpy_member<T: Number>(path: &Path, name: &str) -> Result<Array<T>> {
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let bytes = size(&file).saturating_mul(MOST_DEFLATED);
+    let archive = npyz::npz::NpzArchive::new(BufReader::new(file));
+    let mut archive = archive.map_err(|error| unreadable(path, error))?;
     let member = archive.by_name(name).map_err(|error| unreadable(path, error))?;
     let member = member.ok_or_else(|| Error::file(path, name, "an array", "none of that name"))?;
-    numpy(path, name, member)
+    numpy(path, name, member, bytes)
 }
 
-fn numpy<R: Read>(path: &Path, name: &str, file: NpyFile<R>) -> Result<Array> {
+/// The array of a file that holds no more than `most` bytes.
+fn numpy<T: Number, R: Read>(path: &Path, name: &str, file: NpyFile<R>, most: u64) -> Result<Array<T>> {
     let shape = file.shape().to_vec();
-    let bytes = shape.iter().try_fold(8_u64, |product, &size| product.checked_mul(size));
-    if bytes.is_none_or(|bytes| bytes > MOST_BYTES) {
-        return Err(Error::file(path, name, format!("at most {MOST_BYTES} bytes"), format!("shape {shape:?}")));
-    }
     if file.order() != npyz::Order::C {
         return Err(Error::file(path, name, "rows one after the other (C order)", "Fortran order"));
     }
@@ -106,47 +114,24 @@ fn numpy<R: Read>(path: &Path, name: &str, file: NpyFile<R>) -> Result<Array> {
         return Err(Error::file(path, name, "numbers", file.dtype().descr()));
     };
     let kind = kind.to_string();
-    // Pushed one by one: what the header claims is not allocated before it has been read.
-    let mut values = Vec::new();
-    let failed = |error| unreadable(path, error);
-    match kind.trim_start_matches(['<', '=', '|']) {
-        "f4" => {
-            for value in file.data::<f32>().map_err(|error| Error::file(path, name, "f32", error))? {
-                values.push(f64::from(value.map_err(failed)?));
-            }
-        }
-        "f8" => {
-            for value in file.data::<f64>().map_err(|error| Error::file(path, name, "f64", error))? {
-                values.push(value.map_err(failed)?);
-            }
-        }
-        _ => return Err(Error::file(path, name, "numbers of type f4 or f8", kind)),
-    }
-    Ok((shape, values))
-}
-
-fn safetensors_array(path: &Path, wanted: &str) -> Result<Array> {
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    // SAFETY: the map is read only; a file that shrinks meanwhile ends the program, as with any other mapped weights.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
-    let tensors =
-        SafeTensors::deserialize(&map).map_err(|error| Error::file(path, "header", "safetensors", error))?;
-    let names: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
-    let name = chosen(path, wanted, &names)?;
-    let view = tensors.tensor(&name).map_err(|error| Error::file(path, &*name, "a tensor", error))?;
-    let bytes = view.data();
-    let values = match view.dtype() {
-        Dtype::F16 => numbers(bytes, |b: [u8; 2]| f64::from(half::f16::from_le_bytes(b))),
-        Dtype::BF16 => numbers(bytes, |b: [u8; 2]| f64::from(half::bf16::from_le_bytes(b))),
-        Dtype::F32 => numbers(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
-        Dtype::F64 => numbers(bytes, f64::from_le_bytes),
-        other => return Err(Error::file(path, name, "f16, bf16, f32 or f64", format!("{other:?}"))),
+    let kind = match kind.trim_start_matches(['<', '=', '|']) {
+        "f2" => Kind::F16,
+        "f4" => Kind::F32,
+        "f8" => Kind::F64,
+        _ => return Err(Error::file(path, name, "numbers of type f2, f4 or f8", kind)),
     };
-    Ok((view.shape().iter().map(|&size| size as u64).collect(), values))
+    let width = kind.bytes() as u64;
+    let bytes = shape.iter().try_fold(width, |product, &size| product.checked_mul(size));
+    let Some(bytes) = bytes.filter(|&bytes| bytes <= MOST_BYTES) else {
+        return Err(Error::file(path, name, format!("at most {MOST_BYTES} bytes"), format!("shape {shape:?}")));
+    };
+    let room = most.min(bytes) / width;
+    let values = kind.read(&mut file.into_inner(), (bytes / width) as usize, room as usize);
+    Ok((shape, values.map_err(|error| unreadable(path, error))?))
 }
 
-fn numbers<const N: usize>(bytes: &[u8], read: fn([u8; N]) -> f64) -> Vec<f64> {
-    bytes.as_chunks::<N>().0.iter().map(|&bytes| read(bytes)).collect()
+fn size(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
 }
 
 /// The array to read: the one of that name, or the only one.
@@ -166,10 +151,6 @@ fn chosen(path: &Path, wanted: &str, names: &[String]) -> Result<String> {
 
 fn extension(path: &Path) -> String {
     path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
-}
-
-fn open(path: &Path) -> Result<BufReader<File>> {
-    File::open(path).map(BufReader::new).map_err(|error| Error::io(path, error))
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {

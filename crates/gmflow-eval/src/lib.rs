@@ -12,6 +12,7 @@ pub mod likelihood;
 pub mod manifold;
 pub mod matrix;
 pub mod moments;
+mod numbers;
 pub mod numpy_rng;
 pub mod points;
 pub mod set;

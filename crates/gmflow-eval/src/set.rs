@@ -2,12 +2,11 @@
 
 use crate::features::resize::to_byte;
 use crate::features::{FeatureInfo, FeatureNetwork};
+use crate::numbers::TensorFile;
 use crate::{Error, ImageStats, ImageStatsSum, Matrix, Moments, Result};
 use gmflow::checkpoint::write_atomic;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::path::Path;
 
 /// The file's metadata entry that holds [`SetInfo`].
@@ -134,12 +133,7 @@ impl SampleSet {
 
     /// Whether a file is one that [`save`](Self::save) wrote.
     pub fn is_saved(path: &Path) -> bool {
-        let Ok(file) = File::open(path) else { return false };
-        // SAFETY: the map is read only and dropped at once.
-        let Ok(map) = (unsafe { memmap2::Mmap::map(&file) }) else { return false };
-        SafeTensors::read_metadata(&map).is_ok_and(|(_, metadata)| {
-            metadata.metadata().as_ref().is_some_and(|entries| entries.contains_key(METADATA))
-        })
+        TensorFile::open(path).is_ok_and(|file| file.entry(METADATA).is_some())
     }
 
     /// Writes moments, colours, description, and the vectors where they were kept, to one .safetensors file, atomically.
@@ -173,40 +167,34 @@ impl SampleSet {
     /// # Errors
     /// A file that is none of these, or whose parts do not fit each other.
     pub fn load(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io(path, error))?;
-        // SAFETY: the map is read only; a file that shrinks meanwhile ends the program, as with any other mapped weights.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
-        let header = |error: &dyn std::fmt::Display| Error::file(path, "header", "safetensors", error);
-        let (_, metadata) = SafeTensors::read_metadata(&map).map_err(|error| header(&error))?;
-        let text = metadata.metadata().as_ref().and_then(|entries| entries.get(METADATA));
+        let file = TensorFile::open(path)?;
+        let text = file.entry(METADATA);
         let text = text.ok_or_else(|| Error::file(path, METADATA, "an entry of the metadata", "none"))?;
         let info: SetInfo =
             serde_json::from_str(text).map_err(|error| Error::file(path, METADATA, "a description", error))?;
-        let tensors = SafeTensors::deserialize(&map).map_err(|error| header(&error))?;
-        let doubles = |name: &str| -> Result<Vec<f64>> {
-            let view = tensors.tensor(name).map_err(|error| Error::file(path, name, "a tensor", error))?;
-            if view.dtype() != Dtype::F64 {
-                return Err(Error::file(path, name, "f64", format!("{:?}", view.dtype())));
+        let is = |name: &str, wanted: Dtype| match file.info(name) {
+            Some(tensor) if tensor.dtype != wanted => {
+                Err(Error::file(path, name, format!("{wanted:?}"), format!("{:?}", tensor.dtype)))
             }
-            Ok(view.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect())
+            tensor => Ok(tensor.is_some()),
+        };
+        let doubles = |name: &str| -> Result<Vec<f64>> {
+            is(name, Dtype::F64)?;
+            Ok(file.read(name)?.1)
         };
         let within = |error| match error {
             Error::Config { field, expected, got } => Error::file(path, field, expected, got),
             other => other,
         };
         let moments = Moments::from_covariance(info.count, doubles(MEAN)?, doubles(COVARIANCE)?).map_err(within)?;
-        let vectors = match tensors.tensor(VECTORS) {
-            Err(_) => None,
-            Ok(view) if view.dtype() == Dtype::F32 => {
-                let values = view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-                let vectors = Matrix::new(values, moments.mean().len()).map_err(within)?;
-                if vectors.rows() as u64 != info.count {
-                    return Err(Error::file(path, VECTORS, format!("{} rows", info.count), vectors.rows()));
-                }
-                Some(vectors)
+        let mut vectors = None;
+        if is(VECTORS, Dtype::F32)? {
+            let read = Matrix::new(file.read(VECTORS)?.1, moments.mean().len()).map_err(within)?;
+            if read.rows() as u64 != info.count {
+                return Err(Error::file(path, VECTORS, format!("{} rows", info.count), read.rows()));
             }
-            Ok(view) => return Err(Error::file(path, VECTORS, "f32", format!("{:?}", view.dtype()))),
-        };
+            vectors = Some(read);
+        }
         Ok(Self { info, moments, vectors, logits: None })
     }
 }

@@ -1,7 +1,7 @@
 //! Feature files from other programs, whole and damaged.
 
 use gmflow_eval::SampleSet;
-use gmflow_eval::arrays::{read_features, read_mu_sigma};
+use gmflow_eval::arrays::{read_features, read_mu_sigma, read_samples};
 use npyz::WriterBuilder;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,30 @@ fn features_are_read_from_every_kind_of_file() {
 }
 
 #[test]
+fn numbers_of_every_width_are_converted_each_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    // Several pieces, the last of them short.
+    let values: Vec<f32> = (0..50_001).map(|i| (i as f32 - 20_000.0) / 7.0).collect();
+    let half = |x: f32| half::f16::from_f32(x);
+    let rounded: Vec<f32> = values.iter().map(|&x| half(x).to_f32()).collect();
+    let bytes: [(&str, Vec<u8>, &[f32]); 3] = [
+        ("<f2", values.iter().flat_map(|&x| half(x).to_le_bytes()).collect(), &rounded),
+        ("<f4", values.iter().flat_map(|x| x.to_le_bytes()).collect(), &values),
+        ("<f8", values.iter().flat_map(|&x| (f64::from(x) * (1.0 + 1e-12)).to_le_bytes()).collect(), &values),
+    ];
+    for (kind, bytes, expected) in bytes {
+        let file = file(folder.path(), "a.npy", &claiming(kind, "(16667, 3)", &bytes));
+        let matrix = read_features(&file).unwrap();
+        assert!(matrix.rows() == 16_667 && matrix.values() == expected, "{kind}");
+        let samples = read_samples(&file);
+        assert!(samples.unwrap_err().to_string().contains("[n, 2]"), "{kind}");
+    }
+    // What f32 has no room for stays in f64.
+    let stats: &[(&str, &[f64], &[u64])] = &[("mu", &[1.0 + 1e-12], &[1]), ("sigma", &[1.0], &[1, 1])];
+    assert_eq!(read_mu_sigma(&file(folder.path(), "a.npz", &npz(stats))).unwrap().mean(), [1.0 + 1e-12]);
+}
+
+#[test]
 fn what_is_no_feature_file_is_named_with_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let whole = npy(&[1.0, 2.0], &[1, 2]);
@@ -78,7 +102,7 @@ fn what_is_no_feature_file_is_named_with_what_is_wrong() {
     refused("nan.npy", &npy(&[f64::NAN, 2.0], &[1, 2]), "finite");
     refused("enormous.npy", &claiming("<f8", "(1099511627776, 2)", &data), "at most");
     refused("overflow.npy", &claiming("<f8", "(1099511627776, 1099511627776)", &data), "at most");
-    for kind in ["<i8", "<f2", ">f8", "<c16", "|O"] {
+    for kind in ["<i8", ">f8", "<c16", "|O"] {
         refused("kind.npy", &claiming(kind, "(1, 1)", &data), kind);
     }
     let wide = claiming("<f8", "(0, 9223372036854775808)", &[]);

@@ -77,7 +77,7 @@ impl Source {
         }
     }
 
-    /// The features of images and samples; sets are returned as they are.
+    /// The features of images and samples; a set that is there already, without its vectors where they are not kept.
     pub fn into_set(
         self,
         path: &Path,
@@ -91,7 +91,7 @@ impl Source {
             false => path.display().to_string(),
         };
         match self {
-            Self::Set(set) => Ok(*set),
+            Self::Set(set) => Ok(SampleSet { vectors: set.vectors.filter(|_| keep), ..*set }),
             Self::Images(images, corrupt) => {
                 let count = images.len().min(limit);
                 let mut builder = SetBuilder::new(network.ok_or_else(asked)?, images.shape(), keep);

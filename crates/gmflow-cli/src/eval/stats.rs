@@ -16,10 +16,7 @@ pub fn run(arguments: &StatsArgs) -> Result<()> {
     let source = Source::open(&arguments.data, &Reading { precomputed, size: arguments.size, like: None })?;
     let network = features::network(&arguments.features, &Device::flex())?;
     let kept = (arguments.limit, !arguments.moments_only);
-    let mut set = kernel::in_pool(|| source.into_set(&arguments.data, network.as_ref(), kept))?;
-    if arguments.moments_only {
-        set.vectors = None;
-    }
+    let set = kernel::in_pool(|| source.into_set(&arguments.data, network.as_ref(), kept))?;
     output::create_parent(&arguments.out)?;
     set.save(&arguments.out)?;
     if arguments.json {
