@@ -16,6 +16,14 @@ pub enum Error {
         /// The value that was found.
         got: String,
     },
+    /// A figure came out as infinite or as no number.
+    #[error("{figure}: expected a finite number, got {got}")]
+    NotFinite {
+        /// The figure, and of what it is.
+        figure: String,
+        /// What came out.
+        got: f64,
+    },
     /// A file is not what it should be.
     #[error("{}: {field}: expected {expected}, got {got}", path.display())]
     File {

@@ -81,8 +81,8 @@ impl LikelihoodSum {
     /// Adds images `[n c h w]` with their classes. Noise and times depend on the seeds of the images only.
     ///
     /// # Errors
-    /// Images, seeds and classes of different number, a class that the network does not know, or a spectrum network for other
-    /// images.
+    /// Images, seeds and classes of different number, a class that the network does not know, a spectrum network for other images, or
+    /// a likelihood that is not finite, after which the sums are of no use.
     pub fn add(
         &mut self,
         (network, spectrum): (&Network, Option<&SpectrumMlp>),
@@ -107,6 +107,12 @@ impl LikelihoodSum {
         });
         let labels = labels.transpose()?;
         let times = self.parts.len();
+        let finite = |name: &str, part: usize, bits: f64| {
+            let (from, to) = (part as f64 / times as f64, (part + 1) as f64 / times as f64);
+            let images = format!("images {} to {}", self.images + 1, self.images + b as u64);
+            let figure = format!("{name} of {images} at t from {from} to {to}");
+            if bits.is_finite() { Ok(bits) } else { Err(Error::NotFinite { figure, got: bits }) }
+        };
         for (part, sums) in self.parts.iter_mut().enumerate() {
             let within = |seed: &u64| uniforms(*seed, Purpose::Estimate, part as u64, 1)[0];
             let t: Vec<f32> = seeds.iter().map(|seed| (part as f32 + 1.0 - within(seed)) / times as f32).collect();
@@ -116,11 +122,12 @@ impl LikelihoodSum {
             let velocity = network.forward(x_t.clone(), t.clone(), labels.clone());
             let density = nll(&velocity.0, &(noise - x0.clone())).mean().into_scalar::<f32>();
             let nats = f64::from(density) / c as f64 + 0.5 * TAU.ln();
-            sums.bits += nats / LN_2 * b as f64;
+            sums.bits += finite("bits/dim", part, nats / LN_2)? * b as f64;
             if let Some(spectrum) = spectrum {
                 let gain = spectral_loss(spectrum, &velocity.to_data(&x_t, &t), &x0, Bases::Shared)?;
                 let nats = f64::from(gain.into_scalar::<f32>()) / c as f64;
-                *sums.spectral.get_or_insert(0.0) += nats / LN_2 * b as f64;
+                let bits = finite("bits/dim with the spectrum", part, nats / LN_2)?;
+                *sums.spectral.get_or_insert(0.0) += bits * b as f64;
             }
         }
         self.images += b as u64;

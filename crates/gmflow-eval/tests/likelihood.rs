@@ -132,6 +132,25 @@ fn the_spectrum_has_its_share_in_every_part() {
 }
 
 #[test]
+fn a_likelihood_that_is_no_number_is_refused() {
+    let (network, device) = (network(0.1), Device::flex());
+    // Finite, but their squares are not.
+    let far = [&[0.1; 16][..], &[1e25; 16]].concat();
+    let mut sum = LikelihoodSum::new(4).unwrap();
+    sum.add((&network, None), (&far[..16], SHAPE), (&SEEDS[..1], &[0]), &device).unwrap();
+    let refused = sum.add((&network, None), (&far, SHAPE), (&SEEDS[..2], &[0; 2]), &device).unwrap_err();
+    assert!(matches!(refused, gmflow_eval::Error::NotFinite { .. }), "{refused}");
+    let message = refused.to_string();
+    assert!(message.contains("images 2 to 3 at t from 0 to 0.25: expected a finite number"), "{message}");
+    let config = SpectrumMlpConfig { base_size: SHAPE, layers: vec![4] };
+    let spectrum = redrawn(config.init(1, &device).unwrap(), 1e25);
+    let networks = (&network, Some(&spectrum));
+    let mut sum = LikelihoodSum::default();
+    let message = sum.add(networks, (&far[..16], SHAPE), (&SEEDS[..1], &[0]), &device).unwrap_err().to_string();
+    assert!(message.contains("with the spectrum"), "{message}");
+}
+
+#[test]
 fn results_without_times_are_read_and_wrong_numbers_of_times_refused() {
     let old: Likelihood = serde_json::from_str(r#"{"count": 7, "bits_per_dim": 0.5}"#).unwrap();
     assert_eq!((old.count, old.by_time.len()), (7, 0));

@@ -13,7 +13,7 @@ use crate::failure::usage;
 use crate::output;
 use crate::sample::{average, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, write_atomic};
 use gmflow::kernel::{self, Arithmetic};
@@ -109,7 +109,8 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
             let order = Order { num: arguments.num, seed: arguments.seed, batch: arguments.batch };
             let row = judge.checkpoint(name, &model, &sampler, order, &mut |_| {})?;
             let images = images.filter(|_| arguments.nll);
-            let likelihood = images.map(|real| judge.likelihood(&model, real, arguments.nll_times)).transpose()?;
+            let likelihood = images.map(|real| judge.likelihood(&model, real, arguments.nll_times)).transpose();
+            let likelihood = likelihood.with_context(|| fake.display().to_string())?;
             Ok(Row { likelihood, ..row })
         }
         Source::Samples { values, shape: [2, 1, 1] } => judge.points(name, &values),

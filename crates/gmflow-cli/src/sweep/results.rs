@@ -48,7 +48,8 @@ pub struct Results {
 }
 
 impl Results {
-    /// Opens or creates the file. A last line that was cut off by an interruption is dropped.
+    /// Opens or creates the file. A last line that was cut off by an interruption is dropped; one with a figure that is no number counts
+    /// as not there, and is named.
     pub fn open(path: &Path) -> Result<Self> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -57,13 +58,22 @@ impl Results {
         };
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut lines: Vec<Line> = Vec::new();
+        let mut left_out: Vec<(String, Value)> = Vec::new();
         for (number, line) in text[..whole].lines().enumerate() {
-            let line: Line = serde_json::from_str(line).map_err(|error| {
-                let place = format!("{}, line {}", path.display(), number + 1);
-                usage(&place, "a result of gmflow sweep", error)
-            })?;
+            let place = format!("{}, line {}", path.display(), number + 1);
+            let refused = |error| usage(&place, "a result of gmflow sweep", error);
+            let mut value: Value = serde_json::from_str(line).map_err(refused)?;
+            if has_empty_figure(&value) {
+                left_out.push((place, value["key"].take()));
+                continue;
+            }
+            let line = Line::deserialize(value).map_err(refused)?;
+            left_out.retain(|(_, key)| *key != line.key);
             lines.retain(|other| other.key != line.key);
             lines.push(line);
+        }
+        for (place, _) in left_out {
+            log::warn!("{place}: expected numbers, got null for a figure; the line is left out");
         }
         let file = File::options().create(true).truncate(false).write(true).open(path);
         let mut file = file.with_context(|| path.display().to_string())?;
@@ -104,4 +114,19 @@ pub fn likelihood_key(key: &Value) -> Value {
         "likelihood": true, "checkpoint": key["checkpoint"], "ema": key["ema"],
         "reference": { "data": reference["data"], "limit": reference["limit"] }
     })
+}
+
+/// Whether a figure is null, which is how JSON writes one that is not finite: figures that do not exist are not written at all.
+fn has_empty_figure(line: &Value) -> bool {
+    fn has_null(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(values) => values.iter().any(has_null),
+            Value::Object(entries) => entries.values().any(has_null),
+            _ => false,
+        }
+    }
+    let (row, figures) = (line.get("row"), ["metrics", "points", "likelihood"]);
+    let of_row = figures.iter().filter_map(|name| row?.get(name));
+    of_row.chain(line.get("likelihood")).any(has_null)
 }

@@ -1,6 +1,6 @@
 //! `gmflow eval`, `stats` and `features`: from data and models to tables, and what they refuse.
 
-use crate::models::{image_model, points_model, spectral_model};
+use crate::models::{distant_model, image_model, points_model, spectral_model};
 use crate::run;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -148,6 +148,37 @@ fn likelihoods_stand_by_time_below_the_table() {
     assert!(code == 2 && stderr.contains("--nll"), "{stderr}");
     let (code, _, stderr) = run(&[&fakes[..], &["--num", "8", "--nll", "--nll-times", "2000"]].concat());
     assert!(code == 2 && stderr.contains("1000") && stderr.contains("2000"), "{stderr}");
+}
+
+#[test]
+fn a_likelihood_that_is_no_number_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, model, out) = (images(folder.path()), folder.path().join("far"), folder.path().join("figures.json"));
+    distant_model(&model);
+    let start = ["eval", "--real", text(&data), "--features", "pixels", "--fake", text(&model), "--out", text(&out)];
+    let sampler = ["--num", "8", "--solver", "euler", "--steps", "1"];
+    let (code, _, stderr) = run(&[&start[..], &sampler, &["--nll"]].concat());
+    let named =
+        format!("{}: bits/dim of images 1 to 40 at t from 0 to 0.125: expected a finite number", text(&model));
+    assert!(code == 1 && stderr.contains(&named), "{code}: {stderr}");
+    assert!(!out.exists() && !out.with_extension("md").exists());
+    // Without the likelihood there are figures.
+    done(&[&start[..], &sampler].concat());
+}
+
+#[test]
+fn vectors_are_left_out_where_moments_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = images(folder.path());
+    let stats = folder.path().join("vectors.safetensors");
+    done(&["stats", text(&data), "--features", "pixels", "--out", text(&stats)]);
+    let size = |extra: &[&str]| {
+        let out = folder.path().join(format!("{}.safetensors", extra.len()));
+        done(&[&["stats", text(&stats), "--features", "pixels", "--out", text(&out)][..], extra].concat());
+        std::fs::metadata(out).unwrap().len()
+    };
+    let (with, without) = (size(&[]), size(&["--moments-only"]));
+    assert!(with >= without + 40 * 64 * 4, "{with} bytes, and {without} without 40 vectors of 64 numbers");
 }
 
 #[test]

@@ -51,6 +51,19 @@ pub fn spectral_model(folder: &Path) {
     model.save(folder, &[], Precision::F32).unwrap();
 }
 
+/// The transformer of [`image_model`] with means so far away that no likelihood of an image is finite.
+pub fn distant_model(folder: &Path) {
+    let near = folder.join("near");
+    image_model(&near);
+    let mut model = Model::load(&near, None, &Device::flex()).unwrap();
+    let mut tensors = named_tensors(&model.network);
+    let (_, bias) = tensors.iter_mut().find(|(name, _)| name.ends_with("proj_out_2.bias")).unwrap();
+    bias.values.fill(1e25);
+    model.network = load_named(model.network, tensors.into_iter().collect::<BTreeMap<_, _>>()).unwrap();
+    model.save(folder, &[], Precision::F32).unwrap();
+    std::fs::remove_dir_all(near).unwrap();
+}
+
 /// A U-Net with 2 Gaussians on grey 8x8 images, without classes.
 pub fn unet_model(folder: &Path) {
     let config = UnetConfig {

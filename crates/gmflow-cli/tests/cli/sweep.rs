@@ -1,7 +1,7 @@
 //! `gmflow sweep`: every cell and every likelihood is measured once.
 
 use crate::eval::{images, text};
-use crate::models::{image_model, points_model, spectral_model};
+use crate::models::{distant_model, image_model, points_model, spectral_model};
 use crate::run;
 use serde_json::{Value, json};
 
@@ -109,4 +109,52 @@ fn a_likelihood_is_measured_once_for_a_model_whatever_is_sampled() {
     let (one, two) = (bits(&rows, "one"), bits(&rows, "two"));
     assert!(one.iter().chain(&two).all(|&bits| bits != 1234.5) && one[0] == one[2], "{one:?} {two:?}");
     assert_eq!(read().iter().filter(is_likelihood).count(), 2);
+}
+
+#[test]
+fn a_likelihood_that_is_no_number_is_a_failed_cell_and_leaves_the_file_readable() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = images(folder.path());
+    spectral_model(&folder.path().join("near"));
+    distant_model(&folder.path().join("far"));
+    let plan = folder.path().join("plan.toml");
+    let reference = format!("nll = true\nreference = {{ data = '{}', features = 'pixels' }}\n", text(&data));
+    let models = "[[model]]\nname = 'near'\ncheckpoint = 'near'\n[[model]]\nname = 'far'\ncheckpoint = 'far'\n";
+    let grid = "[[grid]]\nsolvers = ['euler']\nsteps = [1, 2]\n";
+    std::fs::write(&plan, ["title = 'Toy'\nnum = 8\n", &reference, models, grid].concat()).unwrap();
+    let out = folder.path().join("out");
+    let cells = out.join("cells.jsonl");
+    let sweep = || run(&["sweep", text(&plan), "--out", text(&out), "--json"]);
+    let read = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&cells).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (code, stdout, stderr) = sweep();
+    assert!(code == 1 && stderr.contains("2 of 4 cells failed") && stderr.contains("far, euler"), "{stderr}");
+    let rows: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(rows.iter().map(|row| &row["model"]).collect::<Vec<_>>(), ["near", "near"]);
+    let failed: Vec<Value> = read().into_iter().filter(|line| line["model"] == "far").collect();
+    let is_named = |line: &Value| line["error"].as_str().is_some_and(|error| error.contains("bits/dim"));
+    assert!(failed.len() == 2 && failed.iter().all(is_named), "{failed:?}");
+
+    // Lines as they were written before: a figure of a likelihood, and of a cell, that is null.
+    let mut lines: Vec<Value> = read().into_iter().filter(|line| line["model"] == "near").collect();
+    assert!(lines[0]["likelihood"].is_object() && lines[2]["row"].is_object() && lines.len() == 3, "{lines:?}");
+    lines[0]["likelihood"]["bits_per_dim"] = json!(1234.5);
+    lines[1]["row"]["likelihood"]["bits_per_dim"] = Value::Null;
+    lines[2]["row"]["likelihood"]["by_time"][3]["bits_per_dim_spectral"] = Value::Null;
+    std::fs::write(&cells, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    std::fs::remove_dir_all(folder.path().join("far")).unwrap();
+    image_model(&folder.path().join("far"));
+    let (code, stdout, stderr) = sweep();
+    assert_eq!(code, 0, "{stderr}");
+    let named = |line: usize| stderr.contains(&format!("cells.jsonl, line {line}: "));
+    assert!(!named(1) && named(2) && named(3), "{stderr}");
+    let rows: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+    let bits: Vec<f64> = rows.iter().map(|row| row["row"]["likelihood"]["bits_per_dim"].as_f64().unwrap()).collect();
+    assert!(bits[..2] == [1234.5; 2] && bits[2] == bits[3] && bits.len() == 4, "{bits:?}");
+    // Measured by now: nothing more is said of them.
+    let (code, stdout, stderr) = sweep();
+    assert!(code == 0 && !stderr.contains("line"), "{stderr}");
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&stdout).unwrap(), rows);
 }
