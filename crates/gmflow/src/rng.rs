@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use rayon::prelude::*;
 
 /// What a draw is for; draws for different purposes are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +67,7 @@ pub fn normal_batch(
     [c, h, w]: [usize; 3],
     device: &Device,
 ) -> Tensor<4> {
-    let values: Vec<f32> = seeds.iter().flat_map(|&seed| normals(seed, purpose, index, c * h * w)).collect();
+    let of_sample = |&seed: &u64| normals(seed, purpose, index, c * h * w);
+    let values: Vec<f32> = seeds.par_iter().flat_map_iter(of_sample).collect();
     Tensor::from_data(TensorData::new(values, [seeds.len(), c, h, w]), device) // [b c h w]
 }

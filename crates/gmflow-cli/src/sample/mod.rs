@@ -17,8 +17,6 @@ use burn::tensor::Device;
 use decoder::{decode, stored_vae};
 use files::Files;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
-use gmflow::kernel::Arithmetic;
-use gmflow::network::NetworkConfig;
 use request::Request;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
