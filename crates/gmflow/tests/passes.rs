@@ -92,7 +92,7 @@ fn agree(solver: SolverConfig, guidance: Guidance, second_order: SecondOrder, sh
     assert!(worst < 2e-4, "{solver:?} {guidance:?} {shape:?}: off by {worst}");
 }
 
-/// Whole blocks, ragged ones, maps that share a block, single points, many channels, and so many that there are no passes for them.
+/// Whole blocks, ragged ones, maps that share a block, single points, and more channels than there are passes for.
 const SHAPES: [Shape; 7] = [
     (8, [2, 4, 16, 16]),
     (3, [2, 1, 28, 28]),

@@ -1,12 +1,12 @@
 //! The channels of some pixels in registers: loops over them are compiled for their number.
 
 /// The numbers of channels that passes over pixels are compiled for: points, grey and colour images, latents.
-pub(super) const COMPILED: [usize; 5] = [1, 2, 3, 4, 16];
+pub(super) const COMPILED: [usize; 4] = [1, 2, 3, 4];
 
 /// Evaluates an expression with the constant `$C` equal to `$c`, one of [`COMPILED`].
 macro_rules! choose {
     ($c:expr, $C:ident => $run:expr) => {
-        $crate::kernel::channels::choose!(@ $c, $C => $run; 1, 2, 3, 4, 16)
+        $crate::kernel::channels::choose!(@ $c, $C => $run; 1, 2, 3, 4)
     };
     (@ $c:expr, $C:ident => $run:expr; $($number:literal),*) => {
         match $c {

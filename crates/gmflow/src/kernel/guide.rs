@@ -5,9 +5,9 @@ use super::channels::{self, each};
 use super::lanes::{Block, LANES, Row, Sink, Source, VECTOR, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::V;
+use super::simd::{V, widest};
 use super::tilt::Mixture;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// How the shift of the mean is found from the conditional and the unconditional prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,7 +75,7 @@ pub(super) fn guide(velocity: Mixture, x: &[f32], sizes: Sizes, t: f32, rule: Sh
     let Sizes { k, c, n } = sizes;
     let b = x.len() / (c * n).max(1);
     let active = rule != ShiftRule::Off;
-    let (blocks, arch) = (Block::all(b, n), Arch::new());
+    let blocks = Block::all(b, n);
     let (mut shift, mut totals) = (Vec::new(), Vec::new());
     let mean = build(x.len(), |mean| {
         shift = build(if active { x.len() } else { 0 }, |shift| {
@@ -85,7 +85,7 @@ pub(super) fn guide(velocity: Mixture, x: &[f32], sizes: Sizes, t: f32, rule: Sh
                 2 * b * k * c * n,
                 || Scratch::new(sizes),
                 |scratch, block: Block| {
-                    let sums = arch.dispatch(Guiding { scratch, velocity, x, sizes, b, block, t, rule });
+                    let sums = widest(Guiding { scratch, velocity, x, sizes, b, block, t, rule });
                     // SAFETY: every block comes up once.
                     unsafe {
                         mean.write(&block, &scratch.mean);

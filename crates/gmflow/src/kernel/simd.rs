@@ -5,8 +5,14 @@
 #![allow(clippy::excessive_precision)]
 
 use super::lanes::{Row, Source};
-use pulp::Simd;
+use pulp::{Arch, Simd, WithSimd};
 use std::ops::{Add, Div, Mul, Sub};
+
+/// Runs a pass with the widest vectors. Not inlined: every place that it is inlined into would have all widths once more.
+#[inline(never)]
+pub(super) fn widest<W: WithSimd>(pass: W) -> W::Output {
+    Arch::new().dispatch(pass)
+}
 
 /// A vector of f32.
 pub(super) struct V<S: Simd> {

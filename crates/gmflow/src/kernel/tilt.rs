@@ -8,8 +8,8 @@ use super::channels::{self, each};
 use super::lanes::{Block, LANES, Row, Sink, Source, VECTOR, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::V;
-use pulp::{Arch, Simd, WithSimd};
+use super::simd::{V, widest};
+use pulp::{Simd, WithSimd};
 
 /// The smallest share of the variance that a shift leaves.
 const MIN_REST: f32 = 1e-6;
@@ -288,7 +288,7 @@ pub(super) fn second_order(
 ) -> (Vec<f32>, Vec<f32>) {
     let Sizes { k, c, n } = sizes;
     let b = x.len() / (c * n).max(1);
-    let (blocks, arch) = (Block::all(b, n), Arch::new());
+    let blocks = Block::all(b, n);
     let mut totals = Vec::new();
     let shift = build(x.len(), |out| {
         let out = Sink::new(out, n);
@@ -297,7 +297,7 @@ pub(super) fn second_order(
             2 * b * k * c * n,
             || Scratch::new(sizes, false),
             |scratch, block| {
-                let power = arch.dispatch(Changing { scratch, now, x, before, x_before, sizes, block, rule });
+                let power = widest(Changing { scratch, now, x, before, x_before, sizes, block, rule });
                 // SAFETY: every block comes up once.
                 unsafe { out.write(&block, &scratch.out) };
                 block.sums(&[power])
@@ -388,7 +388,7 @@ impl Changing<'_> {
 /// The samples `[b c n]` after all sub-steps from `x`, where the mixtures were predicted.
 pub(super) fn ode_substeps(shifted: Shifted, x: &[f32], sizes: Sizes, substeps: &[OdeSubstep]) -> Vec<f32> {
     let Sizes { c, n, .. } = sizes;
-    let (blocks, arch) = (Block::all(x.len() / (c * n).max(1), n), Arch::new());
+    let blocks = Block::all(x.len() / (c * n).max(1), n);
     build(x.len(), |out| {
         let (out, work) = (Sink::new(out, n), x.len() * sizes.k * substeps.len());
         par_map(
@@ -396,7 +396,7 @@ pub(super) fn ode_substeps(shifted: Shifted, x: &[f32], sizes: Sizes, substeps: 
             work,
             || Scratch::new(sizes, false),
             |scratch, block| {
-                arch.dispatch(Stepping { scratch, shifted, x, sizes, block, substeps });
+                widest(Stepping { scratch, shifted, x, sizes, block, substeps });
                 // SAFETY: every block comes up once.
                 unsafe { out.write(&block, &scratch.out) };
             },
@@ -455,7 +455,7 @@ impl Stepping<'_> {
 pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
     let Sizes { k, c, n } = sizes;
     let b = shifted.var.len();
-    let (blocks, arch) = (Block::all(b, n), Arch::new());
+    let blocks = Block::all(b, n);
     let mut log_weights = Vec::new();
     let means = build(b * k * c * n, |means| {
         log_weights = build(b * k * n, |weights| {
@@ -465,7 +465,7 @@ pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
                 b * k * c * n,
                 || Scratch::new(sizes, true),
                 |scratch, block| {
-                    arch.dispatch(Reweighting { scratch, shifted, sizes, block });
+                    widest(Reweighting { scratch, shifted, sizes, block });
                     // SAFETY: every block comes up once.
                     unsafe {
                         means.write(&block, &scratch.out_means);

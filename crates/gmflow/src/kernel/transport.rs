@@ -8,11 +8,11 @@
 use super::lanes::{Block, LANES, Row, Source, VECTOR, parts};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::{Pair, V};
+use super::simd::{Pair, V, widest};
 use super::tilt::Mixture;
 use crate::mixture::transport::{Axes, PixelMixture};
 use nalgebra::DMatrix;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
 
 /// Standard normals beyond this are left to f64: the probability is near the smallest that f32 holds.
@@ -58,14 +58,14 @@ struct Way {
 pub(super) fn covariances(mixture: Mixture, sizes: Sizes) -> Vec<f32> {
     let Sizes { c, n, .. } = sizes;
     let b = mixture.log_std.len();
-    let (blocks, arch) = (Block::all(b, n), Arch::new());
+    let blocks = Block::all(b, n);
     let work = mixture.means.len();
     let sums = par_map(
         blocks.clone(),
         work,
         || Scratch::new(sizes),
         |scratch, block| {
-            arch.dispatch(Covarying { scratch, mixture, sizes, block });
+            widest(Covarying { scratch, mixture, sizes, block });
             scratch.basis.iter().map(|row| block.sums(&[*row])).collect::<Vec<_>>()
         },
     );
@@ -90,7 +90,7 @@ pub(super) fn transport(
     direction: Direction,
 ) -> Vec<f32> {
     let Sizes { k, c, n } = sizes;
-    let (blocks, arch, way) = (Block::all(mixture.log_std.len(), n), Arch::new(), Way { axes, direction });
+    let (blocks, way) = (Block::all(mixture.log_std.len(), n), Way { axes, direction });
     let mut far = Vec::new();
     let mut mapped = build(values.len(), |out| {
         let items = parts(out, c, n, &blocks).into_iter().zip(blocks.iter().copied()).collect();
@@ -100,7 +100,7 @@ pub(super) fn transport(
             10 * k * values.len(),
             || Scratch::new(sizes),
             |scratch, (mut out, block)| {
-                let far = arch.dispatch(Mapping { scratch, mixture, values, bases, sizes, block, way });
+                let far = widest(Mapping { scratch, mixture, values, bases, sizes, block, way });
                 block.store(&scratch.out, &mut out);
                 let lanes = far.iter().enumerate().filter(|(_, far)| **far > 0.0);
                 lanes.filter_map(|(lane, _)| block.pixel(lane)).collect::<Vec<_>>()
