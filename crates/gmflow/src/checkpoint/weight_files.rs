@@ -12,6 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Bytes of the header's length, with which a safetensors file starts.
@@ -202,22 +203,20 @@ impl TensorSource for WeightFiles {
     fn take(&mut self, name: &str) -> Result<Option<HostTensor>> {
         let Some(Entry { file, info, shape }) = self.tensors.remove(name) else { return Ok(None) };
         let Some(file) = self.files.get(file) else { return Ok(None) };
-        let (start, end) = (file.data + info.data_offsets.0, file.data + info.data_offsets.1);
-        let bytes = file.map.get(start..end).unwrap_or_default();
+        let bytes = file.bytes(&info);
         let values = decode(info.dtype, bytes).ok_or_else(|| {
             Error::file(&file.path, format!("tensor {name}"), "f32, bf16 or f16", format!("{:?}", info.dtype))
         })?;
-        file.release(start, end - start);
+        file.release(&info);
         Ok(Some(HostTensor { shape, values }))
     }
 
     fn take_bf16<R>(&mut self, name: &str, f: impl FnOnce(&[usize], &[u8]) -> Option<R>) -> Option<R> {
         let Entry { file, info, shape } = self.tensors.get(name).filter(|entry| entry.info.dtype == Dtype::BF16)?;
         let file = self.files.get(*file)?;
-        let (start, end) = (file.data + info.data_offsets.0, file.data + info.data_offsets.1);
-        let bytes = file.map.get(start..end).filter(|bytes| bytes.len() == 2 * shape.iter().product::<usize>())?;
-        let result = f(shape, bytes)?;
-        file.release(start, end - start);
+        let bytes = file.bytes(info);
+        let result = (bytes.len() == 2 * shape.iter().product::<usize>()).then(|| f(shape, bytes))??;
+        file.release(info);
         self.tensors.remove(name);
         Some(result)
     }
@@ -228,11 +227,23 @@ impl TensorSource for WeightFiles {
 }
 
 impl Mapped {
-    /// Lets the system take back the pages of a range that has been read.
-    fn release(&self, start: usize, length: usize) {
+    /// Where a tensor lies.
+    fn range(&self, info: &TensorInfo) -> Range<usize> {
+        self.data + info.data_offsets.0..self.data + info.data_offsets.1
+    }
+
+    /// A tensor's numbers; none where the file is too short for them.
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        self.map.get(self.range(info)).unwrap_or_default()
+    }
+
+    /// Lets the system take back the pages of a tensor that has been read.
+    fn release(&self, info: &TensorInfo) {
+        let range = self.range(info);
         #[cfg(unix)]
         // SAFETY: the map is read-only and backed by a file: pages that are given back are read again where needed.
-        let released = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
+        let released =
+            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
         // It is advice: without it more memory is in use, and nothing else changes.
         #[cfg(unix)]
         drop(released);

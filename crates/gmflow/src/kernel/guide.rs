@@ -215,6 +215,21 @@ impl WithSimd for Guiding<'_> {
     }
 }
 
+/// Means and log weights of a block, and a word ahead for the block after it.
+#[inline(always)]
+fn side<'a>(
+    velocity: Mixture<'a>,
+    block: Block,
+    (k, c, n): (usize, usize, usize),
+    means: &'a mut [Row],
+    log_weights: &'a mut [Row],
+) -> (Source<'a>, Source<'a>) {
+    block.prefetch_next(velocity.means, k * c, n);
+    block.prefetch_next(velocity.log_weights, k, n);
+    let means = Source::new(&block, velocity.means, k * c, n, means);
+    (means, Source::new(&block, velocity.log_weights, k, n, log_weights))
+}
+
 impl Guiding<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) -> [Row; 3] {
@@ -224,14 +239,9 @@ impl Guiding<'_> {
         let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
         let Scratch { means, log_weights, vector, x: room, mean, difference } = scratch;
         let x = Source::new(&block, x, C, n, room);
-        let mut sides = means.iter_mut().zip(log_weights).enumerate().map(|(side, (means, log_weights))| {
-            let block = block.after(if active { side * b } else { 0 });
-            block.prefetch_next(velocity.means, k * C, n);
-            block.prefetch_next(velocity.log_weights, k, n);
-            let means = Source::new(&block, velocity.means, k * C, n, means);
-            (means, Source::new(&block, velocity.log_weights, k, n, log_weights))
-        });
-        let ((means, log_weights), other) = (sides.next().expect("two sides"), sides.next().filter(|_| active));
+        let ([means, other_means], [log_weights, other_log_weights]) = (means, log_weights);
+        let (means, log_weights) = side(velocity, block, (k, C, n), means, log_weights);
+        let other = active.then(|| side(velocity, block.after(b), (k, C, n), other_means, other_log_weights));
         let within = block.per_sample(|sample| (2.0 * velocity.log_std[sample]).exp());
         let number = |x: f32| V::splat(simd, x);
         let (time, minus_time, per_channel) = (number(t), number(-t), number(1.0 / C as f32));

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 /// Pixels that are worked on at a time; the lanes of every vector divide it.
 pub(super) const LANES: usize = 64;
-/// The lanes of the widest vector.
+/// The lanes of the widest vector, and the numbers of a line of the cache.
 pub(super) const VECTOR: usize = 16;
 /// Maps with fewer pixels share lanes.
 const FEW: usize = 16;
@@ -104,9 +104,9 @@ impl Block {
         for row in 0..rows {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             let at = (self.first * rows + row) * n + self.start + LANES;
-            for line in 0..LANES / 16 {
+            for line in 0..LANES / VECTOR {
                 // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(at + 16 * line).cast()) };
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(at + VECTOR * line).cast()) };
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -121,15 +121,6 @@ impl Block {
             row[sample * self.width()..][..self.width()].fill(value(self.first + sample));
         }
         row
-    }
-
-    /// Rows of lanes to this block's part of an output.
-    pub fn store(&self, rows: &[Row], out: &mut Part) {
-        let width = self.width();
-        for (i, piece) in out.0.iter_mut().enumerate() {
-            let (sample, row) = (i / rows.len(), i % rows.len());
-            piece.copy_from_slice(&rows[row][sample * width..][..width]);
-        }
     }
 
     /// Adds up the lanes of every sample.
@@ -233,29 +224,6 @@ impl<const N: usize> Sums<N> {
     pub fn iter(&self) -> impl Iterator<Item = &[f64; N]> {
         std::iter::once(&self.first).chain(&self.others)
     }
-}
-
-/// A block's pieces of an output `[b rows n]`: the rows of one sample after those of the other.
-pub(super) struct Part<'a>(Vec<&'a mut [f32]>);
-
-/// Divides an output `[b rows n]` among the blocks.
-pub(super) fn parts<'a>(out: &'a mut [f32], rows: usize, n: usize, blocks: &[Block]) -> Vec<Part<'a>> {
-    let mut parts: Vec<Part> = blocks.iter().map(|block| Part(Vec::with_capacity(rows * block.samples))).collect();
-    if n < FEW {
-        let mut pieces = out.chunks_exact_mut(n.max(1));
-        for (part, block) in parts.iter_mut().zip(blocks) {
-            part.0.extend(pieces.by_ref().take(rows * block.samples));
-        }
-        return parts;
-    }
-    let per_sample = n.div_ceil(LANES);
-    for (i, row) in out.chunks_exact_mut(n).enumerate() {
-        let first = i / rows * per_sample;
-        for (part, piece) in parts[first..][..per_sample].iter_mut().zip(row.chunks_mut(LANES)) {
-            part.0.push(piece);
-        }
-    }
-    parts
 }
 
 /// Adds the sums of blocks to those of their samples, in order.

@@ -12,7 +12,7 @@ use super::simd::{V, widest};
 use pulp::{Simd, WithSimd};
 
 /// The smallest share of the variance that a shift leaves.
-const MIN_REST: f32 = 1e-6;
+pub(super) const MIN_REST: f32 = 1e-6;
 
 /// One Euler sub-step along the velocity (x - E[x0 | x])/tau, with what (x, tau) tells beyond (x_t, t): the numbers are the same for all
 /// samples.
@@ -80,7 +80,7 @@ fn natural(var: f32, power: f32) -> (f32, f32) {
 
 /// Room for gathering and for what is kept of a block.
 struct Scratch {
-    /// `[k c]`, twice: two mixtures are looked at in turn.
+    /// `[k c]`; two mixtures are looked at in turn.
     means: Vec<Row>,
     /// `[k]`.
     log_weights: Vec<Row>,

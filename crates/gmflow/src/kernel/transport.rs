@@ -5,7 +5,7 @@
 //! the rest. The point is mirrored so that it always lies in the lower tail, where that function loses nothing. Lanes so far out in a
 //! tail that f32 does not reach are left to [`PixelMixture`], in f64.
 
-use super::lanes::{Block, LANES, Row, Source, VECTOR, parts};
+use super::lanes::{Block, LANES, Row, Sink, Source, VECTOR};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
 use super::simd::{Pair, V, widest};
@@ -93,15 +93,16 @@ pub(super) fn transport(
     let (blocks, way) = (Block::all(mixture.log_std.len(), n), Way { axes, direction });
     let mut far = Vec::new();
     let mut mapped = build(values.len(), |out| {
-        let items = parts(out, c, n, &blocks).into_iter().zip(blocks.iter().copied()).collect();
+        let out = Sink::new(out, n);
         // A root search costs about ten passes over the components.
         far = par_map(
-            items,
+            blocks,
             10 * k * values.len(),
             || Scratch::new(sizes),
-            |scratch, (mut out, block)| {
+            |scratch, block| {
                 let far = widest(Mapping { scratch, mixture, values, bases, sizes, block, way });
-                block.store(&scratch.out, &mut out);
+                // SAFETY: every block comes up once.
+                unsafe { out.write(&block, &scratch.out) };
                 let lanes = far.iter().enumerate().filter(|(_, far)| **far > 0.0);
                 lanes.filter_map(|(lane, _)| block.pixel(lane)).collect::<Vec<_>>()
             },

@@ -56,22 +56,22 @@ impl DitBlock {
 
     /// The linear layers on tokens, and the one on samples.
     pub(super) fn linears(&mut self) -> [&mut Linear; 7] {
-        let Self { modulation, to_q, to_k, to_v, to_out, up, down, .. } = self;
-        [modulation, to_q, to_k, to_v, to_out, up, down]
+        self.linears_by_name().map(|(_, layer)| layer)
     }
 
     /// The same with their names in a diffusers checkpoint.
     pub(super) fn linears_by_name(&mut self) -> [(&'static str, &mut Linear); 7] {
         let Self { modulation, to_q, to_k, to_v, to_out, up, down, .. } = self;
-        [
-            ("norm1.linear", modulation),
-            ("attn1.to_q", to_q),
-            ("attn1.to_k", to_k),
-            ("attn1.to_v", to_v),
-            ("attn1.to_out.0", to_out),
-            ("ff.net.0.proj", up),
-            ("ff.net.2", down),
-        ]
+        let layers = [
+            ("modulation", modulation),
+            ("to_q", to_q),
+            ("to_k", to_k),
+            ("to_v", to_v),
+            ("to_out", to_out),
+            ("up", up),
+            ("down", down),
+        ];
+        layers.map(|(field, layer)| (Self::torch_part(field), layer))
     }
 
     /// The name in a diffusers checkpoint of the part that a field holds.

@@ -60,7 +60,7 @@ impl Linear {
         }
         let weight = self.weight.val();
         let ([n, k], device) = (weight.dims(), weight.device());
-        self.form = if kernel::on_cpu(&device) {
+        let form = if kernel::on_cpu(&device) {
             let arithmetic = if arithmetic.is_native() { arithmetic } else { Arithmetic::F32 };
             if !arithmetic.is_native() {
                 return;
@@ -73,11 +73,9 @@ impl Linear {
         } else {
             return;
         };
-        self.weight = Param::from_tensor(Tensor::zeros([0, k], &device));
+        self.hold(form, k, &device);
     }
-}
 
-impl Linear {
     /// Packs the weight of the layer with that name from where it is stored in bf16, where the processor multiplies such; otherwise, or
     /// if there is something wrong with it, nothing changes.
     pub(super) fn pack_stored(&mut self, name: &str, tensors: &mut impl TensorSource) {
@@ -88,9 +86,14 @@ impl Linear {
         let sizes = self.weight.lazy_shape().dims::<2>();
         let pack = |shape: &[usize], bytes: &[u8]| if shape == sizes { Panels::of_bf16(bytes, sizes) } else { None };
         if let Some(panels) = tensors.take_bf16(&format!("{name}.weight"), pack) {
-            self.form = Form::Packed(Arc::new(panels));
-            self.weight = Param::from_tensor(Tensor::zeros([0, sizes[1]], &device));
+            self.hold(Form::Packed(Arc::new(panels)), sizes[1], &device);
         }
+    }
+
+    /// Takes a form that has the weight in it, of rows of `k`.
+    fn hold(&mut self, form: Form, k: usize, device: &Device) {
+        self.form = form;
+        self.weight = Param::from_tensor(Tensor::zeros([0, k], device));
     }
 }
 

@@ -12,6 +12,9 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
+/// Below every log probability; kernels have no infinity.
+const LOWEST: f32 = -1e30;
+
 /// A tensor for results, beside `like`.
 fn empty(like: &CubeTensor, shape: impl Into<Vec<usize>>) -> CubeTensor {
     let shape: Vec<usize> = shape.into();

@@ -1,14 +1,11 @@
 //! The negative log-likelihood of a mixture at every pixel, and its gradient: what `nll.rs` is on the CPU.
 
 use super::super::mixture_ops::{MixtureGrads, MixtureOps};
-use super::{cubecl, empty, grid, input, output, sizes};
+use super::{LOWEST, cubecl, empty, grid, input, output, sizes};
 use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
-
-/// Below every log probability.
-const LOWEST: f32 = -1e30;
 
 /// The squared distance of component `j` from the target.
 #[cube]

@@ -3,20 +3,15 @@
 use super::super::guide::ShiftRule;
 use super::super::nll::Sizes;
 use super::super::step_ops::{Shifted, StepOps};
-use super::super::tilt::{ChangeRule, Mixture, OdeSubstep};
+use super::super::tilt::{ChangeRule, MIN_REST, Mixture, OdeSubstep};
 use super::super::transport::{Direction, transport};
-use super::{cubecl, empty, grid, input, output, sizes};
+use super::{LOWEST, cubecl, empty, grid, input, output, sizes};
 use crate::mixture::transport::Axes;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::TensorData;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
-
-/// Below every log probability.
-const LOWEST: f32 = -1e30;
-/// The smallest share of the variance that a shift leaves.
-const MIN_REST: f32 = 1e-6;
 
 /// What multiplies a shift to give nu, and zeta: see [`super::super::tilt`].
 #[cube]
