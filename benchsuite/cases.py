@@ -24,9 +24,12 @@ class Case:
     quick_rounds: int = 2
     memory: bool = False
     unit: str = "s"
+    precision: str = "bf16"
 
 
 def xl(precision, target, modes):
+    """Forward passes; in int8 against what PyTorch computes in bf16."""
+    of_rival = "f32" if precision == "f32" else "bf16"
     what = "GM-DiT-XL/2 forward, {}, batch {}"
     return [
         Case(
@@ -35,9 +38,9 @@ def xl(precision, target, modes):
             target=target,
             bench="networks",
             ours=f"xl_forward/{precision}/{batch}",
-            rival=f"xl_forward/{precision}/{batch}",
+            rival=f"xl_forward/{of_rival}/{batch}",
             modes=modes,
-            group=f"xl {precision}",
+            group=f"xl {of_rival}",
             quick_rounds=1 if batch == 8 or (precision, batch) == ("f32", 2) else 2,
         )
         for batch in (1, 2, 8)
@@ -83,17 +86,23 @@ CASES = [
         bench="decode", ours="decode/32x32x4", rival="decode/32x32x4", group="decode",
     ),
     Case(
-        "sample xl", "XL/2, guided, 6 steps of GM-ODE 2, decoded, from process start to PNG", 1.5,
+        "sample xl", "XL/2, guided, 6 steps of GM-ODE 2, decoded, from process start to PNG, in bf16", 1.5,
         kind="sample", modes=("bf16", "f32"), memory=True,
     ),
+    Case(
+        "sample xl int8", "the same in int8, against bf16", 1.5,
+        kind="sample", modes=("bf16",), memory=True, precision="int8",
+    ),
     *xl("bf16", 1.0, ("eager", "compile", "autocast")),
+    *xl("int8", 1.0, ("eager", "compile")),
     *xl("f32", 1.3, EAGER),
     Case("scaling", "how cost grows", None, kind="scaling"),
 ]  # fmt: skip
 
 # Peak memory comes from the processes of these cases.
 MEMORY = {
-    "sample xl": "peak memory of sampling XL/2",
+    "sample xl": "peak memory of sampling XL/2 in bf16",
+    "sample xl int8": "peak memory of sampling XL/2 in int8",
     "small_dit_training/f32": "peak memory of the small DiT's training, f32",
 }
 MEMORY_TARGET = 1.25

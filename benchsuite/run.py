@@ -204,7 +204,7 @@ class Suite:
         results = {side: {"times": [], "peak_gb": 0} for side in ("ours", *case.modes)}
         settings = ["--class", "207", "--num", "1", "--steps", "6", "--guidance", "0.45"]
         for _ in range(self.rounds(case)):
-            self.add(results, "ours", lambda: self.sample(checkpoint, out, *settings, "--precision", "bf16"))
+            self.add(results, "ours", lambda: self.sample(checkpoint, out, *settings, "--precision", case.precision))
             for precision in case.modes:
                 command = [self.python, HERE / "rival/sample.py", checkpoint, self.scratch / "rival.png"]
                 command += ["--precision", precision, "--threads", self.args.threads]

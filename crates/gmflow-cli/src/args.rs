@@ -384,6 +384,10 @@ pub struct EvalArgs {
     /// where there is one]
     #[arg(long, value_name = "NAME")]
     pub ema: Option<String>,
+    /// What the large layers of a checkpoint's network multiply; everything else is computed in f32, as is all where the processor or
+    /// the network has nothing for what is asked
+    #[arg(long, value_enum, value_name = "PRECISION", default_value = "f32")]
+    pub precision: Arithmetic,
     #[command(flatten)]
     pub published: PublishedArgs,
     /// The autoencoder that decodes a model of latents [default: the one that came with the model, or that its data was
@@ -515,6 +519,8 @@ pub enum Arithmetic {
     F32,
     /// bf16 with sums in f32: faster and in less memory where the processor has AVX512-BF16
     Bf16,
+    /// 8-bit integers with a scale for every 128: faster still and smaller where the processor has AVX512-VNNI
+    Int8,
 }
 
 impl From<Arithmetic> for gmflow::kernel::Arithmetic {
@@ -522,6 +528,7 @@ impl From<Arithmetic> for gmflow::kernel::Arithmetic {
         match arithmetic {
             Arithmetic::F32 => Self::F32,
             Arithmetic::Bf16 => Self::Bf16,
+            Arithmetic::Int8 => Self::Int8,
         }
     }
 }
@@ -584,7 +591,7 @@ pub struct SampleArgs {
     #[arg(long)]
     pub latents: bool,
     /// What the network's large layers multiply; everything else is computed in f32, as is all where the processor or the network has
-    /// nothing for bf16. The samples' metadata say what was computed
+    /// nothing for what is asked. The samples' metadata say what was computed
     #[arg(long, value_enum, value_name = "PRECISION", default_value = "f32")]
     pub precision: Arithmetic,
     /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu

@@ -105,8 +105,12 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arit
 }
 
 /// How a network was made ready.
-const FORMS: [(&str, Option<Arithmetic>); 3] =
-    [("f32 as loaded", None), ("f32", Some(Arithmetic::F32)), ("bf16", Some(Arithmetic::Bf16))];
+const FORMS: [(&str, Option<Arithmetic>); 4] = [
+    ("f32 as loaded", None),
+    ("f32", Some(Arithmetic::F32)),
+    ("bf16", Some(Arithmetic::Bf16)),
+    ("int8", Some(Arithmetic::Int8)),
+];
 
 /// GM-DiT-XL/2 on 32x32x4 latents.
 fn xl_forward(c: &mut Criterion) {

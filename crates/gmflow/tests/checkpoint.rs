@@ -89,10 +89,10 @@ fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
         let t = Tensor::<1>::from_floats([0.3, 0.8], &device);
         network.forward(x.clone() * 0.5, t, None).0.means.into_data()
     };
-    // From files in bf16 panels in bf16 are packed without a detour.
+    // From files in bf16 panels in bf16 and int8 are packed without a detour.
     for precision in [Precision::F32, Precision::Bf16] {
         model.save(dir.path(), &[], precision).expect("saved");
-        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::Int8] {
             let options = LoadOptions { pack: Some(arithmetic), ..LoadOptions::default() };
             let packed = Model::load_with(dir.path(), options, &device).expect("loaded");
             let mut later = Model::load(dir.path(), None, &device).expect("loaded").network;
@@ -105,9 +105,11 @@ fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
     let name = "transformer_blocks.1.ff.net.2.weight";
     *tensors.get_mut(name).and_then(|tensor| tensor.values.last_mut()).expect("a weight") = f32::INFINITY;
     write_tensors(&path, &tensors.into_iter().collect::<Vec<_>>(), Precision::Bf16).expect("written");
-    let options = LoadOptions { pack: Some(Arithmetic::Bf16), ..LoadOptions::default() };
-    let error = Model::load_with(dir.path(), options, &device).expect_err("an infinite weight").to_string();
-    assert!(error.contains(name) && error.contains("finite"), "{error}");
+    for arithmetic in [Arithmetic::Bf16, Arithmetic::Int8] {
+        let options = LoadOptions { pack: Some(arithmetic), ..LoadOptions::default() };
+        let error = Model::load_with(dir.path(), options, &device).expect_err("an infinite weight").to_string();
+        assert!(error.contains(name) && error.contains("finite"), "{error}");
+    }
     model.save(dir.path(), &[], Precision::F32).expect("saved");
     let mut tensors = read_tensors(&path).expect("tensors");
     let block = tensors.keys().find(|name| name.starts_with("transformer_blocks.1.")).expect("a block").clone();

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use gmflow::checkpoint::{LoadOptions, Model};
 use gmflow::kernel::Arithmetic;
 use gmflow::loss;
 use gmflow::mixture::IsoGaussian;
@@ -90,13 +91,13 @@ fn relative(got: &[f32], want: &[f32]) -> f64 {
 }
 
 #[test]
-fn a_packed_network_predicts_the_same_and_in_bf16_nearly() {
+fn a_packed_network_predicts_the_same_and_in_fewer_bits_nearly() {
     let device = Device::flex();
     for config in [dit(), mlp(), unet()] {
         let network = perturbed(&config, &device);
         let batch = input(&config, 7, [8, 8], &device);
         let want = parts(&network, &batch);
-        for (arithmetic, tolerance) in [(Arithmetic::F32, 1e-6), (Arithmetic::Bf16, 1e-2)] {
+        for (arithmetic, tolerance) in [(Arithmetic::F32, 1e-6), (Arithmetic::Bf16, 1e-2), (Arithmetic::Int8, 2e-2)] {
             let mut packed = network.clone();
             packed.pack(arithmetic);
             let got = parts(&packed, &batch);
@@ -108,6 +109,31 @@ fn a_packed_network_predicts_the_same_and_in_bf16_nearly() {
             let one = (x.narrow(0, 4, 1), t.narrow(0, 4, 1), class[4..5].to_vec());
             let means = parts(&packed, &one)[0].clone();
             assert_eq!(means, got[0][4 * means.len()..][..means.len()], "{arithmetic:?}: alone and in a batch");
+        }
+    }
+}
+
+/// What fewer bits cost a network that was trained: the error of the mean velocity of digits between the data and noise.
+#[test]
+fn the_mean_velocity_of_a_trained_network_changes_by_less_than_a_hundredth_in_int8() {
+    let device = Device::flex();
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/mnist"));
+    let mean = |arithmetic: Arithmetic| {
+        let options = LoadOptions { pack: Some(arithmetic), ..LoadOptions::default() };
+        let model = Model::load_with(folder, options, &device).expect("the shipped model");
+        let seeds: Vec<u64> = (0..64).collect();
+        let x = normal_batch(&seeds, Purpose::Estimate, 0, [1, 28, 28], &device);
+        let t = Tensor::from_data(TensorData::new((1..=64).map(|i| i as f32 / 64.0).collect(), [64]), &device);
+        let class: Vec<i64> = (0..64).map(|i| i % 11).collect();
+        values(model.network.forward(x, t, Some(labels(&class, &device))).0.mean())
+    };
+    let want = mean(Arithmetic::F32);
+    for (arithmetic, tolerance) in [(Arithmetic::Bf16, 3e-3), (Arithmetic::Int8, 1e-2)] {
+        let error = relative(&mean(arithmetic), &want);
+        println!("{arithmetic:?}: {error:.5}");
+        assert!(error < tolerance, "{arithmetic:?}: {error}");
+        if arithmetic.is_available() {
+            assert!(error > 1e-5, "{arithmetic:?}: {error} is too little to be rounded");
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::sampler::{Sampler, Wanted};
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model};
+use gmflow::kernel::Arithmetic;
 use gmflow::network::Tiling;
 use gmflow::pipeline::Decoder;
 use gmflow_data::{Corrupt, Density, ImageDataset};
@@ -101,6 +102,7 @@ impl Judge {
             fake,
             components: None,
             sampler: None,
+            precision: Arithmetic::F32,
             seed: None,
             samples,
             reference: self.reference.info(),
@@ -116,7 +118,7 @@ impl Judge {
     pub fn checkpoint(
         &self,
         name: String,
-        model: &Model,
+        (model, precision): (&Model, Arithmetic),
         sampler: &Sampler,
         order: Order,
         see: &mut dyn FnMut(&[[f32; 2]]),
@@ -157,6 +159,7 @@ impl Judge {
         Ok(Row {
             components: Some(model.info.network.num_gaussians()),
             sampler: Some(sampler.describe(kind == DataKind::Points)),
+            precision,
             seed: Some(order.seed),
             seconds: Some(seconds),
             ..row

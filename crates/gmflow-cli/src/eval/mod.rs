@@ -11,11 +11,11 @@ use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
 use crate::output;
-use crate::sample::{average, find_vae};
+use crate::sample::{average, computed_in, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use gmflow::checkpoint::{DataKind, LoadOptions, Model, write_atomic};
+use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, write_atomic};
 use gmflow::kernel::{self, Arithmetic};
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::{CompareConfig, KernelDistanceConfig, Neighbours};
@@ -104,10 +104,10 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
     let source = Source::open(fake, &Reading { precomputed, size: None, like: shape.as_ref() })?;
     match source {
         Source::Checkpoint(path) => {
-            let model = load(arguments, &path, judge)?;
+            let (model, precision) = load(arguments, &path, judge)?;
             let sampler = Sampler::new(&arguments.sampler, ModelTraits::of(&model.info))?;
             let order = Order { num: arguments.num, seed: arguments.seed, batch: arguments.batch };
-            let row = judge.checkpoint(name, &model, &sampler, order, &mut |_| {})?;
+            let row = judge.checkpoint(name, (&model, precision), &sampler, order, &mut |_| {})?;
             let images = images.filter(|_| arguments.nll);
             let likelihood = images.map(|real| judge.likelihood(&model, real, arguments.nll_times)).transpose();
             let likelihood = likelihood.with_context(|| fake.display().to_string())?;
@@ -127,18 +127,20 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
     }
 }
 
-fn load(arguments: &EvalArgs, checkpoint: &Path, judge: &Judge) -> Result<Model> {
+/// The model, and what its network is computed in.
+fn load(arguments: &EvalArgs, checkpoint: &Path, judge: &Judge) -> Result<(Model, Arithmetic)> {
     let folder = resolve(checkpoint, &arguments.published)?;
+    let precision = computed_in(arguments.precision.into(), &ModelInfo::load(&folder)?, &judge.device);
     let average = average(&folder, arguments.ema.as_deref())?;
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
         without_vae: arguments.vae.is_some(),
-        pack: Some(Arithmetic::F32),
+        pack: Some(precision),
     };
     let mut model = Model::load_with(&folder, options, &judge.device)?;
     if model.info.data.kind == DataKind::Latents {
         model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &judge.device)?);
     }
-    Ok(model)
+    Ok((model, precision))
 }

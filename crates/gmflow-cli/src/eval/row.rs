@@ -1,10 +1,11 @@
 //! One measured set of samples, as JSON and as a row of a table.
 
+use gmflow::kernel::Arithmetic;
 use gmflow_eval::features::FeatureInfo;
 use gmflow_eval::points::PointsDistance;
 use gmflow_eval::{Likelihood, LikelihoodAt, Metrics};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What samples were compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Row {
     /// Solver, steps and guidance of samples from a checkpoint.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sampler: Option<Value>,
+    /// What the checkpoint's network was computed in.
+    #[serde(skip_serializing_if = "is_f32", default)]
+    pub precision: Arithmetic,
     /// The seed of the first sample.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub seed: Option<u64>,
@@ -51,6 +55,10 @@ pub struct Row {
     pub seconds: Option<f64>,
 }
 
+fn is_f32(precision: &Arithmetic) -> bool {
+    *precision == Arithmetic::F32
+}
+
 impl Row {
     /// Names and values of the cells; a cell may be empty.
     pub fn cells(&self) -> Vec<(&'static str, String)> {
@@ -73,6 +81,7 @@ impl Row {
             ("solver", solver),
             ("steps", sampler("steps")),
             ("guidance", guidance),
+            ("computed in", if is_f32(&self.precision) { String::new() } else { plain(&json!(self.precision)) }),
             ("seed", self.seed.map_or(String::new(), |seed| seed.to_string())),
             ("samples", self.samples.to_string()),
             ("reference", reference),

@@ -17,6 +17,7 @@ use burn::tensor::Device;
 use decoder::{decode, stored_vae};
 use files::Files;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
+use gmflow::kernel::Arithmetic;
 use request::Request;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -56,10 +57,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(&request.seeds);
     output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
-    let (precision, why_not) = info.network.computed_in(arguments.precision.into(), &device);
-    if let Some(why) = why_not {
-        log::warn!("--precision bf16: {why}; it is computed in f32, and recorded as f32");
-    }
+    let precision = computed_in(arguments.precision.into(), &info, &device);
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
@@ -85,6 +83,19 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     }
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
+}
+
+/// What the network of a model is computed in, with a warning where that is not what is asked for.
+pub fn computed_in(asked: Arithmetic, info: &ModelInfo, device: &Device) -> Arithmetic {
+    let (precision, why_not) = info.network.computed_in(asked, device);
+    if let Some(why) = why_not {
+        let asked = json!(asked);
+        log::warn!(
+            "precision {}: {why}; it is computed in f32, and recorded as f32",
+            asked.as_str().unwrap_or_default()
+        );
+    }
+    precision
 }
 
 /// The moving average to load: the one that is asked for, or the first by name; `None` for the weights themselves.

@@ -13,11 +13,11 @@ use crate::eval::row::Row;
 use crate::eval::source::{Reading, Source};
 use crate::eval::{features, judge};
 use crate::output;
-use crate::sample::{average, find_vae};
+use crate::sample::{average, computed_in, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
 use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
-use gmflow::checkpoint::{DataKind, LoadOptions, Model};
+use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
 use gmflow::kernel::{self, Arithmetic};
 use gmflow_eval::likelihood::TIMES;
 use gmflow_eval::{CompareConfig, Likelihood};
@@ -68,6 +68,7 @@ struct Bench {
 struct Loaded {
     index: usize,
     model: Model,
+    precision: Arithmetic,
 }
 
 /// A cell's row and, for points, its histogram.
@@ -77,10 +78,15 @@ impl Plan {
     /// Everything that a cell's figures depend on.
     fn key(&self, cell: &Cell) -> Value {
         let model = &self.models[cell.model];
-        json!({
+        let mut key = json!({
             "checkpoint": model.checkpoint, "ema": model.ema, "sampler": cell.sampler.as_json(),
             "num": self.num, "seed": self.seed, "reference": self.reference, "nll": self.nll
-        })
+        });
+        // Cells of sweeps that were made before there was a choice are cells in f32.
+        if model.precision != Arithmetic::F32 {
+            key["precision"] = json!(model.precision);
+        }
+        key
     }
 }
 
@@ -121,13 +127,13 @@ impl Sweep {
             *loaded = None;
             *loaded = Some(self.load(cell.model)?);
         }
-        let Some(Loaded { model, .. }) = loaded else { bail!("the model is not loaded") };
+        let Some(Loaded { model, precision, .. }) = loaded else { bail!("the model is not loaded") };
         let sampler = Sampler::new(&cell.sampler, ModelTraits::of(&model.info))?;
         let likelihood = self.likelihood(cell, key, bench, model)?;
         let order = Order { num: Some(self.plan.num), seed: self.plan.seed, batch: self.plan.batch };
         let mut histogram = None;
         let name = self.plan.models[cell.model].name.clone();
-        let row = bench.judge.checkpoint(name, model, &sampler, order, &mut |points| {
+        let row = bench.judge.checkpoint(name, (model, *precision), &sampler, order, &mut |points| {
             let range = gmflow_eval::points::PointsConfig::default().range;
             let counted = gmflow_data::density::histogram(points, report::BINS, [-range, range]);
             histogram = Some(counted.counts);
@@ -149,15 +155,16 @@ impl Sweep {
     }
 
     fn load(&self, index: usize) -> Result<Loaded> {
-        let ModelPlan { checkpoint, ema, .. } = &self.plan.models[index];
+        let ModelPlan { checkpoint, ema, precision, .. } = &self.plan.models[index];
         let folder = resolve(checkpoint, &PublishedArgs::default())?;
         let average = average(&folder, ema.as_deref())?;
-        let options = LoadOptions { ema: average.as_deref(), pack: Some(Arithmetic::F32), ..LoadOptions::default() };
+        let precision = computed_in(*precision, &ModelInfo::load(&folder)?, &self.device);
+        let options = LoadOptions { ema: average.as_deref(), pack: Some(precision), ..LoadOptions::default() };
         let mut model = Model::load_with(&folder, options, &self.device)?;
         if model.info.data.kind == DataKind::Latents {
             model.vae = Some(find_vae(&mut model, None, &self.device)?);
         }
-        Ok(Loaded { index, model })
+        Ok(Loaded { index, model, precision })
     }
 
     fn bench(&self) -> Result<Bench> {

@@ -4,6 +4,7 @@ use crate::args::{SamplerArgs, Solver, Switch};
 use crate::failure::usage;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use gmflow::kernel::Arithmetic;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,9 @@ pub struct ModelPlan {
     /// The moving average of the weights; `none` for the weights themselves.
     #[serde(default)]
     pub ema: Option<String>,
+    /// What the network's large layers multiply: `f32`, `bf16` or `int8`.
+    #[serde(default)]
+    pub precision: Arithmetic,
 }
 
 /// All combinations of models, solvers, steps and guidance.

@@ -111,7 +111,7 @@ impl Results {
 pub fn likelihood_key(key: &Value) -> Value {
     let reference = &key["reference"];
     json!({
-        "likelihood": true, "checkpoint": key["checkpoint"], "ema": key["ema"],
+        "likelihood": true, "checkpoint": key["checkpoint"], "ema": key["ema"], "precision": key["precision"],
         "reference": { "data": reference["data"], "limit": reference["limit"] }
     })
 }

@@ -90,7 +90,7 @@ fn a_sample_depends_on_its_seed_and_not_on_its_batch() {
 }
 
 #[test]
-fn samples_in_bf16_are_near_those_in_f32() {
+fn samples_in_fewer_bits_are_near_those_in_f32() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
     image_model(&model);
@@ -99,25 +99,31 @@ fn samples_in_bf16_are_near_those_in_f32() {
         sample(&model, &out, &[&["--steps", "2", "--num", "4"], extra].concat());
         read_samples(&out).1
     };
-    let (f32, bf16) = (draw("f32", &[]), draw("bf16", &["--precision", "bf16"]));
+    let f32 = draw("f32", &[]);
     let largest = |x: &mut dyn Iterator<Item = f32>| x.fold(0.0, |a: f32, b| a.max(b.abs()));
-    let difference = largest(&mut f32.iter().zip(&bf16).map(|(a, b)| a - b));
-    assert!(difference < 0.05 * largest(&mut f32.iter().copied()), "{difference}");
+    for precision in ["bf16", "int8"] {
+        let other = draw(precision, &["--precision", precision]);
+        let difference = largest(&mut f32.iter().zip(&other).map(|(a, b)| a - b));
+        assert!(difference < 0.05 * largest(&mut f32.iter().copied()), "{precision}: {difference}");
+    }
 }
 
 #[test]
 fn the_precision_that_is_recorded_is_the_one_that_was_computed() {
     let folder = tempfile::tempdir().unwrap();
-    let native = gmflow::kernel::Arithmetic::Bf16.is_available();
+    let bf16 = gmflow::kernel::Arithmetic::Bf16.is_available();
+    let int8 = gmflow::kernel::Arithmetic::Int8.is_available();
     let path = |name: &str| folder.path().join(name);
     image_model(&path("transformer"));
     unet_model(&path("unet"));
     points_model(&path("points"), 2);
     for (name, asked, computed, why) in [
         ("transformer", "f32", "f32", None),
-        ("transformer", "bf16", if native { "bf16" } else { "f32" }, (!native).then_some("AVX512-BF16")),
-        ("points", "bf16", if native { "bf16" } else { "f32" }, (!native).then_some("AVX512-BF16")),
+        ("transformer", "bf16", if bf16 { "bf16" } else { "f32" }, (!bf16).then_some("AVX512-BF16")),
+        ("transformer", "int8", if int8 { "int8" } else { "f32" }, (!int8).then_some("AVX512-VNNI")),
+        ("points", "bf16", if bf16 { "bf16" } else { "f32" }, (!bf16).then_some("AVX512-BF16")),
         ("unet", "bf16", "f32", Some("no layers")),
+        ("unet", "int8", "f32", Some("no layers")),
         ("unet", "f32", "f32", None),
     ] {
         let out = path(&format!("{name}-{asked}"));
@@ -129,7 +135,7 @@ fn the_precision_that_is_recorded_is_the_one_that_was_computed() {
         if name != "points" {
             assert_eq!(read_png(&out.join("000001.png")).1["precision"], computed, "{name}, {asked}");
         }
-        let warnings = stderr.matches("--precision bf16").count();
+        let warnings = stderr.matches(&format!("precision {asked}")).count();
         assert_eq!(warnings, usize::from(why.is_some()), "{name}, {asked}: {stderr}");
         assert!(stderr.contains(why.unwrap_or_default()), "{stderr}");
     }

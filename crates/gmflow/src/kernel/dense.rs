@@ -193,7 +193,7 @@ fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec
 /// The arithmetic of panels to compute in, where the processor multiplies panels: where it has no instruction for bf16, f32 is the
 /// faster one.
 fn with_panels(arithmetic: Arithmetic) -> Option<Arithmetic> {
-    [arithmetic, Arithmetic::F32].into_iter().find(|arithmetic| arithmetic.is_native())
+    [arithmetic.with_gradients(), Arithmetic::F32].into_iter().find(|arithmetic| arithmetic.is_native())
 }
 
 /// [`with_panels`] for a product of which nobody expects that its rows do not depend on their number: packing pays off with enough of

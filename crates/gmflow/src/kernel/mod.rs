@@ -17,6 +17,7 @@ mod gpu;
 mod group_norm;
 mod guide;
 mod image_ops;
+mod int8;
 mod lanes;
 mod math;
 mod memory;

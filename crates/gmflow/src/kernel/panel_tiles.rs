@@ -1,5 +1,7 @@
 //! The inner loops of products with panels: up to six rows by 64 columns in registers.
 
+use super::int8::Span;
+
 /// 64 bytes: 16 columns of a step.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
@@ -49,6 +51,27 @@ pub(super) enum Start<'a> {
     Result,
 }
 
+/// What the integers of a product stand for.
+#[derive(Clone, Copy)]
+pub(super) struct Scales<'a> {
+    /// `[groups 2 COLUMNS]` of the panel.
+    pub(super) columns: &'a [f32],
+    /// `[rows groups]` from the first row on.
+    pub(super) rows: *const Span,
+}
+
+// SAFETY: only read.
+unsafe impl Sync for Scales<'_> {}
+
+/// The instructions of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Kind<'a> {
+    F32,
+    Bf16,
+    /// All steps of the panel at once.
+    Int8(Scales<'a>),
+}
+
 /// Some steps of one panel, and where its rows come from.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
@@ -65,23 +88,30 @@ pub(super) struct Tile<'a> {
 /// The products of `m` rows with the panel, into `out`.
 ///
 /// # Safety
-/// The rows must hold all steps of the lines, `out` `m` rows of `columns`, and the processor must have AVX-512, with `bf16` also
-/// AVX512-BF16.
+/// The rows must hold all steps of the lines and the scales all their groups, `out` `m` rows of `columns`, and the processor must have
+/// AVX-512, for bf16 also AVX512-BF16, for int8 AVX512-VNNI.
 #[cfg(target_arch = "x86_64")]
-pub(super) unsafe fn run(tile: Tile, out: *mut f32, m: usize, bf16: bool) {
-    // SAFETY: the caller vouches for both.
-    unsafe { if bf16 { x86::run_bf16(tile, out, m) } else { x86::run_f32(tile, out, m) } }
+pub(super) unsafe fn run(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
+    // SAFETY: the caller vouches for all.
+    unsafe {
+        match kind {
+            Kind::F32 => x86::run_f32(tile, out, m),
+            Kind::Bf16 => x86::run_bf16(tile, out, m),
+            Kind::Int8(scales) => x86::run_int8(tile, scales, out, m),
+        }
+    }
 }
 
 /// There are no such products on other processors: [`super::panels::Arithmetic::is_native`] says so.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: bool) {
+pub(super) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: Kind) {
     unreachable!("panels are multiplied on x86-64 only");
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{LINES, ROWS, Start, Tile};
+    use super::super::int8::STEPS;
+    use super::{COLUMNS, LINES, ROWS, Scales, Start, Tile};
     use std::arch::x86_64::*;
 
     /// One step: acc + a b.
@@ -91,6 +121,7 @@ mod x86 {
         unsafe fn add(acc: __m512, a: __m512i, b: __m512i) -> __m512;
     }
 
+    #[derive(Clone, Copy)]
     struct F32;
 
     impl Multiply for F32 {
@@ -101,6 +132,7 @@ mod x86 {
         }
     }
 
+    #[derive(Clone, Copy)]
     struct Bf16;
 
     impl Multiply for Bf16 {
@@ -119,7 +151,7 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn run_f32(tile: Tile, out: *mut f32, m: usize) {
         // SAFETY: the caller vouches for it.
-        unsafe { all_rows::<F32>(tile, out, m) }
+        unsafe { all_rows(tile, out, m, Floats::<F32>(std::marker::PhantomData)) }
     }
 
     /// # Safety
@@ -127,11 +159,28 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn run_bf16(tile: Tile, out: *mut f32, m: usize) {
         // SAFETY: the caller vouches for it.
-        unsafe { all_rows::<Bf16>(tile, out, m) }
+        unsafe { all_rows(tile, out, m, Floats::<Bf16>(std::marker::PhantomData)) }
+    }
+
+    /// # Safety
+    /// As [`super::run`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) unsafe fn run_int8(tile: Tile, scales: Scales, out: *mut f32, m: usize) {
+        // SAFETY: the caller vouches for it.
+        unsafe { all_rows(tile, out, m, scales) }
+    }
+
+    /// What is done with the rows of a tile.
+    trait Body: Copy {
+        /// `R` rows of `tile`, of which the first is row `row` of all, into `out`.
+        ///
+        /// # Safety
+        /// As [`super::run`].
+        unsafe fn rows<const R: usize>(self, tile: Tile, row: usize, out: *mut f32);
     }
 
     #[inline(always)]
-    unsafe fn all_rows<M: Multiply>(tile: Tile, out: *mut f32, m: usize) {
+    unsafe fn all_rows(tile: Tile, out: *mut f32, m: usize, body: impl Body) {
         let mut row = 0;
         while row < m {
             let tile = Tile { rows: tile.rows.skip_tiles(row / ROWS), ..tile };
@@ -139,56 +188,120 @@ mod x86 {
             unsafe {
                 let out = out.add(row * tile.stride);
                 match m - row {
-                    1 => some_rows::<M, 1>(tile, out),
-                    2 => some_rows::<M, 2>(tile, out),
-                    3 => some_rows::<M, 3>(tile, out),
-                    4 => some_rows::<M, 4>(tile, out),
-                    5 => some_rows::<M, 5>(tile, out),
-                    _ => some_rows::<M, ROWS>(tile, out),
+                    1 => body.rows::<1>(tile, row, out),
+                    2 => body.rows::<2>(tile, row, out),
+                    3 => body.rows::<3>(tile, row, out),
+                    4 => body.rows::<4>(tile, row, out),
+                    5 => body.rows::<5>(tile, row, out),
+                    _ => body.rows::<ROWS>(tile, row, out),
                 }
             }
             row += ROWS;
         }
     }
 
+    /// Bit j of word i says whether column 16 i + j exists.
     #[inline(always)]
-    unsafe fn some_rows<M: Multiply, const R: usize>(tile: Tile, out: *mut f32) {
-        let Tile { rows, lines, columns, start, stride } = tile;
-        // Bit j of word i says whether column 16 i + j exists.
-        let masks: [__mmask16; LINES] = std::array::from_fn(|line| {
+    fn masks(columns: usize) -> [__mmask16; LINES] {
+        std::array::from_fn(|line| {
             let left = columns.saturating_sub(16 * line).min(16);
             ((1u32 << left) - 1) as __mmask16
-        });
-        // SAFETY: masked loads and stores touch existing columns only; the rest is what the caller vouches for.
+        })
+    }
+
+    /// What a line of sums starts from.
+    ///
+    /// # Safety
+    /// The columns of the mask must exist in `start` and `out`.
+    #[inline(always)]
+    unsafe fn begin(start: Start, line: usize, mask: __mmask16, out: *const f32) -> __m512 {
+        // SAFETY: masked loads touch existing columns only.
         unsafe {
-            let mut sums = [[_mm512_setzero_ps(); LINES]; R];
-            for (i, sums) in sums.iter_mut().enumerate() {
-                for (line, sum) in sums.iter_mut().enumerate() {
-                    *sum = match start {
-                        Start::Zero => *sum,
-                        Start::Bias(bias) => {
-                            _mm512_maskz_loadu_ps(masks[line], bias.as_ptr().wrapping_add(16 * line))
-                        }
-                        Start::Result => _mm512_maskz_loadu_ps(masks[line], out.wrapping_add(i * stride + 16 * line)),
-                    };
-                }
+            match start {
+                Start::Zero => _mm512_setzero_ps(),
+                Start::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.as_ptr().wrapping_add(16 * line)),
+                Start::Result => _mm512_maskz_loadu_ps(mask, out.wrapping_add(16 * line)),
             }
-            let mut words = rows.words;
-            for lines in lines.chunks_exact(LINES) {
-                let b: [__m512i; LINES] =
-                    std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
+        }
+    }
+
+    /// Sums in f32.
+    #[derive(Clone, Copy)]
+    struct Floats<M>(std::marker::PhantomData<fn() -> M>);
+
+    impl<M: Multiply + Copy> Body for Floats<M> {
+        #[inline(always)]
+        unsafe fn rows<const R: usize>(self, tile: Tile, _: usize, out: *mut f32) {
+            let Tile { rows, lines, columns, start, stride } = tile;
+            let masks = masks(columns);
+            // SAFETY: masked loads and stores touch existing columns only; the rest is what the caller vouches for.
+            unsafe {
+                let mut sums = [[_mm512_setzero_ps(); LINES]; R];
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = M::add(*sum, a, b);
+                    for (line, sum) in sums.iter_mut().enumerate() {
+                        *sum = begin(start, line, masks[line], out.wrapping_add(i * stride));
                     }
                 }
-                words = words.wrapping_add(rows.step_stride);
-            }
-            for (i, sums) in sums.iter().enumerate() {
-                for (line, sum) in sums.iter().enumerate() {
-                    _mm512_mask_storeu_ps(out.wrapping_add(i * stride + 16 * line), masks[line], *sum);
+                let mut words = rows.words;
+                for lines in lines.chunks_exact(LINES) {
+                    let b: [__m512i; LINES] =
+                        std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
+                        for (sum, b) in sums.iter_mut().zip(b) {
+                            *sum = M::add(*sum, a, b);
+                        }
+                    }
+                    words = words.wrapping_add(rows.step_stride);
                 }
+                for (i, sums) in sums.iter().enumerate() {
+                    for (line, sum) in sums.iter().enumerate() {
+                        _mm512_mask_storeu_ps(out.wrapping_add(i * stride + 16 * line), masks[line], *sum);
+                    }
+                }
+            }
+        }
+    }
+
+    impl Body for Scales<'_> {
+        /// Integers within a group, f32 from group to group: the sums of the groups before wait in `out`.
+        #[inline(always)]
+        unsafe fn rows<const R: usize>(self, tile: Tile, row: usize, out: *mut f32) {
+            let Tile { rows, lines, columns, mut start, stride } = tile;
+            let masks = masks(columns);
+            let groups = self.columns.len() / (2 * COLUMNS);
+            let mut words = rows.words;
+            let each = lines.chunks(STEPS * LINES).zip(self.columns.chunks_exact(2 * COLUMNS));
+            for (group, (lines, scales)) in each.enumerate() {
+                // SAFETY: as for sums in f32; rows have a span for each group.
+                unsafe {
+                    let mut sums = [[_mm512_setzero_si512(); LINES]; R];
+                    for lines in lines.chunks_exact(LINES) {
+                        let b: [__m512i; LINES] =
+                            std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
+                            for (sum, b) in sums.iter_mut().zip(b) {
+                                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+                            }
+                        }
+                        words = words.wrapping_add(rows.step_stride);
+                    }
+                    for (i, sums) in sums.iter().enumerate() {
+                        let span = *self.rows.wrapping_add((row + i) * groups + group);
+                        let (low, scale) = (_mm512_set1_ps(span.low), _mm512_set1_ps(span.scale));
+                        let out = out.wrapping_add(i * stride);
+                        for (line, sum) in sums.iter().enumerate() {
+                            let of_column = scales.as_ptr().wrapping_add(16 * line);
+                            let product = _mm512_mul_ps(_mm512_cvtepi32_ps(*sum), _mm512_loadu_ps(of_column));
+                            let before = begin(start, line, masks[line], out);
+                            let both = _mm512_fmadd_ps(low, _mm512_loadu_ps(of_column.wrapping_add(COLUMNS)), before);
+                            let after = _mm512_fmadd_ps(scale, product, both);
+                            _mm512_mask_storeu_ps(out.wrapping_add(16 * line), masks[line], after);
+                        }
+                    }
+                }
+                start = Start::Result;
             }
         }
     }

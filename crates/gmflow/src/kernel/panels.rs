@@ -1,14 +1,16 @@
-//! Matrix products whose right operand was packed into panels: f32 with AVX-512, and bf16 pairs with AVX512-BF16.
+//! Matrix products whose right operand was packed into panels: f32 with AVX-512, bf16 pairs with AVX512-BF16, and fours of 8-bit integers
+//! with AVX512-VNNI.
 //!
-//! A panel holds 64 columns, step after step; a step is one row in f32 and two rows in bf16, whose products are added in one
+//! A panel holds 64 columns, step after step; a step is one row in f32, two rows in bf16 and four in int8, whose products are added in one
 //! instruction. Weights are packed once, so that a product reads them in the order in which they lie, and the left operand is read where
 //! it is. Every element of the result is summed in an order that depends on the length of the sum alone: rows do not change with
 //! their number or place.
 
 use super::arch::{Loop, vectorised};
 use super::dense::{Matrix, Target};
+use super::int8::{self, Bytes};
 use super::memory::{build, par_rows};
-use super::panel_tiles::{COLUMNS, LINES, Line, ROWS, Rows, Start, Tile, run};
+use super::panel_tiles::{COLUMNS, Kind, LINES, Line, ROWS, Rows, Scales, Start, Tile, run};
 use burn::tensor::{DType, Device};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,8 @@ pub enum Arithmetic {
     F32,
     /// 16-bit brain floating point: 8 significant bits, the range of f32.
     Bf16,
+    /// 8-bit integers with a scale for every 128 of them; for prediction only, there are no gradients.
+    Int8,
 }
 
 impl Arithmetic {
@@ -37,6 +41,7 @@ impl Arithmetic {
         match self {
             Self::F32 => is_x86_feature_detected!("avx512f"),
             Self::Bf16 => is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16"),
+            Self::Int8 => is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni"),
         }
     }
 
@@ -46,18 +51,30 @@ impl Arithmetic {
         false
     }
 
-    /// Whether this processor computes in it: f32 always, bf16 where there are instructions for it.
+    /// Whether this processor computes in it: f32 always, the others where there are instructions for them.
     pub fn is_available(self) -> bool {
         self == Self::F32 || self.is_native()
     }
 
-    /// The same of a device: a GPU computes in bf16 where it has tensors of it.
+    /// The same of a device: a GPU computes in bf16 where it has tensors of it, and not in int8.
     pub fn is_available_on(self, device: &Device) -> bool {
-        if super::on_cpu(device) {
-            self.is_available()
-        } else {
-            self == Self::F32 || device.supports_dtype(DType::BF16)
+        match self {
+            _ if super::on_cpu(device) => self.is_available(),
+            Self::F32 => true,
+            Self::Bf16 => device.supports_dtype(DType::BF16),
+            Self::Int8 => false,
         }
+    }
+
+    /// What layers with one row for a sample are computed in beside it: they cost little, and what they scale and shift is worth
+    /// more than 8 bits.
+    pub(crate) fn of_samples(self) -> Self {
+        if self == Self::Int8 { Self::Bf16 } else { self }
+    }
+
+    /// What a layer is trained in where this is asked for.
+    pub(crate) fn with_gradients(self) -> Self {
+        if self == Self::Int8 { Self::F32 } else { self }
     }
 
     /// Rows of the right operand in one step.
@@ -65,6 +82,7 @@ impl Arithmetic {
         match self {
             Self::F32 => 1,
             Self::Bf16 => 2,
+            Self::Int8 => int8::STEP,
         }
     }
 }
@@ -74,13 +92,15 @@ impl Arithmetic {
 pub struct Panels {
     /// `[panels steps LINES]`.
     lines: Vec<Line>,
+    /// `[panels groups 2 COLUMNS]` of 8-bit integers, otherwise empty.
+    scales: Vec<f32>,
     n: usize,
     k: usize,
     arithmetic: Arithmetic,
 }
 
 impl Panels {
-    /// Packs `b` `[k n]`.
+    /// Packs `b` `[k n]` in f32 or bf16.
     ///
     /// # Safety
     /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
@@ -94,19 +114,46 @@ impl Panels {
                 unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], arithmetic, lines) }
             });
         });
-        Self { lines, n, k, arithmetic }
+        Self { lines, scales: Vec::new(), n, k, arithmetic }
     }
 
     /// Packs the weight `[n k]` of a linear layer.
     pub(crate) fn of_weight(weight: &[f32], [n, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
         assert_eq!(weight.len(), n * k, "panels: size of the weight");
+        if arithmetic == Arithmetic::Int8 {
+            return Self::of_bytes([n, k], |row, columns, out| out.copy_from_slice(&weight[row * k..][columns]));
+        }
         // SAFETY: the size was checked.
         unsafe { Self::pack(Matrix::rows(weight, k).t(), [k, n], arithmetic) }
     }
 
-    /// [`Panels::of_weight`] of little-endian numbers in bf16, which are taken as they are; `None` where one is not finite.
-    pub(crate) fn of_bf16(weight: &[u8], [n, k]: [usize; 2]) -> Option<Self> {
+    /// Rounds the weight `[n k]` of a linear layer to 8-bit integers; `read` copies a part of one row.
+    fn of_bytes([n, k]: [usize; 2], read: impl Fn(usize, std::ops::Range<usize>, &mut [f32]) + Sync) -> Self {
+        assert!(Arithmetic::Int8.is_native(), "panels: the processor does not multiply 8-bit integers");
+        // SAFETY: just checked.
+        let Bytes { lines, scales } = unsafe { Bytes::of_weight([n, k], read) };
+        Self { lines, scales, n, k, arithmetic: Arithmetic::Int8 }
+    }
+
+    /// [`Panels::of_weight`] of little-endian numbers in bf16, without a copy in f32; `None` where a number is not finite, and for panels
+    /// in f32.
+    pub(crate) fn of_bf16(weight: &[u8], [n, k]: [usize; 2], arithmetic: Arithmetic) -> Option<Self> {
         assert_eq!(weight.len(), 2 * n * k, "panels: size of the weight");
+        match arithmetic {
+            Arithmetic::F32 => None,
+            Arithmetic::Bf16 => Self::as_stored(weight, [n, k]),
+            Arithmetic::Int8 => {
+                let panels = Self::of_bytes([n, k], |row, columns, out| {
+                    let bytes = &weight[2 * (row * k + columns.start)..2 * (row * k + columns.end)];
+                    vectorised(Widened { out, bytes });
+                });
+                panels.scales.iter().all(|scale| scale.is_finite()).then_some(panels)
+            }
+        }
+    }
+
+    /// Numbers in bf16 are taken as they are.
+    fn as_stored(weight: &[u8], [n, k]: [usize; 2]) -> Option<Self> {
         let (steps, wrong) = (k.div_ceil(2), AtomicBool::new(false));
         let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
             let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
@@ -119,7 +166,7 @@ impl Panels {
                 }
             });
         });
-        (!wrong.into_inner()).then_some(Self { lines, n, k, arithmetic: Arithmetic::Bf16 })
+        (!wrong.into_inner()).then_some(Self { lines, scales: Vec::new(), n, k, arithmetic: Arithmetic::Bf16 })
     }
 
     /// The rows k.
@@ -159,6 +206,7 @@ unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, line
                     *word = x.to_bits();
                 }
             }
+            Arithmetic::Int8 => unreachable!("8-bit integers are packed by weight"),
             Arithmetic::Bf16 if 2 * step + 1 < k => {
                 vectorised(Interleaved { words, rows: [row(2 * step), row(2 * step + 1)] })
             }
@@ -204,6 +252,7 @@ unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, li
                 match arithmetic {
                     Arithmetic::F32 => words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_bits()),
                     Arithmetic::Bf16 => vectorised(Rounded { out: bytemuck::cast_slice_mut(words), values }),
+                    Arithmetic::Int8 => unreachable!("8-bit integers are packed by weight"),
                 }
             }
             for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
@@ -252,6 +301,21 @@ impl Loop for Stored<'_> {
     }
 }
 
+/// Little-endian numbers in bf16.
+struct Widened<'a> {
+    out: &'a mut [f32],
+    bytes: &'a [u8],
+}
+
+impl Loop for Widened<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (out, bytes) in self.out.iter_mut().zip(self.bytes.as_chunks::<2>().0) {
+            *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+        }
+    }
+}
+
 /// The bits of x rounded to bf16, to the nearest and on a tie to the even one.
 #[inline(always)]
 fn bf16(x: f32) -> u32 {
@@ -283,6 +347,8 @@ enum Left {
     Rows(Vec<u32>, usize),
     /// `[tiles steps ROWS]`.
     Tiles(Vec<u32>, usize),
+    /// Rounded to 8-bit integers, `[m steps]`.
+    Bytes(int8::Rounded, usize),
 }
 
 impl Left {
@@ -294,8 +360,11 @@ impl Left {
             // SAFETY: the caller vouches for the elements.
             return unsafe { Self::tiles(a, [m, k], arithmetic) };
         }
-        if arithmetic == Arithmetic::F32 {
-            return Self::F32(a);
+        match arithmetic {
+            Arithmetic::F32 => return Self::F32(a),
+            // SAFETY: the caller vouches for the elements, and rows' lie side by side.
+            Arithmetic::Int8 => return Self::Bytes(unsafe { int8::Rounded::new(a, [m, k]) }, k.div_ceil(int8::STEP)),
+            Arithmetic::Bf16 => {}
         }
         let steps = k.div_ceil(2);
         let words = build(m * steps, |out| {
@@ -334,6 +403,7 @@ impl Left {
                         Arithmetic::F32 => {
                             words.iter_mut().zip(column(step)).for_each(|(word, x)| *word = x.to_bits());
                         }
+                        Arithmetic::Int8 => unreachable!("8-bit integers come in rows"),
                         Arithmetic::Bf16 => {
                             let second = if 2 * step + 1 < k { column(2 * step + 1) } else { &zeros[..rows] };
                             vectorised(Interleaved { words: &mut words, rows: [column(2 * step), second] });
@@ -359,6 +429,7 @@ impl Left {
             Self::F32(a) => rows(a.data.cast(), [a.row_stride, a.column_stride, ROWS * a.row_stride]),
             Self::Rows(words, steps) => rows(words.as_ptr(), [*steps, 1, ROWS * steps]),
             Self::Tiles(words, steps) => rows(words.as_ptr(), [1, ROWS, ROWS * steps]),
+            Self::Bytes(rounded, steps) => rows(rounded.words.as_ptr(), [*steps, 1, ROWS * steps]),
         }
     }
 }
@@ -383,7 +454,10 @@ pub(super) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32
     }
     // SAFETY: the caller vouches for a.
     let left = unsafe { Left::new(a, [m, b.k], b.arithmetic) };
-    let depth = steps.div_ceil(steps.div_ceil(DEPTH));
+    let (depth, groups) = match b.arithmetic {
+        Arithmetic::Int8 => (steps, steps.div_ceil(int8::STEPS)),
+        Arithmetic::F32 | Arithmetic::Bf16 => (steps.div_ceil(steps.div_ceil(DEPTH)), 0),
+    };
     let panels = n.div_ceil(COLUMNS);
     let work = m * n * b.k;
     // Enough tasks that no thread waits long for the last one, none smaller than a few tiles.
@@ -396,6 +470,14 @@ pub(super) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32
             let (first, m) = (panel * COLUMNS, chunk.min(m.saturating_sub(row)));
             let (columns, rows) = (COLUMNS.min(n - first), rows.skip_tiles(row / ROWS));
             let lines = &b.lines[panel * steps * LINES..][..steps * LINES];
+            let kind = match (&left, b.arithmetic) {
+                (Left::Bytes(rounded, _), _) => Kind::Int8(Scales {
+                    columns: &b.scales[panel * groups * 2 * COLUMNS..][..groups * 2 * COLUMNS],
+                    rows: rounded.spans.as_ptr().wrapping_add(row * groups),
+                }),
+                (_, Arithmetic::Bf16) => Kind::Bf16,
+                _ => Kind::F32,
+            };
             for (pass, lines) in lines.chunks(depth * LINES).enumerate() {
                 let start = match (pass, bias) {
                     (0, Some(bias)) => Start::Bias(&bias[first..first + columns]),
@@ -405,7 +487,7 @@ pub(super) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32
                 // SAFETY: the tiles lie within the operands and the result, of which no other task writes these.
                 unsafe {
                     let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n };
-                    run(tile, out.at(row * n + first), m, b.arithmetic == Arithmetic::Bf16);
+                    run(tile, out.at(row * n + first), m, kind);
                 }
             }
         };
@@ -433,7 +515,7 @@ mod tests {
             }
             let round = |x: f32| match arithmetic {
                 Arithmetic::F32 => f64::from(x),
-                Arithmetic::Bf16 => f64::from(f32::from_bits(bf16(x) << 16)),
+                _ => f64::from(f32::from_bits(bf16(x) << 16)),
             };
             let at = |matrix: Matrix, row: usize, column: usize| {
                 // SAFETY: rows and columns lie within the matrices below.
@@ -464,6 +546,68 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    /// Against sums in f64 of the numbers themselves: an 8-bit number is off by at most half a step of its group, which is 1/254 of the
+    /// largest weight and 1/510 of the distance between the ends of the left operand.
+    #[test]
+    fn products_in_int8_are_off_by_no_more_than_rounding() {
+        if !Arithmetic::Int8.is_native() {
+            return eprintln!("SKIPPED: this processor does not multiply 8-bit integers");
+        }
+        let value = |i: usize| ((i * 7919 + 13) % 1013) as f32 / 500.0 - 1.0;
+        for [m, n, k] in [[1, 1, 1], [6, 64, 128], [7, 65, 33], [13, 130, 300], [70, 200, 1537], [3, 5, 0]] {
+            // Groups of very different size, and a left operand whose middle is not zero.
+            let size = |j: usize| if (j / int8::GROUP).is_multiple_of(2) { 1.0 } else { 1e-3 };
+            let a: Vec<f32> = (0..m * k).map(|i| size(i % k.max(1)) * (value(i) + 0.7)).collect();
+            let weight: Vec<f32> = (0..n * k).map(|i| value(i + 77) * size(i / 128)).collect();
+            let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
+            let panels = Panels::of_weight(&weight, [n, k], Arithmetic::Int8);
+            // SAFETY: a is readable.
+            let got = unsafe { product(Matrix::rows(&a, k), m, &panels, Some(&bias)) };
+            assert_eq!(got.len(), m * n);
+            for (i, got) in got.iter().enumerate() {
+                let (a, w) = (&a[i / n * k..][..k], &weight[i % n * k..][..k]);
+                let (mut want, mut allowed) = (f64::from(bias[i % n]), 1e-5);
+                for (a, w) in a.chunks(int8::GROUP).zip(w.chunks(int8::GROUP)) {
+                    let (low, high) = a.iter().fold((a[0], a[0]), |(low, high), &x| (low.min(x), high.max(x)));
+                    let largest = w.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+                    let (step_a, step_w) = (f64::from(high - low) / 510.0, f64::from(largest) / 254.0);
+                    for (a, w) in a.iter().zip(w) {
+                        let (a, w) = (f64::from(*a), f64::from(*w));
+                        want += a * w;
+                        allowed += 1.001 * (a.abs() * step_w + w.abs() * step_a + step_a * step_w);
+                    }
+                }
+                let error = (f64::from(*got) - want).abs();
+                assert!(error < allowed, "{m}x{n}x{k}: {got}, not {want} within {allowed}");
+            }
+        }
+    }
+
+    /// A number that is not finite must be seen in the result.
+    #[test]
+    fn what_is_not_finite_stays_so_in_int8() {
+        if !Arithmetic::Int8.is_native() {
+            return eprintln!("SKIPPED: this processor does not multiply 8-bit integers");
+        }
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 77, 199] {
+                let (mut x, mut weight) = (vec![0.5; 200], vec![0.25; 200]);
+                let multiply = |x: &[f32], weight: &[f32]| {
+                    let panels = Panels::of_weight(weight, [1, 200], Arithmetic::Int8);
+                    // SAFETY: x is readable.
+                    let product = unsafe { product(Matrix::rows(x, 200), 1, &panels, None) };
+                    product[0]
+                };
+                assert!((multiply(&x, &weight) - 25.0).abs() < 1e-3);
+                x[at] = wrong;
+                assert!(!multiply(&x, &weight).is_finite(), "{wrong} at {at}");
+                x[at] = 0.5;
+                weight[at] = wrong;
+                assert!(!multiply(&x, &weight).is_finite(), "weight {wrong} at {at}");
             }
         }
     }

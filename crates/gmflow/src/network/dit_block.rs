@@ -1,7 +1,7 @@
 //! One transformer block with adaptive layer norms whose output layers start at zero.
 
 use super::linear::{Init, Initializer, Linear};
-use crate::kernel;
+use crate::kernel::{self, Arithmetic};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -54,24 +54,20 @@ impl DitBlock {
         kernel::gated_add(x, y, gate_f)
     }
 
-    /// The linear layers on tokens, and the one on samples.
-    pub(super) fn linears(&mut self) -> [&mut Linear; 7] {
-        self.linears_by_name().map(|(_, layer)| layer)
-    }
-
-    /// The same with their names in a diffusers checkpoint.
-    pub(super) fn linears_by_name(&mut self) -> [(&'static str, &mut Linear); 7] {
+    /// The linear layers on tokens, and the one on samples, with their names in a diffusers checkpoint and what each is computed in
+    /// where `arithmetic` is asked for.
+    pub(super) fn linears(&mut self, arithmetic: Arithmetic) -> [(&'static str, &mut Linear, Arithmetic); 7] {
         let Self { modulation, to_q, to_k, to_v, to_out, up, down, .. } = self;
         let layers = [
-            ("modulation", modulation),
-            ("to_q", to_q),
-            ("to_k", to_k),
-            ("to_v", to_v),
-            ("to_out", to_out),
-            ("up", up),
-            ("down", down),
+            ("modulation", modulation, arithmetic.of_samples()),
+            ("to_q", to_q, arithmetic),
+            ("to_k", to_k, arithmetic),
+            ("to_v", to_v, arithmetic),
+            ("to_out", to_out, arithmetic),
+            ("up", up, arithmetic),
+            ("down", down, arithmetic),
         ];
-        layers.map(|(field, layer)| (Self::torch_part(field), layer))
+        layers.map(|(field, layer, arithmetic)| (Self::torch_part(field), layer, arithmetic))
     }
 
     /// The name in a diffusers checkpoint of the part that a field holds.

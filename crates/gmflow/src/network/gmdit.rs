@@ -59,22 +59,14 @@ impl GmDit {
         &self.config
     }
 
-    /// The linear layers of the blocks, which is where the time goes.
-    pub(super) fn block_linears(&mut self) -> impl Iterator<Item = &mut Linear> {
-        self.transformer_blocks.iter_mut().flat_map(DitBlock::linears)
-    }
-
-    /// Those of one block with their names in a diffusers checkpoint.
-    pub(super) fn block_linears_by_name(&mut self, index: usize) -> impl Iterator<Item = (String, &mut Linear)> {
-        let linears = self.transformer_blocks.get_mut(index).map(DitBlock::linears_by_name);
-        let name = move |part: &str| format!("transformer_blocks.{index}.{part}");
-        linears.into_iter().flatten().map(move |(part, layer)| (name(part), layer))
-    }
-
-    /// Packs one block.
-    pub(super) fn pack_block(&mut self, index: usize, arithmetic: Arithmetic) {
-        let linears = self.transformer_blocks.get_mut(index).map(DitBlock::linears);
-        linears.into_iter().flatten().for_each(|layer| layer.pack(arithmetic));
+    /// The linear layers of one block ([`DitBlock::linears`]), which is where the time goes.
+    pub(super) fn block_linears(
+        &mut self,
+        index: usize,
+        arithmetic: Arithmetic,
+    ) -> impl Iterator<Item = (&'static str, &mut Linear, Arithmetic)> {
+        let block = self.transformer_blocks.get_mut(index);
+        block.into_iter().flat_map(move |block| block.linears(arithmetic))
     }
 
     /// Predicts with class dropout: `drop` `[layers + 1]` holds, for every block and for the output modulation, which

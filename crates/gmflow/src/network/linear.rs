@@ -76,15 +76,17 @@ impl Linear {
         self.hold(form, k, &device);
     }
 
-    /// Packs the weight of the layer with that name from where it is stored in bf16, where the processor multiplies such; otherwise, or
-    /// if there is something wrong with it, nothing changes.
-    pub(super) fn pack_stored(&mut self, name: &str, tensors: &mut impl TensorSource) {
+    /// Packs the weight of the layer with that name from where it is stored in bf16, where panels of the arithmetic are made of that and
+    /// the processor multiplies them; otherwise, or if there is something wrong with it, nothing changes.
+    pub(super) fn pack_stored(&mut self, name: &str, arithmetic: Arithmetic, tensors: &mut impl TensorSource) {
         let device = self.weight.lazy_device();
-        if !kernel::on_cpu(&device) || !Arithmetic::Bf16.is_native() || !matches!(self.form, Form::Plain(_)) {
+        if !kernel::on_cpu(&device) || !arithmetic.is_native() || !matches!(self.form, Form::Plain(_)) {
             return;
         }
         let sizes = self.weight.lazy_shape().dims::<2>();
-        let pack = |shape: &[usize], bytes: &[u8]| if shape == sizes { Panels::of_bf16(bytes, sizes) } else { None };
+        let pack = |shape: &[usize], bytes: &[u8]| {
+            if shape == sizes { Panels::of_bf16(bytes, sizes, arithmetic) } else { None }
+        };
         if let Some(panels) = tensors.take_bf16(&format!("{name}.weight"), pack) {
             self.hold(Form::Packed(Arc::new(panels)), sizes[1], &device);
         }

@@ -77,12 +77,15 @@ impl NetworkConfig {
             Self::Mlp2d(config) => config.num_layers > 1,
             Self::Unet(_) => false,
         };
+        if asked == Arithmetic::F32 || concerned && asked.is_available_on(device) {
+            return (asked, None);
+        }
         let why = match asked {
-            Arithmetic::Bf16 if !concerned => "this network has no layers that are computed in bf16",
-            Arithmetic::Bf16 if asked.is_available_on(device) => return (asked, None),
-            Arithmetic::Bf16 if kernel::on_cpu(device) => "this processor has no AVX512-BF16",
-            Arithmetic::Bf16 => "this device has no bf16",
-            Arithmetic::F32 => return (asked, None),
+            _ if !concerned => "this network has no layers that are computed otherwise",
+            Arithmetic::Int8 if kernel::on_cpu(device) => "this processor has no AVX512-VNNI",
+            Arithmetic::Int8 => "there are no products of 8-bit integers on this device",
+            _ if kernel::on_cpu(device) => "this processor has no AVX512-BF16",
+            _ => "this device has no bf16",
         };
         (Arithmetic::F32, Some(why))
     }
@@ -173,16 +176,18 @@ impl Network {
     }
 
     /// Computes the linear layers of transformer blocks and hidden layers in this arithmetic, gradients too; the first and last layers,
-    /// embeddings, norms, attention and everything after the network stay in f32. Without the instructions for it f32 remains.
+    /// embeddings, norms, attention and everything after the network stay in f32. Without the instructions for it f32 remains, as it
+    /// does for int8, which has no gradients.
     pub fn compute_in(&mut self, arithmetic: Arithmetic) {
-        self.heavy_linears().for_each(|layer| layer.compute_in(arithmetic));
+        self.heavy_linears(arithmetic, |layer, arithmetic| layer.compute_in(arithmetic));
     }
 
     /// Makes the network ready for many predictions: the weights of the same layers are packed in the order in which products read
-    /// them, and in bf16 halved, where the processor has AVX-512 and for bf16 AVX512-BF16; otherwise f32 remains, or nothing changes. On a GPU
-    /// only bf16 changes anything. The network can then neither be trained nor saved.
+    /// them, and in bf16 halved, in int8 quartered (but for what modulates norms, which takes bf16), where the processor has AVX-512, for
+    /// bf16 AVX512-BF16 and for int8 AVX512-VNNI; otherwise f32 remains, or nothing changes. On a GPU only bf16 changes anything. The
+    /// network can then neither be trained nor saved.
     pub fn pack(&mut self, arithmetic: Arithmetic) {
-        self.heavy_linears().for_each(|layer| layer.pack(arithmetic));
+        self.heavy_linears(arithmetic, |layer, arithmetic| layer.pack(arithmetic));
     }
 
     /// The paths that the parameters of each block start with.
@@ -195,24 +200,27 @@ impl Network {
 
     fn pack_block(&mut self, index: usize, arithmetic: Arithmetic) {
         if let Self::GmDit(net) = self {
-            net.pack_block(index, arithmetic);
+            net.block_linears(index, arithmetic).for_each(|(_, layer, arithmetic)| layer.pack(arithmetic));
         }
     }
 
-    /// The same of the layers whose weights are stored in the arithmetic, from there.
+    /// The same of the layers whose weights are stored in bf16, from there.
     fn pack_stored(&mut self, index: usize, arithmetic: Arithmetic, tensors: &mut impl TensorSource) {
-        if let (Self::GmDit(net), Arithmetic::Bf16) = (self, arithmetic) {
-            for (name, layer) in net.block_linears_by_name(index) {
-                layer.pack_stored(&name, tensors);
+        if let Self::GmDit(net) = self {
+            for (part, layer, arithmetic) in net.block_linears(index, arithmetic) {
+                layer.pack_stored(&format!("transformer_blocks.{index}.{part}"), arithmetic, tensors);
             }
         }
     }
 
-    fn heavy_linears(&mut self) -> Box<dyn Iterator<Item = &mut Linear> + '_> {
+    /// Calls `f` on the layers where the time goes, with what each is computed in.
+    fn heavy_linears(&mut self, arithmetic: Arithmetic, mut f: impl FnMut(&mut Linear, Arithmetic)) {
         match self {
-            Self::Mlp2d(net) => Box::new(net.hidden_linears()),
-            Self::GmDit(net) => Box::new(net.block_linears()),
-            Self::Unet(_) => Box::new(std::iter::empty()),
+            Self::Mlp2d(net) => net.hidden_linears().for_each(|layer| f(layer, arithmetic)),
+            Self::GmDit(net) => (0..net.config().num_layers).for_each(|index| {
+                net.block_linears(index, arithmetic).for_each(|(_, layer, arithmetic)| f(layer, arithmetic));
+            }),
+            Self::Unet(_) => {}
         }
     }
 
