@@ -78,6 +78,7 @@ CASES = [
     Case("sample mnist", "`gmflow sample --checkpoint models/mnist --num 16 --grid`", 2, kind="mnist"),
     *mixture(),
     training("mlp_training/512x4096", "2-D MLP 5x512, batch 4096, K = 64, training step", 1.5),
+    training("mlp_training/512x4096-bf16", "the same perceptron, training step, bf16 against autocast", None),
     training("small_dit_training/f32", "DiT 12 layers, 6x64, 64 tokens, batch 32, training step, f32", 1.4, memory=True),
     training("small_dit_training/bf16", "the same DiT, training step, bf16 against autocast", 1.0),
     training("unet_training/8", "U-Net of CIFAR-10, batch 8, training step", None),

@@ -163,10 +163,10 @@ def small_dit_training(precision, mode):
     return training_case(net, inputs, torch.randn(b, 3, 16, 16), mode, precision == "bf16")
 
 
-def mlp_training(hidden, batch, mode):
+def mlp_training(hidden, batch, mode, bf16=False):
     torch.manual_seed(0)
     inputs = torch.randn(batch, 2, 1, 1), torch.rand(batch), None
-    return training_case(Mlp2d(hidden, 5, 64), inputs, torch.randn(batch, 2, 1, 1), mode)
+    return training_case(Mlp2d(hidden, 5, 64), inputs, torch.randn(batch, 2, 1, 1), mode, bf16)
 
 
 class Resnet(nn.Module):
@@ -301,6 +301,7 @@ def conv(batch, channels, size, train):
 def cases():
     mlps = ((512, 256), (512, 4096), (256, 1024))
     found = {f"mlp_training/{hidden}x{b}": functools.partial(mlp_training, hidden, b) for hidden, b in mlps}
+    found["mlp_training/512x4096-bf16"] = functools.partial(mlp_training, 512, 4096, bf16=True)
     for precision in ("f32", "bf16"):
         found |= {f"xl_forward/{precision}/{b}": functools.partial(xl_forward, precision, b) for b in (1, 2, 8)}
         found[f"small_dit_training/{precision}"] = functools.partial(small_dit_training, precision)

@@ -4,11 +4,12 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData, module, ops::ConvOptions};
 use criterion::{Bencher, BenchmarkId, Criterion, criterion_group};
-use gmflow::kernel::{self, AdamW, Arithmetic};
+use gmflow::kernel::{self, AdamW, Arithmetic, Panels};
 use gmflow::loss;
 use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, NetworkConfig, UnetConfig};
 use gmflow::rng::{Purpose, normal_batch};
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The binary's allocator.
@@ -138,6 +139,37 @@ fn xl_forward(c: &mut Criterion) {
     }
 }
 
+/// The linear layers of a block of GM-DiT-XL/2 with packed weights, for the 256 tokens of one sample and the 512 of a guided one;
+/// `benchsuite/rival/onednn.cpp` does the same with oneDNN.
+fn linear(c: &mut Criterion) {
+    let device = Device::flex();
+    let mut group = c.benchmark_group("linear");
+    group.sample_size(50).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(1));
+    for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16), ("int8", Arithmetic::Int8)] {
+        if arithmetic.is_available() {
+            for [m, k, n] in [[256, 1152, 1152], [512, 1152, 1152], [512, 1152, 4608], [512, 4608, 1152]] {
+                let normals = |seed: u64, shape: [usize; 2]| {
+                    normal_batch(&[seed], Purpose::Estimate, 0, [1, shape[0], shape[1]], &device).reshape(shape)
+                };
+                let weight = normals(1, [n, k]).into_data();
+                let weight = weight.as_slice::<f32>().expect("f32");
+                let mut ready = None;
+                let mut fastest = Duration::MAX;
+                group.bench_function(BenchmarkId::new(name, format!("{m}x{k}x{n}")), |bencher| {
+                    let (x, panels, bias) = ready.get_or_insert_with(|| {
+                        let panels = Arc::new(Panels::of_weight(weight, [n, k], arithmetic));
+                        (normals(0, [m, k]), panels, normals(2, [1, n]).reshape([n]))
+                    });
+                    measure(bencher, &mut fastest, || {
+                        kernel::in_pool(|| black_box(kernel::linear_packed(x.clone(), panels, bias.clone())));
+                    });
+                });
+                report(fastest);
+            }
+        }
+    }
+}
+
 /// 12 layers of 6 heads of 64 channels on 64 tokens, batch 32.
 fn small_dit_training(c: &mut Criterion) {
     let config = GmDitConfig {
@@ -166,12 +198,15 @@ fn small_dit_training(c: &mut Criterion) {
 fn mlp_training(c: &mut Criterion) {
     let mut group = c.benchmark_group("mlp_training");
     group.measurement_time(Duration::from_secs(5));
-    for (hidden_dim, b) in [(512, 256), (512, 4096), (256, 1024)] {
+    let (f32, bf16) = (("", Arithmetic::F32), ("-bf16", Arithmetic::Bf16));
+    for (hidden_dim, b, (name, arithmetic)) in
+        [(512, 256, f32), (512, 4096, f32), (512, 4096, bf16), (256, 1024, f32)]
+    {
         let config = Mlp2dConfig { num_gaussians: 64, hidden_dim, ..Mlp2dConfig::default() };
         let mut step = None;
         let mut fastest = Duration::MAX;
-        group.bench_function(format!("{hidden_dim}x{b}"), |bencher| {
-            let build = || training(NetworkConfig::Mlp2d(config.clone()), b, [2, 1, 1], Arithmetic::F32);
+        group.bench_function(format!("{hidden_dim}x{b}{name}"), |bencher| {
+            let build = || training(NetworkConfig::Mlp2d(config.clone()), b, [2, 1, 1], arithmetic);
             measure(bencher, &mut fastest, step.get_or_insert_with(build));
         });
         report(fastest);
@@ -229,7 +264,7 @@ fn conv(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, xl_forward, small_dit_training, mlp_training, unet_training, conv);
+criterion_group!(benches, xl_forward, linear, small_dit_training, mlp_training, unet_training, conv);
 
 fn main() {
     // SAFETY: an option of the allocator in use: freed memory is kept, as the binary does.

@@ -41,8 +41,7 @@ mod winograd_tiles;
 pub use adamw::AdamW;
 pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
-pub use panels::Arithmetic;
-pub(crate) use panels::Panels;
+pub use panels::{Arithmetic, Panels};
 pub(crate) use tilt::{ChangeRule, OdeSubstep};
 pub(crate) use transport::Direction;
 
@@ -100,7 +99,7 @@ pub fn linear_in(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, arithmetic: A
 ///
 /// # Panics
 /// As [`linear`], and where the processor does not have the panels' arithmetic.
-pub(crate) fn linear_packed(x: Tensor<2>, weight: &Arc<Panels>, bias: Tensor<1>) -> Tensor<2> {
+pub fn linear_packed(x: Tensor<2>, weight: &Arc<Panels>, bias: Tensor<1>) -> Tensor<2> {
     let y = <Dispatch as NetworkOps>::affine_packed(x.into_dispatch(), weight.clone(), bias.into_dispatch());
     Tensor::from_dispatch(y)
 }

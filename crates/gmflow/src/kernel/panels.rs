@@ -118,7 +118,10 @@ impl Panels {
     }
 
     /// Packs the weight `[n k]` of a linear layer.
-    pub(crate) fn of_weight(weight: &[f32], [n, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
+    ///
+    /// # Panics
+    /// If there are not `n * k` values. [`Arithmetic::Int8`] needs a processor that has it ([`Arithmetic::is_available`]).
+    pub fn of_weight(weight: &[f32], [n, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
         assert_eq!(weight.len(), n * k, "panels: size of the weight");
         if arithmetic == Arithmetic::Int8 {
             return Self::of_bytes([n, k], |row, columns, out| out.copy_from_slice(&weight[row * k..][columns]));
