@@ -68,6 +68,7 @@ fn values_outside_their_domain_are_named() {
         ("train.images=100", "train.steps"),
         ("train.lr=-1", "train.lr"),
         ("train.betas=[0.9, 1.0]", "train.betas"),
+        ("train.precision=\"int8\"", "train.precision"),
         ("train.label_dropout=1.5", "train.label_dropout"),
         ("train.clip_grad_norm=0", "train.clip_grad_norm"),
         ("train.schedule={kind=\"cosine\", hold=1.0}", "train.schedule.hold"),

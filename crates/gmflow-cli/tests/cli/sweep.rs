@@ -3,6 +3,7 @@
 use crate::eval::{images, text};
 use crate::models::{distant_model, image_model, points_model, spectral_model};
 use crate::run;
+use gmflow::kernel::Arithmetic;
 use serde_json::{Value, json};
 
 #[test]
@@ -109,6 +110,49 @@ fn a_likelihood_is_measured_once_for_a_model_whatever_is_sampled() {
     let (one, two) = (bits(&rows, "one"), bits(&rows, "two"));
     assert!(one.iter().chain(&two).all(|&bits| bits != 1234.5) && one[0] == one[2], "{one:?} {two:?}");
     assert_eq!(read().iter().filter(is_likelihood).count(), 2);
+}
+
+/// The same checkpoint in another precision is another cell, and cells of files that name none are those in f32.
+#[test]
+fn a_precision_is_part_of_a_cell() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = images(folder.path());
+    image_model(&folder.path().join("model"));
+    let (plan, out) = (folder.path().join("plan.toml"), folder.path().join("out"));
+    let sweep = |precisions: &[&str]| -> Vec<Value> {
+        let head =
+            format!("title = 'Toy'\nnum = 8\nreference = {{ data = '{}', features = 'pixels' }}\n", text(&data));
+        let grid = "[[grid]]\nsolvers = ['gm-ode']\nsteps = [1]\n";
+        let model = |precision: &&str| {
+            let name = precision.replace(['"', '='], "");
+            format!("[[model]]\nname = 'model {name}'\ncheckpoint = 'model'\n{precision}\n")
+        };
+        let models: String = precisions.iter().map(model).collect();
+        std::fs::write(&plan, [&head, &models, grid].concat()).unwrap();
+        let (code, stdout, stderr) = run(&["sweep", text(&plan), "--out", text(&out), "--json"]);
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    };
+    let first = sweep(&[""]);
+    assert!(first[0]["key"].get("precision").is_none(), "{}", first[0]);
+    let all = sweep(&["", "precision = \"bf16\"", "precision = \"int8\""]);
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[0], first[0], "not measured again");
+    for (line, precision) in all[1..].iter().zip([Arithmetic::Bf16, Arithmetic::Int8]) {
+        assert_eq!(line["key"]["precision"], json!(precision));
+        let distance = |line: &Value| line["row"]["metrics"]["frechet_distance"].as_f64().unwrap();
+        let (got, want) = (distance(line), distance(&first[0]));
+        assert!((got / want - 1.0).abs() < 0.05, "{precision:?}: {got}, {want}");
+        let computed = &line["row"]["precision"];
+        if precision.is_available() {
+            assert_eq!(*computed, json!(precision));
+            assert_ne!(got, want);
+        } else {
+            assert!(computed.is_null(), "{computed}");
+        }
+    }
+    let table = std::fs::read_to_string(out.join("table.md")).unwrap();
+    assert_eq!(table.contains("int8 |"), Arithmetic::Int8.is_available(), "{table}");
 }
 
 #[test]
