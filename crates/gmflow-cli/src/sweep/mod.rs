@@ -4,6 +4,7 @@ mod chart;
 mod plan;
 mod report;
 mod results;
+mod weights;
 
 use crate::args::{FeatureArgs, PublishedArgs, SweepArgs};
 use crate::checkpoint_path::resolve;
@@ -24,6 +25,7 @@ use gmflow_eval::{CompareConfig, Likelihood};
 use plan::{Cell, ModelPlan, Plan};
 use results::{Line, Results, likelihood_key};
 use serde_json::{Value, json};
+use weights::{Weights, weights};
 
 /// Runs the command.
 pub fn run(arguments: &SweepArgs) -> Result<()> {
@@ -34,11 +36,12 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
     if arguments.force {
         output::remove_file(&file)?;
     }
-    let mut sweep = Sweep { results: Results::open(&file)?, plan, device, offline: arguments.offline };
+    let weights = plan.models.iter().map(|model| weights(&model.checkpoint)).collect();
+    let mut sweep = Sweep { results: Results::open(&file)?, plan, weights, device, offline: arguments.offline };
     let failed = kernel::in_pool(|| sweep.run())?;
-    let Sweep { results, plan, .. } = &sweep;
-    let keys: Vec<Value> = plan.cells()?.iter().map(|cell| plan.key(cell)).collect();
-    let lines: Vec<&Line> = keys.iter().filter_map(|key| results.finished(key)).collect();
+    let cells = sweep.plan.cells()?;
+    let lines: Vec<&Line> = cells.iter().filter_map(|cell| sweep.finished(cell)).collect();
+    let plan = &sweep.plan;
     let density = sweep.density()?;
     let table = report::write(plan, &lines, density.as_ref(), &arguments.out)?;
     match arguments.json {
@@ -46,7 +49,7 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
         false => output::line(table.trim_end())?,
     }
     if failed > 0 {
-        bail!("{failed} of {} cells failed; the same call tries them again ({})", keys.len(), file.display());
+        bail!("{failed} of {} cells failed; the same call tries them again ({})", cells.len(), file.display());
     }
     Ok(())
 }
@@ -54,6 +57,8 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
 struct Sweep {
     plan: Plan,
     results: Results,
+    /// What every model is read from now.
+    weights: Vec<Option<Weights>>,
     device: Device,
     offline: bool,
 }
@@ -91,11 +96,34 @@ impl Plan {
 }
 
 impl Sweep {
+    fn weights(&self, model: usize) -> Option<&Weights> {
+        self.weights.get(model)?.as_ref()
+    }
+
+    fn finished(&self, cell: &Cell) -> Option<&Line> {
+        self.results.finished(&self.plan.key(cell), self.weights(cell.model))
+    }
+
+    /// Says which models have changed since cells of theirs were measured.
+    fn warn_of_changes(&self, cells: &[Cell]) {
+        for (index, model) in self.plan.models.iter().enumerate() {
+            let keys: Vec<Value> =
+                cells.iter().filter(|cell| cell.model == index).map(|cell| self.plan.key(cell)).collect();
+            let outdated = self.results.outdated(keys.iter(), self.weights(index));
+            if outdated > 0 {
+                let (name, path) = (&model.name, model.checkpoint.display());
+                log::warn!(
+                    "{name}: {path} has changed since {outdated} of its cells were measured; they are measured again"
+                );
+            }
+        }
+    }
+
     /// Makes every measurement that has not been made; returns how many failed.
     fn run(&mut self) -> Result<usize> {
         let cells = self.plan.cells()?;
-        let missing: Vec<Cell> =
-            cells.into_iter().filter(|cell| self.results.finished(&self.plan.key(cell)).is_none()).collect();
+        self.warn_of_changes(&cells);
+        let missing: Vec<Cell> = cells.into_iter().filter(|cell| self.finished(cell).is_none()).collect();
         if missing.is_empty() {
             return Ok(0);
         }
@@ -105,7 +133,8 @@ impl Sweep {
         for cell in missing {
             let (key, model) = (self.plan.key(&cell), self.plan.models[cell.model].name.clone());
             let measured = self.measured(&cell, &key, &bench, &mut loaded);
-            let line = Line { label: cell.label.clone(), ..Line::of(key, model) };
+            let weights = self.weights(cell.model).cloned();
+            let line = Line { label: cell.label.clone(), ..Line::of(key, model, weights) };
             let line = match measured {
                 Ok((row, histogram)) => Line { row: Some(row), histogram, ..line },
                 Err(error) => {
@@ -144,12 +173,12 @@ impl Sweep {
     /// The likelihood of the reference under a cell's model, where the plan asks for it: measured once, whatever is sampled.
     fn likelihood(&mut self, cell: &Cell, key: &Value, bench: &Bench, model: &Model) -> Result<Option<Likelihood>> {
         let Some(images) = bench.images.as_ref().filter(|_| self.plan.nll) else { return Ok(None) };
-        if let Some(known) = self.results.likelihood(key) {
+        if let Some(known) = self.results.likelihood(key, self.weights(cell.model)) {
             return Ok(Some(known.clone()));
         }
         let likelihood = Some(bench.judge.likelihood(model, images, TIMES)?);
         let name = self.plan.models[cell.model].name.clone();
-        let line = Line::of(likelihood_key(key), name);
+        let line = Line::of(likelihood_key(key), name, self.weights(cell.model).cloned());
         self.results.add(Line { label: "likelihood".into(), likelihood: likelihood.clone(), ..line })?;
         Ok(likelihood)
     }

@@ -1,5 +1,6 @@
 //! The finished and the failed cells of a sweep and the likelihoods of its models, one line of JSON each.
 
+use super::weights::Weights;
 use crate::eval::row::Row;
 use crate::failure::usage;
 use anyhow::{Context, Result};
@@ -17,6 +18,9 @@ pub struct Line {
     pub key: Value,
     /// The model's name.
     pub model: String,
+    /// The files that the model was read from, where they were on this machine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub weights: Option<Weights>,
     /// What the solver is called; "likelihood" where there is none.
     pub label: String,
     /// The likelihood of the reference under the model.
@@ -35,8 +39,13 @@ pub struct Line {
 
 impl Line {
     /// A line without an outcome.
-    pub fn of(key: Value, model: String) -> Self {
-        Self { key, model, label: String::new(), likelihood: None, row: None, histogram: None, error: None }
+    pub fn of(key: Value, model: String, weights: Option<Weights>) -> Self {
+        Self { key, model, weights, label: String::new(), likelihood: None, row: None, histogram: None, error: None }
+    }
+
+    /// Whether it is of these files, as far as is known.
+    fn is_of(&self, weights: Option<&Weights>) -> bool {
+        self.weights.as_ref().zip(weights).is_none_or(|(own, now)| own == now)
     }
 }
 
@@ -82,15 +91,20 @@ impl Results {
         Ok(Self { file, lines })
     }
 
-    /// The outcome of a cell that is finished.
-    pub fn finished(&self, key: &Value) -> Option<&Line> {
-        self.lines.iter().find(|line| line.key == *key && line.row.is_some())
+    /// The outcome of a cell that is finished, and was measured with these files.
+    pub fn finished(&self, key: &Value, weights: Option<&Weights>) -> Option<&Line> {
+        self.lines.iter().find(|line| line.key == *key && line.row.is_some() && line.is_of(weights))
     }
 
-    /// The likelihood of a cell's model, from a line of its own, or from a cell of a file that has no such line.
-    pub fn likelihood(&self, cell: &Value) -> Option<&Likelihood> {
+    /// How many of the cells with these keys were measured with other files than these.
+    pub fn outdated<'a>(&self, keys: impl Iterator<Item = &'a Value>, weights: Option<&Weights>) -> usize {
+        keys.filter(|&key| self.finished(key, None).is_some() && self.finished(key, weights).is_none()).count()
+    }
+
+    /// The likelihood of a cell's model with these files, from a line of its own, or from a cell of a file that has no such line.
+    pub fn likelihood(&self, cell: &Value, weights: Option<&Weights>) -> Option<&Likelihood> {
         let wanted = likelihood_key(cell);
-        let mut same = self.lines.iter().filter(|line| likelihood_key(&line.key) == wanted);
+        let mut same = self.lines.iter().filter(|line| likelihood_key(&line.key) == wanted && line.is_of(weights));
         let own = same.clone().find_map(|line| line.likelihood.as_ref());
         own.or_else(|| same.find_map(|line| line.row.as_ref()?.likelihood.as_ref()))
     }

@@ -41,6 +41,23 @@ fn a_sweep_measures_every_cell_once_and_tries_failed_ones_again() {
     assert_eq!(lines, 12, "four measured, four failed, four measured later");
     assert_eq!(sweep().0, 0);
     assert_eq!(std::fs::read_to_string(&cells).unwrap().lines().count(), lines);
+    // Other weights under the same path are another measurement.
+    points_model(&folder.path().join("k1"), 3);
+    let (code, stdout, stderr) = sweep();
+    assert!(code == 0 && stderr.contains("k1 has changed since 4 of its cells"), "{stderr}");
+    let third: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&third[0], &third[4]["row"]["components"]), (&first[0], &json!(3)));
+    assert_eq!(std::fs::read_to_string(&cells).unwrap().lines().count(), lines + 4);
+    // A file from before lines named them counts as it is.
+    let strip = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("weights");
+        format!("{line}\n")
+    };
+    std::fs::write(&cells, std::fs::read_to_string(&cells).unwrap().lines().map(strip).collect::<String>()).unwrap();
+    let (code, _, stderr) = sweep();
+    assert!(code == 0 && !stderr.contains("changed"), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&cells).unwrap().lines().count(), lines + 4);
     std::fs::write(&cells, "{}\n").unwrap();
     let (code, _, stderr) = sweep();
     assert!(code == 2 && stderr.contains("line 1"), "{stderr}");
