@@ -1,4 +1,4 @@
-"""The standard deviation of the velocity that a U-Net run predicts, by time; or a copy of the run with another one.
+"""The standard deviation of the velocity that a run of a U-Net or GM-DiT predicts, by time; or a copy of the run with another one.
 
     python docs/reproduction/logstd.py runs/mnist-k1 runs/mnist-k8
     python docs/reproduction/logstd.py runs/mnist-k8 --copy runs/k8-wide --std 0.45
@@ -44,14 +44,18 @@ def silu(x):
 
 
 def log_std(tensors):
-    find = lambda end: next(name.rsplit(".", 1)[0] for name in tensors if name.endswith(end))
-    first, second = find("time_embedding.linear_1.weight"), find("time_embedding.linear_2.weight")
+    find = lambda end: next((name.rsplit(".", 1)[0] for name in tensors if name.endswith(end)), None)
+    is_unet = find("time_embedding.linear_1.weight") is not None
+    parent = "time_embedding" if is_unet else "timestep_embedder"
+    first, second = (find(f"{parent}.linear_{i}.weight") for i in (1, 2))
     half = tensors[first + ".weight"].shape[1] // 2
-    frequencies = np.exp(-math.log(10000) * np.arange(half) / (half - 1))
+    # The networks' features differ in the last frequency and in the order of sines and cosines.
+    frequencies = np.exp(-math.log(10000) * np.arange(half) / (half - 1 if is_unet else half))
     angles = 1000 * np.outer(TIMES, frequencies)
-    x = linear(np.concatenate([np.sin(angles), np.cos(angles)], 1), tensors, first)
+    waves = [np.sin(angles), np.cos(angles)]
+    x = linear(np.concatenate(waves if is_unet else waves[::-1], 1), tensors, first)
     time = linear(silu(x), tensors, second)
-    classes = tensors[next(name for name in tensors if "class_embedding" in name)][:-1]
+    classes = tensors[next(name for name in tensors if "class_embed" in name)][:-1]
     x = time[:, None] + classes
     for layer in head(tensors):
         x = linear(silu(x), tensors, layer)
