@@ -95,7 +95,7 @@ CASES = [
         kind="sample", modes=("bf16",), memory=True, precision="int8",
     ),
     *xl("bf16", 1.0, ("eager", "compile", "autocast")),
-    *xl("int8", 1.0, ("eager", "compile")),
+    *xl("int8", 1.0, EAGER),
     *xl("f32", 1.3, EAGER),
     Case("scaling", "how cost grows", None, kind="scaling"),
 ]  # fmt: skip

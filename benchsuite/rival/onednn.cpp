@@ -12,7 +12,6 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
-#include <unordered_map>
 #include <vector>
 
 using namespace dnnl;

@@ -111,20 +111,25 @@ pub(super) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: Kind) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::super::int8::STEPS;
-    use super::{COLUMNS, LINES, ROWS, Scales, Start, Tile};
+    use super::{COLUMNS, LINES, Line, ROWS, Rows, Scales, Start, Tile};
     use std::arch::x86_64::*;
 
-    /// One step: acc + a b.
+    /// One step: sum + a b.
     trait Multiply {
+        /// Sixteen sums.
+        type Sum: Copy;
+
         /// # Safety
         /// The processor must have the instruction.
-        unsafe fn add(acc: __m512, a: __m512i, b: __m512i) -> __m512;
+        unsafe fn add(sum: Self::Sum, a: __m512i, b: __m512i) -> Self::Sum;
     }
 
     #[derive(Clone, Copy)]
     struct F32;
 
     impl Multiply for F32 {
+        type Sum = __m512;
+
         #[inline(always)]
         unsafe fn add(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
             // SAFETY: the caller vouches for AVX-512.
@@ -136,6 +141,8 @@ mod x86 {
     struct Bf16;
 
     impl Multiply for Bf16 {
+        type Sum = __m512;
+
         #[inline(always)]
         unsafe fn add(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
             // SAFETY: the caller vouches for AVX512-BF16; vectors of 32 bf16 have no other form than 512 bits.
@@ -143,6 +150,18 @@ mod x86 {
                 let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
                 _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
             }
+        }
+    }
+
+    struct Int8;
+
+    impl Multiply for Int8 {
+        type Sum = __m512i;
+
+        #[inline(always)]
+        unsafe fn add(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for AVX512-VNNI.
+            unsafe { _mm512_dpbusd_epi32(sum, a, b) }
         }
     }
 
@@ -225,11 +244,34 @@ mod x86 {
         }
     }
 
+    /// Adds the products of `R` rows with some steps of a panel to their sums.
+    ///
+    /// # Safety
+    /// As [`super::run`].
+    #[inline(always)]
+    unsafe fn add_steps<M: Multiply, const R: usize>(sums: &mut [[M::Sum; LINES]; R], rows: Rows, lines: &[Line]) {
+        let mut words = rows.words;
+        for lines in lines.chunks_exact(LINES) {
+            // SAFETY: the caller vouches for the rows and the instructions.
+            unsafe {
+                let b: [__m512i; LINES] =
+                    std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
+                    for (sum, b) in sums.iter_mut().zip(b) {
+                        *sum = M::add(*sum, a, b);
+                    }
+                }
+            }
+            words = words.wrapping_add(rows.step_stride);
+        }
+    }
+
     /// Sums in f32.
     #[derive(Clone, Copy)]
     struct Floats<M>(std::marker::PhantomData<fn() -> M>);
 
-    impl<M: Multiply + Copy> Body for Floats<M> {
+    impl<M: Multiply<Sum = __m512> + Copy> Body for Floats<M> {
         #[inline(always)]
         unsafe fn rows<const R: usize>(self, tile: Tile, _: usize, out: *mut f32) {
             let Tile { rows, lines, columns, start, stride } = tile;
@@ -242,18 +284,7 @@ mod x86 {
                         *sum = begin(start, line, masks[line], out.wrapping_add(i * stride));
                     }
                 }
-                let mut words = rows.words;
-                for lines in lines.chunks_exact(LINES) {
-                    let b: [__m512i; LINES] =
-                        std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
-                        for (sum, b) in sums.iter_mut().zip(b) {
-                            *sum = M::add(*sum, a, b);
-                        }
-                    }
-                    words = words.wrapping_add(rows.step_stride);
-                }
+                add_steps::<M, R>(&mut sums, rows, lines);
                 for (i, sums) in sums.iter().enumerate() {
                     for (line, sum) in sums.iter().enumerate() {
                         _mm512_mask_storeu_ps(out.wrapping_add(i * stride + 16 * line), masks[line], *sum);
@@ -270,23 +301,12 @@ mod x86 {
             let Tile { rows, lines, columns, mut start, stride } = tile;
             let masks = masks(columns);
             let groups = self.columns.len() / (2 * COLUMNS);
-            let mut words = rows.words;
             let each = lines.chunks(STEPS * LINES).zip(self.columns.chunks_exact(2 * COLUMNS));
             for (group, (lines, scales)) in each.enumerate() {
                 // SAFETY: as for sums in f32; rows have a span for each group.
                 unsafe {
                     let mut sums = [[_mm512_setzero_si512(); LINES]; R];
-                    for lines in lines.chunks_exact(LINES) {
-                        let b: [__m512i; LINES] =
-                            std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
-                        for (i, sums) in sums.iter_mut().enumerate() {
-                            let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
-                            for (sum, b) in sums.iter_mut().zip(b) {
-                                *sum = _mm512_dpbusd_epi32(*sum, a, b);
-                            }
-                        }
-                        words = words.wrapping_add(rows.step_stride);
-                    }
+                    add_steps::<Int8, R>(&mut sums, rows.skip_steps(group * STEPS), lines);
                     for (i, sums) in sums.iter().enumerate() {
                         let span = *self.rows.wrapping_add((row + i) * groups + group);
                         let (low, scale) = (_mm512_set1_ps(span.low), _mm512_set1_ps(span.scale));

@@ -80,7 +80,8 @@ impl Linear {
     /// the processor multiplies them; otherwise, or if there is something wrong with it, nothing changes.
     pub(super) fn pack_stored(&mut self, name: &str, arithmetic: Arithmetic, tensors: &mut impl TensorSource) {
         let device = self.weight.lazy_device();
-        if !kernel::on_cpu(&device) || !arithmetic.is_native() || !matches!(self.form, Form::Plain(_)) {
+        let is_made_of_bf16 = arithmetic != Arithmetic::F32 && arithmetic.is_native();
+        if !kernel::on_cpu(&device) || !is_made_of_bf16 || !matches!(self.form, Form::Plain(_)) {
             return;
         }
         let sizes = self.weight.lazy_shape().dims::<2>();
