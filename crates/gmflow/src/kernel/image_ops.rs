@@ -25,7 +25,7 @@ pub struct GroupNormKind {
 }
 
 /// Operations on images; shapes are those of the functions in [`crate::kernel`].
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait ImageOps: Backend {
     /// Convolution.
     fn image_conv(

@@ -2,8 +2,8 @@
 //!
 //! Networks call the functions of this module on tensors that are flat (`[rows channels]`) or images. Each is one pass over memory or
 //! one matrix product on the CPU, choosing its vector instructions at run time; results do not depend on the number of
-//! threads. Gradients are of first order. On GPUs, networks run in the tensor library's own operations, and mixtures in kernels of one
-//! thread per pixel.
+//! threads. Gradients are of first order. On GPUs the same functions are kernels of one source for all kinds, around the tensor library's
+//! matrix products and convolutions.
 
 mod adamw;
 mod arch;
@@ -26,7 +26,6 @@ mod nll;
 mod ops;
 mod panel_tiles;
 mod panels;
-pub(crate) mod plain;
 mod rows;
 mod simd;
 mod softmax;
@@ -47,7 +46,7 @@ pub(crate) use transport::Direction;
 
 use crate::mixture::transport::Axes;
 use burn::backend::Dispatch;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
 use conv::Window;
 use dense::Rows;
 use image_ops::{GroupNormKind, ImageOps};
@@ -69,11 +68,6 @@ pub(crate) fn on_cpu(device: &Device) -> bool {
         let _ = device;
         true
     }
-}
-
-/// The same of a tensor; without GPUs nothing is asked.
-fn beside_cpu<const D: usize>(x: &Tensor<D>) -> bool {
-    cfg!(feature = "gpu") && !on_cpu(&x.device())
 }
 
 /// Times are at least this, so that a velocity's logarithm of a standard deviation can be turned into that of x0.
@@ -113,9 +107,6 @@ pub fn linear_by_row(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor
 }
 
 fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, rows: Rows, arithmetic: Arithmetic) -> Tensor<2> {
-    if beside_cpu(&x) {
-        return plain::linear_in(x, weight, bias, arithmetic);
-    }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::affine(x, weight, bias, rows, arithmetic))
 }
@@ -141,45 +132,30 @@ pub fn cos(x: Tensor<2>) -> Tensor<2> {
 }
 
 fn unary(x: Tensor<2>, kind: Unary) -> Tensor<2> {
-    if beside_cpu(&x) {
-        return plain::unary(x, kind);
-    }
     Tensor::from_dispatch(<Dispatch as NetworkOps>::unary(x.into_dispatch(), kind))
 }
 
 /// LayerNorm without affine parameters over the channels of `x` `[b*n c]`, then (1 + scale) and shift `[b c]` of the
 /// sample that the row belongs to.
 pub fn modulate(x: Tensor<2>, shift: Tensor<2>, scale: Tensor<2>, eps: f64) -> Tensor<2> {
-    if beside_cpu(&x) {
-        return plain::modulate(x, shift, scale, eps);
-    }
     let (x, shift, scale) = (x.into_dispatch(), shift.into_dispatch(), scale.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::modulate(x, shift, scale, eps as f32))
 }
 
 /// x + gate y with `x`, `y` `[b*n c]` and the sample's `gate` `[b c]`.
 pub fn gated_add(x: Tensor<2>, y: Tensor<2>, gate: Tensor<2>) -> Tensor<2> {
-    if beside_cpu(&x) {
-        return plain::gated_add(x, y, gate);
-    }
     let (x, y, gate) = (x.into_dispatch(), y.into_dispatch(), gate.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::gated_add(x, y, gate))
 }
 
 /// Multi-head attention softmax(q k^T / sqrt(d)) v for `q`, `k`, `v` `[b*n heads*d]` of `batch` sequences.
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, batch: usize, heads: usize) -> Tensor<2> {
-    if beside_cpu(&q) {
-        return plain::attention(q, k, v, batch, heads);
-    }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::multi_head_attention(q, k, v, batch, heads))
 }
 
 /// Log-softmax over the middle axis of `x` `[outer k inner]`.
 pub fn log_softmax(x: Tensor<3>) -> Tensor<3> {
-    if beside_cpu(&x) {
-        return activation::log_softmax(x, 1);
-    }
     Tensor::from_dispatch(<Dispatch as NetworkOps>::plane_log_softmax(x.into_dispatch()))
 }
 
@@ -336,9 +312,6 @@ pub(crate) fn transport(
 /// # Panics
 /// Where the sizes do not fit each other, the stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: [usize; 4]) -> Tensor<4> {
-    if beside_cpu(&x) {
-        return plain::conv2d(x, weight, bias, Window { stride, padding });
-    }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_conv(x, weight, bias, Window { stride, padding }))
 }
@@ -356,9 +329,6 @@ pub fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Tensor<4> {
-    if beside_cpu(&x) {
-        return plain::group_norm(x, weight, bias, groups, eps, silu);
-    }
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     let kind = GroupNormKind { groups, eps, silu };
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_group_norm(x, weight, bias, kind))
@@ -369,16 +339,10 @@ pub fn group_norm(
 /// # Panics
 /// Where the sizes do not fit each other.
 pub fn add_channels(x: Tensor<4>, shift: Tensor<2>) -> Tensor<4> {
-    if beside_cpu(&x) {
-        return plain::add_channels(x, shift);
-    }
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_add_channels(x.into_dispatch(), shift.into_dispatch()))
 }
 
 /// Every pixel of `x` `[b c h w]` as a block of 2x2: `[b c 2h 2w]`.
 pub fn upsample_nearest2(x: Tensor<4>) -> Tensor<4> {
-    if beside_cpu(&x) {
-        return plain::upsample_nearest2(x);
-    }
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_upsample2(x.into_dispatch()))
 }

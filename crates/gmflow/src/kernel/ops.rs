@@ -11,7 +11,7 @@ use burn::tensor::TensorData;
 use std::sync::Arc;
 
 /// Operations that networks are made of; shapes are those of the functions in [`crate::kernel`].
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait NetworkOps: Backend {
     /// x W^T + bias.
     fn affine(

@@ -6,9 +6,9 @@ use super::memory::{build, par_rows};
 use rayon::prelude::*;
 
 /// 2 sqrt(2/pi), the slope of the logistic that equals the tanh approximation of GELU.
-const GELU_SLOPE: f32 = 1.595_769;
+pub(super) const GELU_SLOPE: f32 = 1.595_769;
 /// The cubic term of the tanh approximation of GELU.
-const GELU_CUBIC: f32 = 0.044_715;
+pub(super) const GELU_CUBIC: f32 = 0.044_715;
 
 /// A function of one element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

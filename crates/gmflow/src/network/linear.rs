@@ -33,7 +33,7 @@ impl Linear {
         match &self.form {
             Form::Plain(arithmetic) => kernel::linear_in(x, self.weight.val(), self.bias.val(), *arithmetic),
             Form::Packed(panels) => kernel::linear_packed(x, panels, self.bias.val()),
-            Form::Cast(weight) => kernel::plain::linear_cast(x, (**weight).clone(), self.bias.val()),
+            Form::Cast(weight) => kernel::linear_in(x, (**weight).clone(), self.bias.val(), Arithmetic::Bf16),
         }
     }
 

@@ -1,8 +1,10 @@
-//! The mixture kernels for GPUs: one source for CUDA, Vulkan and WebGPU, compiled when it first runs. One thread works on a pixel.
-//!
-//! Networks use the tensor library's own operations there: see [`super::plain`].
+//! The kernels for GPUs: one source for CUDA, Vulkan and WebGPU, compiled when it first runs. Matrix products, convolutions and sums are
+//! the tensor library's.
 
+mod image;
+mod network;
 mod nll;
+mod rows;
 mod step;
 
 use burn::backend::TensorMetadata;
@@ -41,4 +43,10 @@ fn grid(x: &CubeTensor, threads: usize) -> (CubeCount, CubeDim) {
 fn sizes<const D: usize>(x: &CubeTensor) -> [usize; D] {
     let shape = x.shape();
     std::array::from_fn(|i| shape[i])
+}
+
+/// The values of a tensor, on the host.
+fn host(x: CubeTensor) -> Vec<f32> {
+    let data = burn_cubecl::ops::into_data_sync(x);
+    data.try_into_vec().unwrap_or_else(|error| unreachable!("kernels work in f32: {error:?}"))
 }

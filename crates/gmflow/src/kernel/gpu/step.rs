@@ -5,7 +5,7 @@ use super::super::nll::Sizes;
 use super::super::step_ops::{Shifted, StepOps};
 use super::super::tilt::{ChangeRule, MIN_REST, Mixture, OdeSubstep};
 use super::super::transport::{Direction, transport};
-use super::{LOWEST, cubecl, empty, grid, input, output, sizes};
+use super::{LOWEST, cubecl, empty, grid, host, input, output, sizes};
 use crate::mixture::transport::Axes;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::TensorData;
@@ -593,12 +593,6 @@ fn is_guided(shifted: &Shifted<CubeBackend>) -> bool {
 /// The shift's buffer; without one, some other, which is not read.
 fn shift_of(shifted: &Shifted<CubeBackend>) -> BufferArg {
     input(if is_guided(shifted) { &shifted.shift } else { &shifted.mean })
-}
-
-/// The values of a tensor, on the host.
-fn host(x: CubeTensor) -> Vec<f32> {
-    let data = burn_cubecl::ops::into_data_sync(x);
-    data.try_into_vec().unwrap_or_else(|error| unreachable!("kernels work in f32: {error:?}"))
 }
 
 impl StepOps for CubeBackend {

@@ -1,7 +1,7 @@
 //! Convolution, group norm and doubling of images against the definitions, in f64, and against the tensor library.
 
-use super::{assert_close, devices, draw, run, values};
-use crate::kernel::{add_channels, conv2d, group_norm, upsample_nearest2};
+use super::{assert_close, device, devices, draw, run, values};
+use crate::kernel::{add_channels, conv2d, group_norm, on_cpu, upsample_nearest2};
 use burn::tensor::module;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, activation};
@@ -75,14 +75,16 @@ fn convolutions_follow_their_definition() {
             let grad = values(draw(99, [case.0[0], case.1[0], h, w], &device));
             let want =
                 by_definition(&values(x[0].clone()), &values(x[1].clone()), &values(x[2].clone()), &grad, case);
-            assert_close(&format!("{case:?}"), &run(&x, |x| apply(x, case)), &want, 3e-6);
+            // The tensor library sums up the 12,000 products of a weight's gradient in f32.
+            let tolerance = if on_cpu(&device) { 3e-6 } else { 1e-5 };
+            assert_close(&format!("{case:?}"), &run(&x, |x| apply(x, case)), &want, tolerance);
         }
     }
 }
 
 #[test]
 fn convolutions_match_the_tensor_library() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for (size, stride) in [([2, 32, 16, 16], 1), ([1, 24, 15, 17], 2)] {
         let case = (size, [40, 3, 3], stride, [1; 4]);
         let x = inputs(case, &device);
@@ -98,7 +100,7 @@ fn convolutions_match_the_tensor_library() {
 /// The derivative along a random direction; the map is linear in each input, so that the difference is exact but for rounding.
 #[test]
 fn gradients_of_convolutions_match_finite_differences() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for case in [CASES[6], CASES[11]] {
         let x = inputs(case, &device);
         let gradients = run(&x, |x| apply(x, case));
@@ -191,7 +193,7 @@ fn group_norm_matches() {
 /// A group of 130,000 values far from zero, where sums in f32 lose the variance.
 #[test]
 fn group_norm_of_a_large_group_is_exact() {
-    let device = Device::flex();
+    let device = device();
     let size = [1, 2, 256, 256];
     let x = draw(0, size, &device) * 0.05 + 20.0;
     let y = values(group_norm(x.clone(), Tensor::ones([2], &device), Tensor::zeros([2], &device), 1, 0.0, false));

@@ -2,9 +2,9 @@
 
 mod image;
 mod nll;
+mod reference;
 mod transport;
 
-use super::plain as reference;
 use super::{Arithmetic, attention, cos, gated_add, gelu_tanh, linear, linear_in, log_softmax, modulate, silu, sin};
 use crate::rng::{Purpose, normals};
 use burn::tensor::{Device, Tensor, TensorData, activation};
@@ -38,8 +38,16 @@ fn assert_close(what: &str, got: &[Vec<f32>], want: &[Vec<f32>], tolerance: f32)
     }
 }
 
+/// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
+fn device() -> Device {
+    std::env::var("GMFLOW_TEST_DEVICE").map_or_else(
+        |_| Device::flex(),
+        |name| crate::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}")),
+    )
+}
+
 fn devices() -> [Device; 2] {
-    [Device::flex().autodiff(), Device::flex().autodiff().gradient_checkpointing()]
+    [device().autodiff(), device().autodiff().gradient_checkpointing()]
 }
 
 /// Odd sizes, single rows, and sizes on both sides of the thresholds for threads.
@@ -102,7 +110,7 @@ fn activations_match() {
 
 #[test]
 fn activations_stay_finite_far_out() {
-    let x = Tensor::<2>::from_floats([[-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e12]], &Device::flex().autodiff());
+    let x = Tensor::<2>::from_floats([[-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e12]], &device().autodiff());
     for (name, f) in [("silu", silu as fn(Tensor<2>) -> Tensor<2>), ("gelu", gelu_tanh)] {
         let got = run(std::slice::from_ref(&x), |x| f(x[0].clone()));
         assert!(got[0].iter().all(|v| v.is_finite()), "{name}: {:?}", got[0]);
@@ -158,7 +166,7 @@ fn log_softmax_matches() {
 /// are differentiated by the same library.
 #[test]
 fn gradients_match_finite_differences() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let inputs: [Tensor<2>; 3] = std::array::from_fn(|i| draw(i as u64, [6, 8], &device));
     let per_sample = |x: &Tensor<2>| x.clone().slice([0..2, 0..8]);
     let f = |x: &[Tensor<2>]| {

@@ -1,9 +1,9 @@
 //! The transport in f32 lanes against the same in f64, pixel by pixel.
 
-use super::{draw, values};
+use super::{device, draw, values};
 use crate::kernel::{Direction, covariances, transport};
 use crate::mixture::transport::{Axes, PixelMixture, eigenbasis};
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{Tensor, TensorData, activation};
 use nalgebra::DMatrix;
 
 /// Mixtures `[b k c 1 n]` whose means are `spread` apart, with a component standard deviation of `std`.
@@ -16,7 +16,7 @@ struct Case {
 
 impl Case {
     fn new([b, k, c, n]: [usize; 4], spread: f64, std: f64) -> Self {
-        let device = Device::flex();
+        let device = device();
         let parts = [
             draw(0, [b, k, c, 1, n], &device) * spread,
             activation::log_softmax(draw(1, [b, k, 1, 1, n], &device) * 2.0, 1),
@@ -82,7 +82,7 @@ fn draws_have_the_ranks_of_their_normals() {
         let [b, _, c, n] = sizes;
         let case = Case::new(sizes, spread, std);
         for (axes, scale) in [(Axes::Basis, 1.0), (Axes::Channels, 1.0), (Axes::Basis, 5.0)] {
-            let normals = draw(2, [b, c, 1, n], &Device::flex()) * scale;
+            let normals = draw(2, [b, c, 1, n], &device()) * scale;
             let drawn = values(case.map(&normals, axes, Direction::FromNormals));
             let normals = values(normals);
             case.for_pixels(|basis, mixture, first| {
@@ -104,7 +104,7 @@ fn points_have_the_normals_of_f64() {
         let [b, _, c, n] = sizes;
         let case = Case::new(sizes, spread, std);
         for axes in [Axes::Basis, Axes::Channels] {
-            let normals = draw(3, [b, c, 1, n], &Device::flex()) * 2.0;
+            let normals = draw(3, [b, c, 1, n], &device()) * 2.0;
             let points = case.map(&normals, axes, Direction::FromNormals);
             let got = values(case.map(&points, axes, Direction::ToNormals));
             let points = values(points);
@@ -123,7 +123,7 @@ fn points_have_the_normals_of_f64() {
 fn what_f32_does_not_reach_is_mapped_in_f64() {
     let sizes = [1, 4, 2, 70];
     let case = Case::new(sizes, 1.0, 0.2);
-    let far = Tensor::<4>::full([1, 2, 1, 70], -20.0, &Device::flex());
+    let far = Tensor::<4>::full([1, 2, 1, 70], -20.0, &device());
     let drawn = values(case.map(&far, Axes::Basis, Direction::FromNormals));
     case.for_pixels(|basis, mixture, first| {
         let want = mixture.at_normals(&[-20.0, -20.0], basis, Axes::Basis);
