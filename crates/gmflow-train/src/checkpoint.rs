@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, from_json};
 use crate::ema::Ema;
 use crate::optimizer::AdamW;
-use crate::params::Buffers;
+use crate::params::{self, Values};
 use crate::trainable::{ParamInfo, Trainable};
 use crate::trainer::{Networks, Trainer, training_device};
 use crate::{Error, Result};
@@ -72,9 +72,9 @@ pub fn save(trainer: &Trainer, run_folder: &Path) -> Result<PathBuf> {
 
 fn write_files(trainer: &Trainer, folder: &Path) -> Result<()> {
     let network = trainer.network();
-    write_tensors(&folder.join(OPTIMIZER_FILE), &moments(network), Precision::F32)?;
+    write_tensors(&folder.join(OPTIMIZER_FILE), &moments(network)?, Precision::F32)?;
     if let Some(spectrum) = trainer.spectrum() {
-        write_tensors(&folder.join(SPECTRUM_OPTIMIZER_FILE), &moments(spectrum), Precision::F32)?;
+        write_tensors(&folder.join(SPECTRUM_OPTIMIZER_FILE), &moments(spectrum)?, Precision::F32)?;
     }
     let state = State {
         format: FORMAT.into(),
@@ -194,13 +194,13 @@ pub fn load(folder: &Path, config: Config, device: &Device) -> Result<Trainer> {
     }
     check_spectrum(model.info.spectrum.as_ref(), &config)?;
     let mut network = Trainable::new(model.network, &config.ema)?;
-    network.optimizer = load_optimizer(&folder.join(OPTIMIZER_FILE), &network.infos, state.step)?;
-    load_averages(folder, &network.infos, &mut network.averages)?;
+    network.optimizer = load_optimizer(&folder.join(OPTIMIZER_FILE), &network.infos, state.step, device)?;
+    load_averages(folder, &network.infos, &mut network.averages, device)?;
     let spectrum = match (model.spectrum, &config.spectrum) {
         (Some(module), Some(_)) => {
             let mut spectrum = Trainable::new(module, &[])?;
             let path = folder.join(SPECTRUM_OPTIMIZER_FILE);
-            spectrum.optimizer = load_optimizer(&path, &spectrum.infos, state.step)?;
+            spectrum.optimizer = load_optimizer(&path, &spectrum.infos, state.step, device)?;
             Some(spectrum)
         }
         _ => None,
@@ -231,48 +231,47 @@ fn load_state(folder: &Path) -> Result<State> {
 }
 
 /// Both moments of every parameter, under the parameter's name.
-fn moments<M: TorchNames>(trainable: &Trainable<M>) -> Vec<(String, HostTensor)> {
-    let named = |kind: &str, buffers: &Buffers| -> Vec<(String, HostTensor)> {
-        let tensors = trainable.infos.iter().zip(buffers);
-        tensors
-            .map(|(info, values)| {
-                let tensor = HostTensor { shape: info.shape.clone(), values: values.clone() };
-                (format!("{kind}.{}", info.name), tensor)
-            })
-            .collect()
-    };
-    let optimizer = &trainable.optimizer;
-    [named("exp_avg", &optimizer.exp_avg), named("exp_avg_sq", &optimizer.exp_avg_sq)].concat()
+fn moments<M: TorchNames>(trainable: &Trainable<M>) -> Result<Vec<(String, HostTensor)>> {
+    let AdamW { exp_avg, exp_avg_sq, .. } = &trainable.optimizer;
+    let mut named = Vec::new();
+    for (kind, values) in [("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)] {
+        for (info, values) in trainable.infos.iter().zip(values) {
+            let tensor = HostTensor { shape: info.shape.clone(), values: params::on_host(values)? };
+            named.push((format!("{kind}.{}", info.name), tensor));
+        }
+    }
+    Ok(named)
 }
 
-fn load_optimizer(path: &Path, infos: &[ParamInfo], step: u64) -> Result<AdamW> {
+fn load_optimizer(path: &Path, infos: &[ParamInfo], step: u64, device: &Device) -> Result<AdamW> {
     let mut tensors = read_tensors(path)?;
-    let exp_avg = take_buffers(path, "exp_avg.", infos, &mut tensors)?;
-    let exp_avg_sq = take_buffers(path, "exp_avg_sq.", infos, &mut tensors)?;
+    let exp_avg = take_values(path, "exp_avg.", infos, &mut tensors, device)?;
+    let exp_avg_sq = take_values(path, "exp_avg_sq.", infos, &mut tensors, device)?;
     Ok(AdamW { exp_avg, exp_avg_sq, step })
 }
 
-fn load_averages(folder: &Path, infos: &[ParamInfo], averages: &mut [Ema]) -> Result<()> {
+fn load_averages(folder: &Path, infos: &[ParamInfo], averages: &mut [Ema], device: &Device) -> Result<()> {
     for ema in averages {
         let path = folder.join(format!("ema.{}.safetensors", ema.config.name));
         if path.is_file() {
-            ema.values = take_buffers(&path, "", infos, &mut read_tensors(&path)?)?;
+            ema.values = take_values(&path, "", infos, &mut read_tensors(&path)?, device)?;
         }
     }
     Ok(())
 }
 
 /// The tensor `prefix` + name of every parameter, in order.
-fn take_buffers(
+fn take_values(
     path: &Path,
     prefix: &str,
     infos: &[ParamInfo],
     tensors: &mut BTreeMap<String, HostTensor>,
-) -> Result<Buffers> {
+    device: &Device,
+) -> Result<Values> {
     let take = |info: &ParamInfo| {
         let name = format!("{prefix}{}", info.name);
         match tensors.remove(&name) {
-            Some(tensor) if tensor.shape == info.shape => Ok(tensor.values),
+            Some(tensor) if tensor.shape == info.shape => Ok(params::on_device(tensor.values, device)),
             Some(tensor) => {
                 Err(Error::file(path, name, format!("shape {:?}", info.shape), format!("{:?}", tensor.shape)))
             }

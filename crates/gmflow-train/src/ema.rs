@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::check;
+use crate::params::Values;
 use crate::{Error, Result};
 
 /// One named average.
@@ -104,17 +105,5 @@ pub struct Ema {
     /// Name and decay.
     pub config: EmaConfig,
     /// The averaged weights.
-    pub values: Vec<Vec<f32>>,
-}
-
-impl Ema {
-    /// Moves parameter `index` towards `weights` by the share `1 - decay`.
-    pub(crate) fn update(&mut self, index: usize, weights: &[f32], decay: f64) {
-        let share = (1.0 - decay) as f32;
-        if let Some(values) = self.values.get_mut(index) {
-            for (value, weight) in values.iter_mut().zip(weights) {
-                *value += share * (weight - *value);
-            }
-        }
-    }
+    pub values: Values,
 }

@@ -1,14 +1,17 @@
-//! A module's parameters as flat host buffers, in the order the module is traversed.
+//! A module's parameters, flat, in the order the module is traversed.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 
 use crate::{Error, Result};
 
-/// Flat buffers, one per parameter in traversal order.
+/// Flat host buffers, one per parameter in traversal order.
 pub type Buffers = Vec<Vec<f32>>;
 
-/// Copies of all parameters.
+/// Flat tensors on the module's device that record no gradients, one per parameter in traversal order.
+pub type Values = Vec<Tensor<1>>;
+
+/// Copies of all parameters on the host.
 ///
 /// # Errors
 /// A parameter that is not f32.
@@ -18,50 +21,91 @@ pub fn values(module: &impl Module) -> Result<Buffers> {
     collect.failed.map_or(Ok(collect.buffers), Err)
 }
 
-/// Takes the gradients of all parameters out of `gradients`; a parameter without one gives an empty buffer.
+/// All parameters as they are, sharing memory with the module until either is changed.
+///
+/// # Errors
+/// A parameter that is not f32.
+pub fn shared(module: &impl Module) -> Result<Values> {
+    let mut share = Share { values: Vec::new(), failed: None };
+    module.visit(&mut share);
+    share.failed.map_or(Ok(share.values), Err)
+}
+
+/// Takes the gradients of all parameters out of `gradients`; a parameter without one gives an empty tensor.
 ///
 /// # Errors
 /// A gradient that is not f32.
-pub fn take_gradients(module: &impl Module, gradients: &mut Gradients) -> Result<Buffers> {
-    let mut collect = CollectGradients { gradients, buffers: Vec::new(), failed: None };
-    module.visit(&mut collect);
-    collect.failed.map_or(Ok(collect.buffers), Err)
+pub fn take_gradients(module: &impl Module, gradients: &mut Gradients) -> Result<Values> {
+    let mut take = TakeGradients { gradients, values: Vec::new(), failed: None };
+    module.visit(&mut take);
+    take.failed.map_or(Ok(take.values), Err)
 }
 
-/// Runs `change(index, values)` on every parameter in place and returns the module.
+/// Replaces every parameter by what `change` makes of it and returns the module.
 ///
-/// The module is consumed so that a parameter's storage has one owner and is changed without a copy; on a device with
-/// its own memory each parameter travels to the host and back.
+/// The module is consumed so that a parameter's memory has one owner and can be changed in place.
 ///
 /// # Errors
-/// A parameter that is not f32, or the first error of `change`.
-pub fn update<M: Module>(module: M, change: impl FnMut(usize, &mut [f32])) -> Result<M> {
-    let mut update = Update { change, index: 0, failed: None };
+/// A parameter that is not f32.
+///
+/// # Panics
+/// Where `change` returns another number of values.
+pub fn update<M: Module>(module: M, change: impl FnMut(Tensor<1>) -> Tensor<1>) -> Result<M> {
+    let mut update = Update { change, failed: None };
     let module = module.map(&mut update);
     update.failed.map_or(Ok(module), Err)
 }
 
-/// The module with `buffers` as its parameters.
+/// The module with `values` as its parameters.
 ///
 /// # Errors
 /// Another number of parameters or another length of one.
-pub fn filled<M: Module>(module: M, buffers: &Buffers) -> Result<M> {
+pub fn filled<M: Module>(module: M, values: &Values) -> Result<M> {
     let mut mismatch = None;
     let mut count = 0;
-    let module = update(module, |index, values| {
+    let module = update(module, |old| {
+        let new = values.get(count);
         count += 1;
-        match buffers.get(index) {
-            Some(buffer) if buffer.len() == values.len() => values.copy_from_slice(buffer),
-            other => mismatch = Some((values.len(), other.map_or(0, Vec::len))),
+        match new {
+            Some(new) if new.dims() == old.dims() => new.clone(),
+            other => {
+                mismatch = Some((old.dims(), other.map_or([0], Tensor::dims)));
+                old
+            }
         }
     })?;
     match mismatch {
-        Some((expected, got)) => Err(gmflow::Error::shape("parameter values", [expected], [got]).into()),
-        None if count != buffers.len() => {
-            Err(gmflow::Error::shape("number of parameters", [count], [buffers.len()]).into())
+        Some((expected, got)) => Err(gmflow::Error::shape("parameter values", expected, got).into()),
+        None if count != values.len() => {
+            Err(gmflow::Error::shape("number of parameters", [count], [values.len()]).into())
         }
         None => Ok(module),
     }
+}
+
+/// A flat tensor of host values on the plain device.
+pub fn on_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let count = [values.len()];
+    Tensor::from_data(TensorData::new(values, count), &device.clone().inner())
+}
+
+/// A tensor's values on the host.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn on_host(tensor: &Tensor<1>) -> Result<Vec<f32>> {
+    into_values(tensor.clone().into_data())
+}
+
+/// The values of a tensor of any shape, without gradients.
+fn flat<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>> {
+    let dtype = tensor.dtype();
+    if dtype != DType::F32 {
+        return Err(dtype_error(dtype));
+    }
+    let tensor = tensor.inner();
+    let count = tensor.shape().num_elements();
+    Ok(tensor.reshape([count]))
 }
 
 fn into_values(data: TensorData) -> Result<Vec<f32>> {
@@ -87,45 +131,59 @@ impl ModuleVisitor for Collect {
     }
 }
 
-struct CollectGradients<'a> {
-    gradients: &'a mut Gradients,
-    buffers: Buffers,
+struct Share {
+    values: Values,
     failed: Option<Error>,
 }
 
-impl ModuleVisitor for CollectGradients<'_> {
+impl ModuleVisitor for Share {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(gradient) = param.val().grad_remove(self.gradients) else {
-            self.buffers.push(Vec::new());
-            return;
-        };
-        match into_values(gradient.into_data()) {
-            Ok(values) => self.buffers.push(values),
+        match flat(param.val()) {
+            Ok(values) => self.values.push(values),
             Err(error) => self.failed = Some(error),
+        }
+    }
+}
+
+struct TakeGradients<'a> {
+    gradients: &'a mut Gradients,
+    values: Values,
+    failed: Option<Error>,
+}
+
+impl ModuleVisitor for TakeGradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        match value.grad_remove(self.gradients).map(flat) {
+            Some(Ok(gradient)) => self.values.push(gradient),
+            Some(Err(error)) => self.failed = Some(error),
+            None => self.values.push(Tensor::zeros([0], &value.device().inner())),
         }
     }
 }
 
 struct Update<F> {
     change: F,
-    index: usize,
     failed: Option<Error>,
 }
 
-impl<F: FnMut(usize, &mut [f32])> ModuleMapper for Update<F> {
+impl<F: FnMut(Tensor<1>) -> Tensor<1>> ModuleMapper for Update<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let index = self.index;
-        self.index += 1;
         param.map(|tensor| {
-            let (device, trained) = (tensor.device(), tensor.is_require_grad());
-            let plain = if tensor.is_autodiff() { tensor.inner() } else { tensor };
-            let mut data = plain.into_data();
-            let dtype = data.dtype();
-            match data.as_mut_slice::<f32>() {
-                Ok(values) => (self.change)(index, values),
-                Err(_) => self.failed = Some(dtype_error(dtype)),
+            let (shape, trained, strategy) =
+                (tensor.dims(), tensor.is_require_grad(), tensor.gradient_checkpointing_strategy());
+            if tensor.dtype() != DType::F32 {
+                self.failed = Some(dtype_error(tensor.dtype()));
+                return tensor;
             }
-            Tensor::from_data(data, &device).set_require_grad(trained)
+            let count = tensor.shape().num_elements();
+            let changed = (self.change)(tensor.inner().reshape([count])).reshape(shape);
+            match strategy {
+                None => changed,
+                Some(strategy) => {
+                    changed.autodiff().with_gradient_checkpointing_strategy(strategy).set_require_grad(trained)
+                }
+            }
         })
     }
 }

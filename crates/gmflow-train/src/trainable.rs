@@ -1,13 +1,15 @@
 //! A module together with what training adds to it: moments and averages.
 
 use burn::module::Module;
-use burn::tensor::Gradients;
-use gmflow::network::{TorchNames, named_tensors};
+use burn::tensor::{Gradients, Tensor};
+use gmflow::kernel::{approach, square_sums};
+use gmflow::network::{TorchNames, parameter_shapes};
+use std::mem::take;
 
 use crate::config::{EmaConfig, TrainConfig};
 use crate::ema::Ema;
-use crate::optimizer::{AdamW, clip_factor, square_sums};
-use crate::params::{self, Buffers};
+use crate::optimizer::{AdamW, clip_factor};
+use crate::params::{self, Values};
 use crate::{Error, Result};
 
 /// A parameter's checkpoint name and shape.
@@ -19,7 +21,7 @@ pub struct ParamInfo {
     pub shape: Vec<usize>,
 }
 
-/// A module, its AdamW state and its averages. Memory: four times the parameters, and one more for each average.
+/// A module, its AdamW state and its averages, all on its device. Memory: four times the parameters, and one more for each average.
 #[derive(Debug)]
 pub struct Trainable<M: Module> {
     /// `None` only while an update owns the module.
@@ -38,12 +40,9 @@ impl<M: TorchNames> Trainable<M> {
     /// # Errors
     /// A parameter that is not f32.
     pub fn new(module: M, averages: &[EmaConfig]) -> Result<Self> {
-        let tensors = named_tensors(&module);
-        let (mut infos, mut values) = (Vec::new(), Buffers::new());
-        for (name, tensor) in tensors {
-            infos.push(ParamInfo { name, shape: tensor.shape });
-            values.push(tensor.values);
-        }
+        let named = parameter_shapes(&module).into_iter();
+        let infos = named.map(|(name, shape)| ParamInfo { name, shape }).collect();
+        let values = params::shared(&module)?;
         let optimizer = AdamW::new(&values);
         let averages = averages.iter().map(|config| Ema { config: config.clone(), values: values.clone() }).collect();
         Ok(Self { module: Some(module), infos, optimizer, averages })
@@ -84,44 +83,55 @@ impl<M: TorchNames> Trainable<M> {
     ///
     /// # Errors
     /// A gradient that is not f32.
-    pub fn accumulate(&self, total: &mut Option<Buffers>, gradients: &mut Gradients) -> Result<()> {
+    pub fn accumulate(&self, total: &mut Option<Values>, gradients: &mut Gradients) -> Result<()> {
         let part = params::take_gradients(self.module()?, gradients)?;
-        let Some(total) = total else {
-            *total = Some(part);
-            return Ok(());
+        let add = |sum: Tensor<1>, part: Tensor<1>| match (sum.dims(), part.dims()) {
+            ([0], _) => part,
+            (_, [0]) => sum,
+            _ => sum + part,
         };
-        for (sum, part) in total.iter_mut().zip(part) {
-            if sum.is_empty() {
-                *sum = part;
-            } else {
-                sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-            }
-        }
+        *total = Some(match total.take() {
+            None => part,
+            Some(sums) => sums.into_iter().zip(part).map(|(sum, part)| add(sum, part)).collect(),
+        });
         Ok(())
     }
 
     /// The gradient's norm and the norm of each parameter's gradient.
-    pub fn norms(&self, gradients: &Buffers) -> (f64, Vec<f64>) {
-        let squares = square_sums(gradients);
+    pub fn norms(&self, gradients: &mut Values) -> (f64, Vec<f64>) {
+        let (same, squares) = square_sums(std::mem::take(gradients));
+        *gradients = same;
         (squares.iter().sum::<f64>().sqrt(), squares.into_iter().map(f64::sqrt).collect())
     }
 
-    /// One clipped AdamW step, and the averages' step behind it, one parameter at a time.
+    /// One clipped AdamW step, and the averages' step behind it, one parameter at a time. A parameter without a gradient stays, as in
+    /// PyTorch.
     ///
     /// # Errors
     /// A parameter that is not f32.
-    pub fn update(&mut self, train: &TrainConfig, lr: f64, gradients: &Buffers, norm: f64) -> Result<()> {
-        let step = self.optimizer.begin(train, lr, clip_factor(norm, train.clip_grad_norm));
-        let taken = self.optimizer.step;
-        let decays: Vec<f64> = self.averages.iter().map(|ema| ema.config.decay.at(taken, train.batch_size)).collect();
+    pub fn update(&mut self, train: &TrainConfig, lr: f64, gradients: Values, norm: f64) -> Result<()> {
+        let rule = self.optimizer.begin(train, lr);
+        let (taken, scale) = (self.optimizer.step, clip_factor(norm, train.clip_grad_norm) as f32);
         let Some(module) = self.module.take() else { return self.module().map(|_| ()) };
-        let (optimizer, averages) = (&mut self.optimizer, &mut self.averages);
-        let module = params::update(module, |index, values| {
-            let gradient = gradients.get(index).map(Vec::as_slice).unwrap_or_default();
-            optimizer.apply(&step, index, values, gradient);
-            for (ema, &decay) in averages.iter_mut().zip(&decays) {
-                ema.update(index, values, decay);
+        // Everything is taken out and put back changed, so that it has one owner and is changed in place.
+        let AdamW { exp_avg, exp_avg_sq, .. } = &mut self.optimizer;
+        let mut moments = take(exp_avg).into_iter().zip(take(exp_avg_sq));
+        let mut averages: Vec<_> = self.averages.iter_mut().map(|ema| take(&mut ema.values).into_iter()).collect();
+        let shares = self.averages.iter().map(|ema| (1.0 - ema.config.decay.at(taken, train.batch_size)) as f32);
+        let shares: Vec<f32> = shares.collect();
+        let mut gradients = gradients.into_iter();
+        let module = params::update(module, |mut values| {
+            if let Some((mut first, mut second)) = moments.next() {
+                if let Some(gradient) = gradients.next().filter(|gradient| gradient.dims() == values.dims()) {
+                    (values, [first, second]) = rule.update_tensors(taken, scale, values, gradient, [first, second]);
+                }
+                exp_avg.push(first);
+                exp_avg_sq.push(second);
             }
+            for ((ema, old), &share) in self.averages.iter_mut().zip(&mut averages).zip(&shares) {
+                ema.values.extend(old.next().map(|old| approach(old, values.clone(), share)));
+            }
+            values
         })?;
         self.module = Some(module);
         Ok(())

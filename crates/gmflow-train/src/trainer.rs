@@ -12,7 +12,7 @@ use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
 use crate::batch::{DrawPlan, Feed, HostBatch};
 use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
-use crate::params::Buffers;
+use crate::params::Values;
 use crate::schedule::learning_rate;
 use crate::source::Source;
 use crate::trainable::Trainable;
@@ -58,9 +58,9 @@ pub(crate) struct Networks {
 /// What one batch gives.
 struct Gradient {
     loss: f64,
-    network: Buffers,
+    network: Values,
     /// The spectral loss and its gradient.
-    spectral: Option<(f64, Buffers)>,
+    spectral: Option<(f64, Values)>,
 }
 
 /// What a gradient is computed from.
@@ -77,7 +77,7 @@ impl Parts<'_> {
     fn gradients(&self, batch: &HostBatch) -> Result<Gradient> {
         let (size, micro) = (self.config.train.batch_size, self.config.micro_batch());
         let (mut total, mut loss) = (None, 0.0);
-        let mut spectral: Option<(f64, Option<Buffers>)> = None;
+        let mut spectral: Option<(f64, Option<Values>)> = None;
         for start in (0..size).step_by(micro.max(1)) {
             let range = start..(start + micro).min(size);
             let share = range.len() as f64 / size as f64;
@@ -167,9 +167,9 @@ impl Trainer {
             network: &self.network,
             spectrum: self.spectrum.as_ref(),
         };
-        let Gradient { loss, network: gradients, spectral } = kernel::in_pool(|| parts.gradients(&batch))?;
-        let (grad_norm, norms) = self.network.norms(&gradients);
-        let spectral_norm = match (&self.spectrum, &spectral) {
+        let Gradient { loss, network: mut gradients, mut spectral } = kernel::in_pool(|| parts.gradients(&batch))?;
+        let (grad_norm, norms) = self.network.norms(&mut gradients);
+        let spectral_norm = match (&self.spectrum, &mut spectral) {
             (Some(spectrum), Some((_, gradients))) => spectrum.norms(gradients).0,
             _ => 0.0,
         };
@@ -179,8 +179,8 @@ impl Trainer {
             return Err(self.not_finite(&batch, loss, norms));
         }
         let lr = learning_rate(&self.config.train, self.step, self.config.total_steps());
-        self.network.update(&self.config.train, lr, &gradients, grad_norm)?;
-        if let (Some(spectrum), Some((_, gradients))) = (&mut self.spectrum, &spectral) {
+        self.network.update(&self.config.train, lr, gradients, grad_norm)?;
+        if let (Some(spectrum), Some((_, gradients))) = (&mut self.spectrum, spectral) {
             spectrum.update(&self.config.train, lr, gradients, spectral_norm)?;
         }
         self.step += 1;

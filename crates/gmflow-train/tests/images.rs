@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use gmflow_train::{Config, Error, Run, Silent, Trainer};
 
+mod common;
+
 /// Twelve images of 8 x 8 pixels in three classes.
 fn write_idx(folder: &Path) {
     let header = |dims: &[u32]| -> Vec<u8> {
@@ -146,7 +148,7 @@ fn a_unet_learns_and_gradient_checkpointing_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let losses = |more: &[&str], steps: u64| -> Vec<f64> {
         let overrides = [&[UNET, "train.batch_size=12", "train.micro_batch=12", "train.lr=0.003"], more].concat();
-        let mut trainer = Trainer::new(load(folder.path(), &overrides), &Device::flex()).expect("a trainer");
+        let mut trainer = Trainer::new(load(folder.path(), &overrides), &common::device()).expect("a trainer");
         (0..steps).map(|_| trainer.step().expect("a step").loss).collect()
     };
     let whole = losses(&[], 60);

@@ -56,30 +56,22 @@ fn classes(b: usize, device: &Device) -> Tensor<1, Int> {
 /// AdamW's step over the parameters of a module, with the moments in the order of traversal.
 struct Optimizer<'a> {
     gradients: &'a mut Gradients,
-    moments: &'a mut Vec<[Vec<f32>; 2]>,
-    index: usize,
+    before: std::vec::IntoIter<[Tensor<1>; 2]>,
+    moments: Vec<[Tensor<1>; 2]>,
     step: u64,
 }
 
 impl ModuleMapper for Optimizer<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         const ADAMW: AdamW = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-        let value = param.val();
-        let Some(gradient) = value.grad_remove(self.gradients) else { return param };
-        drop(value);
-        let gradient = gradient.into_data();
-        let gradient = gradient.as_slice::<f32>().expect("gradients are f32");
-        if self.index == self.moments.len() {
-            self.moments.push([vec![0.0; gradient.len()], vec![0.0; gradient.len()]]);
-        }
-        let [exp_avg, exp_avg_sq] = &mut self.moments[self.index];
-        self.index += 1;
+        let Some(gradient) = param.val().grad_remove(self.gradients) else { return param };
+        let gradient = gradient.flatten::<1>(0, D - 1);
+        let moments = self.before.next().unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
         param.map(|value| {
-            let device = value.device();
-            let mut data = value.detach().into_data();
-            let values = data.as_mut_slice::<f32>().expect("parameters are f32");
-            ADAMW.update(self.step, 1.0, values, gradient, exp_avg, exp_avg_sq);
-            Tensor::from_data(data, &device).require_grad()
+            let (shape, value) = (value.dims(), value.inner().flatten::<1>(0, D - 1));
+            let (value, moments) = ADAMW.update_tensors(self.step, 1.0, value, gradient, moments);
+            self.moments.push(moments);
+            value.reshape(shape).autodiff().require_grad()
         })
     }
 }
@@ -92,7 +84,7 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arit
     let mut network = Some(network);
     let (x, target) = (images(0, b, shape, &device), images(1000, b, shape, &device));
     let (t, class) = (times(b, &device), classes(b, &device));
-    let (mut moments, mut step) = (Vec::new(), 0);
+    let (mut moments, mut step) = (Vec::<[Tensor<1>; 2]>::new(), 0);
     move || {
         let Some(net) = network.take() else { return };
         let mut gradients = kernel::in_pool(|| {
@@ -100,8 +92,10 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arit
             loss::nll(&mixture.0, &target).mean().backward()
         });
         step += 1;
-        let mut optimizer = Optimizer { gradients: &mut gradients, moments: &mut moments, index: 0, step };
+        let before = std::mem::take(&mut moments).into_iter();
+        let mut optimizer = Optimizer { gradients: &mut gradients, before, moments: Vec::new(), step };
         network = Some(net.map(&mut optimizer));
+        moments = optimizer.moments;
     }
 }
 

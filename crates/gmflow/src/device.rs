@@ -40,12 +40,12 @@ pub fn open(name: &str) -> Result<Device> {
     let found = enumerate(kind);
     let count = found.len();
     found.into_iter().nth(index).ok_or_else(|| {
-        let have = match count {
-            0 => "no such device on this machine".to_owned(),
+        let expected = match count {
+            0 => "cpu, because this machine has no device of that kind".to_owned(),
             1 => "index 0, the only one".to_owned(),
             n => format!("an index below {n}"),
         };
-        Error::config("device", have, name)
+        Error::config("device", expected, name)
     })
 }
 
@@ -93,6 +93,8 @@ mod tests {
                 "device: expected cpu, because this gmflow was built without GPU support, got cuda"
             );
             assert!(message("gpu").contains("without GPU support"));
+        } else {
+            assert!(message("gpu:99").contains("device: expected"));
         }
     }
 }

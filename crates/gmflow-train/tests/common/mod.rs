@@ -3,7 +3,16 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use gmflow_train::Config;
+
+/// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
+pub fn device() -> Device {
+    std::env::var("GMFLOW_TEST_DEVICE").map_or_else(
+        |_| Device::flex(),
+        |name| gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}")),
+    )
+}
 
 /// A mixture of 4 on the checkerboard that trains in milliseconds.
 pub const TINY: &str = r#"

@@ -5,7 +5,6 @@
 //! threads. Gradients are of first order. On GPUs the same functions are kernels of one source for all kinds, around the tensor library's
 //! matrix products and convolutions.
 
-mod adamw;
 mod arch;
 mod attention;
 mod autodiff;
@@ -24,6 +23,8 @@ mod memory;
 mod mixture_ops;
 mod nll;
 mod ops;
+mod optim;
+mod optim_ops;
 mod panel_tiles;
 mod panels;
 mod rows;
@@ -37,9 +38,9 @@ mod transport;
 mod winograd;
 mod winograd_tiles;
 
-pub use adamw::AdamW;
 pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
+pub use optim::{AdamW, approach, square_sums};
 pub use panels::{Arithmetic, Panels};
 pub(crate) use tilt::{ChangeRule, OdeSubstep};
 pub(crate) use transport::Direction;

@@ -16,11 +16,13 @@ use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
 
 /// Standard normals beyond this are left to f64: the probability is near the smallest that f32 holds.
-const FARTHEST: f32 = 12.0;
+pub(super) const FARTHEST: f32 = 12.0;
+/// Phi of minus that.
+pub(super) const FARTHEST_RANK: f32 = 1.776_482e-33;
 /// A step of this many standard deviations is the last: its error is about the fourth power.
-const LAST_STEP: f32 = 0.07;
+pub(super) const LAST_STEP: f32 = 0.07;
 /// A difference of logs that is rounding.
-const EXACT: f32 = 2e-7;
+pub(super) const EXACT: f32 = 2e-7;
 /// The search for a place to start from ends with a step of this many standard deviations,
 const NEAR: f32 = 0.2;
 /// or after so many steps.
@@ -30,13 +32,28 @@ const SHALLOW: f32 = 3.09;
 /// Phi of minus that.
 const SHALLOW_RANK: f32 = 1e-3;
 /// 1/sqrt(2 pi).
-const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
+pub(super) const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
 /// What sums of probabilities start from: nothing beside those that are looked for, and nothing that is added becomes subnormal.
-const TINY: f32 = 1e-37;
+pub(super) const TINY: f32 = 1e-37;
 /// The least power of 2 that a weight is told from.
 const LEAST_POWER: f32 = -120.0;
 /// More than bisection needs to exhaust the bits of a bracket.
-const MAX_ITERATIONS: usize = 64;
+pub(super) const MAX_ITERATIONS: usize = 64;
+
+/// Beyond this f32 is about to underflow in tails.
+pub(super) const FARTHEST_TAIL: f32 = 12.8;
+/// (a + 3.5) Phi(-a) exp(a^2/2) for a >= 0 as a polynomial of (a - 3.5)/(a + 3.5), the highest power first, fitted for the least relative
+/// error: 3e-7.
+pub(super) const TAIL: [f32; 8] = [
+    -8.105_203e-4,
+    -2.954_526_7e-3,
+    6.732_273e-3,
+    1.737_140_6e-2,
+    -1.161_014_6e-1,
+    3.154_275_4e-1,
+    -5.655_593e-1,
+    7.444_16e-1,
+];
 
 /// Which way a transport goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -495,7 +512,7 @@ impl<S: Simd> Line<'_, S> {
             above = other.only(left, tail).mul_add(weight, above);
         }
         let smaller = below.min(above);
-        let least = number(lower_tail_of_farthest());
+        let least = number(FARTHEST_RANK);
         let beyond = one.only(smaller.less(least), zero);
         let ln_p = smaller.max(least).min(number(0.5)).ln();
         // Formula 26.2.23 of Abramowitz and Stegun, off by at most 4.5e-4, and Newton's steps on the log of the tail.
@@ -511,28 +528,19 @@ impl<S: Simd> Line<'_, S> {
     }
 }
 
-/// Phi(-a) and exp(-a^2/2) for a >= 0. Beyond 12.8, where f32 is about to underflow, the values stay.
-///
-/// (a + 3.5) Phi(-a) exp(a^2/2) as a polynomial of (a - 3.5)/(a + 3.5), fitted for the least relative error: 3e-7.
+/// Phi(-a) and exp(-a^2/2) for a >= 0, by [`TAIL`]; from [`FARTHEST_TAIL`] on the values stay.
 #[inline(always)]
 fn lower_tail<S: Simd>(simd: S, a: Pair<S>) -> (Pair<S>, Pair<S>) {
-    const COEFFICIENTS: [f32; 7] =
-        [-2.954_526_7e-3, 6.732_273e-3, 1.737_140_6e-2, -1.161_014_6e-1, 3.154_275_4e-1, -5.655_593e-1, 7.444_16e-1];
     let number = |x: f32| Pair::splat(simd, x);
-    let a = a.min(number(12.8));
+    let a = a.min(number(FARTHEST_TAIL));
     let inverse = number(1.0) / (a + number(3.5));
     let t = inverse.mul_add(number(-7.0), number(1.0));
-    let mut p = number(-8.105_203e-4);
-    for coefficient in COEFFICIENTS {
+    let mut p = number(TAIL[0]);
+    for &coefficient in &TAIL[1..] {
         p = p.mul_add(t, number(coefficient));
     }
     let bell = (a * a * number(-0.5 * LOG2_E)).exp2();
     (p * inverse * bell, bell)
-}
-
-/// Phi of minus [`FARTHEST`].
-fn lower_tail_of_farthest() -> f32 {
-    1.776_482e-33
 }
 
 /// A block of [`covariances`].

@@ -1,11 +1,20 @@
 //! The kernels for GPUs: one source for CUDA, Vulkan and WebGPU, compiled when it first runs. Matrix products, convolutions and sums are
 //! the tensor library's.
 
+#![allow(
+    clippy::manual_clamp,
+    clippy::manual_is_multiple_of,
+    clippy::needless_range_loop,
+    reason = "kernels are written in the part of Rust that they may use"
+)]
+
 mod image;
 mod network;
 mod nll;
+mod optim;
 mod rows;
 mod step;
+mod transport;
 
 use burn::backend::TensorMetadata;
 use burn_cubecl::cubecl::prelude::{BufferArg, CubeCount, CubeDim};

@@ -387,7 +387,7 @@ pub(super) fn empty_like(x: &CubeTensor) -> CubeTensor {
 }
 
 /// A tensor of one layout that nothing else holds: the same where it is one.
-fn owned(x: CubeTensor) -> CubeTensor {
+pub(super) fn owned(x: CubeTensor) -> CubeTensor {
     let x = into_contiguous(x);
     if x.can_mut() { x } else { x.copy() }
 }

@@ -1,11 +1,11 @@
-//! The passes of a solver's step: what `guide.rs`, `tilt.rs` and `transport.rs` are on the CPU.
+//! The passes of a solver's step: what `guide.rs` and `tilt.rs` are on the CPU, and the covariances of `transport.rs`.
 
 use super::super::guide::ShiftRule;
 use super::super::nll::Sizes;
 use super::super::step_ops::{Shifted, StepOps};
-use super::super::tilt::{ChangeRule, MIN_REST, Mixture, OdeSubstep};
-use super::super::transport::{Direction, transport};
-use super::{LOWEST, cubecl, empty, grid, host, input, output, sizes};
+use super::super::tilt::{ChangeRule, MIN_REST, OdeSubstep};
+use super::super::transport::Direction;
+use super::{LOWEST, cubecl, empty, grid, input, output, sizes};
 use crate::mixture::transport::Axes;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::TensorData;
@@ -836,7 +836,6 @@ impl StepOps for CubeBackend {
         CubeBackend::float_reshape(mean_of(out, 2), [b, c, c].into())
     }
 
-    /// On the host: the search for quantiles is there in f64 where f32 does not reach, and one transport is made in a step.
     fn step_transport(
         means: CubeTensor,
         log_weights: CubeTensor,
@@ -846,10 +845,6 @@ impl StepOps for CubeBackend {
         axes: Axes,
         direction: Direction,
     ) -> CubeTensor {
-        let (sizes_of_mixture, shape, device) = (mixture_sizes(&means), sizes::<4>(&values), values.device.clone());
-        let [means, log_weights, log_std] = [means, log_weights, log_std].map(host);
-        let mixture = Mixture { means: &means, log_weights: &log_weights, log_std: &log_std };
-        let mapped = transport(mixture, &host(values), &host(bases), sizes_of_mixture, axes, direction);
-        CubeBackend::float_from_data(TensorData::new(mapped, shape), &device)
+        super::transport::transport([means, log_weights, log_std], values, bases, axes, direction)
     }
 }

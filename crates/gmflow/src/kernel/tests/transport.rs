@@ -81,7 +81,7 @@ fn draws_have_the_ranks_of_their_normals() {
     for (sizes, spread, std) in CASES {
         let [b, _, c, n] = sizes;
         let case = Case::new(sizes, spread, std);
-        for (axes, scale) in [(Axes::Basis, 1.0), (Axes::Channels, 1.0), (Axes::Basis, 5.0)] {
+        for (axes, scale) in [(Axes::Basis, 1.0), (Axes::Channels, 2.5), (Axes::Basis, 5.0)] {
             let normals = draw(2, [b, c, 1, n], &device()) * scale;
             let drawn = values(case.map(&normals, axes, Direction::FromNormals));
             let normals = values(normals);
