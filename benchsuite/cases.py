@@ -25,6 +25,8 @@ class Case:
     memory: bool = False
     unit: str = "s"
     precision: str = "bf16"
+    # Operations of a call, where a share of the device's peak is wanted.
+    gflop: float | None = None
 
 
 def xl(precision, target, modes):
@@ -51,15 +53,17 @@ def training(name, title, target, **others):
     return Case(name, title, target, bench="networks", ours=name, rival=name, group=name, **others)
 
 
+SOLVERS = {
+    "ode2-n1": "GM-ODE 2, n = 1",
+    "ode2-n4": "GM-ODE 2, n = 4",
+    "ode2-n16": "GM-ODE 2, n = 16",
+    "sde2-spectral": "GM-SDE 2, spectral",
+}
+
+
 def mixture():
-    solvers = {
-        "ode2-n1": "GM-ODE 2, n = 1",
-        "ode2-n4": "GM-ODE 2, n = 4",
-        "ode2-n16": "GM-ODE 2, n = 16",
-        "sde2-spectral": "GM-SDE 2, spectral",
-    }
     cases = []
-    for solver, title in solvers.items():
+    for solver, title in SOLVERS.items():
         for batch in (1, 8):
             name = f"sampling/{solver}/{batch}"
             title_ = f"arithmetic of 8 guided steps, {title}, batch {batch}"
@@ -99,6 +103,26 @@ CASES = [
     *xl("f32", 1.3, EAGER),
     Case("scaling", "how cost grows", None, kind="scaling"),
 ]  # fmt: skip
+
+
+def on_gpu():
+    """What is measured on a GPU, beside PyTorch there; no targets are set."""
+    cases = [
+        Case(
+            f"xl_forward/{precision}/{batch}", f"GM-DiT-XL/2 forward, {precision}, batch {batch}", None,
+            bench="networks", ours=f"xl_forward/{precision}/{batch}", rival=f"xl_forward/{precision}/{batch}",
+            group=f"xl {precision}", quick_rounds=1, gflop=237.0 * batch,
+        )
+        for precision in ("bf16", "f32")
+        for batch in (1, 32, 125)
+    ]  # fmt: skip
+    cases += [case for case in CASES if case.name.startswith("small_dit_training")]
+    for solver, title in SOLVERS.items():
+        for batch in (8, 125):
+            name, title_ = f"sampling/{solver}/{batch}", f"arithmetic of 8 guided steps, {title}, batch {batch}"
+            cases.append(Case(name, title_, None, bench="mixture", ours=name, rival=name, group="mixture", quick_rounds=1))
+    return cases + [case for case in CASES if case.name.startswith("loss/transition")]
+
 
 # Peak memory comes from the processes of these cases.
 MEMORY = {

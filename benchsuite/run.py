@@ -1,6 +1,7 @@
 """Times gmflow against PyTorch on this machine and adds a row per case to docs/benchmarks.
 
     python3 benchsuite/run.py [--only CASE,...] [--quick | --rounds N] [--out docs/benchmarks/speed.jsonl]
+    python3 benchsuite/run.py --device cuda [--quick]          on an NVIDIA GPU, to docs/benchmarks/speed-cuda.jsonl
 
 Makes a Python environment of its own (benchsuite/.venv, or --python for one that is there), builds the benches and the binary
 (or --bin-dir for ready ones), and for each case lets ours and PyTorch, eager and compiled, take turns, each in a process of its
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from cases import CASES
+from cases import CASES, on_gpu
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -49,25 +50,35 @@ def python_environment():
     return python
 
 
-def build():
+def build(device):
     """Executables by name."""
+    if device != "cpu":
+        command = ["cargo", "bench", "--package", "gmflow", "--features", device, "--no-run"]
+        return executables([*command, "--bench", "networks", "--bench", "mixture"])
     benches = [argument for name in BENCHES for argument in ("--bench", name)]
     found = {}
     for command in (
         ["bench", "--workspace", "--no-run", *benches],
         ["build", "--release", "--workspace", "--bin", "gmflow", "--example", "random_checkpoint"],
     ):
-        command = ["cargo", *command, "--message-format", "json-render-diagnostics"]
-        out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-        messages = [json.loads(line) for line in out.splitlines()]
-        found |= {m["target"]["name"]: pathlib.Path(m["executable"]) for m in messages if m.get("executable")}
+        found |= executables(["cargo", *command])
     return found
 
 
-def ready(folder):
+def executables(command):
+    """What a command of cargo builds."""
+    command = [*command, "--message-format", "json-render-diagnostics"]
+    out = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    messages = [json.loads(line) for line in out.splitlines()]
+    return {m["target"]["name"]: pathlib.Path(m["executable"]) for m in messages if m.get("executable")}
+
+
+def ready(folder, device):
     """The newest executables of a target folder such as target/release."""
-    found = {"gmflow": folder / "gmflow", "random_checkpoint": folder / "examples/random_checkpoint"}
-    for name in BENCHES:
+    found, benches = {}, ["networks", "mixture"]
+    if device == "cpu":
+        found, benches = {"gmflow": folder / "gmflow", "random_checkpoint": folder / "examples/random_checkpoint"}, BENCHES
+    for name in benches:
         places = [path for path in folder.glob(f"deps/{name}-*") if os.access(path, os.X_OK)]
         found[name] = max(places, key=lambda path: path.stat().st_mtime, default=folder / name)
     if missing := [str(path) for path in found.values() if not path.is_file()]:
@@ -93,8 +104,8 @@ def run(command, env, stdout=subprocess.DEVNULL):
 class Worker:
     """A process of rival/worker.py."""
 
-    def __init__(self, python, mode, threads, env):
-        command = [python, HERE / "rival/worker.py", mode, "--threads", str(threads)]
+    def __init__(self, python, mode, threads, env, device):
+        command = [python, HERE / "rival/worker.py", mode, "--threads", str(threads), "--device", device]
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [str(part) for part in command], env=env, text=True,
@@ -124,6 +135,8 @@ class Suite:
     def __init__(self, args, python, binaries):
         self.args, self.python, self.binaries = args, python, binaries
         self.env = environment(args.threads)
+        if args.device != "cpu":
+            self.env["GMFLOW_BENCH_DEVICE"] = args.device
         self.scratch = ROOT / "target/benchsuite"
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.group, self.workers = None, {}
@@ -138,7 +151,7 @@ class Suite:
             self.group = case.group
         for mode in case.modes:
             if mode not in self.workers:
-                self.workers[mode] = Worker(self.python, mode, self.args.threads, self.env)
+                self.workers[mode] = Worker(self.python, mode, self.args.threads, self.env, self.args.device)
         return {mode: self.workers[mode] for mode in case.modes}
 
     def close(self):
@@ -277,7 +290,8 @@ def measure(suite, case):
         return results
     sides = {side: summary(result, case.memory) for side, result in results.items()}
     ours = sides.pop("ours")
-    return {"unit": case.unit, "target": case.target, "ours": ours, "rivals": sides, **ratios(case, ours, sides)}
+    speeds = {"gflop": case.gflop} if case.gflop else {}
+    return {"unit": case.unit, "target": case.target, **speeds, "ours": ours, "rivals": sides, **ratios(case, ours, sides)}
 
 
 def output(*command):
@@ -298,16 +312,37 @@ def machine():
     }
 
 
+def gpu(python):
+    """What the GPU is, as PyTorch and its driver say."""
+    code = "import torch; p = torch.cuda.get_device_properties(0); print(p.name, round(p.total_memory / 1e9), sep='|')"
+    name, memory = output(str(python), "-c", code).split("|")
+    driver = optional("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return {"gpu": name, "memory_gb": int(memory), "driver": driver}
+
+
+def optional(*command):
+    """The same of a program that may not be there, or not in a place where it can tell."""
+    try:
+        return output(*command)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def commit():
     """The commit, marked where files of the program differ from it."""
-    changed = output("git", "status", "--porcelain", "--", "crates", "Cargo.toml", "Cargo.lock", "benchsuite")
-    return output("git", "rev-parse", "--short", "HEAD") + ("+dirty" if changed else "")
+    changed = optional("git", "status", "--porcelain", "--", "crates", "Cargo.toml", "Cargo.lock", "benchsuite")
+    known = optional("git", "rev-parse", "--short", "HEAD") or os.environ.get("GMFLOW_COMMIT", "unknown")
+    return known + ("+dirty" if changed else "")
 
 
 def versions(python):
-    code = "import torch, diffusers, platform; print(torch.__version__, diffusers.__version__, platform.python_version())"
-    torch, diffusers, version = output(str(python), "-c", code).split()
-    return {"torch": torch, "diffusers": diffusers, "python": version, "rustc": output("rustc", "--version").split()[1]}
+    code = (
+        "import importlib.metadata as m, platform\n"
+        "for name in ('torch', 'diffusers'): print(name, next((d.version for d in m.distributions(name=name)), 'none'))\n"
+        "print('python', platform.python_version())"
+    )
+    found = dict(line.split() for line in output(str(python), "-c", code).splitlines())
+    return found | {"rustc": (optional("rustc", "--version").split() + ["", "unknown"])[1]}
 
 
 def brief(row):
@@ -315,16 +350,19 @@ def brief(row):
         return f"{sum(map(len, row['points'].values()))} points"
     sides = {"ours": row["ours"], **row["rivals"]}
     text = [f"{name} {s['min']:.4g}" if "min" in s else f"{name} failed: {s['error'][:90]}" for name, s in sides.items()]
+    if "gflop" in row and "min" in row["ours"]:
+        text[0] += f" ({row['gflop'] / row['ours']['min'] / 1e3:.0f} TFLOP/s)"
     ratio = f"; ratio {row['ratio_min']:.2f} (median {row['ratio_median']:.2f})" if "ratio_min" in row else ""
-    return f"{', '.join(text)} {row['unit']}{ratio}, to reach {row['target']}"
+    return f"{', '.join(text)} {row['unit']}{ratio}" + (f", to reach {row['target']}" if row["target"] else "")
 
 
-def chosen(only):
+def chosen(only, device):
     """Cases whose name begins with one of the words."""
     words = [word for word in only.split(",") if word]
-    found = [case for case in CASES if not words or any(case.name.startswith(word) for word in words)]
+    cases = CASES if device == "cpu" else on_gpu()
+    found = [case for case in cases if not words or any(case.name.startswith(word) for word in words)]
     if not found:
-        sys.exit(f"no case begins with {only}; there are: {', '.join(case.name for case in CASES)}")
+        sys.exit(f"no case begins with {only}; there are: {', '.join(case.name for case in cases)}")
     return found
 
 
@@ -340,27 +378,36 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="two rounds of few calls: the table in half an hour")
     parser.add_argument("--rounds", type=int, help="how many times ours and the rival take turns (4; with --quick 2)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/benchmarks/speed.jsonl")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where both sides compute")
+    parser.add_argument("--out", type=pathlib.Path, help="docs/benchmarks/speed.jsonl, or speed-cuda.jsonl there")
     parser.add_argument("--python", type=pathlib.Path, help="an interpreter that has what requirements.txt names")
     parser.add_argument("--bin-dir", type=pathlib.Path, help="ready executables, such as target/release; nothing is built")
     parser.add_argument("--resume", action="store_true", help="skip cases that have a row of this commit on this machine")
     parser.add_argument("--draw", action="store_true", help="only draw the table and the pictures")
-    return parser.parse_args()
+    args = parser.parse_args()
+    suffix = "" if args.device == "cpu" else f"-{args.device}"
+    args.out = args.out or ROOT / f"docs/benchmarks/speed{suffix}.jsonl"
+    return args
 
 
 def main():
     args = arguments()
     python = args.python or python_environment()
     if not args.draw:
-        suite = Suite(args, python, ready(args.bin_dir) if args.bin_dir else build())
-        record(suite, chosen(args.only))
+        suite = Suite(args, python, ready(args.bin_dir, args.device) if args.bin_dir else build(args.device))
+        record(suite, chosen(args.only, args.device))
+    if args.device != "cpu":
+        return
     subprocess.run([str(python), str(HERE / "report.py"), str(args.out)], check=True, env=environment(args.threads))
 
 
 def record(suite, cases):
     args = suite.args
     about = {"machine": machine(), "threads": args.threads, "commit": commit(), "versions": versions(suite.python)}
-    options = ["--quick"] * args.quick + [f"--rounds {args.rounds}"] * bool(args.rounds)
+    if args.device != "cpu":
+        about["device"] = gpu(suite.python)
+    options = [f"--device {args.device}"] * (args.device != "cpu")
+    options += ["--quick"] * args.quick + [f"--rounds {args.rounds}"] * bool(args.rounds)
     about["command"] = " ".join(["python3 benchsuite/run.py", *options])
     done = measured(args.out, about) if args.resume else set()
     start = time.monotonic()

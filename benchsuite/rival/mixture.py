@@ -238,7 +238,7 @@ def cases():
     found = {
         f"sampling/{name}/{b}": lambda mode, solver=solver, b=b: sampling(solver, b, mode == "compile")
         for name, solver in named.items()
-        for b in (1, 8)
+        for b in (1, 8, 125)
     }
     found["loss/transition"] = lambda mode: transition_loss(mode == "compile")
     return found

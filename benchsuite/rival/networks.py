@@ -107,7 +107,7 @@ def compiled(function):
 
 
 def context(mode):
-    return torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast")
+    return torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=mode == "autocast")
 
 
 def forward_case(net, inputs, mode):
@@ -126,9 +126,10 @@ def forward_case(net, inputs, mode):
 def training_case(net, inputs, target, mode, bf16=False):
     """Forward, likelihood, backward, AdamW."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+    device = torch.get_default_device().type
 
     def loss(*inputs):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             mixture = net(*inputs)
         return nll(*(part.float() for part in mixture), target)
 
@@ -303,7 +304,7 @@ def cases():
     found = {f"mlp_training/{hidden}x{b}": functools.partial(mlp_training, hidden, b) for hidden, b in mlps}
     found["mlp_training/512x4096-bf16"] = functools.partial(mlp_training, 512, 4096, bf16=True)
     for precision in ("f32", "bf16"):
-        found |= {f"xl_forward/{precision}/{b}": functools.partial(xl_forward, precision, b) for b in (1, 2, 8)}
+        found |= {f"xl_forward/{precision}/{b}": functools.partial(xl_forward, precision, b) for b in (1, 2, 8, 32, 125)}
         found[f"small_dit_training/{precision}"] = functools.partial(small_dit_training, precision)
     found |= {
         "unet_training/8": unet_training,

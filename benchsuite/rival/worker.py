@@ -1,6 +1,6 @@
 """A process of PyTorch that times cases when it is told to.
 
-    python worker.py MODE [--threads N]     MODE: eager, autocast or compile
+    python worker.py MODE [--threads N] [--device cuda]     MODE: eager, autocast or compile
 
 Reads one request a line, {"case", "samples", "least", "seconds"}: so many samples in about so many seconds, fewer but at least
 `least` where calls are long. A sample is the mean of some calls, planned as criterion does. Answers one line, {"times": [...],
@@ -35,9 +35,12 @@ def plan(call, samples, least, seconds):
 
 def timed(step, samples, least, seconds):
     """The time of a call in each sample."""
+    wait = torch.cuda.synchronize if torch.get_default_device().type == "cuda" else lambda: None
     step()
+    wait()
     start = time.perf_counter()
     step()
+    wait()
     first = time.perf_counter() - start
     calls = plan(first, samples, least, seconds)
     times = [first] if calls[-1] == 1 else []
@@ -45,6 +48,7 @@ def timed(step, samples, least, seconds):
         start = time.perf_counter()
         for _ in range(n):
             step()
+            wait()
         times.append((time.perf_counter() - start) / n)
     return times
 
@@ -72,8 +76,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mode", choices=["eager", "autocast", "compile"])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
     # What a library prints must not reach whoever reads the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -23,6 +23,14 @@ const K: usize = 8;
 const SHAPE: [usize; 3] = [4, 32, 32];
 const GUIDANCE: Guidance = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 };
 
+/// Where to compute: `GMFLOW_BENCH_DEVICE`, a name for `gmflow::device::open`, or the CPU.
+fn device() -> Device {
+    std::env::var("GMFLOW_BENCH_DEVICE").map_or_else(
+        |_| Device::flex(),
+        |name| gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_BENCH_DEVICE: {error}")),
+    )
+}
+
 fn normal(seed: u64, b: usize, shape: [usize; 3], device: &Device) -> Tensor<4> {
     let seeds: Vec<u64> = (0..b as u64).map(|i| seed + i).collect();
     normal_batch(&seeds, Purpose::Estimate, 0, shape, device)
@@ -49,7 +57,7 @@ struct Run {
 
 impl Run {
     fn new(solver: SolverConfig, b: usize) -> Self {
-        let device = Device::flex();
+        let device = device();
         let predictions = (0..STEPS as u64).map(|i| prediction(10_000 * i, 2 * b, K, SHAPE, &device)).collect();
         let spectrum = SpectrumMlpConfig { base_size: SHAPE, layers: vec![64, 8] };
         let spectrum = spectrum.init(0, &device).expect("a valid network");
@@ -79,16 +87,23 @@ impl Run {
 }
 
 fn timed(bencher: &mut Bencher, mut step: impl FnMut() + Send) {
-    in_pool(|| bencher.iter(&mut step));
+    let device = device();
+    in_pool(|| {
+        bencher.iter(|| {
+            step();
+            device.sync().expect("a device that computes");
+        });
+    });
 }
 
 fn sampling(c: &mut Criterion) {
     let mut group = c.benchmark_group("sampling");
     group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500)).sample_size(20);
+    let batches = if device() == Device::flex() { [1, 8] } else { [8, 125] };
     let ode = |substeps| SolverConfig::GmOde { order: 2, substeps: Some(substeps) };
     let sde = SolverConfig::GmSde { order: 2, spectral: Some(true) };
     for (name, solver) in [("ode2-n1", ode(1)), ("ode2-n4", ode(4)), ("ode2-n16", ode(16)), ("sde2-spectral", sde)] {
-        for b in [1, 8] {
+        for b in batches {
             let mut run = None;
             group.bench_function(BenchmarkId::new(name, b), |bencher| {
                 let run = run.get_or_insert_with(|| Run::new(solver, b));
@@ -103,7 +118,7 @@ fn sampling(c: &mut Criterion) {
 /// Forward and backward of the transition loss of 32 images of 3x32x32, K = 8.
 fn transition_loss(c: &mut Criterion) {
     let (b, shape) = (32, [3, 32, 32]);
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let VelocityMixture(mixture) = prediction(0, b, K, shape, &device);
     let (x_lo, x_hi) = (normal(100, b, shape, &device), normal(200, b, shape, &device));
     let t: Vec<f32> = (0..b).map(|i| (i as f32 + 0.5) / b as f32).collect();

@@ -16,13 +16,23 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Where to compute: `GMFLOW_BENCH_DEVICE`, a name for `gmflow::device::open`, or the CPU.
+fn device() -> Device {
+    std::env::var("GMFLOW_BENCH_DEVICE").map_or_else(
+        |_| Device::flex(),
+        |name| gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_BENCH_DEVICE: {error}")),
+    )
+}
+
 /// Times one call at a time and prints the fastest: on a shared machine it is the figure that repeats.
 fn measure(bencher: &mut Bencher, fastest: &mut Duration, mut step: impl FnMut()) {
+    let device = device();
     bencher.iter_custom(|n| {
         let mut total = Duration::ZERO;
         for _ in 0..n {
             let start = Instant::now();
             step();
+            device.sync().expect("a device that computes");
             let taken = start.elapsed();
             *fastest = taken.min(*fastest);
             total += taken;
@@ -78,7 +88,7 @@ impl ModuleMapper for Optimizer<'_> {
 
 /// A training step: forward, likelihood, backward, AdamW.
 fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arithmetic) -> impl FnMut() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let mut network = config.init(0, &device).expect("a valid network");
     network.compute_in(arithmetic);
     let mut network = Some(network);
@@ -107,14 +117,16 @@ const FORMS: [(&str, Option<Arithmetic>); 4] = [
     ("int8", Some(Arithmetic::Int8)),
 ];
 
-/// GM-DiT-XL/2 on 32x32x4 latents.
+/// GM-DiT-XL/2 on 32x32x4 latents, in what the device computes in.
 fn xl_forward(c: &mut Criterion) {
-    let device = Device::flex();
+    let device = device();
+    let batches = if device == Device::flex() { [1, 2, 8] } else { [1, 32, 125] };
     let mut group = c.benchmark_group("xl_forward");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    for (form, arithmetic) in FORMS {
+    let has = |arithmetic: &Option<Arithmetic>| arithmetic.is_none_or(|arithmetic| arithmetic.is_available_on(&device));
+    for (form, arithmetic) in FORMS.into_iter().filter(|(_, arithmetic)| has(arithmetic)) {
         let mut network = None;
-        for b in [1, 2, 8] {
+        for b in batches {
             let (x, t, class) = (images(0, b, [4, 32, 32], &device), times(b, &device), classes(b, &device));
             let mut fastest = Duration::MAX;
             group.bench_function(BenchmarkId::new(form, b), |bencher| {
