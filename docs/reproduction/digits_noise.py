@@ -1,6 +1,6 @@
-"""Digits at 16 x 16 pixels with less contrast and normal noise, so that no value is certain: values 127.5 + 0.8 (v - 127.5) + noise.
+"""Digits at 16 x 16 or 28 x 28 pixels with less contrast and normal noise, so that no value is certain: values 127.5 + 0.8 (v - 127.5) + noise.
 
-    python docs/reproduction/digits_noise.py ../shared/data/mnist/t10k-images-idx3-ubyte.gz runs/digits-noise.gz 10
+    python docs/reproduction/digits_noise.py ../shared/data/mnist/t10k-images-idx3-ubyte.gz runs/digits-noise.gz 10 [16 | 28]
 """
 
 import gzip
@@ -9,7 +9,7 @@ import struct
 import sys
 
 source, target, noise = sys.argv[1], sys.argv[2], float(sys.argv[3])
-N, M = 28, 16
+N, M = 28, int(sys.argv[4]) if len(sys.argv) > 4 else 16
 data = gzip.open(source).read()
 count = struct.unpack(">IIII", data[:16])[1]
 # Each of the M output pixels is the mean of the N/M input pixels it covers.

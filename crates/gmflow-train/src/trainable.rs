@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
-use gmflow::kernel::{approach, square_sums};
+use gmflow::kernel::{lerp, square_sums};
 use gmflow::network::{TorchNames, parameter_shapes};
 use std::mem::take;
 
@@ -129,7 +129,7 @@ impl<M: TorchNames> Trainable<M> {
                 exp_avg_sq.push(second);
             }
             for ((ema, old), &share) in self.averages.iter_mut().zip(&mut averages).zip(&shares) {
-                ema.values.extend(old.next().map(|old| approach(old, values.clone(), share)));
+                ema.values.extend(old.next().map(|old| lerp(old, values.clone(), share)));
             }
             values
         })?;

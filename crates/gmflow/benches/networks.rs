@@ -123,7 +123,8 @@ fn xl_forward(c: &mut Criterion) {
     let batches = if device == Device::flex() { [1, 2, 8] } else { [1, 32, 125] };
     let mut group = c.benchmark_group("xl_forward");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    let has = |arithmetic: &Option<Arithmetic>| arithmetic.is_none_or(|arithmetic| arithmetic.is_available_on(&device));
+    let has =
+        |arithmetic: &Option<Arithmetic>| arithmetic.is_none_or(|arithmetic| arithmetic.is_available_on(&device));
     for (form, arithmetic) in FORMS.into_iter().filter(|(_, arithmetic)| has(arithmetic)) {
         let mut network = None;
         for b in batches {

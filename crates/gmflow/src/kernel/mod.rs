@@ -40,7 +40,7 @@ mod winograd_tiles;
 
 pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
-pub use optim::{AdamW, approach, square_sums};
+pub use optim::{AdamW, lerp, square_sums};
 pub use panels::{Arithmetic, Panels};
 pub(crate) use tilt::{ChangeRule, OdeSubstep};
 pub(crate) use transport::Direction;

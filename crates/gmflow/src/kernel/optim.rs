@@ -86,9 +86,9 @@ impl AdamW {
 ///
 /// # Panics
 /// Where the numbers of values differ.
-pub fn approach(average: Tensor<1>, values: Tensor<1>, share: f32) -> Tensor<1> {
-    assert_eq!(average.dims(), values.dims(), "approach: numbers of values");
-    Tensor::from_dispatch(<Dispatch as OptimOps>::approach(average.into_dispatch(), values.into_dispatch(), share))
+pub fn lerp(average: Tensor<1>, values: Tensor<1>, share: f32) -> Tensor<1> {
+    assert_eq!(average.dims(), values.dims(), "lerp: numbers of values");
+    Tensor::from_dispatch(<Dispatch as OptimOps>::lerp(average.into_dispatch(), values.into_dispatch(), share))
 }
 
 /// The sum of squares of each tensor, and the tensors again. On the CPU it is taken in f64 and in an order that does not depend on the

@@ -19,7 +19,7 @@ pub trait OptimOps: Backend {
         update: Update,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
     /// average + share (values - average).
-    fn approach(average: FloatTensor<Self>, values: FloatTensor<Self>, share: f32) -> FloatTensor<Self>;
+    fn lerp(average: FloatTensor<Self>, values: FloatTensor<Self>, share: f32) -> FloatTensor<Self>;
 }
 
 type Tensor = FloatTensor<Flex>;
@@ -52,7 +52,7 @@ impl OptimOps for Flex {
         (param, exp_avg, exp_avg_sq)
     }
 
-    fn approach(average: Tensor, towards: Tensor, share: f32) -> Tensor {
+    fn lerp(average: Tensor, towards: Tensor, share: f32) -> Tensor {
         let (mut average, towards) = (contiguous(average), contiguous(towards));
         let towards = values(&towards);
         par_rows(values_mut(&mut average), 1, |first, piece| {

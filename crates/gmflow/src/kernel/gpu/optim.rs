@@ -37,7 +37,7 @@ fn adamw_kernel(
 }
 
 #[cube(launch_unchecked)]
-fn approach_kernel(average: &mut [f32], values: &[f32], count: usize, share: f32) {
+fn lerp_kernel(average: &mut [f32], values: &[f32], count: usize, share: f32) {
     if ABSOLUTE_POS >= count {
         terminate!();
     }
@@ -82,21 +82,13 @@ impl OptimOps for CubeBackend {
         (param, exp_avg, exp_avg_sq)
     }
 
-    fn approach(average: CubeTensor, values: CubeTensor, share: f32) -> CubeTensor {
+    fn lerp(average: CubeTensor, values: CubeTensor, share: f32) -> CubeTensor {
         let average = owned(average);
         let n = count(&average);
         let (cubes, dim) = grid(&average, n);
         // SAFETY: threads beyond the values end; nothing else holds the buffer that is changed.
         unsafe {
-            approach_kernel::launch_unchecked(
-                &average.client,
-                cubes,
-                dim,
-                output(&average),
-                input(&values),
-                n,
-                share,
-            );
+            lerp_kernel::launch_unchecked(&average.client, cubes, dim, output(&average), input(&values), n, share);
         }
         average
     }
