@@ -25,10 +25,7 @@ const GUIDANCE: Guidance = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0
 
 /// Where to compute: `GMFLOW_BENCH_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 fn device() -> Device {
-    std::env::var("GMFLOW_BENCH_DEVICE").map_or_else(
-        |_| Device::flex(),
-        |name| gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_BENCH_DEVICE: {error}")),
-    )
+    gmflow::device::from_env("GMFLOW_BENCH_DEVICE").unwrap_or_else(|error| panic!("GMFLOW_BENCH_DEVICE: {error}"))
 }
 
 fn normal(seed: u64, b: usize, shape: [usize; 3], device: &Device) -> Tensor<4> {

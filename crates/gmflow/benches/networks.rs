@@ -18,10 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Where to compute: `GMFLOW_BENCH_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 fn device() -> Device {
-    std::env::var("GMFLOW_BENCH_DEVICE").map_or_else(
-        |_| Device::flex(),
-        |name| gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_BENCH_DEVICE: {error}")),
-    )
+    gmflow::device::from_env("GMFLOW_BENCH_DEVICE").unwrap_or_else(|error| panic!("GMFLOW_BENCH_DEVICE: {error}"))
 }
 
 /// Times one call at a time and prints the fastest: on a shared machine it is the figure that repeats.

@@ -49,6 +49,14 @@ pub fn open(name: &str) -> Result<Device> {
     })
 }
 
+/// The device that an environment variable names, as for [`open`]; the CPU where it is not set.
+///
+/// # Errors
+/// As [`open`].
+pub fn from_env(variable: &str) -> Result<Device> {
+    std::env::var(variable).map_or_else(|_| Ok(Device::flex()), |name| open(&name))
+}
+
 /// The devices of a kind on this machine.
 #[cfg(feature = "gpu")]
 fn enumerate(kind: &str) -> Vec<Device> {

@@ -11,8 +11,7 @@ use std::sync::LazyLock;
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 fn device() -> Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| {
-        let name = std::env::var("GMFLOW_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-        gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
+        gmflow::device::from_env("GMFLOW_TEST_DEVICE").unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
     });
     DEVICE.clone()
 }

@@ -8,10 +8,7 @@ use gmflow_train::Config;
 
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 pub fn device() -> Device {
-    std::env::var("GMFLOW_TEST_DEVICE").map_or_else(
-        |_| Device::flex(),
-        |name| gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}")),
-    )
+    gmflow::device::from_env("GMFLOW_TEST_DEVICE").unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
 }
 
 /// A mixture of 4 on the checkerboard that trains in milliseconds.

@@ -20,8 +20,7 @@ pub fn folder() -> PathBuf {
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 pub fn device() -> Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| {
-        let name = std::env::var("GMFLOW_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-        gmflow::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
+        gmflow::device::from_env("GMFLOW_TEST_DEVICE").unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
     });
     DEVICE.clone()
 }

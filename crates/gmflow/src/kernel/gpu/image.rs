@@ -180,6 +180,13 @@ fn padded(x: CubeTensor, window: Window) -> CubeTensor {
     CubeBackend::float_slice_assign(zeros, &inside(shape, window), x)
 }
 
+/// The sum of each plane, `[b c]`.
+fn plane_sums(x: CubeTensor) -> CubeTensor {
+    let [b, c, h, w] = sizes(&x);
+    let sums = CubeBackend::float_sum_dim(CubeBackend::float_reshape(x, [b, c, h * w].into()), 2);
+    CubeBackend::float_reshape(sums, [b, c].into())
+}
+
 impl ImageOps for CubeBackend {
     fn image_conv(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, window: Window) -> CubeTensor {
         // Checks that they fit.
@@ -241,9 +248,8 @@ impl ImageGrads for CubeBackend {
     }
 
     fn image_conv_grad_bias(grad: CubeTensor) -> CubeTensor {
-        let [b, o, h, w] = sizes(&grad);
-        let planes = CubeBackend::float_sum_dim(CubeBackend::float_reshape(grad, [b, o, h * w].into()), 2);
-        CubeBackend::float_reshape(CubeBackend::float_sum_dim(planes, 0), [o].into())
+        let [_, o, ..] = sizes::<4>(&grad);
+        CubeBackend::float_reshape(CubeBackend::float_sum_dim(plane_sums(grad), 0), [o].into())
     }
 
     fn image_group_norm_grad(inputs: [CubeTensor; 3], grad: CubeTensor, kind: GroupNormKind) -> [CubeTensor; 3] {
@@ -278,9 +284,7 @@ impl ImageGrads for CubeBackend {
     }
 
     fn image_add_channels_grad(grad: CubeTensor) -> CubeTensor {
-        let [b, c, h, w] = sizes(&grad);
-        let sums = CubeBackend::float_sum_dim(CubeBackend::float_reshape(grad, [b, c, h * w].into()), 2);
-        CubeBackend::float_reshape(sums, [b, c].into())
+        plane_sums(grad)
     }
 
     fn image_upsample2_grad(grad: CubeTensor) -> CubeTensor {

@@ -23,7 +23,7 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     1.0f32 / (1.0f32 + depth.exp())
 }
 
-/// What is multiplied by its logistic's value: x for SiLU.
+/// What the logistic is taken of that x is multiplied by: x itself for SiLU.
 #[cube]
 fn logit(x: f32, #[comptime] gelu: bool) -> f32 {
     if comptime!(gelu) { GELU_SLOPE * (x + GELU_CUBIC * x * x * x) } else { x * 1.0f32 }
@@ -46,45 +46,35 @@ pub(super) fn activation_slope(x: f32, #[comptime] gelu: bool) -> f32 {
     s + x * s * (1.0f32 - s) * steep
 }
 
+/// The sum of a value over the threads of a group, or the largest one; all must come here.
+#[cube]
+fn over_group(value: f32, room: &mut Shared<[f32]>, #[comptime] threads: usize, #[comptime] largest: bool) -> f32 {
+    let unit = UNIT_POS as usize;
+    room[unit] = value;
+    sync_cube();
+    let mut half = (threads / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            let other = room[unit + half];
+            if comptime!(largest) {
+                room[unit] = room[unit].max(other);
+            } else {
+                room[unit] += other;
+            }
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let result = room[0];
+    // The room may be used again once all have read.
+    sync_cube();
+    result
+}
+
 /// The sum of a value over the threads of a group, which all must come here.
 #[cube]
 pub(super) fn group_sum(value: f32, room: &mut Shared<[f32]>, #[comptime] threads: usize) -> f32 {
-    let unit = UNIT_POS as usize;
-    room[unit] = value;
-    sync_cube();
-    let mut half = (threads / 2).runtime();
-    while half > 0 {
-        if unit < half {
-            let other = room[unit + half];
-            room[unit] += other;
-        }
-        sync_cube();
-        half /= 2;
-    }
-    let sum = room[0];
-    // The room may be used again once all have read.
-    sync_cube();
-    sum
-}
-
-/// The same for the largest value.
-#[cube]
-fn group_max(value: f32, room: &mut Shared<[f32]>, #[comptime] threads: usize) -> f32 {
-    let unit = UNIT_POS as usize;
-    room[unit] = value;
-    sync_cube();
-    let mut half = (threads / 2).runtime();
-    while half > 0 {
-        if unit < half {
-            let other = room[unit + half];
-            room[unit] = room[unit].max(other);
-        }
-        sync_cube();
-        half /= 2;
-    }
-    let top = room[0];
-    sync_cube();
-    top
+    over_group(value, room, threads, false)
 }
 
 /// Mean and reciprocal standard deviation of `count` values from `first` on.
@@ -298,7 +288,7 @@ fn softmax_kernel(x: &mut [f32], rows: usize, c: usize, scale: f32, #[comptime] 
         top = top.max(x[first + i] * scale);
         i += threads;
     }
-    let top = group_max(top, &mut room, threads);
+    let top = over_group(top, &mut room, threads, true);
     let mut sum = 0.0f32.runtime();
     let mut i = UNIT_POS as usize;
     while i < c {

@@ -40,10 +40,7 @@ fn assert_close(what: &str, got: &[Vec<f32>], want: &[Vec<f32>], tolerance: f32)
 
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 fn device() -> Device {
-    std::env::var("GMFLOW_TEST_DEVICE").map_or_else(
-        |_| Device::flex(),
-        |name| crate::device::open(&name).unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}")),
-    )
+    crate::device::from_env("GMFLOW_TEST_DEVICE").unwrap_or_else(|error| panic!("GMFLOW_TEST_DEVICE: {error}"))
 }
 
 fn devices() -> [Device; 2] {
