@@ -54,6 +54,13 @@ fn a_field_of_another_kind_is_refused() {
     assert_eq!(load(&["time={sampling=\"uniform\", shift=3.0}"]).expect("valid").time.time(0.5), 0.75);
 }
 
+/// A value that is the default is a value, too.
+#[test]
+fn defaults_may_be_given() {
+    let plain = load(&[]).expect("valid");
+    assert_eq!(load(&["train.precision=f32", "train.gradient_checkpointing=false"]).expect("valid"), plain);
+}
+
 #[test]
 fn a_wrong_type_is_named() {
     let text = message(&["train.lr=\"fast\""]);

@@ -123,12 +123,8 @@ pub struct TrainConfig {
     #[serde(default)]
     pub gradient_checkpointing: bool,
     /// What the heavy linear layers multiply, forward and backward: `f32`, or `bf16` with sums, weights and everything else in f32.
-    #[serde(default, skip_serializing_if = "is_f32")]
+    #[serde(default)]
     pub precision: Arithmetic,
-}
-
-fn is_f32(arithmetic: &Arithmetic) -> bool {
-    *arithmetic == Arithmetic::F32
 }
 
 /// Checkpoints.
