@@ -45,9 +45,11 @@ fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 
 fn assert_close(name: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{name}");
+    // Against PyTorch's plain sums in f32. Rounding in Winograd's algorithm is twice that of a plain sum; what was seen is 1.5e-5, in
+    // gradients of queries, which are 1e-4 of the others.
     let top = want.iter().fold(1e-3f32, |a, b| a.max(b.abs()));
     for (i, (a, b)) in got.iter().zip(want).enumerate() {
-        assert!((a - b).abs() <= 1e-5 * top, "{name}, element {i}: {a} instead of {b}");
+        assert!((a - b).abs() <= 2e-5 * top, "{name}, element {i}: {a} instead of {b}");
     }
 }
 

@@ -184,7 +184,7 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Ve
     let k = c * sizes.taps();
     assert_eq!((x.len(), weight.len(), bias.len()), (b * c * h * w, o * k, o), "conv2d: sizes of x, weight and bias");
     if winograd::applies(sizes) {
-        return winograd::conv(x, weight, bias, sizes);
+        return winograd::conv(x, weight, bias, sizes, winograd::Kernel::fastest());
     }
     let (plane, tiles) = (sizes.pixels(), sizes.tiles(c));
     build(b * o * plane, |out| {
@@ -213,7 +213,7 @@ pub(super) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Ve
     let (taps, plane) = (sizes.taps(), sizes.pixels());
     assert_eq!((grad.len(), weight.len()), (b * o * plane, o * c * taps), "conv2d: sizes of gradient and weight");
     if winograd::applies(sizes) {
-        return winograd::conv_grad_input(grad, weight, sizes);
+        return winograd::conv_grad_input(grad, weight, sizes, winograd::Kernel::fastest());
     }
     /// Rows of the unfolded tile of one task.
     const WIDTH: usize = 256;
@@ -253,7 +253,7 @@ pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f3
     let (taps, plane) = (sizes.taps(), sizes.pixels());
     assert_eq!((grad.len(), x.len()), (b * o * plane, b * c * h * w), "conv2d: sizes of gradient and x");
     if winograd::applies(sizes) {
-        return winograd::conv_grad_weight(grad, x, sizes);
+        return winograd::conv_grad_weight(grad, x, sizes, winograd::Kernel::fastest());
     }
     /// Columns and rows of the weight in one task.
     const PART: [usize; 2] = [144, 64];

@@ -244,18 +244,21 @@ mod x86 {
         }
     }
 
-    /// Adds the products of `R` rows with some steps of a panel to their sums.
+    /// Adds the products of `R` rows with the first `L` lines of some steps of a panel to their sums.
     ///
     /// # Safety
     /// As [`super::run`].
     #[inline(always)]
-    unsafe fn add_steps<M: Multiply, const R: usize>(sums: &mut [[M::Sum; LINES]; R], rows: Rows, lines: &[Line]) {
+    unsafe fn add_steps<M: Multiply, const R: usize, const L: usize>(
+        sums: &mut [[M::Sum; L]; R],
+        rows: Rows,
+        lines: &[Line],
+    ) {
         let mut words = rows.words;
         for lines in lines.chunks_exact(LINES) {
             // SAFETY: the caller vouches for the rows and the instructions.
             unsafe {
-                let b: [__m512i; LINES] =
-                    std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
+                let b: [__m512i; L] = std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
                     for (sum, b) in sums.iter_mut().zip(b) {
@@ -274,17 +277,35 @@ mod x86 {
     impl<M: Multiply<Sum = __m512> + Copy> Body for Floats<M> {
         #[inline(always)]
         unsafe fn rows<const R: usize>(self, tile: Tile, _: usize, out: *mut f32) {
+            // SAFETY: the caller vouches for it.
+            unsafe {
+                match tile.columns.div_ceil(16) {
+                    1 => self.lines::<R, 1>(tile, out),
+                    2 => self.lines::<R, 2>(tile, out),
+                    _ => self.lines::<R, LINES>(tile, out),
+                }
+            }
+        }
+    }
+
+    impl<M: Multiply<Sum = __m512> + Copy> Floats<M> {
+        /// [`Body::rows`] where the columns that exist are in the first `L` lines.
+        ///
+        /// # Safety
+        /// As there.
+        #[inline(always)]
+        unsafe fn lines<const R: usize, const L: usize>(self, tile: Tile, out: *mut f32) {
             let Tile { rows, lines, columns, start, stride } = tile;
             let masks = masks(columns);
             // SAFETY: masked loads and stores touch existing columns only; the rest is what the caller vouches for.
             unsafe {
-                let mut sums = [[_mm512_setzero_ps(); LINES]; R];
+                let mut sums = [[_mm512_setzero_ps(); L]; R];
                 for (i, sums) in sums.iter_mut().enumerate() {
                     for (line, sum) in sums.iter_mut().enumerate() {
                         *sum = begin(start, line, masks[line], out.wrapping_add(i * stride));
                     }
                 }
-                add_steps::<M, R>(&mut sums, rows, lines);
+                add_steps::<M, R, L>(&mut sums, rows, lines);
                 for (i, sums) in sums.iter().enumerate() {
                     for (line, sum) in sums.iter().enumerate() {
                         _mm512_mask_storeu_ps(out.wrapping_add(i * stride + 16 * line), masks[line], *sum);
@@ -306,7 +327,7 @@ mod x86 {
                 // SAFETY: as for sums in f32; rows have a span for each group.
                 unsafe {
                     let mut sums = [[_mm512_setzero_si512(); LINES]; R];
-                    add_steps::<Int8, R>(&mut sums, rows.skip_steps(group * STEPS), lines);
+                    add_steps::<Int8, R, LINES>(&mut sums, rows.skip_steps(group * STEPS), lines);
                     for (i, sums) in sums.iter().enumerate() {
                         let span = *self.rows.wrapping_add((row + i) * groups + group);
                         let (low, scale) = (_mm512_set1_ps(span.low), _mm512_set1_ps(span.scale));

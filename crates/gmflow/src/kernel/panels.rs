@@ -195,7 +195,7 @@ unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, line
     if n < COLUMNS {
         lines.fill(Line::default());
     }
-    if b.row_stride == 1 && k > 1 {
+    if b.column_stride != 1 && b.row_stride == 1 {
         // SAFETY: the caller vouches for the elements.
         return unsafe { pack_columns(b, [k, n], arithmetic, lines) };
     }
@@ -437,13 +437,39 @@ impl Left {
     }
 }
 
+/// Steps of one pass: a panel of them stays in the second-level cache.
+const DEPTH: usize = 1536;
+
+/// out += a b for `a` `[m k]`, the panels of b `[k n]` and rows of `out` that are `stride` apart, on this thread; not for 8-bit integers.
+///
+/// # Safety
+/// Every element of `a` must be readable and either its rows' or its columns' elements lie side by side; `out` must hold `[m n]` that
+/// nobody else uses.
+pub(super) unsafe fn add_product(a: Matrix, m: usize, b: &Panels, out: *mut f32, stride: usize) {
+    let steps = b.steps();
+    let kind = match b.arithmetic {
+        Arithmetic::F32 => Kind::F32,
+        Arithmetic::Bf16 => Kind::Bf16,
+        Arithmetic::Int8 => unreachable!("sums of products of 8-bit integers"),
+    };
+    assert!(b.arithmetic.is_native(), "panels: the processor does not multiply {:?}", b.arithmetic);
+    // SAFETY: the caller vouches for a.
+    let left = unsafe { Left::new(a, [m, b.k], b.arithmetic) };
+    for (panel, lines) in b.lines.chunks((steps * LINES).max(1)).enumerate() {
+        for (pass, lines) in lines.chunks(DEPTH * LINES).enumerate() {
+            let (first, rows) = (panel * COLUMNS, left.rows().skip_steps(pass * DEPTH));
+            let tile = Tile { rows, lines, columns: COLUMNS.min(b.n - first), start: Start::Result, stride };
+            // SAFETY: the tiles lie within the operands and the result.
+            unsafe { run(tile, out.add(first), m, kind) };
+        }
+    }
+}
+
 /// a b for `a` `[m k]` and the panels of b `[k n]`, plus `bias` `[n]` where there is one.
 ///
 /// # Safety
 /// Every element of `a` must be readable.
 pub(super) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32]>) -> Vec<f32> {
-    /// Steps of one pass: a panel of them stays in the second-level cache.
-    const DEPTH: usize = 1536;
     /// Products smaller than this run on one thread.
     const SMALL: usize = 64 * 64 * 64;
     let (n, steps) = (b.n, b.steps());
