@@ -23,6 +23,7 @@ const ROWS: usize = 192;
 
 /// Whether this way is open and pays.
 pub(super) fn applies(sizes: &Sizes) -> bool {
+    /// Channels below which the transforms cost more than they save.
     const LEAST: usize = 3;
     /// Height and width below which too much of a tile is empty.
     const SMALLEST: usize = 3;
@@ -134,7 +135,11 @@ fn filter(
     kernel: Kernel,
 ) -> Vec<f32> {
     let o = bias.len();
-    let chunks = Chunks::apart(b, grid, [c, o]);
+    // The library may add up in an order that depends on the number of tiles, which the number of threads must not change.
+    let chunks = match kernel {
+        Kernel::Panels => Chunks::apart(b, grid, [c, o]),
+        Kernel::Library => Chunks::new(b, grid, [c, o]),
+    };
     let buffers = || {
         (Transformed::new(c, chunks.tiles(), kernel == Kernel::Panels), Transformed::new(o, chunks.tiles(), false))
     };
