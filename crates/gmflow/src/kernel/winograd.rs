@@ -9,6 +9,7 @@ use super::dense::{Matrix, Target, Write, product};
 use super::memory::{build, par_items};
 use super::panel_tiles::{self, COLUMNS, Kind, Rows, Start, Tile};
 use super::panels::{self, Arithmetic, Panels};
+use super::simd::widest;
 use super::winograd_tiles::{Contract, Expand, Forward, Grid, Inverse, POSITIONS, Places, Side, Transformed, apart};
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -120,7 +121,7 @@ fn transform(x: &[f32], side: Side, grid: Grid, rows: Range<usize>, out: &mut Tr
     let places = out.places();
     let channels = places.channels;
     by.each(channels, POSITIONS * channels * rows.len() * grid.tiles[1], |channel| {
-        Forward { side, x, grid, rows: rows.clone(), places: &places, channel }.run();
+        widest(Forward { side, x, grid, rows: rows.clone(), places: &places, channel });
     });
 }
 
@@ -151,7 +152,7 @@ fn filter(
             multiply(weights, tiles, &products, [o, rows.len() * grid.tiles[1], c], kernel, by);
             by.each(o, POSITIONS * o * rows.len() * grid.tiles[1], |channel| {
                 let (places, bias, out, rows) = (&products, bias[channel], &out, rows.clone());
-                Inverse { places, grid, rows, channel, bias, out, size }.run();
+                widest(Inverse { places, grid, rows, channel, bias, out, size });
             });
         };
         match chunks.by {
@@ -195,7 +196,7 @@ fn transform_weight(weight: &[f32], [o, c]: [usize; 2]) -> Vec<f32> {
     let mut values = vec![0.0; POSITIONS * distance];
     let target = Target(values.as_mut_ptr());
     par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
-        Expand { weight, out: target.at(row * c), distance }.run();
+        widest(Expand { weight, out: target.at(row * c), distance });
     });
     values
 }
@@ -261,7 +262,7 @@ pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
     }
     let mut dw = vec![0.0; 9 * o * c];
     par_items(dw.chunks_mut(9 * c).enumerate().collect(), sums.len(), |(row, out): (usize, &mut [f32])| {
-        Contract { out, tiles: &sums[row * c..], distance }.run();
+        widest(Contract { out, tiles: &sums[row * c..], distance });
     });
     dw
 }

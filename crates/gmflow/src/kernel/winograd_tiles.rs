@@ -5,7 +5,7 @@
 
 use super::dense::{Matrix, Target};
 use super::panel_tiles::{COLUMNS, LINES, Line};
-use super::simd::{V, widest};
+use super::simd::V;
 use pulp::{Simd, WithSimd};
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 use std::ops::Range;
@@ -414,13 +414,6 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-impl Forward<'_> {
-    /// Transforms with the widest vectors.
-    pub(super) fn run(self) {
-        widest(self);
-    }
-}
-
 /// The outputs of rows of tiles of one channel.
 pub(super) struct Inverse<'a> {
     /// Where the tiles stand, in a single panel.
@@ -451,7 +444,7 @@ impl Inverse<'_> {
         for (k, row) in rows.enumerate() {
             let (sample, first) = (row / down, row % down * OUT);
             let order = &order[k * across..(k + 1) * across];
-            for (i, pieces) in pieces.chunks_exact(order_width(pieces)).enumerate().take(oh - first) {
+            for (i, pieces) in pieces.chunks_exact(pieces.len() / OUT).enumerate().take(oh - first) {
                 let at = ((sample * self.places.channels + self.channel) * oh + first + i) * ow;
                 // SAFETY: a row of one plane, which no other task writes.
                 let out = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), ow) };
@@ -465,12 +458,6 @@ impl Inverse<'_> {
             }
         }
     }
-}
-
-/// Pieces of one row of outputs.
-#[inline(always)]
-fn order_width(pieces: &[Piece]) -> usize {
-    pieces.len() / OUT
 }
 
 impl WithSimd for Inverse<'_> {
@@ -511,13 +498,6 @@ impl WithSimd for Inverse<'_> {
             }
             self.outputs(rows, &pieces, &order);
         }
-    }
-}
-
-impl Inverse<'_> {
-    /// Transforms with the widest vectors.
-    pub(super) fn run(self) {
-        widest(self);
     }
 }
 
@@ -571,13 +551,6 @@ impl WithSimd for Expand<'_> {
     }
 }
 
-impl Expand<'_> {
-    /// Transforms with the widest vectors.
-    pub(super) fn run(self) {
-        widest(self);
-    }
-}
-
 /// The adjoint of [`Expand`]: G^T u G.
 pub(super) struct Contract<'a> {
     /// `[c 3 3]`.
@@ -618,12 +591,5 @@ impl WithSimd for Contract<'_> {
                 }
             }
         }
-    }
-}
-
-impl Contract<'_> {
-    /// Transforms with the widest vectors.
-    pub(super) fn run(self) {
-        widest(self);
     }
 }
