@@ -440,19 +440,18 @@ impl Left {
 /// Steps of one pass: a panel of them stays in the second-level cache.
 const DEPTH: usize = 1536;
 
-/// out += a b for `a` `[m k]`, the panels of b `[k n]` and rows of `out` that are `stride` apart, on this thread; not for 8-bit integers.
+/// out += a b for `a` `[m k]`, the panels of b `[k n]` in f32 and rows of `out` that are `stride` apart, on this thread.
 ///
 /// # Safety
 /// Every element of `a` must be readable and either its rows' or its columns' elements lie side by side; `out` must hold `[m n]` that
 /// nobody else uses.
 pub(super) unsafe fn add_product(a: Matrix, m: usize, b: &Panels, out: *mut f32, stride: usize) {
     let steps = b.steps();
-    let kind = match b.arithmetic {
-        Arithmetic::F32 => Kind::F32,
-        Arithmetic::Bf16 => Kind::Bf16,
-        Arithmetic::Int8 => unreachable!("sums of products of 8-bit integers"),
-    };
-    assert!(b.arithmetic.is_native(), "panels: the processor does not multiply {:?}", b.arithmetic);
+    assert!(
+        b.arithmetic == Arithmetic::F32 && b.arithmetic.is_native(),
+        "panels: sums of products in {:?}",
+        b.arithmetic
+    );
     // SAFETY: the caller vouches for a.
     let left = unsafe { Left::new(a, [m, b.k], b.arithmetic) };
     for (panel, lines) in b.lines.chunks((steps * LINES).max(1)).enumerate() {
@@ -460,7 +459,7 @@ pub(super) unsafe fn add_product(a: Matrix, m: usize, b: &Panels, out: *mut f32,
             let (first, rows) = (panel * COLUMNS, left.rows().skip_steps(pass * DEPTH));
             let tile = Tile { rows, lines, columns: COLUMNS.min(b.n - first), start: Start::Result, stride };
             // SAFETY: the tiles lie within the operands and the result.
-            unsafe { run(tile, out.add(first), m, kind) };
+            unsafe { run(tile, out.add(first), m, Kind::F32) };
         }
     }
 }

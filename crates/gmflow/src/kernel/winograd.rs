@@ -193,12 +193,13 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
 /// The weight `[o c 3 3]` as G g G^T: `[36 o c]`, with gaps between the positions.
 fn transform_weight(weight: &[f32], [o, c]: [usize; 2]) -> Vec<f32> {
     let distance = apart(o * c);
-    let mut values = vec![0.0; POSITIONS * distance];
-    let target = Target(values.as_mut_ptr());
-    par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
-        widest(Expand { weight, out: target.at(row * c), distance });
-    });
-    values
+    build(POSITIONS * distance, |values: &mut [f32]| {
+        values.chunks_exact_mut(distance).for_each(|position| position[o * c..].fill(0.0));
+        let target = Target(values.as_mut_ptr());
+        par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
+            widest(Expand { weight, out: target.at(row * c), distance });
+        });
+    })
 }
 
 /// The convolution of x with weight, plus bias.
@@ -327,20 +328,18 @@ mod tests {
         let mut tiles = Transformed::new(c, rows.len() * grid.tiles[1], false);
         let (places, mut y) = (tiles.places(), vec![0.0; x.len()]);
         let out = Target(y.as_mut_ptr());
-        let mut spread = Vec::new();
-        for side in [Side::Input, Side::Gradient] {
+        let [input, gradient] = [Side::Input, Side::Gradient].map(|side| {
             for channel in 0..c {
                 let (x, rows, places) = (&x[..], rows.clone(), &places);
                 with_lanes(lanes, Forward { side, x, grid, rows: rows.clone(), places, channel });
                 with_lanes(lanes, Inverse { places, grid, rows, channel, bias, out: &out, size: [h, w] });
             }
-            spread.push(y.clone());
-        }
+            y.clone()
+        });
         let distance = apart(o);
         let (mut expanded, mut contracted) = (vec![0.0; POSITIONS * distance], vec![0.0; 9 * o]);
         with_lanes(lanes, Expand { weight: &weight, out: expanded.as_mut_ptr(), distance });
         with_lanes(lanes, Contract { out: &mut contracted, tiles: &expanded, distance });
-        let [input, gradient] = [spread.remove(0), spread.remove(0)];
         [input, gradient, expanded, contracted]
     }
 

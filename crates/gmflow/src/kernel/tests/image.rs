@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, activation};
 /// A convolution: batch, channels, height, width; outputs, kernel height and width; stride; padding.
 type Case = ([usize; 4], [usize; 3], usize, [usize; 4]);
 
-/// Kernels of all kinds on odd and even sizes; the second half, and none of the first, takes Winograd's way.
+/// Kernels of all kinds on odd and even sizes; the last seven, and no others, take Winograd's way.
 const CASES: [Case; 17] = [
     ([1, 1, 1, 1], [1, 1, 1], 1, [0; 4]),
     ([2, 3, 7, 5], [4, 1, 1], 1, [0; 4]),
