@@ -1,6 +1,7 @@
 //! The command line as the user writes it. What an argument means together with others is decided by the commands.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
 use std::path::PathBuf;
 
 const ABOUT: &str = "Gaussian mixture flow matching: train a generative model, sample from it in a few steps";
@@ -631,12 +632,20 @@ pub struct SamplerArgs {
     /// --guidance, 0 with --cfg]
     #[arg(long, value_name = "X")]
     pub orthogonal: Option<f64>,
+    /// What probabilistic guidance divides its shift by to reweight a mixture [default: what the model was given in training, else
+    /// image, as published]
+    #[arg(long, value_enum, value_name = "image|pixel", conflicts_with = "cfg")]
+    pub guidance_variance: Option<GuidanceVariance>,
     /// Guide only between these times, where 1 is noise and 0 data, such as 0.2,0.8
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
     pub guidance_interval: Option<[f64; 2]>,
     /// Shape gm-sde's draws with the model's spectrum network [default: on if the model has one]
     #[arg(long, value_enum, value_name = "on|off")]
     pub spectral: Option<Switch>,
+    /// How steps of order 2 carry out the change of the prediction [default: what the model was given in training, else reweight, as
+    /// published]
+    #[arg(long, value_enum, value_name = "reweight|translate")]
+    pub second_order: Option<Carry>,
     /// For comparisons: steps of order 2 compare predictions without moving the previous one to the new point
     #[arg(long)]
     pub unconverted: bool,
@@ -699,6 +708,26 @@ pub enum Format {
     Npz,
     /// The same in one safetensors file
     Safetensors,
+}
+
+/// The variance that guidance is relative to.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuidanceVariance {
+    /// The average over the image: uncertain pixels move further than guidance asks
+    Image,
+    /// The pixel's own along the shift: every pixel moves as far as guidance asks
+    Pixel,
+}
+
+/// How the second-order change is carried out.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carry {
+    /// With guidance, by reweighting the mixture: uncertain pixels move further than the change
+    Reweight,
+    /// By moving the guided mixture
+    Translate,
 }
 
 /// On or off.

@@ -1,13 +1,14 @@
 //! From the sampler arguments to a checked sampler: first what needs no model, then what does.
 
-use crate::args::{SamplerArgs, Solver, Switch};
+use crate::args::{Carry, GuidanceVariance, SamplerArgs, Solver, Switch};
 use crate::failure::usage;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
+use clap::ValueEnum;
 use gmflow::checkpoint::{Model, ModelInfo};
-use gmflow::guidance::Guidance;
+use gmflow::guidance::{Guidance, Variance};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
-use gmflow::solver::{SecondOrder, SolverConfig};
+use gmflow::solver::{self, SecondOrder, SolverConfig};
 use serde_json::{Value, json};
 
 /// The order of gm-ode and gm-sde where none is given.
@@ -26,6 +27,8 @@ pub struct ModelTraits {
     pub guidance: Guidance,
     /// The shift of the time grid.
     pub shift: f32,
+    /// Details of steps of order 2.
+    pub second_order: SecondOrder,
 }
 
 impl ModelTraits {
@@ -38,6 +41,7 @@ impl ModelTraits {
             spectrum: info.spectrum.is_some(),
             guidance: if guidable { info.guidance } else { Guidance::Off },
             shift: info.shift,
+            second_order: info.second_order,
         }
     }
 }
@@ -53,8 +57,10 @@ impl SamplerArgs {
             guidance,
             cfg,
             orthogonal,
+            guidance_variance,
             guidance_interval,
             spectral,
+            second_order,
             unconverted,
         } = self;
         let mut json = json!({
@@ -62,6 +68,13 @@ impl SamplerArgs {
             "guidance": guidance, "cfg": cfg, "orthogonal": orthogonal, "guidance_interval": guidance_interval,
             "spectral": spectral.map(|switch| switch == Switch::On)
         });
+        // Only where they are given: what was measured before they were known stays the same measurement.
+        if let Some(variance) = guidance_variance {
+            json["guidance_variance"] = json!(name_of(variance));
+        }
+        if let Some(carry) = second_order {
+            json["second_order"] = json!(name_of(carry));
+        }
         if *unconverted {
             json["unconverted"] = json!(true);
         }
@@ -110,9 +123,25 @@ impl SamplerArgs {
     /// The guidance: what is asked for, or else the model's own.
     fn guidance_for(&self, model: ModelTraits) -> Guidance {
         let orthogonal = |default| self.orthogonal.unwrap_or(default);
+        let own = match model.guidance {
+            Guidance::Probabilistic { variance, .. } => variance,
+            _ => Variance::default(),
+        };
+        let variance = match self.guidance_variance {
+            Some(GuidanceVariance::Image) => Variance::Image,
+            Some(GuidanceVariance::Pixel) => Variance::Pixel,
+            None => own,
+        };
         match (self.guidance, self.cfg) {
-            (None, None) => model.guidance,
-            (Some(scale), _) if scale > 0.0 => Guidance::Probabilistic { scale, orthogonal: orthogonal(1.0) },
+            (None, None) => match model.guidance {
+                Guidance::Probabilistic { scale, orthogonal, .. } => {
+                    Guidance::Probabilistic { scale, orthogonal, variance }
+                }
+                other => other,
+            },
+            (Some(scale), _) if scale > 0.0 => {
+                Guidance::Probabilistic { scale, orthogonal: orthogonal(1.0), variance }
+            }
             (None, Some(scale)) if scale > 1.0 => Guidance::ClassifierFree { scale, orthogonal: orthogonal(0.0) },
             _ => Guidance::Off,
         }
@@ -128,14 +157,23 @@ impl SamplerArgs {
         if self.substeps.is_some() && solver != Solver::GmOde {
             return refuse("--substeps", "solver gm-ode");
         }
-        if self.unconverted && (self.order == Some(1) || !matches!(solver, Solver::GmOde | Solver::GmSde)) {
+        let of_order_2 = self.order != Some(1) && matches!(solver, Solver::GmOde | Solver::GmSde);
+        if self.unconverted && !of_order_2 {
             return refuse("--unconverted", "solver gm-ode or gm-sde, of order 2");
+        }
+        if self.second_order.is_some() && !of_order_2 {
+            return refuse("--second-order", "solver gm-ode or gm-sde, of order 2");
         }
         if self.spectral == Some(Switch::On) && solver != Solver::GmSde {
             return refuse("--spectral", "solver gm-sde");
         }
         Ok(())
     }
+}
+
+/// The name of an argument's value.
+fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Which samples to draw.
@@ -156,6 +194,7 @@ pub struct Sampler {
     solver: Solver,
     guidance: Guidance,
     shift: f32,
+    second_order: SecondOrder,
     arguments: SamplerArgs,
 }
 
@@ -166,7 +205,14 @@ impl Sampler {
         let solver = arguments.solver_for(model)?;
         let mut arguments = arguments.clone();
         arguments.spectral.get_or_insert(if model.spectrum { Switch::On } else { Switch::Off });
-        Ok(Self { solver, guidance: arguments.guidance_for(model), shift: model.shift, arguments })
+        let carry = match arguments.second_order {
+            Some(Carry::Reweight) => solver::Carry::Reweight,
+            Some(Carry::Translate) => solver::Carry::Translate,
+            None => model.second_order.carry,
+        };
+        let convert = model.second_order.convert && !arguments.unconverted;
+        let second_order = SecondOrder { carry, convert, ..model.second_order };
+        Ok(Self { solver, guidance: arguments.guidance_for(model), shift: model.shift, second_order, arguments })
     }
 
     /// How it samples, as the library takes it.
@@ -192,7 +238,7 @@ impl Sampler {
         SamplerConfig {
             guidance: self.guidance,
             guidance_interval: self.arguments.guidance_interval,
-            second_order: SecondOrder { convert: !self.arguments.unconverted, ..SecondOrder::default() },
+            second_order: self.second_order,
             shift: self.shift,
             ..SamplerConfig::new(solver, self.arguments.steps)
         }
@@ -226,7 +272,7 @@ impl Sampler {
 
     /// How it samples, for the reader of a file.
     pub fn describe(&self, points: bool) -> Value {
-        let SamplerConfig { solver, steps, guidance, .. } = self.config();
+        let SamplerConfig { solver, steps, guidance, second_order, .. } = self.config();
         let mut description = json!({ "solver": self.solver.name(), "steps": steps });
         if self.shift != 1.0 {
             description["shift"] = json!(self.shift);
@@ -243,14 +289,22 @@ impl Sampler {
         }
         match guidance {
             Guidance::Off => description["guidance"] = json!(0.0),
-            Guidance::Probabilistic { scale, orthogonal } => {
+            Guidance::Probabilistic { scale, orthogonal, variance } => {
                 description["guidance"] = json!(scale);
                 description["orthogonal"] = json!(orthogonal);
+                if variance == Variance::Pixel {
+                    description["guidance_variance"] = json!(variance);
+                }
             }
             Guidance::ClassifierFree { scale, orthogonal } => {
                 description["cfg"] = json!(scale);
                 description["orthogonal"] = json!(orthogonal);
             }
+        }
+        let of_order_2 =
+            matches!(solver, SolverConfig::GmOde { order: 2, .. } | SolverConfig::GmSde { order: 2, .. });
+        if of_order_2 && second_order.carry == solver::Carry::Translate {
+            description["second_order"] = json!(second_order.carry);
         }
         if self.arguments.unconverted {
             description["unconverted"] = json!(true);
@@ -267,22 +321,23 @@ mod tests {
     use super::*;
     use crate::failure::Usage;
 
-    const PLAIN: ModelTraits =
-        ModelTraits { components: 8, guidable: false, spectrum: false, guidance: Guidance::Off, shift: 1.0 };
+    const PLAIN: ModelTraits = ModelTraits {
+        components: 8,
+        guidable: false,
+        spectrum: false,
+        guidance: Guidance::Off,
+        shift: 1.0,
+        second_order: SecondOrder {
+            ca: 0.005,
+            cb: 1.0,
+            corrections: 0,
+            convert: true,
+            carry: solver::Carry::Translate,
+        },
+    };
 
     fn arguments() -> SamplerArgs {
-        SamplerArgs {
-            solver: None,
-            order: None,
-            steps: 8,
-            substeps: None,
-            guidance: None,
-            cfg: None,
-            orthogonal: None,
-            guidance_interval: None,
-            spectral: None,
-            unconverted: false,
-        }
+        SamplerArgs { steps: 8, ..SamplerArgs::default() }
     }
 
     #[test]
@@ -301,13 +356,31 @@ mod tests {
 
     #[test]
     fn guidance_that_is_asked_for_goes_before_the_models_own() {
-        let own = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 };
+        let own = Guidance::probabilistic(0.3, 1.0);
         let model = ModelTraits { guidable: true, guidance: own, ..PLAIN };
         let guidance = |arguments: SamplerArgs| Sampler::new(&arguments, model).unwrap().config().guidance;
         assert_eq!(guidance(arguments()), own);
         assert_eq!(guidance(SamplerArgs { guidance: Some(0.0), ..arguments() }), Guidance::Off);
         let cfg = Guidance::ClassifierFree { scale: 2.0, orthogonal: 0.0 };
         assert_eq!(guidance(SamplerArgs { cfg: Some(2.0), ..arguments() }), cfg);
+    }
+
+    #[test]
+    fn variance_and_second_order_are_the_models_own_where_none_are_asked_for() {
+        let own = Guidance::Probabilistic { scale: 0.3, orthogonal: 0.5, variance: Variance::Pixel };
+        let model = ModelTraits { guidable: true, guidance: own, ..PLAIN };
+        let config = |arguments: SamplerArgs| Sampler::new(&arguments, model).unwrap().config();
+        assert_eq!(config(arguments()).guidance, own);
+        let wanted = SamplerArgs { guidance: Some(0.1), ..arguments() };
+        let weaker = Guidance::Probabilistic { scale: 0.1, orthogonal: 1.0, variance: Variance::Pixel };
+        assert_eq!(config(wanted).guidance, weaker);
+        let wanted = SamplerArgs { guidance_variance: Some(GuidanceVariance::Image), ..arguments() };
+        assert_eq!(config(wanted).guidance, Guidance::probabilistic(0.3, 0.5));
+        assert_eq!(config(arguments()).second_order.carry, solver::Carry::Translate);
+        let wanted = SamplerArgs { second_order: Some(Carry::Reweight), ..arguments() };
+        assert_eq!(config(wanted).second_order, SecondOrder::default());
+        let wanted = SamplerArgs { second_order: Some(Carry::Translate), order: Some(1), ..arguments() };
+        assert!(wanted.check().is_ok() && wanted.solver_for(PLAIN).is_err());
     }
 
     #[test]

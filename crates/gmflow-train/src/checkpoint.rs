@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress, read_tensors, write_tensors};
 use gmflow::guidance::Guidance;
 use gmflow::network::{HostTensor, Network, SpectrumMlpConfig, TorchNames};
+use gmflow::solver::SecondOrder;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, from_json};
@@ -118,6 +119,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         classes,
         guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
         shift: sampler.map_or(1.0, |sampler| sampler.shift),
+        second_order: sampler.map_or_else(SecondOrder::default, |sampler| sampler.second_order),
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
     };

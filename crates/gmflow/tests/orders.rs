@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor};
 use gmflow::guidance::{Guidance, Guided};
 use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Context, Draws, SecondOrder, SolverConfig, Span};
+use gmflow::solver::{Carry, Context, Draws, SecondOrder, SolverConfig, Span};
 
 /// Data N(0, 2) per coordinate.
 const VAR: f64 = 2.0;
@@ -44,7 +44,7 @@ fn solved(solver: SolverConfig, steps: usize, x: f64, mut draws: Impulse) -> f64
             predict: &mut posterior_mean,
             draws: &mut draws,
             spectrum: None,
-            second_order: SecondOrder::default(),
+            second_order: SecondOrder { carry: Carry::Translate, ..SecondOrder::default() },
             observe: None,
         };
         let span = Span { index, t: at(index), to: at(index + 1), default_substeps: 1, shift: 1.0 };
@@ -71,6 +71,8 @@ fn deterministic_solvers_have_their_order() {
     for (name, solver, declared, steps) in [
         ("euler", SolverConfig::Euler, 1.0, 32),
         ("heun", SolverConfig::Heun, 2.0, 16),
+        // What is certain cannot be reweighted, only moved.
+        ("gm-ode", SolverConfig::GmOde { order: 2, substeps: Some(1) }, 2.0, 16),
         ("dpmpp-2m", SolverConfig::Dpmpp2m, 2.0, 16),
         ("dpmpp-2s", SolverConfig::Dpmpp2s, 2.0, 16),
         ("deis", SolverConfig::Deis, 2.0, 16),

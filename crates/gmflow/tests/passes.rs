@@ -2,10 +2,10 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::guidance::{Guidance, Guided};
+use gmflow::guidance::{Guidance, Guided, Variance};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+use gmflow::solver::{Carry, Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
 use std::sync::LazyLock;
 
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
@@ -18,9 +18,10 @@ fn device() -> Device {
 
 const STEPS: usize = 3;
 const OFF: Guidance = Guidance::Off;
-const PROBABILISTIC: Guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 0.7 };
-const ALONG: Guidance = Guidance::Probabilistic { scale: 0.9, orthogonal: 0.0 };
-const ACROSS: Guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
+const PROBABILISTIC: Guidance = Guidance::probabilistic(0.4, 0.7);
+const ALONG: Guidance = Guidance::probabilistic(0.9, 0.0);
+const ACROSS: Guidance = Guidance::probabilistic(0.4, 1.0);
+const BY_PIXEL: Guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 0.7, variance: Variance::Pixel };
 const CFG: Guidance = Guidance::ClassifierFree { scale: 2.5, orthogonal: 0.5 };
 
 fn noise<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
@@ -107,7 +108,7 @@ fn steps_agree_for_every_solver_guidance_and_shape() {
     let ode = |order, substeps| SolverConfig::GmOde { order, substeps: Some(substeps) };
     let sde = |order| SolverConfig::GmSde { order, spectral: Some(false) };
     for solver in [ode(1, 1), ode(1, 5), ode(2, 1), ode(2, 16), sde(1), sde(2)] {
-        for guidance in [OFF, PROBABILISTIC, ALONG, CFG] {
+        for guidance in [OFF, PROBABILISTIC, ALONG, BY_PIXEL, CFG] {
             for shape in SHAPES {
                 agree(solver, guidance, SecondOrder::default(), shape);
             }
@@ -120,6 +121,19 @@ fn steps_agree_for_every_solver_guidance_and_shape() {
 fn steps_agree_with_guidance_across_the_mean() {
     for shape in [SHAPES[0], SHAPES[1], SHAPES[2]] {
         agree(SolverConfig::GmOde { order: 2, substeps: Some(4) }, ACROSS, SecondOrder::default(), shape);
+    }
+}
+
+#[test]
+fn steps_agree_where_mixtures_are_moved() {
+    let second_order = SecondOrder { carry: Carry::Translate, ..SecondOrder::default() };
+    let sde = SolverConfig::GmSde { order: 2, spectral: Some(false) };
+    for solver in [SolverConfig::GmOde { order: 2, substeps: Some(4) }, sde] {
+        for guidance in [OFF, PROBABILISTIC, BY_PIXEL, CFG] {
+            for shape in SHAPES {
+                agree(solver, guidance, second_order, shape);
+            }
+        }
     }
 }
 

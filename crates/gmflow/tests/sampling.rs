@@ -1,14 +1,14 @@
 //! Limits that tie losses, guidance and solvers to what is known in closed form.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::guidance::{Guidance, Guided};
+use gmflow::guidance::{Guidance, Guided, Variance};
 use gmflow::loss::{nll, transition_nll};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::network::{GmDitConfig, HostTensor, Network, NetworkConfig, load_named, named_tensors};
 use gmflow::path::{ReverseTransition, forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+use gmflow::solver::{Carry, Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep, Visit};
 use std::collections::BTreeMap;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -121,7 +121,7 @@ fn no_guidance_is_the_identity_and_small_guidance_moves_little() {
     let data = DataMixture(mixture(3, -5.8)); // a component std of 0.003
     let unconditional = noise::<4>(11, [2, 2, 3, 4]);
     let guided = |scale: f64| {
-        let guidance = Guidance::Probabilistic { scale, orthogonal: 1.0 };
+        let guidance = Guidance::probabilistic(scale, 1.0);
         let x = unconditional.zeros_like();
         Guided::new(guidance, data.clone(), Some(unconditional.clone()), &x).mixture().0
     };
@@ -129,6 +129,50 @@ fn no_guidance_is_the_identity_and_small_guidance_moves_little() {
     close(guided(0.0).log_weights, data.0.log_weights.clone(), 0.0);
     // The components stay where they are to a few of their standard deviations squared.
     close(guided(0.02).means, data.0.means.clone(), 1e-4);
+}
+
+/// Two components, further apart in one pixel than in the others.
+fn uneven() -> DataMixture {
+    let GaussianMixture { means, log_weights, log_std } = mixture(5, -3.0);
+    let apart = Tensor::<1>::from_floats([4.0, 1.0, 0.3, 0.1], &means.device()).reshape([1, 1, 1, 1, 4]);
+    DataMixture(GaussianMixture { means: means * apart, log_weights, log_std })
+}
+
+#[test]
+fn guidance_by_pixel_moves_every_mean_as_far_as_is_asked_and_by_image_does_not() {
+    let data = uneven();
+    let mean = data.0.mean();
+    let unconditional = noise::<4>(16, mean.dims());
+    let moved = |variance| {
+        let guidance = Guidance::Probabilistic { scale: 0.002, orthogonal: 0.0, variance };
+        let guided = Guided::new(guidance, data.clone(), Some(unconditional.clone()), &mean);
+        let shift = guided.shift.clone().expect("a shift");
+        let length = shift.clone().powi_scalar(2).sum_dim(1);
+        values(((guided.mixture().0.mean() - mean.clone()) * shift).sum_dim(1) / length)
+    };
+    let (by_pixel, by_image) = (moved(Variance::Pixel), moved(Variance::Image));
+    assert!(by_pixel.iter().all(|ratio| (ratio - 1.0).abs() < 0.1), "{by_pixel:?}");
+    assert!(by_image.iter().any(|ratio| *ratio > 2.0), "{by_image:?}");
+    assert!(by_image.iter().any(|ratio| *ratio < 0.1), "{by_image:?}");
+}
+
+#[test]
+fn a_moved_mixture_has_its_mean_where_the_change_leads() {
+    let guided = Guided::new(Guidance::Off, uneven(), None, &uneven().0.mean());
+    let (first, x) = (guided.mixture(), noise::<4>(17, guided.mean.dims()));
+    // At the same point the change is half the difference of the means, but for the damping, which is off.
+    let mixture = DataMixture(GaussianMixture { means: uneven().0.means + 0.1, ..uneven().0 });
+    let previous = Visit { mixture, x: x.clone(), t: 0.5, h: 0.25 };
+    let apply = |carry| {
+        let second_order = SecondOrder { ca: 0.0, cb: 0.0, carry, ..SecondOrder::default() };
+        second_order.apply(&guided, &first, &previous, (&x, 0.5, 0.25))
+    };
+    let (moved, expected) = (apply(Carry::Translate), guided.mean.clone() - 0.05);
+    close(moved.mixture.0.mean(), expected.clone(), 1e-5);
+    close(moved.target.mean, expected.clone(), 1e-5);
+    close(moved.mixture.0.log_weights, first.0.log_weights.clone(), 0.0);
+    let off = (apply(Carry::Reweight).mixture.0.mean() - expected).abs().max();
+    assert!(f64::from(off.into_scalar::<f32>()) > 0.02, "reweighting leads there, too");
 }
 
 /// Predicts the exact posterior of data N(1, 0.25) per coordinate, K = 1.
@@ -239,7 +283,7 @@ fn network() -> Network {
 fn a_sample_does_not_depend_on_its_batch() {
     let network = network();
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
-    let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
+    let guidance = Guidance::probabilistic(0.4, 1.0);
     for solver in [
         SolverConfig::GmOde { order: 2, substeps: Some(4) },
         SolverConfig::GmSde { order: 2, spectral: None },
@@ -286,7 +330,7 @@ fn guidance_within_an_interval_is_guidance_there_and_none_elsewhere() {
     let network = load_named(network(), tensors.collect::<BTreeMap<_, _>>()).expect("weights that fit");
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let request = SampleRequest { seeds: vec![4, 5], classes: Some(vec![1, 3]), shape: [1, 4, 4], noise: None };
-    let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
+    let guidance = Guidance::probabilistic(0.4, 1.0);
     let plain = SamplerConfig::new(SolverConfig::GmOde { order: 1, substeps: Some(2) }, 4);
     let sample = |guidance, guidance_interval| {
         let config = SamplerConfig { guidance, guidance_interval, ..plain };
@@ -316,6 +360,6 @@ fn requests_that_do_not_fit_are_refused() {
     assert!(refused(&sampler, &request).contains("class"));
     let request = SampleRequest { classes: None, noise: Some(noise(1, [1, 1, 4, 5])), ..request };
     assert!(refused(&sampler, &request).contains("noise"));
-    let guided = SamplerConfig { guidance: Guidance::Probabilistic { scale: 1.0, orthogonal: 0.0 }, ..sampler };
+    let guided = SamplerConfig { guidance: Guidance::probabilistic(1.0, 0.0), ..sampler };
     assert!(refused(&guided, &request).contains("guidance"));
 }

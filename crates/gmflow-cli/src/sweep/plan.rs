@@ -1,6 +1,6 @@
 //! What a sweep measures: one TOML file.
 
-use crate::args::{SamplerArgs, Solver, Switch};
+use crate::args::{Carry, GuidanceVariance, SamplerArgs, Solver, Switch};
 use crate::failure::usage;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -105,6 +105,9 @@ pub struct Grid {
     /// How much of the guidance direction's part along the prediction is removed.
     #[serde(default)]
     pub orthogonal: Option<f64>,
+    /// What probabilistic guidance is relative to; the model's own where it is not given.
+    #[serde(default)]
+    pub guidance_variance: Option<GuidanceVariance>,
     /// The times between which there is guidance.
     #[serde(default)]
     pub guidance_interval: Option<[f64; 2]>,
@@ -135,6 +138,9 @@ pub struct SolverSettings {
     /// Whether gm-sde uses the spectrum network.
     #[serde(default)]
     pub spectral: Option<bool>,
+    /// How steps of order 2 carry out the change; the model's own where it is not given.
+    #[serde(default)]
+    pub second_order: Option<Carry>,
     /// Order 2 without moving the previous prediction to the new point.
     #[serde(default)]
     pub unconverted: bool,
@@ -256,7 +262,10 @@ impl Grid {
         let (orthogonal, guidance_interval) = (self.orthogonal, self.guidance_interval);
         let with =
             |guidance, cfg| SamplerArgs { guidance, cfg, orthogonal, guidance_interval, ..SamplerArgs::default() };
-        let probabilistic = self.guidance.iter().map(|&scale| with(Some(scale), None));
+        let probabilistic = self.guidance.iter().map(|&scale| SamplerArgs {
+            guidance_variance: self.guidance_variance.filter(|_| scale > 0.0),
+            ..with(Some(scale), None)
+        });
         let all: Vec<_> = probabilistic.chain(self.cfg.iter().map(|&scale| with(None, Some(scale)))).collect();
         if all.is_empty() { vec![SamplerArgs { guidance_interval, ..SamplerArgs::default() }] } else { all }
     }
@@ -279,13 +288,15 @@ impl SolverPlan {
     }
 
     fn sampler(&self, guidance: &SamplerArgs) -> Result<SamplerArgs> {
-        let SolverSettings { solver: name, order, substeps, spectral, unconverted, .. } = self.settings();
+        let SolverSettings { solver: name, order, substeps, spectral, second_order, unconverted, .. } =
+            self.settings();
         let solver = Solver::from_str(&name, false).map_err(|_| {
             let names: Vec<String> = Solver::value_variants().iter().map(|solver| solver.name()).collect();
             usage("grid.solvers", names.join(", "), &name)
         })?;
         let spectral = spectral.map(|on| if on { Switch::On } else { Switch::Off });
-        Ok(SamplerArgs { solver: Some(solver), order, substeps, spectral, unconverted, ..guidance.clone() })
+        let solver = Some(solver);
+        Ok(SamplerArgs { solver, order, substeps, spectral, second_order, unconverted, ..guidance.clone() })
     }
 }
 

@@ -92,6 +92,7 @@ fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<V
         classes,
         guidance: Guidance::Off,
         shift: 1.0,
+        second_order: gmflow::solver::SecondOrder::default(),
         training: None,
         progress,
     };

@@ -43,6 +43,7 @@ pub fn latent_model() -> Model {
         classes: Some(names.collect()),
         guidance: Guidance::Off,
         shift: 1.0,
+        second_order: gmflow::solver::SecondOrder::default(),
         training: None,
         progress: Progress::default(),
         network: network.clone(),

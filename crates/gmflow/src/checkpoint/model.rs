@@ -7,6 +7,7 @@ use super::weights::{Precision, in_file, load_network, load_weights, write_modul
 use crate::guidance::Guidance;
 use crate::kernel::Arithmetic;
 use crate::network::{Autoencoder, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
+use crate::solver::SecondOrder;
 use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,9 @@ pub struct ModelInfo {
     /// The shift of the time grid to sample on.
     #[serde(default = "no_shift")]
     pub shift: f32,
+    /// Details of steps of order 2 where none are asked for.
+    #[serde(default, skip_serializing_if = "SecondOrder::is_default")]
+    pub second_order: SecondOrder,
     /// The resolved training configuration.
     #[serde(default)]
     pub training: Option<serde_json::Value>,

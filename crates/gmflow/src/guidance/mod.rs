@@ -1,6 +1,6 @@
 //! Guidance: a shift of the predicted mean, carried out by reweighting the mixture or by extrapolating its mean.
 
-use crate::kernel::{self, ShiftRule};
+use crate::kernel::{self, SMALLEST_LENGTH, SMALLEST_VAR, ShiftRule};
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian, VelocityMixture};
 use crate::{Error, Result};
 use burn::tensor::Tensor;
@@ -19,6 +19,9 @@ pub enum Guidance {
         scale: f64,
         /// How much of the shift's part along the conditional mean is removed, 0 to 1.
         orthogonal: f64,
+        /// What the shift is divided by where it becomes a reweighting.
+        #[serde(default, skip_serializing_if = "Variance::is_image")]
+        variance: Variance,
     },
     /// Classifier-free guidance: every component moves by (w - 1)(mu_c - mu_u).
     ClassifierFree {
@@ -30,6 +33,11 @@ pub enum Guidance {
 }
 
 impl Guidance {
+    /// Probabilistic guidance as published.
+    pub const fn probabilistic(scale: f64, orthogonal: f64) -> Self {
+        Self::Probabilistic { scale, orthogonal, variance: Variance::Image }
+    }
+
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
         let orthogonal = match *self {
@@ -51,13 +59,21 @@ impl Guidance {
     /// The same for the passes of a step.
     fn rule(&self) -> ShiftRule {
         match *self {
-            Self::Probabilistic { scale, orthogonal } if self.is_active() => {
+            Self::Probabilistic { scale, orthogonal, .. } if self.is_active() => {
                 ShiftRule::Probabilistic { scale: scale as f32, orthogonal: orthogonal as f32 }
             }
             Self::ClassifierFree { scale, orthogonal } if self.is_active() => {
                 ShiftRule::Extrapolate { scale: scale as f32, orthogonal: orthogonal as f32 }
             }
             _ => ShiftRule::Off,
+        }
+    }
+
+    /// What a shift is divided by.
+    fn variance(&self) -> Variance {
+        match *self {
+            Self::Probabilistic { variance, .. } if self.is_active() => variance,
+            _ => Variance::Image,
         }
     }
 
@@ -68,6 +84,25 @@ impl Guidance {
             Self::Probabilistic { scale, .. } => scale > 0.0,
             Self::ClassifierFree { scale, .. } => scale > 1.0,
         }
+    }
+}
+
+/// The variance that a shift of the mean is divided by to reweight a mixture, whose mean then moves by its own covariance times the
+/// quotient.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// That of the image, averaged over pixels and channels, as published. Where a pixel's own is n times as large, its mean moves n times as
+    /// far as it was asked to.
+    #[default]
+    Image,
+    /// The pixel's own along the shift: its mean moves as far as it was asked to, as long as its components reach.
+    Pixel,
+}
+
+impl Variance {
+    fn is_image(&self) -> bool {
+        *self == Self::Image
     }
 }
 
@@ -82,6 +117,8 @@ pub struct Guided {
     pub var: Tensor<4>,
     /// The shift of the mean asked for by probabilistic guidance `[b c h w]`; `None` for none.
     pub shift: Option<Tensor<4>>,
+    /// What the shift is divided by.
+    variance: Variance,
 }
 
 /// A mixture over x0.
@@ -102,19 +139,20 @@ impl Guided {
     ) -> Self {
         let surrogate = conditional.0.to_iso_gaussian();
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
+        let variance = guidance.variance();
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else {
-            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: None };
+            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: None, variance };
         };
         let probabilistic = matches!(guidance, Guidance::Probabilistic { .. });
         // Minus t times the velocity: the same line.
         let axis = if probabilistic { mean.clone() } else { x_t.clone() - mean.clone() };
         let shift = shift(guidance, &mean, &unconditional, &var, &axis);
         if probabilistic {
-            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: Some(shift) };
+            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: Some(shift), variance };
         }
         let means = conditional.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
         let base = DataMixture(GaussianMixture { means, ..conditional.0 });
-        Self { base: Base::Data(Box::new(base)), mean: mean + shift, var, shift: None }
+        Self { base: Base::Data(Box::new(base)), mean: mean + shift, var, shift: None, variance }
     }
 
     /// The conditional mixture that reweighting starts from; extrapolation is already in it.
@@ -138,10 +176,13 @@ impl Guided {
         let both = || Tensor::cat(vec![x_t.clone(), x_t.clone()], 0);
         if velocity.0.is_plain() && kernel::Shifted::has_passes(x_t.dims()[1]) {
             let GaussianMixture { means, log_weights, log_std } = velocity.0;
-            let predicted = kernel::Shifted::guided([means, log_weights, log_std], x_t, t as f32, guidance.rule());
+            let variance = guidance.variance();
+            let velocity = [means, log_weights, log_std];
+            let pixelwise = variance == Variance::Pixel;
+            let predicted = kernel::Shifted::guided(velocity, x_t, t as f32, guidance.rule(), pixelwise);
             let (mean, var) = (predicted.mean.clone(), predicted.var.clone());
             let shift = (predicted.shift.dims()[0] > 0).then(|| predicted.shift.clone());
-            return Self { base: Base::Velocity(Box::new(predicted)), mean, var, shift };
+            return Self { base: Base::Velocity(Box::new(predicted)), mean, var, shift, variance };
         }
         if !doubled {
             return Self::new(guidance, velocity.to_data(x_t, &time(b)), None, x_t);
@@ -168,7 +209,20 @@ impl Guided {
     /// With q = |shift|^2/s^2, the shift's share of the variance, the target N(mu + shift, (1 - q) s^2) divided by N(mu, s^2)
     /// has the precision q/((1 - q) s^2) and, measured from mu, the precision-weighted mean shift/((1 - q) s^2). Nothing is
     /// subtracted, so q = 0 is the identity and small q is exact. q is kept below 1 by shortening the shift.
+    ///
+    /// With [`Variance::Pixel`] this is done in every pixel with its own variance along its shift in place of s^2, and q = |shift|^2/s^2 of
+    /// all channels: a pixel that is certain stays where it is. The components' standard deviations then differ between pixels.
     pub fn shifted(&self, shift: &Tensor<4>) -> DataMixture {
+        if self.variance == Variance::Pixel {
+            let base = self.base().0;
+            let length = shift.clone().powi_scalar(2).sum_dim(1) + SMALLEST_LENGTH; // [b 1 h w]
+            let var = base.var_along(&self.mean, shift, &length).clamp_min(SMALLEST_VAR);
+            let share = length / var.clone();
+            let bounded = share.clone().clamp_max(1.0 - MIN_REST);
+            let rest = (share.clone() * -1.0 + 1.0).clamp_min(MIN_REST) * var;
+            let nu = shift.clone() * ((bounded.clone() / share).sqrt() / rest.clone());
+            return DataMixture(base.tilted_about(&self.mean, &nu, &(bounded / rest)));
+        }
         let Bounded { share, rest, shift } = self.bounded(shift);
         let rest = rest * self.var.clone().clamp_min(f32::MIN_POSITIVE);
         DataMixture(self.base().0.tilted_about(&self.mean, &(shift / rest.clone()), &(share / rest)))
@@ -225,7 +279,7 @@ pub fn shift(
     };
     match guidance {
         Guidance::Off => difference.zeros_like(),
-        Guidance::Probabilistic { scale, orthogonal } => {
+        Guidance::Probabilistic { scale, orthogonal, .. } => {
             let direction = across(orthogonal);
             let rms = power(&direction).sqrt().clamp_min(f32::MIN_POSITIVE);
             direction * (var.clone().sqrt() * scale / rms)

@@ -42,7 +42,7 @@ pub(crate) use guide::ShiftRule;
 pub use memory::in_pool;
 pub use optim::{AdamW, lerp, square_sums};
 pub use panels::{Arithmetic, Panels};
-pub(crate) use tilt::{ChangeRule, OdeSubstep};
+pub(crate) use tilt::{ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
 pub(crate) use transport::Direction;
 
 use crate::mixture::transport::Axes;
@@ -190,6 +190,8 @@ pub(crate) struct Shifted {
     pub(crate) shift: Tensor<4>,
     /// The mean square of the shift `[b 1 1 1]`.
     pub(crate) power: Tensor<4>,
+    /// Whether a shift is divided by the pixel's own variance along it, and not by `var`.
+    pub(crate) pixelwise: bool,
 }
 
 impl Shifted {
@@ -205,6 +207,7 @@ impl Shifted {
         x: &Tensor<4>,
         t: f32,
         rule: ShiftRule,
+        pixelwise: bool,
     ) -> Self {
         let t = t.max(SHORTEST_TIME);
         let (mean, var, shift, power) = <Dispatch as StepOps>::step_guide(
@@ -216,18 +219,21 @@ impl Shifted {
             rule,
         );
         let [mean, var, shift, power] = [mean, var, shift, power].map(Tensor::<4>::from_dispatch);
-        let all = Self { means, log_weights, log_std, origin: x.clone(), t, mean, var, shift, power };
+        let all = Self { means, log_weights, log_std, origin: x.clone(), t, mean, var, shift, power, pixelwise };
         match rule {
-            // All components move; what has moved them is no shift that they are still to be reweighted by.
+            // What has moved the components is no shift that they are still to be reweighted by.
             ShiftRule::Extrapolate { .. } => Self {
-                origin: all.origin + all.shift.clone(),
-                mean: all.mean + all.shift.clone(),
                 power: all.power.zeros_like(),
                 shift: Tensor::zeros([0; 4], &all.shift.device()),
-                ..all
+                ..all.clone().moved(&all.shift)
             },
             _ => all,
         }
+    }
+
+    /// The same with all components moved by `change` `[b c h w]`.
+    fn moved(self, change: &Tensor<4>) -> Self {
+        Self { origin: self.origin + change.clone(), mean: self.mean + change.clone(), ..self }
     }
 
     /// The mixtures over x0 before they are reweighted: means `[b k c h w]`, log weights `[b k 1 h w]` and log standard deviations
@@ -251,15 +257,21 @@ impl Shifted {
             shift: self.shift.into_dispatch(),
             power: self.power.into_dispatch(),
             t: self.t,
+            pixelwise: self.pixelwise,
         }
     }
 
-    /// The same with the second-order change of the shift since `before`; both with the points they were predicted at.
+    /// The same with the second-order change since `before`, of the components or of the shift; both with the points they were
+    /// predicted at.
     pub(crate) fn changed(self, x: &Tensor<4>, (before, x_before): (Self, &Tensor<4>), rule: ChangeRule) -> Self {
         let (x, x_before) = (x.clone().into_dispatch(), x_before.clone().into_dispatch());
         let (now, before) = (self.clone().into_dispatch(), before.into_dispatch());
         let (shift, power) = <Dispatch as StepOps>::step_second_order(now, x, before, x_before, rule);
-        Self { shift: Tensor::from_dispatch(shift), power: Tensor::from_dispatch(power), ..self }
+        let shift = Tensor::from_dispatch(shift);
+        match rule.alone {
+            true => self.moved(&shift),
+            false => Self { shift, power: Tensor::from_dispatch(power), ..self },
+        }
     }
 
     /// The samples `[b c h w]` after all sub-steps from `x`, where the mixtures were predicted.

@@ -31,6 +31,8 @@ pub struct Shifted<B: Backend> {
     pub power: FloatTensor<B>,
     /// When the velocities were predicted.
     pub t: f32,
+    /// Whether a shift is divided by the pixel's own variance along it, and not by `var`.
+    pub pixelwise: bool,
 }
 
 /// The passes; see [`super::tilt`].
@@ -47,7 +49,7 @@ pub trait StepOps: Backend {
         t: f32,
         rule: ShiftRule,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-    /// The shift of `now` with the second-order change since `before`, and its mean square.
+    /// The second-order change since `before`, alone or with the shift of `now`, and its mean square.
     fn step_second_order(
         #[extension_type] now: Shifted<Self>,
         x: FloatTensor<Self>,
@@ -97,6 +99,7 @@ impl Shifted<Flex> {
             shift: self.shift.to_contiguous(),
             power: self.power.to_contiguous(),
             t: self.t,
+            pixelwise: self.pixelwise,
         }
     }
 
@@ -113,6 +116,7 @@ impl Shifted<Flex> {
             shift: values(&self.shift),
             var: values(&self.var),
             power: values(&self.power),
+            pixelwise: self.pixelwise,
         }
     }
 }
@@ -196,10 +200,10 @@ impl StepOps for Flex {
 
 /// The same without autodiff.
 fn inner<B: Backend, C: CheckpointStrategy>(mixture: Shifted<Autodiff<B, C>>) -> Shifted<B> {
-    let Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t } = mixture;
+    let Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t, pixelwise } = mixture;
     let [means, log_weights, log_std, origin] = [means, log_weights, log_std, origin].map(Autodiff::<B, C>::inner);
     let [mean, var, shift, power] = [mean, var, shift, power].map(Autodiff::<B, C>::inner);
-    Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t }
+    Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t, pixelwise }
 }
 
 impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {

@@ -13,6 +13,9 @@ use pulp::{Simd, WithSimd};
 
 /// The smallest share of the variance that a shift leaves.
 pub(super) const MIN_REST: f32 = 1e-6;
+/// The smallest variance of a pixel that a shift is divided by, and the squared length of a shift that is nothing.
+pub(crate) const SMALLEST_VAR: f32 = 1e-12;
+pub(crate) const SMALLEST_LENGTH: f32 = 1e-30;
 
 /// One Euler sub-step along the velocity (x - E[x0 | x])/tau, with what (x, tau) tells beyond (x_t, t): the numbers are the same for all
 /// samples.
@@ -37,6 +40,8 @@ pub struct ChangeRule {
     pub gain: f32,
     /// The noise of the prediction: these shares of variance and squared shift, both over h_previous^2.
     pub noise: [f32; 2],
+    /// Whether the change stands alone, for the mixtures to be moved by; otherwise it is added to the shift.
+    pub alone: bool,
 }
 
 /// Mixtures `[b k c n]`, `[b k n]`, `[b]`.
@@ -65,6 +70,8 @@ pub(super) struct Shifted<'a> {
     pub var: &'a [f32],
     /// The mean square of the shift `[b]`.
     pub power: &'a [f32],
+    /// Whether a shift is divided by the pixel's own variance along it, and not by `var`.
+    pub pixelwise: bool,
 }
 
 /// What multiplies a shift to give nu, and zeta, from the variance and the mean square of the shift: the target of guidance, whose
@@ -134,6 +141,8 @@ struct Tilted<'a, const C: usize> {
     var: Row,
     /// The factor on the shift and the precision.
     natural: [Row; 2],
+    /// Whether both are the pixel's own.
+    pixelwise: bool,
 }
 
 impl<'a, const C: usize> Tilted<'a, C> {
@@ -148,6 +157,7 @@ impl<'a, const C: usize> Tilted<'a, C> {
     ) -> Self {
         let velocity = shifted.velocity;
         let natural = |sample: usize| match shifted.shift {
+            _ if shifted.pixelwise => (0.0, 0.0),
             [] => (0.0, 0.0),
             _ => natural(shifted.var[sample], shifted.power[sample]),
         };
@@ -166,6 +176,7 @@ impl<'a, const C: usize> Tilted<'a, C> {
             minus_time: -shifted.t,
             var: block.per_sample(|sample| ((2.0 * velocity.log_std[sample]).exp() * shifted.t) * shifted.t),
             natural: [block.per_sample(|sample| natural(sample).0), block.per_sample(|sample| natural(sample).1)],
+            pixelwise: shifted.pixelwise && !shifted.shift.is_empty(),
         }
     }
 
@@ -174,7 +185,8 @@ impl<'a, const C: usize> Tilted<'a, C> {
     fn vector<S: Simd>(&mut self, simd: S, v: usize) -> Vector<'_, S, C> {
         let mean = each!(C, simd, i => self.mean.at(simd, i, v));
         let from_mean = each!(C, simd, i => self.origin.at(simd, i, v) - mean[i]);
-        let factor = V::load(simd, &self.natural[0], v);
+        let var = V::load(simd, &self.var, v);
+        let [mut factor, mut zeta] = [0, 1].map(|i| V::load(simd, &self.natural[i], v));
         let shift = match &self.shift {
             Some(shift) => each!(C, simd, i => shift.at(simd, i, v)),
             None => [V::splat(simd, 0.0); C],
@@ -196,19 +208,52 @@ impl<'a, const C: usize> Tilted<'a, C> {
             *weight = log_weights.at(simd, k, v).bare();
             *square = sum.bare();
         }
+        if self.pixelwise {
+            (factor, zeta) = own_natural(simd, components, weights, &shift, var);
+        }
         Vector {
             simd,
             components,
             weights,
             squares,
             joint: &mut room[..self.k],
-            var: V::load(simd, &self.var, v),
+            var,
             mean,
             shift,
             nu: each!(C, simd, i => shift[i] * factor),
-            zeta: V::load(simd, &self.natural[1], v),
+            zeta,
         }
     }
+}
+
+/// As [`natural`] of a sample, for pixels: from the variance of their mixtures along the shift, |shift|^-2 sum_k A_k (m_k . shift)^2 and that
+/// of the components `var`, with their means measured from the mixtures' and log weights A_k.
+#[inline(always)]
+fn own_natural<S: Simd, const C: usize>(
+    simd: S,
+    components: &[S::f32s],
+    log_weights: &[S::f32s],
+    shift: &[V<S>; C],
+    var: V<S>,
+) -> (V<S>, V<S>) {
+    let number = |x: f32| V::splat(simd, x);
+    let mut spread = number(0.0);
+    for (component, &log_weight) in components.chunks_exact(C).zip(log_weights) {
+        let mut product = number(0.0);
+        for i in 0..C {
+            product = V::new(simd, component[i]).mul_add(shift[i], product);
+        }
+        spread = (product * product).mul_add(V::new(simd, log_weight).exp(), spread);
+    }
+    let mut length = number(SMALLEST_LENGTH);
+    for shift in shift {
+        length = shift.mul_add(*shift, length);
+    }
+    let var = (spread / length + var).max(number(SMALLEST_VAR));
+    let share = length / var;
+    let bounded = share.min(number(1.0 - MIN_REST));
+    let rest = (number(1.0) - share).max(number(MIN_REST)) * var;
+    ((bounded / share).sqrt() / rest, bounded / rest)
 }
 
 /// The mixtures of some pixels, measured from their mean and side by side: rows of images whose width is a power of two push each other
@@ -278,8 +323,8 @@ impl<S: Simd, const C: usize> Vector<'_, S, C> {
     }
 }
 
-/// The shift of `now` with the second-order change since `before`, whose predictions were made at `x_before`: `[b c n]`, and its mean
-/// square `[b]`.
+/// The second-order change since `before`, whose predictions were made at `x_before`, alone or with the shift of `now`: `[b c n]`, and its
+/// mean square `[b]`.
 pub(super) fn second_order(
     (now, x): (Shifted, &[f32]),
     (before, x_before): (Shifted, &[f32]),
@@ -375,7 +420,7 @@ impl Changing<'_> {
             let mut sum = V::splat(simd, 0.0);
             for (i, out) in out.iter_mut().enumerate() {
                 let change = first[i] - V::load(simd, out, v);
-                let shift = change.mul_add(factor, mixture.shift[i]);
+                let shift = if rule.alone { change * factor } else { change.mul_add(factor, mixture.shift[i]) };
                 sum = shift.mul_add(shift, sum);
                 shift.store(out, v);
             }

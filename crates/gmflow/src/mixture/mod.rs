@@ -58,6 +58,16 @@ impl GaussianMixture {
         IsoGaussian { mean: mean.squeeze_dim::<4>(1), var }
     }
 
+    /// The variance `[b 1 h w]` along `direction` `[b c h w]`, whose squared length is `length` `[b 1 h w]`, about the mean `[b c h w]`.
+    pub(crate) fn var_along(&self, mean: &Tensor<4>, direction: &Tensor<4>, length: &Tensor<4>) -> Tensor<4> {
+        let offsets = self.means.clone() - mean.clone().unsqueeze_dim::<5>(1);
+        let products = (offsets * direction.clone().unsqueeze_dim::<5>(1)).sum_dim(2).powi_scalar(2); // [b k 1 h w]
+        let weights = self.log_weights.clone().exp();
+        let spread = (products * weights.clone()).sum_dim(1).squeeze_dim::<4>(1);
+        let within = ((self.log_std.clone() * 2.0).exp() * weights).sum_dim(1).squeeze_dim::<4>(1);
+        spread / length.clone() + within
+    }
+
     /// The mixture times exp(nu . x - zeta |x|^2 / 2), renormalised: the conflation (43)-(50) in natural parameters.
     ///
     /// `nu` is `[b c h w]`, `zeta` >= 0 broadcasts to `[b 1 h w]`. No difference of nearly equal precisions is formed:

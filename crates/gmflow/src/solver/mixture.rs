@@ -2,7 +2,7 @@
 //! special cases.
 
 use super::gaussian::{towards, transition};
-use super::second_order::Previous;
+use super::second_order::{Carry, Previous};
 use super::{Context, SolverState, Span, SubStep};
 use crate::Result;
 use crate::guidance::Guided;
@@ -45,18 +45,22 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
         t: span.t,
         h: span.t - span.to,
     });
-    let Prediction { data, surrogate } = match passes(&guided, &start, previous.as_ref(), span, context) {
-        Some(mixture) if matches!(settings.motion, Motion::Velocity) => {
-            let x = mixture.ode(&start, ode_substeps(span, settings.substeps));
-            return Ok(SolverState { x, previous: next, history: Vec::new() });
-        }
-        Some(mixture) => {
-            let surrogate = guided.target((mixture.shift.dims()[0] > 0).then_some(&mixture.shift));
-            let [means, log_weights, log_std] = mixture.reweighted();
-            Prediction { data: DataMixture(GaussianMixture { means, log_weights, log_std }), surrogate }
-        }
-        None => predicted(&guided, &start, previous.as_ref(), span, context),
-    };
+    let Prediction { data, surrogate } =
+        match passes(&guided, &start, previous.as_ref(), (span, settings.motion), context) {
+            Some(mixture) if matches!(settings.motion, Motion::Velocity) => {
+                let x = mixture.ode(&start, ode_substeps(span, settings.substeps));
+                return Ok(SolverState { x, previous: next, history: Vec::new() });
+            }
+            Some(mixture) => {
+                let mut surrogate = guided.target((mixture.shift.dims()[0] > 0).then_some(&mixture.shift));
+                if context.second_order.carry == Carry::Translate {
+                    surrogate.mean = surrogate.mean + (mixture.mean.clone() - guided.mean.clone());
+                }
+                let [means, log_weights, log_std] = mixture.reweighted();
+                Prediction { data: DataMixture(GaussianMixture { means, log_weights, log_std }), surrogate }
+            }
+            None => predicted(&guided, &start, previous.as_ref(), span, context),
+        };
     let mut x = start.clone();
     for i in 0..settings.substeps {
         let last = i + 1 == settings.substeps;
@@ -85,18 +89,18 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
 }
 
 /// The prediction with its second-order change, where the passes over it can do all that is asked for and nobody wants to know of
-/// sub-steps.
+/// sub-steps. Draws need one standard deviation per sample, which guidance by pixel does not leave.
 fn passes(
     guided: &Guided,
     x: &Tensor<4>,
     previous: Option<&Previous>,
-    span: Span,
+    (span, motion): (Span, Motion),
     context: &Context,
 ) -> Option<Shifted> {
     if context.observe.is_some() || context.second_order.corrections > 0 {
         return None;
     }
-    let mixture = guided.passes()?;
+    let mixture = guided.passes().filter(|mixture| !mixture.pixelwise || matches!(motion, Motion::Velocity))?;
     let Some(previous) = previous else { return Some(mixture) };
     let before = previous.guided.passes()?;
     let rule = context.second_order.rule((previous.t, previous.h), (span.t, span.t - span.to));
@@ -142,7 +146,7 @@ fn spectral_draw(
 struct Prediction {
     /// The mixture to step with.
     data: DataMixture,
-    /// The Gaussian that the mixture was reweighted towards: what the spectrum network sees.
+    /// The Gaussian that the mixture was reweighted towards and moved with: what the spectrum network sees.
     surrogate: IsoGaussian,
 }
 
@@ -155,13 +159,10 @@ fn predicted(
     context: &Context,
 ) -> Prediction {
     let first = guided.mixture();
-    let (data, shift) = match previous {
-        Some(previous) => {
-            let here = (x, span.t, span.t - span.to);
-            let changed = context.second_order.apply(guided, &first, &previous.visit(), here);
-            (changed.mixture, Some(changed.shift))
-        }
-        None => (first, guided.shift.clone()),
+    let Some(previous) = previous else {
+        return Prediction { data: first, surrogate: guided.target(guided.shift.as_ref()) };
     };
-    Prediction { data, surrogate: guided.target(shift.as_ref()) }
+    let here = (x, span.t, span.t - span.to);
+    let changed = context.second_order.apply(guided, &first, &previous.visit(), here);
+    Prediction { data: changed.mixture, surrogate: changed.target }
 }

@@ -6,7 +6,7 @@ mod multistep;
 mod second_order;
 
 pub use gaussian::{towards, transition};
-pub use second_order::{Changed, SecondOrder, Visit};
+pub use second_order::{Carry, Changed, SecondOrder, Visit};
 
 use crate::guidance::Guided;
 use crate::mixture::{DataMixture, GaussianMixture};

@@ -2,7 +2,7 @@
 
 use crate::guidance::{Guided, power};
 use crate::kernel::ChangeRule;
-use crate::mixture::DataMixture;
+use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
 use crate::path::Evidence;
 use crate::{Error, Result};
 use burn::tensor::Tensor;
@@ -36,6 +36,18 @@ impl Previous {
     }
 }
 
+/// How the second-order change of the mean is carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carry {
+    /// The mixture is reweighted by change and guidance together, as published. Its mean moves by its covariance times what the reweighting
+    /// takes for the inverse: where the variance is not the same in all pixels and directions, not by the change.
+    #[default]
+    Reweight,
+    /// The guided mixture is moved by the change: its mean by just that.
+    Translate,
+}
+
 /// The second-order change and its damping.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -50,11 +62,13 @@ pub struct SecondOrder {
     /// Whether the previous step's mixture is moved to the new point by (10) before the means are compared. Without it the change
     /// also holds what the mixture itself foresaw, and overshoots: for comparisons only.
     pub convert: bool,
+    /// How the change is carried out. Moved mixtures need no corrections.
+    pub carry: Carry,
 }
 
 impl Default for SecondOrder {
     fn default() -> Self {
-        Self { ca: 0.005, cb: 1.0, corrections: 0, convert: true }
+        Self { ca: 0.005, cb: 1.0, corrections: 0, convert: true, carry: Carry::default() }
     }
 }
 
@@ -63,11 +77,15 @@ impl Default for SecondOrder {
 pub struct Changed {
     /// The mixture to step with.
     pub mixture: DataMixture,
-    /// The shift of the mean that it was reweighted by, before corrections, `[b c h w]`.
-    pub shift: Tensor<4>,
+    /// The Gaussian that it was reweighted towards, before corrections, and moved with: what the spectrum network sees.
+    pub target: IsoGaussian,
 }
 
 impl SecondOrder {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [("ca", self.ca), ("cb", self.cb)] {
@@ -83,11 +101,12 @@ impl SecondOrder {
         let Evidence { here, there, zeta } = Evidence::between(before, t);
         let evidence = if self.convert { [here, there, zeta] } else { [0.0; 3] };
         let noise = [self.ca, self.cb * self.cb].map(|share| (share / (h_before * h_before)) as f32);
-        ChangeRule { evidence: evidence.map(|x| x as f32), gain: (0.5 * h / h_before) as f32, noise }
+        let alone = self.carry == Carry::Translate;
+        ChangeRule { evidence: evidence.map(|x| x as f32), gain: (0.5 * h / h_before) as f32, noise, alone }
     }
 
-    /// Reweights the unguided mixture by guidance and second-order change together, for a step of length `h` from (x, t).
-    /// Because both go into one reweighting, errors do not accumulate. `first` is the guided mixture.
+    /// Reweights the unguided mixture by guidance and second-order change together, for a step of length `h` from (x, t), or moves the
+    /// guided one, `first`, by the change. Neither goes by what earlier steps made of their mixtures, so errors do not accumulate.
     ///
     /// A correction adds to the shift what the mixture's mean is short of the mean of `first` plus the change. Where a pixel's mean
     /// moved further than it was asked to, the addition is shortened by that ratio.
@@ -100,6 +119,12 @@ impl SecondOrder {
     ) -> Changed {
         let mean = first.0.mean();
         let change = self.change(guided, &mean, previous, here);
+        if self.carry == Carry::Translate {
+            let means = first.0.means.clone() + change.clone().unsqueeze_dim::<5>(1);
+            let IsoGaussian { mean, var } = guided.target(guided.shift.as_ref());
+            let mixture = DataMixture(GaussianMixture { means, ..first.0.clone() });
+            return Changed { mixture, target: IsoGaussian { mean: mean + change, var } };
+        }
         let shift = match &guided.shift {
             Some(shift) => shift.clone() + change.clone(),
             None => change.clone(),
@@ -116,7 +141,7 @@ impl SecondOrder {
             mixture = guided.shifted(&wanted);
             corrected = guided.bounded(&wanted).shift;
         }
-        Changed { mixture, shift }
+        Changed { mixture, target: guided.target(Some(&shift)) }
     }
 
     /// The change of the mean `[b c h w]` since the previous step, extrapolated.

@@ -90,14 +90,14 @@ fn guidance(case: &Case) -> Guidance {
         let orthogonal = if case.flag("orthogonal_guidance") { 1.0 } else { 0.0 };
         return Guidance::ClassifierFree { scale, orthogonal };
     }
-    Guidance::Probabilistic { scale, orthogonal: case.f64_or("orthogonal_guidance", 1.0) }
+    Guidance::probabilistic(scale, case.f64_or("orthogonal_guidance", 1.0))
 }
 
 fn second_order(case: &Case) -> SecondOrder {
     let SecondOrder { ca, cb, .. } = SecondOrder::default();
     let coefficient = |i: usize, default: f64| case.params["gm2_coefs"][i].as_f64().unwrap_or(default);
     let corrections = case.f64_or("gm2_correction_steps", 0.0) as usize;
-    SecondOrder { ca: coefficient(0, ca), cb: coefficient(1, cb), corrections, convert: true }
+    SecondOrder { ca: coefficient(0, ca), cb: coefficient(1, cb), corrections, ..SecondOrder::default() }
 }
 
 /// The classes of the samples; recorded either alone or behind as many null labels.

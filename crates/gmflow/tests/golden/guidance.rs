@@ -3,7 +3,7 @@
 use crate::harness::{Array, Case, Computed};
 use burn::tensor::Tensor;
 use gmflow::guidance::{Guidance, Guided, shift};
-use gmflow::mixture::{DataMixture, GaussianMixture, IsoGaussian};
+use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::solver::{SecondOrder, Visit};
 
 pub fn run(case: &Case) -> Option<Computed> {
@@ -16,7 +16,7 @@ pub fn run(case: &Case) -> Option<Computed> {
 }
 
 fn probabilistic(case: &Case) -> Computed {
-    let guidance = Guidance::Probabilistic { scale: case.f64("guidance_scale"), orthogonal: case.f64("orthogonal") };
+    let guidance = Guidance::probabilistic(case.f64("guidance_scale"), case.f64("orthogonal"));
     let mean = case.input("cond_mean").tensor::<4>();
     let var = case.input("total_var").tensor::<4>().mean_dim(2).mean_dim(3);
     let axis = case.inputs.get("axis").map_or_else(|| mean.clone(), Array::tensor::<4>);
@@ -54,16 +54,21 @@ pub fn put(computed: &mut Computed, prefix: &str, mixture: GaussianMixture) {
 
 fn second_order(case: &Case) -> Computed {
     let scale = case.f64("guidance_scale");
-    let guidance = Guidance::Probabilistic { scale, orthogonal: case.f64("orthogonal") };
+    let guidance = Guidance::probabilistic(scale, case.f64("orthogonal"));
     let unconditional = case.inputs.get("uncond_mean").map(Array::tensor::<4>);
     let x = case.input("x_t").tensor::<4>();
     let guided = Guided::new(guidance, DataMixture(mixture(case, "")), unconditional, &x);
     let first = guided.mixture();
     let time = |name: &str| f64::from(case.input(name).scalar()) / 1000.0;
     let corrections = case.f64_or("gm2_correction_steps", 0.0) as usize;
-    let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb"), corrections, convert: true };
-    let (data, shift) = if case.flag("first_call") {
-        (first.clone(), guided.shift.clone())
+    let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb"), corrections, ..SecondOrder::default() };
+    let (data, target) = if case.flag("first_call") {
+        // Without a cache and without guidance the surrogate keeps one variance per pixel.
+        let target = match &guided.shift {
+            None => first.0.to_iso_gaussian(),
+            Some(shift) => guided.target(Some(shift)),
+        };
+        (first.clone(), target)
     } else {
         let previous = Visit {
             mixture: DataMixture(mixture(case, "prev_")),
@@ -72,17 +77,12 @@ fn second_order(case: &Case) -> Computed {
             h: time("prev_h"),
         };
         let changed = settings.apply(&guided, &first, &previous, (&x, time("t"), time("h")));
-        (changed.mixture, Some(changed.shift))
-    };
-    // Without a cache and without guidance the surrogate keeps one variance per pixel.
-    let IsoGaussian { mean, var } = match &shift {
-        None => first.0.to_iso_gaussian(),
-        Some(shift) => guided.target(Some(shift)),
+        (changed.mixture, changed.target)
     };
     let mut computed = Computed::from([
         ("out_mean".into(), data.0.mean().into()),
-        ("gaussian_mean".into(), mean.into()),
-        ("gaussian_var".into(), var.into()),
+        ("gaussian_mean".into(), target.mean.into()),
+        ("gaussian_var".into(), target.var.into()),
     ]);
     put(&mut computed, "", data.0);
     put(&mut computed, "guided_", first.0);

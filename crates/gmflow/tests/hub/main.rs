@@ -41,6 +41,7 @@ fn model() -> Model {
             classes: None,
             guidance: Guidance::Off,
             shift: 1.0,
+            second_order: gmflow::solver::SecondOrder::default(),
             training: None,
             progress: Progress::default(),
         },

@@ -5,6 +5,7 @@ use super::{StoredVae, load_denoiser, load_spectrum};
 use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, file};
 use crate::guidance::Guidance;
 use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
+use crate::solver::SecondOrder;
 use crate::{Error, Result};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub(in crate::checkpoint) fn is_diffusers(dir: &Path) -> bool {
 pub(super) struct OwnNotes {
     /// The guidance to use where none is asked for.
     pub(super) guidance: Guidance,
+    /// Details of steps of order 2 where none are asked for.
+    #[serde(skip_serializing_if = "SecondOrder::is_default")]
+    pub(super) second_order: SecondOrder,
     /// How far training had come.
     pub(super) progress: Progress,
     /// Height and width of a sample, where they are not those of the transformer.
@@ -106,6 +110,7 @@ impl DiffusersFolder {
             classes: self.classes.clone(),
             guidance: self.notes.guidance,
             shift: self.shift,
+            second_order: self.notes.second_order,
             training: None,
             progress: self.notes.progress,
         };

@@ -3,7 +3,7 @@
 use super::super::guide::ShiftRule;
 use super::super::nll::Sizes;
 use super::super::step_ops::{Shifted, StepOps};
-use super::super::tilt::{ChangeRule, MIN_REST, OdeSubstep};
+use super::super::tilt::{ChangeRule, MIN_REST, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
 use super::super::transport::Direction;
 use super::{LOWEST, cubecl, empty, grid, input, output, sizes};
 use crate::mixture::transport::Axes;
@@ -25,6 +25,44 @@ fn natural(var: f32, power: f32) -> (f32, f32) {
         shorten = (bounded / share).sqrt().min(1.0f32);
     }
     (shorten / rest, bounded / rest)
+}
+
+/// The same from the variance of a pixel's mixture along its shift.
+#[cube]
+fn own_natural(
+    means: &[f32],
+    log_weights: &[f32],
+    shift: &[f32],
+    means_at: usize,
+    weights_at: usize,
+    shift_at: usize,
+    n: usize,
+    minus_time: f32,
+    from_mean: &Array<f32>,
+    var: f32,
+    #[comptime] k: usize,
+    #[comptime] c: usize,
+) -> (f32, f32) {
+    let mut length = SMALLEST_LENGTH.runtime();
+    #[unroll]
+    for i in 0..c {
+        length += shift[shift_at + i * n] * shift[shift_at + i * n];
+    }
+    let mut spread = 0.0f32.runtime();
+    for j in 0..k {
+        let mut product = 0.0f32.runtime();
+        #[unroll]
+        for i in 0..c {
+            let offset = means[means_at + (j * c + i) * n] * minus_time + from_mean[i];
+            product += offset * shift[shift_at + i * n];
+        }
+        spread += log_weights[weights_at + j * n].exp() * product * product;
+    }
+    let var = (spread / length + var).max(SMALLEST_VAR);
+    let share = length / var;
+    let bounded = share.min(1.0f32 - MIN_REST);
+    let rest = (1.0f32 - share).max(MIN_REST) * var;
+    ((bounded / share).sqrt() / rest, bounded / rest)
 }
 
 /// The mean, from the mixture's, of the mixture times exp(nu . y - zeta |y|^2 / 2), with y measured from the mixture's mean.
@@ -234,7 +272,7 @@ fn scale_kernel(
     }
 }
 
-/// The shift with the second-order change `[b c n]` and its square at every pixel `[b n]`.
+/// The second-order change, alone or with the shift, `[b c n]`, and its square at every pixel `[b n]`.
 #[cube(launch_unchecked)]
 fn second_order_kernel(
     now_means: &[f32],
@@ -271,6 +309,8 @@ fn second_order_kernel(
     #[comptime] c: usize,
     #[comptime] guided: bool,
     #[comptime] guided_before: bool,
+    #[comptime] pixelwise: bool,
+    #[comptime] alone: bool,
 ) {
     if ABSOLUTE_POS >= b * n {
         terminate!();
@@ -284,9 +324,33 @@ fn second_order_kernel(
     let mut moved = Array::<f32>::new(c);
     let mut first = Array::<f32>::new(c);
     // Where the previous mixture's mean has moved to.
+    let variance = (log_std[sample] * 2.0f32).exp() * t * t;
+    #[unroll]
+    for i in 0..c {
+        let at = (sample * c + i) * n + pixel;
+        from_mean[i] = origin[at] - mean[at];
+    }
+    let shift_at = sample * c * n + pixel;
     let mut zeta = known;
     let mut factor = 0.0f32.runtime();
-    if comptime!(guided_before) {
+    if comptime!(guided_before && pixelwise) {
+        let (of_shift, own_precision) = own_natural(
+            means,
+            log_weights,
+            shift,
+            means_at,
+            weights_at,
+            shift_at,
+            n,
+            0.0f32 - t,
+            &from_mean,
+            variance,
+            k,
+            c,
+        );
+        factor = of_shift;
+        zeta = known + own_precision;
+    } else if comptime!(guided_before) {
         let (of_shift, precision) = natural(var[sample], power[sample]);
         factor = of_shift;
         zeta = known + precision;
@@ -294,13 +358,11 @@ fn second_order_kernel(
     #[unroll]
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
-        from_mean[i] = origin[at] - mean[at];
         nu[i] = here * x[at] - there * x_before[at] - known * mean[at];
         if comptime!(guided_before) {
             nu[i] += factor * shift[at];
         }
     }
-    let variance = (log_std[sample] * 2.0f32).exp() * t * t;
     tilted_mean(
         means,
         log_weights,
@@ -318,14 +380,40 @@ fn second_order_kernel(
     );
     // The mean of the guided mixture now.
     if comptime!(guided) {
-        let (factor, zeta) = natural(now_var[sample], now_power[sample]);
+        let variance = (now_log_std[sample] * 2.0f32).exp() * now_t * now_t;
         #[unroll]
         for i in 0..c {
             let at = (sample * c + i) * n + pixel;
             from_mean[i] = now_origin[at] - now_mean[at];
-            nu[i] = factor * now_shift[at];
         }
-        let variance = (now_log_std[sample] * 2.0f32).exp() * now_t * now_t;
+        let mut zeta = 0.0f32.runtime();
+        let mut factor = 0.0f32.runtime();
+        if comptime!(pixelwise) {
+            let (of_shift, own_precision) = own_natural(
+                now_means,
+                now_log_weights,
+                now_shift,
+                means_at,
+                weights_at,
+                shift_at,
+                n,
+                0.0f32 - now_t,
+                &from_mean,
+                variance,
+                k,
+                c,
+            );
+            factor = of_shift;
+            zeta = own_precision;
+        } else {
+            let (of_shift, precision) = natural(now_var[sample], now_power[sample]);
+            factor = of_shift;
+            zeta = precision;
+        }
+        #[unroll]
+        for i in 0..c {
+            nu[i] = factor * now_shift[(sample * c + i) * n + pixel];
+        }
         tilted_mean(
             now_means,
             now_log_weights,
@@ -354,7 +442,7 @@ fn second_order_kernel(
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
         let mut value = (first[i] + now_mean[at] - moved[i] - mean[at]) * keep;
-        if comptime!(guided) {
+        if comptime!(guided && !alone) {
             value += now_shift[at];
         }
         square += value * value;
@@ -384,6 +472,7 @@ fn ode_kernel(
     #[comptime] k: usize,
     #[comptime] c: usize,
     #[comptime] guided: bool,
+    #[comptime] pixelwise: bool,
 ) {
     if ABSOLUTE_POS >= b * n {
         terminate!();
@@ -396,13 +485,6 @@ fn ode_kernel(
     let mut nu = Array::<f32>::new(c);
     let mut x = Array::<f32>::new(c);
     let mut x0 = Array::<f32>::new(c);
-    let mut precision = 0.0f32.runtime();
-    let mut factor = 0.0f32.runtime();
-    if comptime!(guided) {
-        let (of_shift, zeta) = natural(var[sample], power[sample]);
-        factor = of_shift;
-        precision = zeta;
-    }
     #[unroll]
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
@@ -410,6 +492,30 @@ fn ode_kernel(
         x[i] = start[at];
     }
     let variance = (log_std[sample] * 2.0f32).exp() * t * t;
+    let mut precision = 0.0f32.runtime();
+    let mut factor = 0.0f32.runtime();
+    if comptime!(guided && pixelwise) {
+        let (of_shift, own_precision) = own_natural(
+            means,
+            log_weights,
+            shift,
+            means_at,
+            weights_at,
+            sample * c * n + pixel,
+            n,
+            0.0f32 - t,
+            &from_mean,
+            variance,
+            k,
+            c,
+        );
+        factor = of_shift;
+        precision = own_precision;
+    } else if comptime!(guided) {
+        let (of_shift, zeta) = natural(var[sample], power[sample]);
+        factor = of_shift;
+        precision = zeta;
+    }
     for step in 0..count {
         let here = substeps[4 * step];
         let there = substeps[4 * step + 1];
@@ -737,6 +843,8 @@ impl StepOps for CubeBackend {
                 c,
                 is_guided(&now),
                 is_guided(&before),
+                now.pixelwise,
+                rule.alone,
             );
         }
         let power = CubeBackend::float_reshape(mean_of(squares, 1), [b, 1, 1, 1].into());
@@ -774,6 +882,7 @@ impl StepOps for CubeBackend {
                 k,
                 c,
                 is_guided(&mixture),
+                mixture.pixelwise,
             );
         }
         out
