@@ -64,10 +64,15 @@ impl Row {
     pub fn cells(&self) -> Vec<(&'static str, String)> {
         let sampler = |key: &str| self.sampler.as_ref().map(|sampler| plain(&sampler[key])).unwrap_or_default();
         let order = sampler("order");
-        let solver = if order.is_empty() { sampler("solver") } else { format!("{} {order}", sampler("solver")) };
-        let guidance = match sampler("cfg") {
-            cfg if cfg.is_empty() => sampler("guidance"),
-            cfg => format!("cfg {cfg}"),
+        let solver = match (order.as_str(), sampler("second_order").as_str()) {
+            ("", _) => sampler("solver"),
+            (order, "") => format!("{} {order}", sampler("solver")),
+            (order, carry) => format!("{} {order}, {carry}", sampler("solver")),
+        };
+        let guidance = match (sampler("cfg"), sampler("guidance_variance")) {
+            (cfg, _) if !cfg.is_empty() => format!("cfg {cfg}"),
+            (_, variance) if !variance.is_empty() => format!("{} by {variance}", sampler("guidance")),
+            _ => sampler("guidance"),
         };
         let reference = match self.reference.count {
             Some(count) => format!("{} ({count})", self.reference.data),

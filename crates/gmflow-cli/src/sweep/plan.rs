@@ -105,9 +105,6 @@ pub struct Grid {
     /// How much of the guidance direction's part along the prediction is removed.
     #[serde(default)]
     pub orthogonal: Option<f64>,
-    /// What probabilistic guidance is relative to; the model's own where it is not given.
-    #[serde(default)]
-    pub guidance_variance: Option<GuidanceVariance>,
     /// The times between which there is guidance.
     #[serde(default)]
     pub guidance_interval: Option<[f64; 2]>,
@@ -141,6 +138,9 @@ pub struct SolverSettings {
     /// How steps of order 2 carry out the change; the model's own where it is not given.
     #[serde(default)]
     pub second_order: Option<Carry>,
+    /// What probabilistic guidance is relative to; the model's own where it is not given.
+    #[serde(default)]
+    pub guidance_variance: Option<GuidanceVariance>,
     /// Order 2 without moving the previous prediction to the new point.
     #[serde(default)]
     pub unconverted: bool,
@@ -262,10 +262,7 @@ impl Grid {
         let (orthogonal, guidance_interval) = (self.orthogonal, self.guidance_interval);
         let with =
             |guidance, cfg| SamplerArgs { guidance, cfg, orthogonal, guidance_interval, ..SamplerArgs::default() };
-        let probabilistic = self.guidance.iter().map(|&scale| SamplerArgs {
-            guidance_variance: self.guidance_variance.filter(|_| scale > 0.0),
-            ..with(Some(scale), None)
-        });
+        let probabilistic = self.guidance.iter().map(|&scale| with(Some(scale), None));
         let all: Vec<_> = probabilistic.chain(self.cfg.iter().map(|&scale| with(None, Some(scale)))).collect();
         if all.is_empty() { vec![SamplerArgs { guidance_interval, ..SamplerArgs::default() }] } else { all }
     }
@@ -288,15 +285,24 @@ impl SolverPlan {
     }
 
     fn sampler(&self, guidance: &SamplerArgs) -> Result<SamplerArgs> {
-        let SolverSettings { solver: name, order, substeps, spectral, second_order, unconverted, .. } =
-            self.settings();
-        let solver = Solver::from_str(&name, false).map_err(|_| {
+        let settings = self.settings();
+        let solver = Solver::from_str(&settings.solver, false).map_err(|_| {
             let names: Vec<String> = Solver::value_variants().iter().map(|solver| solver.name()).collect();
-            usage("grid.solvers", names.join(", "), &name)
+            usage("grid.solvers", names.join(", "), &settings.solver)
         })?;
-        let spectral = spectral.map(|on| if on { Switch::On } else { Switch::Off });
-        let solver = Some(solver);
-        Ok(SamplerArgs { solver, order, substeps, spectral, second_order, unconverted, ..guidance.clone() })
+        Ok(SamplerArgs {
+            solver: Some(solver),
+            order: settings.order,
+            substeps: settings.substeps,
+            spectral: settings.spectral.map(|on| if on { Switch::On } else { Switch::Off }),
+            second_order: settings.second_order,
+            // Without guidance it would make two measurements of one.
+            guidance_variance: settings
+                .guidance_variance
+                .filter(|_| guidance.guidance != Some(0.0) && guidance.cfg.is_none()),
+            unconverted: settings.unconverted,
+            ..guidance.clone()
+        })
     }
 }
 
@@ -328,6 +334,16 @@ mod tests {
     fn a_cell_of_two_grids_is_one_cell() {
         let grid = "solvers = ['euler']\nsteps = [1, 2]\n[[grid]]\nsolvers = ['euler', 'heun']\nsteps = [2]\n";
         assert_eq!(plan(grid).unwrap().cells().unwrap().len(), 2 * 3);
+    }
+
+    #[test]
+    fn the_variance_of_guidance_counts_where_there_is_guidance() {
+        let solver = "solvers = [{ solver = 'gm-ode', second_order = 'translate', guidance_variance = 'pixel' }]\n";
+        let cells = plan(&format!("models = ['a']\n{solver}steps = [8]\nguidance = [0.0, 0.1]\ncfg = [2.0]\n"));
+        let cells = cells.unwrap().cells().unwrap();
+        let variances: Vec<_> = cells.iter().map(|cell| cell.sampler.guidance_variance).collect();
+        assert_eq!(variances, [None, Some(GuidanceVariance::Pixel), None]);
+        assert!(cells.iter().all(|cell| cell.sampler.second_order == Some(Carry::Translate)));
     }
 
     #[test]

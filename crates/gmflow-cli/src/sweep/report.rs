@@ -51,6 +51,7 @@ fn labelled(mut sampler: serde_json::Value, label: &str) -> serde_json::Value {
     if let Some(entries) = sampler.as_object_mut() {
         entries.insert("solver".into(), label.into());
         entries.remove("order");
+        entries.remove("second_order");
     }
     sampler
 }
