@@ -632,10 +632,10 @@ pub struct SamplerArgs {
     /// --guidance, 0 with --cfg]
     #[arg(long, value_name = "X")]
     pub orthogonal: Option<f64>,
-    /// What probabilistic guidance divides its shift by to reweight a mixture [default: what the model was given in training, else
-    /// image, as published]
-    #[arg(long, value_enum, value_name = "image|pixel", conflicts_with = "cfg")]
-    pub guidance_variance: Option<GuidanceVariance>,
+    /// The variance that guidance and steps of order 2 go by where they reweight mixtures [default: what the model was given in training,
+    /// else image, as published]
+    #[arg(long, value_enum, value_name = "image|pixel")]
+    pub reweight_by: Option<ReweightBy>,
     /// Guide only between these times, where 1 is noise and 0 data, such as 0.2,0.8
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
     pub guidance_interval: Option<[f64; 2]>,
@@ -710,13 +710,13 @@ pub enum Format {
     Safetensors,
 }
 
-/// The variance that guidance is relative to.
+/// The variance that reweighting goes by.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum GuidanceVariance {
-    /// The average over the image: uncertain pixels move further than guidance asks
+pub enum ReweightBy {
+    /// The average over the image: uncertain pixels move further than is asked
     Image,
-    /// The pixel's own along the shift: every pixel moves as far as guidance asks
+    /// The pixel's own along the shift: every pixel moves as far as is asked
     Pixel,
 }
 
@@ -724,9 +724,9 @@ pub enum GuidanceVariance {
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Carry {
-    /// With guidance, by reweighting the mixture: uncertain pixels move further than the change
+    /// With guidance, by reweighting the mixture
     Reweight,
-    /// By moving the guided mixture
+    /// By moving the guided mixture, which is exact, but in few steps leaves what the mixture holds likely
     Translate,
 }
 

@@ -1,6 +1,6 @@
 //! From the sampler arguments to a checked sampler: first what needs no model, then what does.
 
-use crate::args::{Carry, GuidanceVariance, SamplerArgs, Solver, Switch};
+use crate::args::{Carry, ReweightBy, SamplerArgs, Solver, Switch};
 use crate::failure::usage;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -27,6 +27,8 @@ pub struct ModelTraits {
     pub guidance: Guidance,
     /// The shift of the time grid.
     pub shift: f32,
+    /// What reweighting divides by where nothing else is asked for.
+    pub reweight_by: Variance,
     /// Details of steps of order 2.
     pub second_order: SecondOrder,
 }
@@ -41,6 +43,7 @@ impl ModelTraits {
             spectrum: info.spectrum.is_some(),
             guidance: if guidable { info.guidance } else { Guidance::Off },
             shift: info.shift,
+            reweight_by: info.reweight_by,
             second_order: info.second_order,
         }
     }
@@ -57,7 +60,7 @@ impl SamplerArgs {
             guidance,
             cfg,
             orthogonal,
-            guidance_variance,
+            reweight_by,
             guidance_interval,
             spectral,
             second_order,
@@ -69,8 +72,8 @@ impl SamplerArgs {
             "spectral": spectral.map(|switch| switch == Switch::On)
         });
         // Only where they are given: what was measured before they were known stays the same measurement.
-        if let Some(variance) = guidance_variance {
-            json["guidance_variance"] = json!(name_of(variance));
+        if let Some(variance) = reweight_by {
+            json["reweight_by"] = json!(name_of(variance));
         }
         if let Some(carry) = second_order {
             json["second_order"] = json!(name_of(carry));
@@ -123,25 +126,9 @@ impl SamplerArgs {
     /// The guidance: what is asked for, or else the model's own.
     fn guidance_for(&self, model: ModelTraits) -> Guidance {
         let orthogonal = |default| self.orthogonal.unwrap_or(default);
-        let own = match model.guidance {
-            Guidance::Probabilistic { variance, .. } => variance,
-            _ => Variance::default(),
-        };
-        let variance = match self.guidance_variance {
-            Some(GuidanceVariance::Image) => Variance::Image,
-            Some(GuidanceVariance::Pixel) => Variance::Pixel,
-            None => own,
-        };
         match (self.guidance, self.cfg) {
-            (None, None) => match model.guidance {
-                Guidance::Probabilistic { scale, orthogonal, .. } => {
-                    Guidance::Probabilistic { scale, orthogonal, variance }
-                }
-                other => other,
-            },
-            (Some(scale), _) if scale > 0.0 => {
-                Guidance::Probabilistic { scale, orthogonal: orthogonal(1.0), variance }
-            }
+            (None, None) => model.guidance,
+            (Some(scale), _) if scale > 0.0 => Guidance::Probabilistic { scale, orthogonal: orthogonal(1.0) },
             (None, Some(scale)) if scale > 1.0 => Guidance::ClassifierFree { scale, orthogonal: orthogonal(0.0) },
             _ => Guidance::Off,
         }
@@ -194,6 +181,7 @@ pub struct Sampler {
     solver: Solver,
     guidance: Guidance,
     shift: f32,
+    reweight_by: Variance,
     second_order: SecondOrder,
     arguments: SamplerArgs,
 }
@@ -210,9 +198,15 @@ impl Sampler {
             Some(Carry::Translate) => solver::Carry::Translate,
             None => model.second_order.carry,
         };
+        let reweight_by = match arguments.reweight_by {
+            Some(ReweightBy::Image) => Variance::Image,
+            Some(ReweightBy::Pixel) => Variance::Pixel,
+            None => model.reweight_by,
+        };
         let convert = model.second_order.convert && !arguments.unconverted;
         let second_order = SecondOrder { carry, convert, ..model.second_order };
-        Ok(Self { solver, guidance: arguments.guidance_for(model), shift: model.shift, second_order, arguments })
+        let (guidance, shift) = (arguments.guidance_for(model), model.shift);
+        Ok(Self { solver, guidance, shift, reweight_by, second_order, arguments })
     }
 
     /// How it samples, as the library takes it.
@@ -238,6 +232,7 @@ impl Sampler {
         SamplerConfig {
             guidance: self.guidance,
             guidance_interval: self.arguments.guidance_interval,
+            reweight_by: self.reweight_by,
             second_order: self.second_order,
             shift: self.shift,
             ..SamplerConfig::new(solver, self.arguments.steps)
@@ -272,7 +267,7 @@ impl Sampler {
 
     /// How it samples, for the reader of a file.
     pub fn describe(&self, points: bool) -> Value {
-        let SamplerConfig { solver, steps, guidance, second_order, .. } = self.config();
+        let SamplerConfig { solver, steps, guidance, reweight_by, second_order, .. } = self.config();
         let mut description = json!({ "solver": self.solver.name(), "steps": steps });
         if self.shift != 1.0 {
             description["shift"] = json!(self.shift);
@@ -289,12 +284,9 @@ impl Sampler {
         }
         match guidance {
             Guidance::Off => description["guidance"] = json!(0.0),
-            Guidance::Probabilistic { scale, orthogonal, variance } => {
+            Guidance::Probabilistic { scale, orthogonal } => {
                 description["guidance"] = json!(scale);
                 description["orthogonal"] = json!(orthogonal);
-                if variance == Variance::Pixel {
-                    description["guidance_variance"] = json!(variance);
-                }
             }
             Guidance::ClassifierFree { scale, orthogonal } => {
                 description["cfg"] = json!(scale);
@@ -303,6 +295,11 @@ impl Sampler {
         }
         let of_order_2 =
             matches!(solver, SolverConfig::GmOde { order: 2, .. } | SolverConfig::GmSde { order: 2, .. });
+        let reweights = matches!(guidance, Guidance::Probabilistic { .. }) && guidance.is_active()
+            || of_order_2 && second_order.carry == solver::Carry::Reweight;
+        if reweights && reweight_by == Variance::Pixel {
+            description["reweight_by"] = json!(reweight_by);
+        }
         if of_order_2 && second_order.carry == solver::Carry::Translate {
             description["second_order"] = json!(second_order.carry);
         }
@@ -327,6 +324,7 @@ mod tests {
         spectrum: false,
         guidance: Guidance::Off,
         shift: 1.0,
+        reweight_by: Variance::Pixel,
         second_order: SecondOrder {
             ca: 0.005,
             cb: 1.0,
@@ -356,7 +354,7 @@ mod tests {
 
     #[test]
     fn guidance_that_is_asked_for_goes_before_the_models_own() {
-        let own = Guidance::probabilistic(0.3, 1.0);
+        let own = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 };
         let model = ModelTraits { guidable: true, guidance: own, ..PLAIN };
         let guidance = |arguments: SamplerArgs| Sampler::new(&arguments, model).unwrap().config().guidance;
         assert_eq!(guidance(arguments()), own);
@@ -367,15 +365,10 @@ mod tests {
 
     #[test]
     fn variance_and_second_order_are_the_models_own_where_none_are_asked_for() {
-        let own = Guidance::Probabilistic { scale: 0.3, orthogonal: 0.5, variance: Variance::Pixel };
-        let model = ModelTraits { guidable: true, guidance: own, ..PLAIN };
-        let config = |arguments: SamplerArgs| Sampler::new(&arguments, model).unwrap().config();
-        assert_eq!(config(arguments()).guidance, own);
-        let wanted = SamplerArgs { guidance: Some(0.1), ..arguments() };
-        let weaker = Guidance::Probabilistic { scale: 0.1, orthogonal: 1.0, variance: Variance::Pixel };
-        assert_eq!(config(wanted).guidance, weaker);
-        let wanted = SamplerArgs { guidance_variance: Some(GuidanceVariance::Image), ..arguments() };
-        assert_eq!(config(wanted).guidance, Guidance::probabilistic(0.3, 0.5));
+        let config = |arguments: SamplerArgs| Sampler::new(&arguments, PLAIN).unwrap().config();
+        assert_eq!(config(arguments()).reweight_by, Variance::Pixel);
+        let wanted = SamplerArgs { reweight_by: Some(ReweightBy::Image), ..arguments() };
+        assert_eq!(config(wanted).reweight_by, Variance::Image);
         assert_eq!(config(arguments()).second_order.carry, solver::Carry::Translate);
         let wanted = SamplerArgs { second_order: Some(Carry::Reweight), ..arguments() };
         assert_eq!(config(wanted).second_order, SecondOrder::default());

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress, read_tensors, write_tensors};
-use gmflow::guidance::Guidance;
+use gmflow::guidance::{Guidance, Variance};
 use gmflow::network::{HostTensor, Network, SpectrumMlpConfig, TorchNames};
 use gmflow::solver::SecondOrder;
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         latent: info.latent.clone(),
         classes,
         guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
+        reweight_by: sampler.map_or_else(Variance::default, |sampler| sampler.reweight_by),
         shift: sampler.map_or(1.0, |sampler| sampler.shift),
         second_order: sampler.map_or_else(SecondOrder::default, |sampler| sampler.second_order),
         training: Some(training),

@@ -148,6 +148,7 @@ fn write_vae(folder: &Path, levels: usize) {
         classes: None,
         guidance: Guidance::Off,
         shift: 1.0,
+        reweight_by: gmflow::guidance::Variance::default(),
         second_order: gmflow::solver::SecondOrder::default(),
         training: None,
         progress: Progress::default(),

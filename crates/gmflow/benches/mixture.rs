@@ -21,7 +21,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const STEPS: usize = 8;
 const K: usize = 8;
 const SHAPE: [usize; 3] = [4, 32, 32];
-const GUIDANCE: Guidance = Guidance::probabilistic(0.3, 1.0);
+const GUIDANCE: Guidance = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 };
 
 /// Where to compute: `GMFLOW_BENCH_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 fn device() -> Device {

@@ -18,7 +18,7 @@ use std::time::Duration;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const GUIDANCE: Guidance = Guidance::probabilistic(0.3, 1.0);
+const GUIDANCE: Guidance = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 };
 /// Network calls of the arithmetic that is timed without a network.
 const STEPS: usize = 8;
 

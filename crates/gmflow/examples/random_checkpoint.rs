@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             classes: None,
             guidance: Guidance::Off,
             shift: 1.0,
+            reweight_by: gmflow::guidance::Variance::default(),
             second_order: gmflow::solver::SecondOrder::default(),
             training: None,
             progress: Progress::default(),

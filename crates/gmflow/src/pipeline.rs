@@ -1,7 +1,7 @@
 //! Network, guidance and solver joined into one sampler.
 
 use crate::checkpoint::LatentInfo;
-use crate::guidance::{Guidance, Guided};
+use crate::guidance::{Guidance, Guided, Variance};
 use crate::network::{Autoencoder, Denoiser, Network, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
 use crate::solver::{Context, Draws, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
@@ -24,6 +24,9 @@ pub struct SamplerConfig {
     /// prediction is not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_interval: Option<[f64; 2]>,
+    /// What guidance and steps of order 2 divide by where they reweight mixtures.
+    #[serde(default, skip_serializing_if = "Variance::is_image")]
+    pub reweight_by: Variance,
     /// The shift of the time grid.
     #[serde(default = "no_shift")]
     pub shift: f32,
@@ -40,6 +43,7 @@ impl SamplerConfig {
             steps,
             guidance: Guidance::Off,
             guidance_interval: None,
+            reweight_by: Variance::Image,
             shift: 1.0,
             second_order: SecondOrder::default(),
         }
@@ -130,7 +134,9 @@ impl Pipeline<'_> {
         let x = self.initial(request)?;
         let times = time::grid(config.steps, config.shift)?;
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
-        let mut predict = |x: &Tensor<4>, t: f64| self.predict(config.guidance_at(t), labels.as_ref(), x, t);
+        let mut predict = |x: &Tensor<4>, t: f64| {
+            self.predict(config.guidance_at(t), labels.as_ref(), x, t).reweighted_by(config.reweight_by)
+        };
         let second_order = config.second_order;
         let observe = observe.map(|observe| observe as &mut dyn FnMut(&SubStep));
         let mut context = Context { predict: &mut predict, draws, spectrum, second_order, observe };

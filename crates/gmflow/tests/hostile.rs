@@ -153,6 +153,7 @@ fn model() -> Model {
             classes: Some(vec!["tench".into(), "magpie".into()]),
             guidance: Guidance::Off,
             shift: 1.0,
+            reweight_by: gmflow::guidance::Variance::default(),
             second_order: gmflow::solver::SecondOrder::default(),
             training: None,
             progress: Progress { step: 7, images: 70 },

@@ -121,7 +121,7 @@ fn no_guidance_is_the_identity_and_small_guidance_moves_little() {
     let data = DataMixture(mixture(3, -5.8)); // a component std of 0.003
     let unconditional = noise::<4>(11, [2, 2, 3, 4]);
     let guided = |scale: f64| {
-        let guidance = Guidance::probabilistic(scale, 1.0);
+        let guidance = Guidance::Probabilistic { scale, orthogonal: 1.0 };
         let x = unconditional.zeros_like();
         Guided::new(guidance, data.clone(), Some(unconditional.clone()), &x).mixture().0
     };
@@ -144,8 +144,8 @@ fn guidance_by_pixel_moves_every_mean_as_far_as_is_asked_and_by_image_does_not()
     let mean = data.0.mean();
     let unconditional = noise::<4>(16, mean.dims());
     let moved = |variance| {
-        let guidance = Guidance::Probabilistic { scale: 0.002, orthogonal: 0.0, variance };
-        let guided = Guided::new(guidance, data.clone(), Some(unconditional.clone()), &mean);
+        let guidance = Guidance::Probabilistic { scale: 0.002, orthogonal: 0.0 };
+        let guided = Guided::new(guidance, data.clone(), Some(unconditional.clone()), &mean).reweighted_by(variance);
         let shift = guided.shift.clone().expect("a shift");
         let length = shift.clone().powi_scalar(2).sum_dim(1);
         values(((guided.mixture().0.mean() - mean.clone()) * shift).sum_dim(1) / length)
@@ -283,7 +283,7 @@ fn network() -> Network {
 fn a_sample_does_not_depend_on_its_batch() {
     let network = network();
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
-    let guidance = Guidance::probabilistic(0.4, 1.0);
+    let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
     for solver in [
         SolverConfig::GmOde { order: 2, substeps: Some(4) },
         SolverConfig::GmSde { order: 2, spectral: None },
@@ -330,7 +330,7 @@ fn guidance_within_an_interval_is_guidance_there_and_none_elsewhere() {
     let network = load_named(network(), tensors.collect::<BTreeMap<_, _>>()).expect("weights that fit");
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let request = SampleRequest { seeds: vec![4, 5], classes: Some(vec![1, 3]), shape: [1, 4, 4], noise: None };
-    let guidance = Guidance::probabilistic(0.4, 1.0);
+    let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
     let plain = SamplerConfig::new(SolverConfig::GmOde { order: 1, substeps: Some(2) }, 4);
     let sample = |guidance, guidance_interval| {
         let config = SamplerConfig { guidance, guidance_interval, ..plain };
@@ -360,6 +360,6 @@ fn requests_that_do_not_fit_are_refused() {
     assert!(refused(&sampler, &request).contains("class"));
     let request = SampleRequest { classes: None, noise: Some(noise(1, [1, 1, 4, 5])), ..request };
     assert!(refused(&sampler, &request).contains("noise"));
-    let guided = SamplerConfig { guidance: Guidance::probabilistic(1.0, 0.0), ..sampler };
+    let guided = SamplerConfig { guidance: Guidance::Probabilistic { scale: 1.0, orthogonal: 0.0 }, ..sampler };
     assert!(refused(&guided, &request).contains("guidance"));
 }

@@ -69,10 +69,9 @@ impl Row {
             (order, "") => format!("{} {order}", sampler("solver")),
             (order, carry) => format!("{} {order}, {carry}", sampler("solver")),
         };
-        let guidance = match (sampler("cfg"), sampler("guidance_variance")) {
-            (cfg, _) if !cfg.is_empty() => format!("cfg {cfg}"),
-            (_, variance) if !variance.is_empty() => format!("{} by {variance}", sampler("guidance")),
-            _ => sampler("guidance"),
+        let guidance = match sampler("cfg") {
+            cfg if cfg.is_empty() => sampler("guidance"),
+            cfg => format!("cfg {cfg}"),
         };
         let reference = match self.reference.count {
             Some(count) => format!("{} ({count})", self.reference.data),
@@ -86,6 +85,7 @@ impl Row {
             ("solver", solver),
             ("steps", sampler("steps")),
             ("guidance", guidance),
+            ("reweighted by", sampler("reweight_by")),
             ("computed in", if is_f32(&self.precision) { String::new() } else { plain(&json!(self.precision)) }),
             ("seed", self.seed.map_or(String::new(), |seed| seed.to_string())),
             ("samples", self.samples.to_string()),

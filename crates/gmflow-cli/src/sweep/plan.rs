@@ -1,6 +1,6 @@
 //! What a sweep measures: one TOML file.
 
-use crate::args::{Carry, GuidanceVariance, SamplerArgs, Solver, Switch};
+use crate::args::{Carry, ReweightBy, SamplerArgs, Solver, Switch};
 use crate::failure::usage;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -138,9 +138,9 @@ pub struct SolverSettings {
     /// How steps of order 2 carry out the change; the model's own where it is not given.
     #[serde(default)]
     pub second_order: Option<Carry>,
-    /// What probabilistic guidance is relative to; the model's own where it is not given.
+    /// The variance that reweighting goes by; the model's own where it is not given.
     #[serde(default)]
-    pub guidance_variance: Option<GuidanceVariance>,
+    pub reweight_by: Option<ReweightBy>,
     /// Order 2 without moving the previous prediction to the new point.
     #[serde(default)]
     pub unconverted: bool,
@@ -296,10 +296,7 @@ impl SolverPlan {
             substeps: settings.substeps,
             spectral: settings.spectral.map(|on| if on { Switch::On } else { Switch::Off }),
             second_order: settings.second_order,
-            // Without guidance it would make two measurements of one.
-            guidance_variance: settings
-                .guidance_variance
-                .filter(|_| guidance.guidance != Some(0.0) && guidance.cfg.is_none()),
+            reweight_by: settings.reweight_by,
             unconverted: settings.unconverted,
             ..guidance.clone()
         })
@@ -337,13 +334,12 @@ mod tests {
     }
 
     #[test]
-    fn the_variance_of_guidance_counts_where_there_is_guidance() {
-        let solver = "solvers = [{ solver = 'gm-ode', second_order = 'translate', guidance_variance = 'pixel' }]\n";
-        let cells = plan(&format!("models = ['a']\n{solver}steps = [8]\nguidance = [0.0, 0.1]\ncfg = [2.0]\n"));
-        let cells = cells.unwrap().cells().unwrap();
-        let variances: Vec<_> = cells.iter().map(|cell| cell.sampler.guidance_variance).collect();
-        assert_eq!(variances, [None, Some(GuidanceVariance::Pixel), None]);
-        assert!(cells.iter().all(|cell| cell.sampler.second_order == Some(Carry::Translate)));
+    fn a_solver_names_how_it_reweights() {
+        let solver = "solvers = [{ solver = 'gm-ode', second_order = 'translate', reweight_by = 'pixel' }]\n";
+        let cells =
+            plan(&format!("models = ['a']\n{solver}steps = [8]\nguidance = [0.1]\n")).unwrap().cells().unwrap();
+        let SamplerArgs { second_order, reweight_by, .. } = cells[0].sampler;
+        assert_eq!((second_order, reweight_by), (Some(Carry::Translate), Some(ReweightBy::Pixel)));
     }
 
     #[test]

@@ -92,6 +92,7 @@ fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<V
         classes,
         guidance: Guidance::Off,
         shift: 1.0,
+        reweight_by: gmflow::guidance::Variance::default(),
         second_order: gmflow::solver::SecondOrder::default(),
         training: None,
         progress,

@@ -43,6 +43,7 @@ pub fn latent_model() -> Model {
         classes: Some(names.collect()),
         guidance: Guidance::Off,
         shift: 1.0,
+        reweight_by: gmflow::guidance::Variance::default(),
         second_order: gmflow::solver::SecondOrder::default(),
         training: None,
         progress: Progress::default(),

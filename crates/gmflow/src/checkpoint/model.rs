@@ -4,7 +4,7 @@ use super::diffusers::{DiffusersFolder, is_diffusers};
 use super::file;
 use super::weight_files::WeightFiles;
 use super::weights::{Precision, in_file, load_network, load_weights, write_module};
-use crate::guidance::Guidance;
+use crate::guidance::{Guidance, Variance};
 use crate::kernel::Arithmetic;
 use crate::network::{Autoencoder, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use crate::solver::SecondOrder;
@@ -91,6 +91,9 @@ pub struct ModelInfo {
     /// The guidance to use where none is asked for.
     #[serde(default)]
     pub guidance: Guidance,
+    /// What guidance and steps of order 2 divide by where they reweight mixtures, where nothing else is asked for.
+    #[serde(default, skip_serializing_if = "Variance::is_image")]
+    pub reweight_by: Variance,
     /// The shift of the time grid to sample on.
     #[serde(default = "no_shift")]
     pub shift: f32,

@@ -19,9 +19,6 @@ pub enum Guidance {
         scale: f64,
         /// How much of the shift's part along the conditional mean is removed, 0 to 1.
         orthogonal: f64,
-        /// What the shift is divided by where it becomes a reweighting.
-        #[serde(default, skip_serializing_if = "Variance::is_image")]
-        variance: Variance,
     },
     /// Classifier-free guidance: every component moves by (w - 1)(mu_c - mu_u).
     ClassifierFree {
@@ -33,11 +30,6 @@ pub enum Guidance {
 }
 
 impl Guidance {
-    /// Probabilistic guidance as published.
-    pub const fn probabilistic(scale: f64, orthogonal: f64) -> Self {
-        Self::Probabilistic { scale, orthogonal, variance: Variance::Image }
-    }
-
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
         let orthogonal = match *self {
@@ -59,21 +51,13 @@ impl Guidance {
     /// The same for the passes of a step.
     fn rule(&self) -> ShiftRule {
         match *self {
-            Self::Probabilistic { scale, orthogonal, .. } if self.is_active() => {
+            Self::Probabilistic { scale, orthogonal } if self.is_active() => {
                 ShiftRule::Probabilistic { scale: scale as f32, orthogonal: orthogonal as f32 }
             }
             Self::ClassifierFree { scale, orthogonal } if self.is_active() => {
                 ShiftRule::Extrapolate { scale: scale as f32, orthogonal: orthogonal as f32 }
             }
             _ => ShiftRule::Off,
-        }
-    }
-
-    /// What a shift is divided by.
-    fn variance(&self) -> Variance {
-        match *self {
-            Self::Probabilistic { variance, .. } if self.is_active() => variance,
-            _ => Variance::Image,
         }
     }
 
@@ -101,7 +85,7 @@ pub enum Variance {
 }
 
 impl Variance {
-    fn is_image(&self) -> bool {
+    pub(crate) fn is_image(&self) -> bool {
         *self == Self::Image
     }
 }
@@ -139,7 +123,7 @@ impl Guided {
     ) -> Self {
         let surrogate = conditional.0.to_iso_gaussian();
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
-        let variance = guidance.variance();
+        let variance = Variance::default();
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else {
             return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: None, variance };
         };
@@ -153,6 +137,16 @@ impl Guided {
         let means = conditional.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
         let base = DataMixture(GaussianMixture { means, ..conditional.0 });
         Self { base: Base::Data(Box::new(base)), mean: mean + shift, var, shift: None, variance }
+    }
+
+    /// The same, with shifts divided by another variance.
+    #[must_use]
+    pub fn reweighted_by(mut self, variance: Variance) -> Self {
+        self.variance = variance;
+        if let Base::Velocity(predicted) = &mut self.base {
+            predicted.pixelwise = variance == Variance::Pixel;
+        }
+        self
     }
 
     /// The conditional mixture that reweighting starts from; extrapolation is already in it.
@@ -176,10 +170,8 @@ impl Guided {
         let both = || Tensor::cat(vec![x_t.clone(), x_t.clone()], 0);
         if velocity.0.is_plain() && kernel::Shifted::has_passes(x_t.dims()[1]) {
             let GaussianMixture { means, log_weights, log_std } = velocity.0;
-            let variance = guidance.variance();
-            let velocity = [means, log_weights, log_std];
-            let pixelwise = variance == Variance::Pixel;
-            let predicted = kernel::Shifted::guided(velocity, x_t, t as f32, guidance.rule(), pixelwise);
+            let variance = Variance::default();
+            let predicted = kernel::Shifted::guided([means, log_weights, log_std], x_t, t as f32, guidance.rule());
             let (mean, var) = (predicted.mean.clone(), predicted.var.clone());
             let shift = (predicted.shift.dims()[0] > 0).then(|| predicted.shift.clone());
             return Self { base: Base::Velocity(Box::new(predicted)), mean, var, shift, variance };
@@ -279,7 +271,7 @@ pub fn shift(
     };
     match guidance {
         Guidance::Off => difference.zeros_like(),
-        Guidance::Probabilistic { scale, orthogonal, .. } => {
+        Guidance::Probabilistic { scale, orthogonal } => {
             let direction = across(orthogonal);
             let rms = power(&direction).sqrt().clamp_min(f32::MIN_POSITIVE);
             direction * (var.clone().sqrt() * scale / rms)

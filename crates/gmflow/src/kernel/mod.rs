@@ -207,7 +207,6 @@ impl Shifted {
         x: &Tensor<4>,
         t: f32,
         rule: ShiftRule,
-        pixelwise: bool,
     ) -> Self {
         let t = t.max(SHORTEST_TIME);
         let (mean, var, shift, power) = <Dispatch as StepOps>::step_guide(
@@ -219,7 +218,8 @@ impl Shifted {
             rule,
         );
         let [mean, var, shift, power] = [mean, var, shift, power].map(Tensor::<4>::from_dispatch);
-        let all = Self { means, log_weights, log_std, origin: x.clone(), t, mean, var, shift, power, pixelwise };
+        let all =
+            Self { means, log_weights, log_std, origin: x.clone(), t, mean, var, shift, power, pixelwise: false };
         match rule {
             // What has moved the components is no shift that they are still to be reweighted by.
             ShiftRule::Extrapolate { .. } => Self {
@@ -283,14 +283,16 @@ impl Shifted {
         ))
     }
 
-    /// Means `[b k c h w]`, log weights `[b k 1 h w]` and log standard deviations `[b 1 1 1 1]` of the reweighted mixtures.
+    /// Means `[b k c h w]`, log weights `[b k 1 h w]` and log standard deviations of the reweighted mixtures: `[b 1 1 1 1]`, or `[b 1 1 h w]`
+    /// where pixels were reweighted by their own variance.
     pub(crate) fn reweighted(self) -> [Tensor<5>; 3] {
         let (means, log_weights, log_std) = <Dispatch as StepOps>::step_reweighted(self.into_dispatch());
         [Tensor::from_dispatch(means), Tensor::from_dispatch(log_weights), Tensor::from_dispatch(log_std)]
     }
 }
 
-/// The covariances `[b c c]`, averaged over pixels, of mixtures `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]`. No gradients are recorded.
+/// The covariances `[b c c]`, averaged over pixels, of mixtures `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]` or `[b 1 1 h w]`. No gradients are
+/// recorded.
 pub(crate) fn covariances([means, log_weights, log_std]: [Tensor<5>; 3]) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as StepOps>::step_covariances(
         means.into_dispatch(),

@@ -63,7 +63,7 @@ pub trait StepOps: Backend {
         x: FloatTensor<Self>,
         substeps: Vec<OdeSubstep>,
     ) -> FloatTensor<Self>;
-    /// Means, log weights and log standard deviations of the reweighted mixtures.
+    /// Means, log weights and log standard deviations of the reweighted mixtures, the last for each pixel where it goes by pixels.
     fn step_reweighted(
         #[extension_type] mixture: Shifted<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
@@ -171,7 +171,8 @@ impl StepOps for Flex {
         let (Sizes { k, c, .. }, x) = (sizes(&mixture.means), mixture.mean.shape());
         let [means, log_weights, log_std] = tilt::reweighted(mixture.borrow(), sizes(&mixture.means));
         let [b, h, w] = [x[0], x[2], x[3]];
-        (tensor(means, [b, k, c, h, w]), tensor(log_weights, [b, k, 1, h, w]), tensor(log_std, [b, 1, 1, 1, 1]))
+        let of_std = if log_std.len() == b { [b, 1, 1, 1, 1] } else { [b, 1, 1, h, w] };
+        (tensor(means, [b, k, c, h, w]), tensor(log_weights, [b, k, 1, h, w]), tensor(log_std, of_std))
     }
 
     fn step_covariances(means: Tensor, log_weights: Tensor, log_std: Tensor) -> Tensor {

@@ -44,12 +44,39 @@ pub struct ChangeRule {
     pub alone: bool,
 }
 
-/// Mixtures `[b k c n]`, `[b k n]`, `[b]`.
+/// Mixtures `[b k c n]`, `[b k n]`, `[b]`; reweighted ones may have a standard deviation for each pixel, `[b n]`.
 #[derive(Clone, Copy)]
 pub(super) struct Mixture<'a> {
     pub means: &'a [f32],
     pub log_weights: &'a [f32],
     pub log_std: &'a [f32],
+}
+
+impl Mixture<'_> {
+    /// How many there are.
+    pub fn samples(&self, Sizes { k, n, .. }: Sizes) -> usize {
+        self.log_weights.len() / (k * n).max(1)
+    }
+
+    /// The log standard deviation of a pixel.
+    pub fn log_std_at(&self, sizes: Sizes, (sample, pixel): (usize, usize)) -> f32 {
+        let per_sample = self.log_std.len() == self.samples(sizes);
+        self.log_std[if per_sample { sample } else { sample * sizes.n + pixel }]
+    }
+
+    /// exp(`times` log_std) in the lanes of a block.
+    pub fn stds(&self, sizes: Sizes, block: &Block, times: f32) -> Row {
+        if self.log_std.len() == self.samples(sizes) {
+            return block.per_sample(|sample| (times * self.log_std[sample]).exp());
+        }
+        let mut row = [1.0; LANES];
+        for (lane, std) in row.iter_mut().enumerate() {
+            if let Some(pixel) = block.pixel(lane) {
+                *std = (times * self.log_std_at(sizes, pixel)).exp();
+            }
+        }
+        row
+    }
 }
 
 /// Predicted mixtures, their means and the shifts that they are reweighted by.
@@ -72,6 +99,13 @@ pub(super) struct Shifted<'a> {
     pub power: &'a [f32],
     /// Whether a shift is divided by the pixel's own variance along it, and not by `var`.
     pub pixelwise: bool,
+}
+
+impl Shifted<'_> {
+    /// Whether the shift is divided by the variance of each pixel.
+    fn is_pixelwise(&self) -> bool {
+        self.pixelwise && !self.shift.is_empty()
+    }
 }
 
 /// What multiplies a shift to give nu, and zeta, from the variance and the mean square of the shift: the target of guidance, whose
@@ -176,7 +210,7 @@ impl<'a, const C: usize> Tilted<'a, C> {
             minus_time: -shifted.t,
             var: block.per_sample(|sample| ((2.0 * velocity.log_std[sample]).exp() * shifted.t) * shifted.t),
             natural: [block.per_sample(|sample| natural(sample).0), block.per_sample(|sample| natural(sample).1)],
-            pixelwise: shifted.pixelwise && !shifted.shift.is_empty(),
+            pixelwise: shifted.is_pixelwise(),
         }
     }
 
@@ -496,15 +530,16 @@ impl Stepping<'_> {
     }
 }
 
-/// The reweighted mixtures over x0: means `[b k c n]`, log weights `[b k n]`, log standard deviations `[b]`.
+/// The reweighted mixtures over x0: means `[b k c n]`, log weights `[b k n]`, log standard deviations `[b]`, or `[b n]` where pixels were
+/// reweighted by their own variance.
 pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
     let Sizes { k, c, n } = sizes;
     let b = shifted.var.len();
     let blocks = Block::all(b, n);
-    let mut log_weights = Vec::new();
+    let (mut log_weights, mut log_std) = (Vec::new(), vec![0.0; if shifted.is_pixelwise() { b * n } else { 0 }]);
     let means = build(b * k * c * n, |means| {
         log_weights = build(b * k * n, |weights| {
-            let (means, weights) = (Sink::new(means, n), Sink::new(weights, n));
+            let [means, weights, stds] = [means, weights, &mut log_std[..]].map(|out| Sink::new(out, n));
             par_map(
                 blocks,
                 b * k * c * n,
@@ -515,11 +550,17 @@ pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
                     unsafe {
                         means.write(&block, &scratch.out_means);
                         weights.write(&block, &scratch.out_weights);
+                        if shifted.is_pixelwise() {
+                            stds.write(&block, &scratch.out[..1]);
+                        }
                     }
                 },
             );
         });
     });
+    if shifted.is_pixelwise() {
+        return [means, log_weights, log_std];
+    }
     let log_std = shifted.velocity.log_std[..b].iter().enumerate().map(|(sample, &log_std)| {
         let log_std = log_std + shifted.t.ln();
         let zeta = match shifted.shift {
@@ -553,7 +594,8 @@ impl Reweighting<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) {
         let Self { scratch, shifted, sizes, block } = self;
-        let Scratch { means, log_weights, vector, mean, origin, shift, out_means, out_weights, .. } = scratch;
+        let Scratch { means, log_weights, vector, mean, origin, shift, out, out_means, out_weights, .. } = scratch;
+        let log_std = block.per_sample(|sample| shifted.velocity.log_std[sample] + shifted.t.ln());
         let mut mixture =
             Tilted::<C>::new(&shifted, &block, sizes, (means, log_weights, vector), (mean, origin, shift));
         for v in 0..block.vectors(simd) {
@@ -565,13 +607,14 @@ impl Reweighting<'_> {
                 total = total + (V::new(simd, joint) - top).exp();
             }
             let norm = top + total.ln();
+            scale.ln().mul_add(V::splat(simd, 0.5), V::load(simd, &log_std, v)).store(&mut out[0], v);
             let components = mixture.components.chunks_exact(C).zip(&*mixture.joint);
-            let out = out_means.chunks_exact_mut(C).zip(&mut *out_weights);
-            for ((component, &joint), (means, weight)) in components.zip(out) {
+            let reweighted = out_means.chunks_exact_mut(C).zip(&mut *out_weights);
+            for ((component, &joint), (means, weight)) in components.zip(reweighted) {
                 (V::new(simd, joint) - norm).store(weight, v);
-                for (i, out) in means.iter_mut().enumerate() {
+                for (i, to) in means.iter_mut().enumerate() {
                     let mean = mixture.var.mul_add(nu[i], V::new(simd, component[i]));
-                    mean.mul_add(scale, mixture.mean[i]).store(out, v);
+                    mean.mul_add(scale, mixture.mean[i]).store(to, v);
                 }
             }
         }

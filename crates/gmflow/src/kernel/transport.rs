@@ -74,7 +74,7 @@ struct Way {
 /// The covariances `[b c c]` of mixtures, averaged over pixels.
 pub(super) fn covariances(mixture: Mixture, sizes: Sizes) -> Vec<f32> {
     let Sizes { c, n, .. } = sizes;
-    let b = mixture.log_std.len();
+    let b = mixture.samples(sizes);
     let blocks = Block::all(b, n);
     let work = mixture.means.len();
     let sums = par_map(
@@ -107,7 +107,7 @@ pub(super) fn transport(
     direction: Direction,
 ) -> Vec<f32> {
     let Sizes { k, c, n } = sizes;
-    let (blocks, way) = (Block::all(mixture.log_std.len(), n), Way { axes, direction });
+    let (blocks, way) = (Block::all(mixture.samples(sizes), n), Way { axes, direction });
     let mut far = Vec::new();
     let mut mapped = build(values.len(), |out| {
         let out = Sink::new(out, n);
@@ -132,7 +132,7 @@ pub(super) fn transport(
         let log_weights: Vec<f64> = (0..k).map(|row| read(mixture.log_weights, sample * k + row)).collect();
         let value: Vec<f64> = (0..c).map(|row| read(values, sample * c + row)).collect();
         let basis = DMatrix::from_row_iterator(c, c, bases[sample * c * c..][..c * c].iter().map(|&x| f64::from(x)));
-        let std = f64::from(mixture.log_std[sample]).exp();
+        let std = f64::from(mixture.log_std_at(sizes, (sample, pixel))).exp();
         let mixture = PixelMixture { means: &means, log_weights: &log_weights, std };
         let result = match direction {
             Direction::FromNormals => mixture.at_normals(&value, &basis, axes),
@@ -562,7 +562,7 @@ impl WithSimd for Covarying<'_> {
         let Scratch { means, log_weights, vector, basis, .. } = scratch;
         let means = Source::new(&block, mixture.means, k * c, n, means);
         let log_weights = Source::new(&block, mixture.log_weights, k, n, log_weights);
-        let within = block.per_sample(|sample| (2.0 * mixture.log_std[sample]).exp());
+        let within = mixture.stds(sizes, &block, 2.0);
         for v in block.pairs(simd) {
             let pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
             for i in 0..c {
@@ -603,7 +603,7 @@ impl WithSimd for Mapping<'_> {
         for (entry, row) in basis.iter_mut().enumerate() {
             *row = block.per_sample(|sample| bases[sample * c * c + entry]);
         }
-        let std = block.per_sample(|sample| mixture.log_std[sample].exp());
+        let std = mixture.stds(sizes, &block, 1.0);
         let mut far = [0.0; LANES];
         for v in block.pairs(simd) {
             let mut pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);

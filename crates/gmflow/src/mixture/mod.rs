@@ -43,6 +43,12 @@ impl GaussianMixture {
         self.log_weights.dims() == [b, k, 1, h, w] && self.log_std.dims() == [b, 1, 1, 1, 1]
     }
 
+    /// Whether all components of a pixel have one standard deviation, as those of reweighted mixtures.
+    pub(crate) fn is_plain_by_pixel(&self) -> bool {
+        let [b, k, _, h, w] = self.means.dims();
+        self.is_plain() || (self.log_weights.dims() == [b, k, 1, h, w] && self.log_std.dims() == [b, 1, 1, h, w])
+    }
+
     /// The mean `[b c h w]`, (11).
     pub fn mean(&self) -> Tensor<4> {
         (self.means.clone() * self.log_weights.clone().exp()).sum_dim(1).squeeze_dim::<4>(1)

@@ -87,7 +87,7 @@ impl GaussianMixture {
         let parts = || [&self.means, &self.log_weights, &self.log_std].map(Tensor::clone);
         let axes = bases.axes();
         let per_sample = match bases {
-            _ if !self.is_plain() => None,
+            _ if !self.is_plain_by_pixel() => None,
             Bases::PerPixel => None,
             Bases::Shared => Some(eigenbases(kernel::covariances(parts()))?),
             Bases::Given(given, _) => (given.dims() == [b, 1, 1, c, c]).then(|| given.clone().reshape([b, c, c])),

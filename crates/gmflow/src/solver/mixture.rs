@@ -45,22 +45,21 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
         t: span.t,
         h: span.t - span.to,
     });
-    let Prediction { data, surrogate } =
-        match passes(&guided, &start, previous.as_ref(), (span, settings.motion), context) {
-            Some(mixture) if matches!(settings.motion, Motion::Velocity) => {
-                let x = mixture.ode(&start, ode_substeps(span, settings.substeps));
-                return Ok(SolverState { x, previous: next, history: Vec::new() });
+    let Prediction { data, surrogate } = match passes(&guided, &start, previous.as_ref(), span, context) {
+        Some(mixture) if matches!(settings.motion, Motion::Velocity) => {
+            let x = mixture.ode(&start, ode_substeps(span, settings.substeps));
+            return Ok(SolverState { x, previous: next, history: Vec::new() });
+        }
+        Some(mixture) => {
+            let mut surrogate = guided.target((mixture.shift.dims()[0] > 0).then_some(&mixture.shift));
+            if context.second_order.carry == Carry::Translate {
+                surrogate.mean = surrogate.mean + (mixture.mean.clone() - guided.mean.clone());
             }
-            Some(mixture) => {
-                let mut surrogate = guided.target((mixture.shift.dims()[0] > 0).then_some(&mixture.shift));
-                if context.second_order.carry == Carry::Translate {
-                    surrogate.mean = surrogate.mean + (mixture.mean.clone() - guided.mean.clone());
-                }
-                let [means, log_weights, log_std] = mixture.reweighted();
-                Prediction { data: DataMixture(GaussianMixture { means, log_weights, log_std }), surrogate }
-            }
-            None => predicted(&guided, &start, previous.as_ref(), span, context),
-        };
+            let [means, log_weights, log_std] = mixture.reweighted();
+            Prediction { data: DataMixture(GaussianMixture { means, log_weights, log_std }), surrogate }
+        }
+        None => predicted(&guided, &start, previous.as_ref(), span, context),
+    };
     let mut x = start.clone();
     for i in 0..settings.substeps {
         let last = i + 1 == settings.substeps;
@@ -89,18 +88,18 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
 }
 
 /// The prediction with its second-order change, where the passes over it can do all that is asked for and nobody wants to know of
-/// sub-steps. Draws need one standard deviation per sample, which guidance by pixel does not leave.
+/// sub-steps.
 fn passes(
     guided: &Guided,
     x: &Tensor<4>,
     previous: Option<&Previous>,
-    (span, motion): (Span, Motion),
+    span: Span,
     context: &Context,
 ) -> Option<Shifted> {
     if context.observe.is_some() || context.second_order.corrections > 0 {
         return None;
     }
-    let mixture = guided.passes().filter(|mixture| !mixture.pixelwise || matches!(motion, Motion::Velocity))?;
+    let mixture = guided.passes()?;
     let Some(previous) = previous else { return Some(mixture) };
     let before = previous.guided.passes()?;
     let rule = context.second_order.rule((previous.t, previous.h), (span.t, span.t - span.to));

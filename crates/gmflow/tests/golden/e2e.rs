@@ -90,7 +90,7 @@ fn guidance(case: &Case) -> Guidance {
         let orthogonal = if case.flag("orthogonal_guidance") { 1.0 } else { 0.0 };
         return Guidance::ClassifierFree { scale, orthogonal };
     }
-    Guidance::probabilistic(scale, case.f64_or("orthogonal_guidance", 1.0))
+    Guidance::Probabilistic { scale, orthogonal: case.f64_or("orthogonal_guidance", 1.0) }
 }
 
 fn second_order(case: &Case) -> SecondOrder {
@@ -140,6 +140,7 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
         guidance: guidance(case),
         guidance_interval: None,
         shift: case.f64_or("shift", 1.0) as f32,
+        reweight_by: gmflow::guidance::Variance::Image,
         second_order: second_order(case),
     };
     let request =

@@ -16,7 +16,7 @@ pub fn run(case: &Case) -> Option<Computed> {
 }
 
 fn probabilistic(case: &Case) -> Computed {
-    let guidance = Guidance::probabilistic(case.f64("guidance_scale"), case.f64("orthogonal"));
+    let guidance = Guidance::Probabilistic { scale: case.f64("guidance_scale"), orthogonal: case.f64("orthogonal") };
     let mean = case.input("cond_mean").tensor::<4>();
     let var = case.input("total_var").tensor::<4>().mean_dim(2).mean_dim(3);
     let axis = case.inputs.get("axis").map_or_else(|| mean.clone(), Array::tensor::<4>);
@@ -54,7 +54,7 @@ pub fn put(computed: &mut Computed, prefix: &str, mixture: GaussianMixture) {
 
 fn second_order(case: &Case) -> Computed {
     let scale = case.f64("guidance_scale");
-    let guidance = Guidance::probabilistic(scale, case.f64("orthogonal"));
+    let guidance = Guidance::Probabilistic { scale, orthogonal: case.f64("orthogonal") };
     let unconditional = case.inputs.get("uncond_mean").map(Array::tensor::<4>);
     let x = case.input("x_t").tensor::<4>();
     let guided = Guided::new(guidance, DataMixture(mixture(case, "")), unconditional, &x);

@@ -41,6 +41,7 @@ fn model() -> Model {
             classes: None,
             guidance: Guidance::Off,
             shift: 1.0,
+            reweight_by: gmflow::guidance::Variance::default(),
             second_order: gmflow::solver::SecondOrder::default(),
             training: None,
             progress: Progress::default(),

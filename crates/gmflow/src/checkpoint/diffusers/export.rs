@@ -92,6 +92,7 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
     let square = [data.height, data.width] == [model.info.network.sample_shape().1; 2];
     let notes = OwnNotes {
         guidance: model.info.guidance,
+        reweight_by: model.info.reweight_by,
         second_order: model.info.second_order,
         progress: model.info.progress,
         size: (!square).then_some([data.height, data.width]),

@@ -3,7 +3,7 @@
 use super::config::ComponentConfig;
 use super::{StoredVae, load_denoiser, load_spectrum};
 use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, file};
-use crate::guidance::Guidance;
+use crate::guidance::{Guidance, Variance};
 use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
 use crate::solver::SecondOrder;
 use crate::{Error, Result};
@@ -30,6 +30,9 @@ pub(in crate::checkpoint) fn is_diffusers(dir: &Path) -> bool {
 pub(super) struct OwnNotes {
     /// The guidance to use where none is asked for.
     pub(super) guidance: Guidance,
+    /// What reweighting divides by where nothing else is asked for.
+    #[serde(skip_serializing_if = "Variance::is_image")]
+    pub(super) reweight_by: Variance,
     /// Details of steps of order 2 where none are asked for.
     #[serde(skip_serializing_if = "SecondOrder::is_default")]
     pub(super) second_order: SecondOrder,
@@ -110,6 +113,7 @@ impl DiffusersFolder {
             classes: self.classes.clone(),
             guidance: self.notes.guidance,
             shift: self.shift,
+            reweight_by: self.notes.reweight_by,
             second_order: self.notes.second_order,
             training: None,
             progress: self.notes.progress,

@@ -557,7 +557,7 @@ fn ode_kernel(
     }
 }
 
-/// The reweighted mixtures over x0: `[b k c n]`, `[b k n]`, `[b]`.
+/// The reweighted mixtures over x0: `[b k c n]`, `[b k n]`, `[b]` or, by pixels, `[b n]`.
 #[cube(launch_unchecked)]
 fn reweight_kernel(
     means: &[f32],
@@ -577,6 +577,7 @@ fn reweight_kernel(
     #[comptime] k: usize,
     #[comptime] c: usize,
     #[comptime] guided: bool,
+    #[comptime] pixelwise: bool,
 ) {
     if ABSOLUTE_POS >= b * n {
         terminate!();
@@ -588,7 +589,30 @@ fn reweight_kernel(
     let variance = (log_std[sample] * 2.0f32).exp() * t * t;
     let mut factor = 0.0f32.runtime();
     let mut zeta = 0.0f32.runtime();
-    if comptime!(guided) {
+    if comptime!(pixelwise) {
+        let mut from_mean = Array::<f32>::new(c);
+        #[unroll]
+        for i in 0..c {
+            let at = (sample * c + i) * n + pixel;
+            from_mean[i] = origin[at] - mean[at];
+        }
+        let (of_shift, precision) = own_natural(
+            means,
+            log_weights,
+            shift,
+            means_at,
+            weights_at,
+            sample * c * n + pixel,
+            n,
+            0.0f32 - t,
+            &from_mean,
+            variance,
+            k,
+            c,
+        );
+        factor = of_shift;
+        zeta = precision;
+    } else if comptime!(guided) {
         let (of_shift, precision) = natural(var[sample], power[sample]);
         factor = of_shift;
         zeta = precision;
@@ -620,7 +644,9 @@ fn reweight_kernel(
     for j in 0..k {
         out_weights[weights_at + j * n] -= norm;
     }
-    if pixel == 0 {
+    if comptime!(pixelwise) {
+        out_std[ABSOLUTE_POS] = log_std[sample] + t.ln() - 0.5f32 * (variance * zeta + 1.0f32).ln();
+    } else if pixel == 0 {
         out_std[sample] = log_std[sample] + t.ln() - 0.5f32 * (variance * zeta + 1.0f32).ln();
     }
 }
@@ -636,6 +662,7 @@ fn covariance_kernel(
     n: usize,
     #[comptime] k: usize,
     #[comptime] c: usize,
+    #[comptime] per_pixel: bool,
 ) {
     if ABSOLUTE_POS >= b * n {
         terminate!();
@@ -646,7 +673,11 @@ fn covariance_kernel(
     let weights_at = sample * k * n + pixel;
     let mut mean = Array::<f32>::new(c);
     let mut sums = Array::<f32>::new(c * c);
-    let within = (log_std[sample] * 2.0f32).exp();
+    let mut std_at = sample;
+    if comptime!(per_pixel) {
+        std_at = ABSOLUTE_POS;
+    }
+    let within = (log_std[std_at] * 2.0f32).exp();
     #[unroll]
     for i in 0..c {
         mean[i] = 0.0f32;
@@ -684,6 +715,12 @@ fn covariance_kernel(
 fn mixture_sizes(means: &CubeTensor) -> Sizes {
     let [_, k, c, h, w] = sizes(means);
     Sizes { k, c, n: h * w }
+}
+
+/// Whether there is a standard deviation for each pixel, `[b 1 1 h w]`, and not one for each sample.
+pub(super) fn has_std_per_pixel(log_std: &CubeTensor) -> bool {
+    let [_, _, _, h, w] = sizes(log_std);
+    h * w > 1
 }
 
 /// The mean over the last axis.
@@ -892,7 +929,8 @@ impl StepOps for CubeBackend {
         let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&mixture.means), sizes(&mixture.mean));
         let like = &mixture.mean;
         let (means, log_weights) = (empty(like, [b, k, c, h, w]), empty(like, [b, k, 1, h, w]));
-        let log_std = empty(like, [b, 1, 1, 1, 1]);
+        let pixelwise = mixture.pixelwise && is_guided(&mixture);
+        let log_std = empty(like, if pixelwise { [b, 1, 1, h, w] } else { [b, 1, 1, 1, 1] });
         let (count, dim) = grid(like, b * n);
         // SAFETY: threads beyond the pixels end, and all indices are within the shapes of the mixture.
         unsafe {
@@ -917,6 +955,7 @@ impl StepOps for CubeBackend {
                 k,
                 c,
                 is_guided(&mixture),
+                pixelwise,
             );
         }
         (means, log_weights, log_std)
@@ -940,6 +979,7 @@ impl StepOps for CubeBackend {
                 n,
                 k,
                 c,
+                has_std_per_pixel(&log_std),
             );
         }
         CubeBackend::float_reshape(mean_of(out, 2), [b, c, c].into())

@@ -7,6 +7,7 @@ use super::super::transport::{
     self as cpu, EXACT, FARTHEST, FARTHEST_RANK, FARTHEST_TAIL, INVERSE_ROOT_TAU, LAST_STEP, MAX_ITERATIONS, TAIL,
     TINY,
 };
+use super::step::has_std_per_pixel;
 use super::{LOWEST, cubecl, empty, grid, host, input, output, sizes};
 use crate::kernel::Direction;
 use crate::kernel::nll::Sizes;
@@ -198,6 +199,7 @@ fn transport_kernel(
     #[comptime] c: usize,
     #[comptime] from_normals: bool,
     #[comptime] along_basis: bool,
+    #[comptime] per_pixel: bool,
 ) {
     if ABSOLUTE_POS >= b * n {
         terminate!();
@@ -207,7 +209,11 @@ fn transport_kernel(
     let means_at = sample * (k * c) * n + pixel;
     let values_at = sample * c * n + pixel;
     let basis_at = sample * (c * c);
-    let std = log_std[sample].exp();
+    let mut std_at = sample;
+    if comptime!(per_pixel) {
+        std_at = ABSOLUTE_POS;
+    }
+    let std = log_std[std_at].exp();
     let inverse = 1.0f32 / std;
     let mut of = Array::<f32>::new(k);
     let mut weights = Array::<f32>::new(k);
@@ -329,6 +335,7 @@ pub(super) fn transport(
             c,
             direction == Direction::FromNormals,
             axes == Axes::Basis,
+            has_std_per_pixel(&log_std),
         );
     }
     if host(CubeBackend::float_sum(far)).iter().all(|&count| count == 0.0) {
