@@ -6,28 +6,41 @@ use crate::mixture::transport::{Axes, PixelMixture, eigenbasis};
 use burn::tensor::{Tensor, TensorData, activation};
 use nalgebra::DMatrix;
 
-/// Mixtures `[b k c 1 n]` whose means are `spread` apart, with a component standard deviation of `std`.
+/// What has one standard deviation.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Sample,
+    Pixel,
+}
+
+/// Mixtures `[b k c 1 n]` whose means are `spread` apart, with a component standard deviation of `std`, or around it.
 struct Case {
     parts: [Tensor<5>; 3],
     bases: Tensor<3>,
     sizes: [usize; 4],
-    std: f64,
+    /// `[b n]`.
+    stds: Vec<f64>,
 }
 
 impl Case {
-    fn new([b, k, c, n]: [usize; 4], spread: f64, std: f64) -> Self {
+    fn new([b, k, c, n]: [usize; 4], spread: f64, std: f64, of: Of) -> Self {
         let device = device();
+        let log_std = match of {
+            Of::Sample => Tensor::full([b, 1, 1, 1, 1], std.ln(), &device),
+            Of::Pixel => draw(4, [b, 1, 1, 1, n], &device).tanh() * 0.5 + std.ln(),
+        };
+        let stds = values(log_std.clone().expand([b, 1, 1, 1, n])).into_iter().map(|x| f64::from(x.exp())).collect();
         let parts = [
             draw(0, [b, k, c, 1, n], &device) * spread,
             activation::log_softmax(draw(1, [b, k, 1, 1, n], &device) * 2.0, 1),
-            Tensor::full([b, 1, 1, 1, 1], std.ln(), &device),
+            log_std,
         ];
         let covariances = values(covariances(parts.clone()));
         let basis = |rows: &[f32]| eigenbasis(DMatrix::from_row_iterator(c, c, rows.iter().map(|&x| f64::from(x))));
         let bases: Vec<f32> =
             covariances.chunks_exact(c * c).flat_map(|rows| rows_of(&basis(rows)).collect::<Vec<_>>()).collect();
         let bases = Tensor::from_data(TensorData::new(bases, [b, c, c]), &device);
-        Self { parts, bases, sizes: [b, k, c, n], std: f64::from((std.ln() as f32).exp()) }
+        Self { parts, bases, sizes: [b, k, c, n], stds }
     }
 
     fn map(&self, values: &Tensor<4>, axes: Axes, direction: Direction) -> Tensor<4> {
@@ -47,7 +60,8 @@ impl Case {
                     (0..rows).map(|row| f64::from(all[(sample * rows + row) * n + pixel])).collect()
                 };
                 let (means, log_weights) = (column(&means, k * c), column(&log_weights, k));
-                let mixture = PixelMixture { means: &means, log_weights: &log_weights, std: self.std };
+                let mixture =
+                    PixelMixture { means: &means, log_weights: &log_weights, std: self.stds[sample * n + pixel] };
                 f(&basis, mixture, sample * c * n + pixel);
             }
         }
@@ -76,11 +90,33 @@ const CASES: [([usize; 4], f64, f64); 8] = [
     ([1, 8, 1, 784], 10.0, 0.1),
 ];
 
+fn cases() -> impl Iterator<Item = (([usize; 4], f64, f64), Of)> {
+    CASES.into_iter().flat_map(|case| [(case, Of::Sample), (case, Of::Pixel)])
+}
+
+#[test]
+fn covariances_hold_the_mean_of_the_components_variances() {
+    for ((sizes, spread, std), of) in cases() {
+        let [b, _, c, n] = sizes;
+        let case = Case::new(sizes, spread, std, of);
+        let [means, log_weights, log_std] = case.parts.clone();
+        let between = values(covariances([means, log_weights, log_std.full_like(-30.0)]));
+        let all = values(covariances(case.parts.clone()));
+        for (at, (all, between)) in all.iter().zip(&between).enumerate() {
+            let variances = case.stds[at / (c * c) * n..][..n].iter().map(|std| std * std);
+            let within = if at % (c * c) % (c + 1) == 0 { variances.sum::<f64>() / n as f64 } else { 0.0 };
+            let error = (f64::from(*all) - f64::from(*between) - within).abs();
+            assert!(error < 1e-5 * (1.0 + f64::from(between.abs())), "{sizes:?} {of:?}: off by {error}");
+        }
+        assert_eq!(all.len(), b * c * c);
+    }
+}
+
 #[test]
 fn draws_have_the_ranks_of_their_normals() {
-    for (sizes, spread, std) in CASES {
+    for ((sizes, spread, std), of) in cases() {
         let [b, _, c, n] = sizes;
-        let case = Case::new(sizes, spread, std);
+        let case = Case::new(sizes, spread, std, of);
         for (axes, scale) in [(Axes::Basis, 1.0), (Axes::Channels, 2.5), (Axes::Basis, 5.0)] {
             let normals = draw(2, [b, c, 1, n], &device()) * scale;
             let drawn = values(case.map(&normals, axes, Direction::FromNormals));
@@ -91,7 +127,7 @@ fn draws_have_the_ranks_of_their_normals() {
                     let error = (got - want).abs();
                     // Coordinates are of the size of the means, and known to f32 of that.
                     let tolerance = 2e-4 * (1.0 + want.abs()) + 4e-6 * (spread + 1.0) / std;
-                    assert!(error < tolerance, "{sizes:?} {spread} {std} {axes:?}: {want} came back as {got}");
+                    assert!(error < tolerance, "{sizes:?} {spread} {std} {of:?} {axes:?}: {want} came back as {got}");
                 }
             });
         }
@@ -100,9 +136,9 @@ fn draws_have_the_ranks_of_their_normals() {
 
 #[test]
 fn points_have_the_normals_of_f64() {
-    for (sizes, spread, std) in CASES {
+    for ((sizes, spread, std), of) in cases() {
         let [b, _, c, n] = sizes;
-        let case = Case::new(sizes, spread, std);
+        let case = Case::new(sizes, spread, std, of);
         for axes in [Axes::Basis, Axes::Channels] {
             let normals = draw(3, [b, c, 1, n], &device()) * 2.0;
             let points = case.map(&normals, axes, Direction::FromNormals);
@@ -112,7 +148,10 @@ fn points_have_the_normals_of_f64() {
                 let want = mixture.to_normals(&pixel(&points, first, sizes), basis, axes);
                 for (got, want) in pixel(&got, first, sizes).iter().zip(want) {
                     let tolerance = 2e-4 * (1.0 + want.abs()) + 4e-6 * (spread + 1.0) / std;
-                    assert!((got - want).abs() < tolerance, "{sizes:?} {spread} {std} {axes:?}: {got}, not {want}");
+                    assert!(
+                        (got - want).abs() < tolerance,
+                        "{sizes:?} {spread} {std} {of:?} {axes:?}: {got}, not {want}"
+                    );
                 }
             });
         }
@@ -122,7 +161,7 @@ fn points_have_the_normals_of_f64() {
 #[test]
 fn what_f32_does_not_reach_is_mapped_in_f64() {
     let sizes = [1, 4, 2, 70];
-    let case = Case::new(sizes, 1.0, 0.2);
+    let case = Case::new(sizes, 1.0, 0.2, Of::Pixel);
     let far = Tensor::<4>::full([1, 2, 1, 70], -20.0, &device());
     let drawn = values(case.map(&far, Axes::Basis, Direction::FromNormals));
     case.for_pixels(|basis, mixture, first| {
