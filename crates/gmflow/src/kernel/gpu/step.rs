@@ -65,6 +65,52 @@ fn own_natural(
     ((bounded / share).sqrt() / rest, bounded / rest)
 }
 
+/// [`natural`] by sample or by pixel; without a shift nothing is multiplied and nothing is known.
+#[cube]
+fn natural_of(
+    means: &[f32],
+    log_weights: &[f32],
+    shift: &[f32],
+    var: &[f32],
+    power: &[f32],
+    sample: usize,
+    pixel: usize,
+    n: usize,
+    minus_time: f32,
+    from_mean: &Array<f32>,
+    variance: f32,
+    #[comptime] k: usize,
+    #[comptime] c: usize,
+    #[comptime] guided: bool,
+    #[comptime] pixelwise: bool,
+) -> (f32, f32) {
+    let mut factor = 0.0f32.runtime();
+    let mut zeta = 0.0f32.runtime();
+    if comptime!(guided && pixelwise) {
+        let (of_shift, precision) = own_natural(
+            means,
+            log_weights,
+            shift,
+            sample * (k * c) * n + pixel,
+            sample * k * n + pixel,
+            sample * c * n + pixel,
+            n,
+            minus_time,
+            from_mean,
+            variance,
+            k,
+            c,
+        );
+        factor = of_shift;
+        zeta = precision;
+    } else if comptime!(guided) {
+        let (of_shift, precision) = natural(var[sample], power[sample]);
+        factor = of_shift;
+        zeta = precision;
+    }
+    (factor, zeta)
+}
+
 /// The mean, from the mixture's, of the mixture times exp(nu . y - zeta |y|^2 / 2), with y measured from the mixture's mean.
 #[cube]
 fn tilted_mean(
@@ -330,31 +376,24 @@ fn second_order_kernel(
         let at = (sample * c + i) * n + pixel;
         from_mean[i] = origin[at] - mean[at];
     }
-    let shift_at = sample * c * n + pixel;
-    let mut zeta = known;
-    let mut factor = 0.0f32.runtime();
-    if comptime!(guided_before && pixelwise) {
-        let (of_shift, own_precision) = own_natural(
-            means,
-            log_weights,
-            shift,
-            means_at,
-            weights_at,
-            shift_at,
-            n,
-            0.0f32 - t,
-            &from_mean,
-            variance,
-            k,
-            c,
-        );
-        factor = of_shift;
-        zeta = known + own_precision;
-    } else if comptime!(guided_before) {
-        let (of_shift, precision) = natural(var[sample], power[sample]);
-        factor = of_shift;
-        zeta = known + precision;
-    }
+    let (factor, precision) = natural_of(
+        means,
+        log_weights,
+        shift,
+        var,
+        power,
+        sample,
+        pixel,
+        n,
+        0.0f32 - t,
+        &from_mean,
+        variance,
+        k,
+        c,
+        guided_before,
+        pixelwise,
+    );
+    let zeta = known + precision;
     #[unroll]
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
@@ -386,30 +425,23 @@ fn second_order_kernel(
             let at = (sample * c + i) * n + pixel;
             from_mean[i] = now_origin[at] - now_mean[at];
         }
-        let mut zeta = 0.0f32.runtime();
-        let mut factor = 0.0f32.runtime();
-        if comptime!(pixelwise) {
-            let (of_shift, own_precision) = own_natural(
-                now_means,
-                now_log_weights,
-                now_shift,
-                means_at,
-                weights_at,
-                shift_at,
-                n,
-                0.0f32 - now_t,
-                &from_mean,
-                variance,
-                k,
-                c,
-            );
-            factor = of_shift;
-            zeta = own_precision;
-        } else {
-            let (of_shift, precision) = natural(now_var[sample], now_power[sample]);
-            factor = of_shift;
-            zeta = precision;
-        }
+        let (factor, zeta) = natural_of(
+            now_means,
+            now_log_weights,
+            now_shift,
+            now_var,
+            now_power,
+            sample,
+            pixel,
+            n,
+            0.0f32 - now_t,
+            &from_mean,
+            variance,
+            k,
+            c,
+            true,
+            pixelwise,
+        );
         #[unroll]
         for i in 0..c {
             nu[i] = factor * now_shift[(sample * c + i) * n + pixel];
@@ -492,30 +524,23 @@ fn ode_kernel(
         x[i] = start[at];
     }
     let variance = (log_std[sample] * 2.0f32).exp() * t * t;
-    let mut precision = 0.0f32.runtime();
-    let mut factor = 0.0f32.runtime();
-    if comptime!(guided && pixelwise) {
-        let (of_shift, own_precision) = own_natural(
-            means,
-            log_weights,
-            shift,
-            means_at,
-            weights_at,
-            sample * c * n + pixel,
-            n,
-            0.0f32 - t,
-            &from_mean,
-            variance,
-            k,
-            c,
-        );
-        factor = of_shift;
-        precision = own_precision;
-    } else if comptime!(guided) {
-        let (of_shift, zeta) = natural(var[sample], power[sample]);
-        factor = of_shift;
-        precision = zeta;
-    }
+    let (factor, precision) = natural_of(
+        means,
+        log_weights,
+        shift,
+        var,
+        power,
+        sample,
+        pixel,
+        n,
+        0.0f32 - t,
+        &from_mean,
+        variance,
+        k,
+        c,
+        guided,
+        pixelwise,
+    );
     for step in 0..count {
         let here = substeps[4 * step];
         let there = substeps[4 * step + 1];
@@ -587,36 +612,29 @@ fn reweight_kernel(
     let means_at = sample * (k * c) * n + pixel;
     let weights_at = sample * k * n + pixel;
     let variance = (log_std[sample] * 2.0f32).exp() * t * t;
-    let mut factor = 0.0f32.runtime();
-    let mut zeta = 0.0f32.runtime();
-    if comptime!(pixelwise) {
-        let mut from_mean = Array::<f32>::new(c);
-        #[unroll]
-        for i in 0..c {
-            let at = (sample * c + i) * n + pixel;
-            from_mean[i] = origin[at] - mean[at];
-        }
-        let (of_shift, precision) = own_natural(
-            means,
-            log_weights,
-            shift,
-            means_at,
-            weights_at,
-            sample * c * n + pixel,
-            n,
-            0.0f32 - t,
-            &from_mean,
-            variance,
-            k,
-            c,
-        );
-        factor = of_shift;
-        zeta = precision;
-    } else if comptime!(guided) {
-        let (of_shift, precision) = natural(var[sample], power[sample]);
-        factor = of_shift;
-        zeta = precision;
+    let mut from_mean = Array::<f32>::new(c);
+    #[unroll]
+    for i in 0..c {
+        let at = (sample * c + i) * n + pixel;
+        from_mean[i] = origin[at] - mean[at];
     }
+    let (factor, zeta) = natural_of(
+        means,
+        log_weights,
+        shift,
+        var,
+        power,
+        sample,
+        pixel,
+        n,
+        0.0f32 - t,
+        &from_mean,
+        variance,
+        k,
+        c,
+        guided,
+        pixelwise,
+    );
     let scale = 1.0f32 / (variance * zeta + 1.0f32);
     let mut top = LOWEST.runtime();
     let mut total = 0.0f32.runtime();
@@ -626,7 +644,7 @@ fn reweight_kernel(
         for i in 0..c {
             let at = (sample * c + i) * n + pixel;
             let at_mean = means_at + (j * c + i) * n;
-            let offset = origin[at] - mean[at] - means[at_mean] * t;
+            let offset = from_mean[i] - means[at_mean] * t;
             let mut nu = 0.0f32.runtime();
             if comptime!(guided) {
                 nu = factor * shift[at];
