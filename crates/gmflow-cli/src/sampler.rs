@@ -1,10 +1,9 @@
 //! From the sampler arguments to a checked sampler: first what needs no model, then what does.
 
-use crate::args::{Carry, ReweightBy, SamplerArgs, Solver, Switch};
+use crate::args::{Carry, ReweightBy, SamplerArgs, Solver, Switch, name_of};
 use crate::failure::usage;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
-use clap::ValueEnum;
 use gmflow::checkpoint::{Model, ModelInfo};
 use gmflow::guidance::{Guidance, Variance};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
@@ -156,11 +155,6 @@ impl SamplerArgs {
         }
         Ok(())
     }
-}
-
-/// The name of an argument's value.
-fn name_of(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Which samples to draw.
