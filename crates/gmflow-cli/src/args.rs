@@ -124,7 +124,8 @@ holds the resolved configuration, checkpoints, logs (JSON lines and TensorBoard)
 checkpoint and stops; --resume continues as if nothing had happened.",
     after_help = "Examples:\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
 gmflow train configs/mnist.toml --out runs/mnist --resume\n  \
-gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set train.lr=1e-4"
+gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set train.lr=1e-4\n  \
+gmflow train configs/mnist.toml --out runs/tuned --from models/mnist --set train.steps=1000 --set train.lr=1e-4"
 )]
 pub struct TrainArgs {
     /// The configuration file (TOML)
@@ -135,6 +136,9 @@ pub struct TrainArgs {
     /// Replace one setting of the file; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Start from the weights of this model: a folder, a run, or owner/name on the hub. The same as train.from
+    #[arg(long, value_name = "MODEL", conflicts_with = "resume")]
+    pub from: Option<PathBuf>,
     /// Continue from the run folder's latest checkpoint
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,

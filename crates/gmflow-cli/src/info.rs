@@ -5,6 +5,8 @@ use crate::checkpoint_path::resolve;
 use crate::output;
 use anyhow::Result;
 use gmflow::checkpoint::{DataKind, Model, ModelInfo, StoredTensor, WeightFiles};
+use gmflow::guidance::Variance;
+use gmflow::solver::Carry;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -108,8 +110,18 @@ impl Report {
         if self.info.guidance.is_active() {
             writeln!(text, "guidance      {}", settings(&self.info.guidance)?)?;
         }
+        if self.info.reweight_by == Variance::Pixel {
+            writeln!(text, "reweighting   by the variance of the pixel")?;
+        }
+        if self.info.second_order.carry == Carry::Translate {
+            writeln!(text, "second order  moves the mixture")?;
+        }
+        let training = self.info.training.as_ref();
+        if let Some(from) = training.and_then(|training| training.pointer("/train/from")?.as_str()) {
+            writeln!(text, "from          {from}")?;
+        }
         writeln!(text, "trained       {} steps, {} samples", grouped(progress.step), grouped(progress.images))?;
-        if let Some(loss) = self.info.training.as_ref().and_then(|training| training.get("loss")) {
+        if let Some(loss) = training.and_then(|training| training.get("loss")) {
             writeln!(text, "loss          {}", settings(loss)?)?;
         }
         writeln!(text, "averages      {}", if self.ema.is_empty() { "none".into() } else { self.ema.join(", ") })?;

@@ -1,6 +1,7 @@
 //! `gmflow train`: a run in a folder, which Ctrl-C stops at a checkpoint.
 
-use crate::args::TrainArgs;
+use crate::args::{PublishedArgs, TrainArgs};
+use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::output;
 use anyhow::{Context, Result};
@@ -31,7 +32,10 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
     let mut run = if arguments.resume {
         Run::resume(&folder, &arguments.set, &device)?
     } else {
-        let config = Config::load(&arguments.config, &arguments.set)?;
+        let mut config = Config::load(&arguments.config, &arguments.set)?;
+        if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
+            config.train.from = Some(resolve(from, &PublishedArgs::default())?);
+        }
         Run::create(config, &folder, arguments.force, &device)?
     };
     let stop = stop_on_interrupt()?;

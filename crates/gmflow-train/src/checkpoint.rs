@@ -9,11 +9,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress, read_tensors, write_tensors};
+use gmflow::checkpoint::{
+    DataInfo, DataKind, LoadOptions, Model, ModelInfo, Precision, Progress, read_tensors, write_tensors,
+};
 use gmflow::guidance::{Guidance, Variance};
-use gmflow::network::{HostTensor, Network, SpectrumMlpConfig, TorchNames};
+use gmflow::network::{HostTensor, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig, TorchNames};
 use gmflow::solver::SecondOrder;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::{Config, from_json};
 use crate::ema::Ema;
@@ -192,9 +195,7 @@ pub fn load(folder: &Path, config: Config, device: &Device) -> Result<Trainer> {
     }
     let mut model = Model::load(folder, None, &training_device(&config, device))?;
     model.network.compute_in(config.train.precision);
-    if model.info.network != config.network {
-        return Err(Error::config("network", "the checkpoint's network", "another one"));
-    }
+    check_network(&model.info.network, &config)?;
     check_spectrum(model.info.spectrum.as_ref(), &config)?;
     let mut network = Trainable::new(model.network, &config.ema)?;
     network.optimizer = load_optimizer(&folder.join(OPTIMIZER_FILE), &network.infos, state.step, device)?;
@@ -209,6 +210,37 @@ pub fn load(folder: &Path, config: Config, device: &Device) -> Result<Trainer> {
         _ => None,
     };
     Trainer::start(config, device, Networks { network, spectrum }, state.step)
+}
+
+/// The networks whose weights a run starts from: those of a model folder or of a run's latest checkpoint, the first average by name before
+/// the weights themselves; the spectrum network only where one is trained.
+///
+/// # Errors
+/// A folder that holds neither; a damaged file; another network than the configuration's.
+pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<(Network, Option<SpectrumMlp>)> {
+    let folder = if path.join("checkpoints").is_dir() { latest(path)? } else { path.to_path_buf() };
+    let average = Model::ema_names(&folder)?.into_iter().next();
+    let options = LoadOptions { ema: average.as_deref(), without_vae: true, ..LoadOptions::default() };
+    let model = Model::load_with(&folder, options, device)?;
+    check_network(&model.info.network, config)?;
+    check_spectrum(model.info.spectrum.as_ref(), config)?;
+    Ok((model.network, model.spectrum.filter(|_| config.spectrum.is_some())))
+}
+
+/// The network of a checkpoint must be the configuration's.
+fn check_network(stored: &NetworkConfig, config: &Config) -> Result<()> {
+    if *stored == config.network {
+        return Ok(());
+    }
+    let fields = |network: &NetworkConfig| match serde_json::to_value(network) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (stored, wanted) = (fields(stored), fields(&config.network));
+    let differs = wanted.iter().find(|(name, value)| stored.get(*name) != Some(value));
+    let (name, got) = differs.map_or(("type", &Value::Null), |(name, value)| (name.as_str(), value));
+    let expected = stored.get(name).unwrap_or(&Value::Null);
+    Err(Error::config(format!("network.{name}"), format!("{expected}, as in the checkpoint"), got))
 }
 
 /// The spectrum network of a checkpoint must be the one that the configuration asks for.

@@ -50,7 +50,24 @@ pub fn take_gradients(module: &impl Module, gradients: &mut Gradients) -> Result
 ///
 /// # Panics
 /// Where `change` returns another number of values.
-pub fn update<M: Module>(module: M, change: impl FnMut(Tensor<1>) -> Tensor<1>) -> Result<M> {
+pub fn update<M: Module>(module: M, mut change: impl FnMut(Tensor<1>) -> Tensor<1>) -> Result<M> {
+    map(module, &mut |values, _| change(values))
+}
+
+/// The module with gradients recorded for the parameters whose place in the order says so.
+///
+/// # Errors
+/// A parameter that is not f32.
+pub fn only<M: Module>(module: M, trained: &[bool]) -> Result<M> {
+    let mut of_parameters = trained.iter();
+    map(module, &mut |values, records| {
+        *records = of_parameters.next().is_some_and(|trained| *trained);
+        values
+    })
+}
+
+/// Replaces every parameter, and whether gradients are recorded for it, by what `change` makes of them.
+fn map<M: Module>(module: M, change: &mut Change) -> Result<M> {
     let mut update = Update { change, failed: None };
     let module = module.map(&mut update);
     update.failed.map_or(Ok(module), Err)
@@ -162,22 +179,25 @@ impl ModuleVisitor for TakeGradients<'_> {
     }
 }
 
-struct Update<F> {
-    change: F,
+/// Called through a pointer: the code that goes through a module's fields is large and there once.
+type Change<'a> = dyn FnMut(Tensor<1>, &mut bool) -> Tensor<1> + 'a;
+
+struct Update<'a, 'b> {
+    change: &'a mut Change<'b>,
     failed: Option<Error>,
 }
 
-impl<F: FnMut(Tensor<1>) -> Tensor<1>> ModuleMapper for Update<F> {
+impl ModuleMapper for Update<'_, '_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|tensor| {
-            let (shape, trained, strategy) =
+            let (shape, mut trained, strategy) =
                 (tensor.dims(), tensor.is_require_grad(), tensor.gradient_checkpointing_strategy());
             if tensor.dtype() != DType::F32 {
                 self.failed = Some(dtype_error(tensor.dtype()));
                 return tensor;
             }
             let count = tensor.shape().num_elements();
-            let changed = (self.change)(tensor.inner().reshape([count])).reshape(shape);
+            let changed = (self.change)(tensor.inner().reshape([count]), &mut trained).reshape(shape);
             match strategy {
                 None => changed,
                 Some(strategy) => {

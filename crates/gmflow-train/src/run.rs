@@ -48,13 +48,15 @@ impl Run {
     /// As [`Trainer::new`]; the folder already holds a run and `overwrite` is off. With it, the earlier run's
     /// configuration, checkpoints and logs are removed.
     pub fn create(config: Config, folder: &Path, overwrite: bool, device: &Device) -> Result<Self> {
-        if holds_run(folder) {
-            if !overwrite {
-                return Err(Error::RunExists { path: folder.to_path_buf() });
-            }
+        let holds_run = holds_run(folder);
+        if holds_run && !overwrite {
+            return Err(Error::RunExists { path: folder.to_path_buf() });
+        }
+        // Before anything is removed: a configuration that cannot be run costs nothing, and the old run may be what this one starts from.
+        let trainer = Trainer::new(config, device)?;
+        if holds_run {
             clear(folder)?;
         }
-        let trainer = Trainer::new(config, device)?;
         Self::open(trainer, folder)
     }
 

@@ -1,7 +1,7 @@
 //! A module together with what training adds to it: moments and averages.
 
 use burn::module::Module;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 use gmflow::kernel::{lerp, square_sums};
 use gmflow::network::{TorchNames, parameter_shapes};
 use std::mem::take;
@@ -48,6 +48,16 @@ impl<M: TorchNames> Trainable<M> {
         Ok(Self { module: Some(module), infos, optimizer, averages })
     }
 
+    /// Leaves the parameters that `trained` does not name as they are from now on.
+    ///
+    /// # Errors
+    /// A parameter that is not f32.
+    pub fn train_only(&mut self, trained: impl Fn(&str) -> bool) -> Result<()> {
+        let trained: Vec<bool> = self.infos.iter().map(|info| trained(&info.name)).collect();
+        self.module = self.module.take().map(|module| params::only(module, &trained)).transpose()?;
+        Ok(())
+    }
+
     /// The module with its gradients tracked.
     ///
     /// # Errors
@@ -79,12 +89,15 @@ impl<M: TorchNames> Trainable<M> {
             .ok_or_else(|| Error::config("ema", "the name of an [[ema]] entry", name))
     }
 
-    /// Takes this module's gradients out and adds them to `total`.
+    /// Adds this module's gradients of a loss to `total`; where no parameter is trained there are none.
     ///
     /// # Errors
     /// A gradient that is not f32.
-    pub fn accumulate(&self, total: &mut Option<Values>, gradients: &mut Gradients) -> Result<()> {
-        let part = params::take_gradients(self.module()?, gradients)?;
+    pub fn backward(&self, loss: &Tensor<1>, total: &mut Option<Values>) -> Result<()> {
+        if !loss.is_tracked() {
+            return Ok(());
+        }
+        let part = params::take_gradients(self.module()?, &mut loss.backward())?;
         let add = |sum: Tensor<1>, part: Tensor<1>| match (sum.dims(), part.dims()) {
             ([0], _) => part,
             (_, [0]) => sum,

@@ -10,6 +10,7 @@ use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
 
 use crate::batch::{DrawPlan, Feed, HostBatch};
+use crate::checkpoint;
 use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
 use crate::params::Values;
@@ -85,17 +86,15 @@ impl Parts<'_> {
             let (x0, t) = (part.x0.clone(), part.t.clone());
             let evaluation = self.config.loss.evaluate(self.network.module()?, part);
             let part = evaluation.loss * share; // [1]
-            let mut gradients = part.backward();
+            self.network.backward(&part, &mut total)?;
             loss += f64::from(part.into_scalar::<f32>());
-            self.network.accumulate(&mut total, &mut gradients)?;
             let (Some(spectrum), Some(config)) = (self.spectrum, &self.config.spectrum) else { continue };
             let prediction = evaluation.velocity.to_data(&evaluation.x_t, &t).detached();
             let part = spectral_loss(spectrum.module()?, &prediction, &x0.inner(), Bases::Shared)?;
             let part = part * (share * config.weight); // [1]
-            let mut gradients = part.backward();
             let (sum, total) = spectral.get_or_insert((0.0, None));
+            spectrum.backward(&part, total)?;
             *sum += f64::from(part.into_scalar::<f32>());
-            spectrum.accumulate(total, &mut gradients)?;
         }
         let spectral = spectral.map(|(loss, gradients)| (loss, gradients.unwrap_or_default()));
         Ok(Gradient { loss, network: total.unwrap_or_default(), spectral })
@@ -116,23 +115,28 @@ pub struct SourceInfo {
 }
 
 impl Trainer {
-    /// Draws the weights, opens the data and starts the data thread.
+    /// Draws the weights or reads those to start from, opens the data and starts the data thread.
     ///
     /// # Errors
-    /// An invalid configuration, data that cannot be opened, a network that does not fit the data.
+    /// An invalid configuration, data that cannot be opened, a network that does not fit the data; weights that cannot be read or are
+    /// another network's.
     pub fn new(config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
         let device_with_gradients = training_device(&config, device);
-        let mut module = config.network.init(config.train.seed, &device_with_gradients)?;
+        let (mut module, spectrum) = match &config.train.from {
+            None => (config.network.init(config.train.seed, &device_with_gradients)?, None),
+            Some(path) => checkpoint::weights(path, &config, &device_with_gradients)?,
+        };
         module.compute_in(config.train.precision);
         let network = Trainable::new(module, &config.ema)?;
-        Self::start(config, device, Networks { network, spectrum: None }, 0)
+        let spectrum = spectrum.map(|module| Trainable::new(module, &[])).transpose()?;
+        Self::start(config, device, Networks { network, spectrum }, 0)
     }
 
     /// Joins networks in training with their data from optimiser step `step` on. A spectrum network that the configuration
     /// asks for and that is not there yet starts flat.
     pub(crate) fn start(config: Config, device: &Device, networks: Networks, step: u64) -> Result<Self> {
-        let Networks { network, spectrum } = networks;
+        let Networks { mut network, spectrum } = networks;
         if let (_, Some(why)) = config.network.computed_in(config.train.precision, device) {
             log::warn!("train.precision: {why}; it is computed in f32");
         }
@@ -140,7 +144,7 @@ impl Trainer {
         let info = source.info().clone();
         let null_class = network.module()?.null_class();
         check_fit(&config, &info, null_class)?;
-        let spectrum = match (spectrum_config(&config, &info)?, spectrum) {
+        let mut spectrum = match (spectrum_config(&config, &info)?, spectrum) {
             (Some(shape), None) => {
                 let module = shape.init(config.train.seed, &training_device(&config, device))?;
                 let mut spectrum = Trainable::new(module, &[])?;
@@ -150,6 +154,7 @@ impl Trainer {
             }
             (_, spectrum) => spectrum,
         };
+        train_only(config.train.only.as_deref().unwrap_or_default(), &mut network, spectrum.as_mut())?;
         let plan = DrawPlan::new(&config, null_class);
         let feed = Feed::start(source, plan, step, config.data.queue)?;
         Ok(Self { device: device.clone(), config, network, spectrum, info, feed, step, dump_folder: None })
@@ -252,6 +257,35 @@ impl Trainer {
     pub fn set_dump_folder(&mut self, folder: PathBuf) {
         self.dump_folder = Some(folder);
     }
+}
+
+/// What stands before the names of the spectrum network's parameters.
+const SPECTRUM: &str = "spectrum.";
+
+/// Leaves the parameters whose names begin with none of `only` as they are; without any all are trained.
+fn train_only(
+    only: &[String],
+    network: &mut Trainable<Network>,
+    spectrum: Option<&mut Trainable<SpectrumMlp>>,
+) -> Result<()> {
+    let of_spectrum =
+        spectrum.iter().flat_map(|spectrum| &spectrum.infos).map(|info| format!("{SPECTRUM}{}", info.name));
+    let names: Vec<String> = network.infos.iter().map(|info| info.name.clone()).chain(of_spectrum).collect();
+    for (index, start) in only.iter().enumerate() {
+        if !names.iter().any(|name| name.starts_with(start)) {
+            let mut modules: Vec<&str> = names.iter().filter_map(|name| name.split('.').next()).collect();
+            modules.dedup();
+            let expected = format!("the beginning of a parameter's name, as of those in {}", modules.join(", "));
+            return Err(Error::config(format!("train.only.{index}"), expected, start));
+        }
+    }
+    if only.is_empty() {
+        return Ok(());
+    }
+    network.train_only(|name| only.iter().any(|start| name.starts_with(start)))?;
+    spectrum.map_or(Ok(()), |spectrum| {
+        spectrum.train_only(|name| only.iter().any(|start| format!("{SPECTRUM}{name}").starts_with(start)))
+    })
 }
 
 /// The device that records gradients, with or without recomputation of activations.

@@ -96,10 +96,9 @@ fn four_steps_equal_pytorch() {
         let noise = format!("draw/{}", 2 * step + 1);
         let draws = [case.points(&noise, 0, &device), case.points(&noise, 1, &device)];
         let loss = published_loss(network.module().expect("a network"), case.points("in/x_0", 0, &device), t, draws);
-        let mut gradients = loss.backward();
-        losses.push(loss.into_scalar::<f32>());
         let mut total = None;
-        network.accumulate(&mut total, &mut gradients).expect("gradients");
+        network.backward(&loss, &mut total).expect("gradients");
+        losses.push(loss.into_scalar::<f32>());
         let mut gradients = total.expect("gradients");
         let (norm, _) = network.norms(&mut gradients);
         norms.push(norm as f32);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use gmflow_train::{Config, Error, Run, Silent, Trainer};
+use gmflow_train::{Config, Error, Run, Silent, Trainer, params};
 
 mod common;
 
@@ -137,6 +137,29 @@ fn a_spectrum_network_leaves_the_main_one_alone() {
         reports.into_iter().map(|report| (report.loss, report.grad_norm)).collect::<Vec<_>>()
     };
     assert_eq!(weights(&[]), weights(&["spectrum={}"]));
+}
+
+#[test]
+fn a_spectrum_network_is_trained_with_some_parameters_only_where_it_is_named() {
+    let moved = |only: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let overrides = ["spectrum={layers=[6]}", "train.lr=0.01", only];
+        let mut trainer = Trainer::new(load(folder.path(), &overrides), &Device::flex()).expect("a trainer");
+        let weights = |trainer: &Trainer| {
+            let spectrum = trainer.spectrum().expect("a spectrum network").snapshot(None).expect("its weights");
+            [params::values(&trainer.snapshot(None).expect("weights")), params::values(&spectrum)]
+                .map(|values| values.expect("f32").concat())
+        };
+        let before = weights(&trainer);
+        let report = trainer.step().expect("a step");
+        assert!(report.spectral_loss.is_some(), "it is measured all the same");
+        let after = weights(&trainer);
+        [0, 1].map(|i| before[i] != after[i])
+    };
+    assert_eq!(moved("train.only=[]"), [true, true]);
+    assert_eq!(moved("train.only=[\"gm_out\"]"), [true, false]);
+    assert_eq!(moved("train.only=[\"spectrum\"]"), [false, true]);
+    assert_eq!(moved("train.only=[\"gm_out.logstd\", \"spectrum.mlp.0\"]"), [true, true]);
 }
 
 /// A U-Net of two levels, with attention on the inner one.

@@ -302,7 +302,8 @@ fn the_shipped_model_draws_the_digits_that_are_asked_for() {
     let out = folder.path().join("digits.safetensors");
     let report = sample(model, &out, &["--num", "16", "--class", "0,1", "--steps", "4", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["sampling"]["guidance"], 0.3, "the model's own guidance");
+    let sampling = &report["sampling"];
+    assert_eq!((&sampling["guidance"], &sampling["reweight_by"]), (&0.2.into(), &"pixel".into()), "the model's own");
     let (shape, values) = read_samples(&out);
     assert_eq!(shape, [16, 1, 28, 28]);
     let apart = folder.path().join("apart.safetensors");

@@ -41,6 +41,29 @@ fn train(config: &Path, out: &Path, extra: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
+fn a_run_starts_from_the_weights_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, first) = (write_config(folder.path(), CONFIG), folder.path().join("first"));
+    assert_eq!(train(&config, &first, &[]).0, 0);
+    let (second, from) = (folder.path().join("second"), first.to_str().unwrap());
+    let only = ["--set", "train.only=[\"out_logstds\"]", "--set", "train.steps=2"];
+    let (code, _, stderr) = train(&config, &second, &[&["--from", from], &only[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let (code, stdout, _) = run(&["info", second.to_str().unwrap()]);
+    assert_eq!(code, 0);
+    let source = first.join("checkpoints/step-00000006");
+    assert!(stdout.contains(&format!("from          {}", source.display())), "{stdout}");
+
+    let (code, _, stderr) = train(&config, &second, &["--resume", "--from", from]);
+    assert_eq!(code, 2, "{stderr}");
+    let nowhere = folder.path().join("nowhere");
+    let (code, _, stderr) = train(&config, &folder.path().join("third"), &["--from", nowhere.to_str().unwrap()]);
+    assert_ne!(code, 0);
+    assert!(stderr.contains("nowhere"), "{stderr}");
+    assert!(!folder.path().join("third").exists(), "nothing is written");
+}
+
+#[test]
 fn a_run_can_be_sampled_and_longer_runs_resume() {
     let folder = tempfile::tempdir().unwrap();
     let (config, out) = (write_config(folder.path(), CONFIG), folder.path().join("run"));

@@ -70,10 +70,10 @@ impl Config {
         toml::to_string_pretty(self).map_err(|error| Error::config("config", "values that TOML can hold", error))
     }
 
-    /// A relative data path that does not exist from the working directory is taken from `folder`.
+    /// A relative path of data or weights that does not exist from the working directory is taken from `folder`.
     fn resolve_paths(&mut self, folder: &Path) {
         let vae = self.sample.as_mut().and_then(|sample| sample.vae.as_mut());
-        for path in self.data.source.paths_mut().into_iter().chain(vae) {
+        for path in self.data.source.paths_mut().into_iter().chain(vae).chain(&mut self.train.from) {
             let beside: PathBuf = folder.join(&*path);
             if path.is_relative() && !path.exists() && beside.exists() {
                 *path = beside;

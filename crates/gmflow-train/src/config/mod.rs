@@ -119,6 +119,14 @@ pub struct TrainConfig {
     /// Seed of the weights, the data order and every draw.
     #[serde(default)]
     pub seed: u64,
+    /// Weights to start from: a model folder, ours or in the diffusers layout, or a run, whose latest checkpoint counts. An average is
+    /// taken before the weights themselves. Absent: weights drawn from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// The parameters that are trained, by the beginnings of their names in checkpoints, those of the spectrum network behind `spectrum.`;
+    /// absent or empty: all. The others keep their values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<String>>,
     /// Recompute activations in the backward pass: less memory, more time.
     #[serde(default)]
     pub gradient_checkpointing: bool,
