@@ -30,7 +30,9 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
     let device = device(&arguments.device)?;
     let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&arguments.config));
     let mut run = if arguments.resume {
-        Run::resume(&folder, &arguments.set, &device)?
+        let run = Run::resume(&folder, &arguments.set, &device)?;
+        warn_of_differences(arguments, run.trainer().config())?;
+        run
     } else {
         let mut config = Config::load(&arguments.config, &arguments.set)?;
         if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
@@ -49,6 +51,17 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
         folder,
     };
     if arguments.json { output::json(&report) } else { output::line(&report.text()) }
+}
+
+/// A resumed run goes by its own configuration; what the file says otherwise by now is not lost without a word.
+fn warn_of_differences(arguments: &TrainArgs, used: &Config) -> Result<()> {
+    let Ok(file) = Config::load(&arguments.config, &arguments.set) else { return Ok(()) };
+    let names = used.differences(&file)?;
+    if !names.is_empty() {
+        let (file, names) = (arguments.config.display(), names.join(", "));
+        log::warn!("the run goes on as it was begun, {file} differs in {names}; --set changes a run");
+    }
+    Ok(())
 }
 
 impl Report {

@@ -16,9 +16,7 @@ pub type Values = Vec<Tensor<1>>;
 /// # Errors
 /// A parameter that is not f32.
 pub fn values(module: &impl Module) -> Result<Buffers> {
-    let mut collect = Collect { buffers: Vec::new(), failed: None };
-    module.visit(&mut collect);
-    collect.failed.map_or(Ok(collect.buffers), Err)
+    shared(module)?.iter().map(on_host).collect()
 }
 
 /// All parameters as they are, sharing memory with the module until either is changed.
@@ -26,9 +24,7 @@ pub fn values(module: &impl Module) -> Result<Buffers> {
 /// # Errors
 /// A parameter that is not f32.
 pub fn shared(module: &impl Module) -> Result<Values> {
-    let mut share = Share { values: Vec::new(), failed: None };
-    module.visit(&mut share);
-    share.failed.map_or(Ok(share.values), Err)
+    collect(module, None)
 }
 
 /// Takes the gradients of all parameters out of `gradients`; a parameter without one gives an empty tensor.
@@ -36,9 +32,14 @@ pub fn shared(module: &impl Module) -> Result<Values> {
 /// # Errors
 /// A gradient that is not f32.
 pub fn take_gradients(module: &impl Module, gradients: &mut Gradients) -> Result<Values> {
-    let mut take = TakeGradients { gradients, values: Vec::new(), failed: None };
-    module.visit(&mut take);
-    take.failed.map_or(Ok(take.values), Err)
+    collect(module, Some(gradients))
+}
+
+/// The parameters, or their gradients where these are given.
+fn collect(module: &impl Module, gradients: Option<&mut Gradients>) -> Result<Values> {
+    let mut collect = Collect { gradients, values: Vec::new(), failed: None };
+    module.visit(&mut collect);
+    collect.failed.map_or(Ok(collect.values), Err)
 }
 
 /// Replaces every parameter by what `change` makes of it and returns the module.
@@ -134,47 +135,24 @@ fn dtype_error(dtype: impl std::fmt::Debug) -> Error {
     Error::config("network", "f32 parameters", format!("{dtype:?}"))
 }
 
-struct Collect {
-    buffers: Buffers,
-    failed: Option<Error>,
-}
-
-impl ModuleVisitor for Collect {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        match into_values(param.val().into_data()) {
-            Ok(values) => self.buffers.push(values),
-            Err(error) => self.failed = Some(error),
-        }
-    }
-}
-
-struct Share {
+struct Collect<'a> {
+    gradients: Option<&'a mut Gradients>,
     values: Values,
     failed: Option<Error>,
 }
 
-impl ModuleVisitor for Share {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        match flat(param.val()) {
-            Ok(values) => self.values.push(values),
-            Err(error) => self.failed = Some(error),
-        }
-    }
-}
-
-struct TakeGradients<'a> {
-    gradients: &'a mut Gradients,
-    values: Values,
-    failed: Option<Error>,
-}
-
-impl ModuleVisitor for TakeGradients<'_> {
+impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
-        match value.grad_remove(self.gradients).map(flat) {
-            Some(Ok(gradient)) => self.values.push(gradient),
+        let device = value.device();
+        let found = match &mut self.gradients {
+            None => Some(value),
+            Some(gradients) => value.grad_remove(gradients),
+        };
+        match found.map(flat) {
+            Some(Ok(found)) => self.values.push(found),
             Some(Err(error)) => self.failed = Some(error),
-            None => self.values.push(Tensor::zeros([0], &value.device().inner())),
+            None => self.values.push(Tensor::zeros([0], &device.inner())),
         }
     }
 }

@@ -113,3 +113,13 @@ fn every_preset_is_valid() {
     }
     assert!(count >= 5, "{count} presets");
 }
+
+#[test]
+fn settings_that_differ_are_named() {
+    let names = |a: &[&str], b: &[&str]| {
+        common::tiny_with(a).differences(&common::tiny_with(b)).expect("the names").join(" ")
+    };
+    assert_eq!(names(&["train.lr=0.1"], &["train.lr=0.1"]), "");
+    assert_eq!(names(&["train.lr=0.1", "loss.transition_ratio=0.5"], &[]), "loss.transition_ratio train.lr");
+    assert_eq!(names(&[], &["train.warmup_steps=3", "train.micro_batch=8"]), "train.warmup_steps train.micro_batch");
+}

@@ -75,6 +75,13 @@ fn a_run_can_be_sampled_and_longer_runs_resume() {
     let (code, stdout, stderr) = train(&config, &out, &["--resume", "--set", "train.steps=9"]);
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("step 9"), "{stdout}");
+    assert!(!stderr.contains("differs"), "{stderr}");
+
+    let changed = write_config(folder.path(), &CONFIG.replace("steps = 6", "steps = 12\nlr = 0.5"));
+    let (code, stdout, stderr) = train(&changed, &out, &["--resume"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("step 9"), "the run's own settings count: {stdout}");
+    assert!(stderr.contains("small.toml differs in train.lr, train.steps;"), "{stderr}");
 
     let points = folder.path().join("points.npz");
     let (checkpoint, points_path) = (out.to_str().unwrap(), points.to_str().unwrap());

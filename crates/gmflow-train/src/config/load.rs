@@ -70,6 +70,20 @@ impl Config {
         toml::to_string_pretty(self).map_err(|error| Error::config("config", "values that TOML can hold", error))
     }
 
+    /// The names of the settings that differ from `other`'s, such as `train.lr`; of a table that only one has, the table's.
+    ///
+    /// # Errors
+    /// A number that TOML cannot hold.
+    pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
+        let table = |config: &Self| {
+            let text = config.to_toml()?;
+            text.parse::<Table>().map_err(|error| Error::config("config", "values that TOML can hold", error))
+        };
+        let mut names = Vec::new();
+        differing("", &table(self)?, &table(other)?, &mut names);
+        Ok(names)
+    }
+
     /// A relative path of data or weights that does not exist from the working directory is taken from `folder`.
     fn resolve_paths(&mut self, folder: &Path) {
         let vae = self.sample.as_mut().and_then(|sample| sample.vae.as_mut());
@@ -78,6 +92,19 @@ impl Config {
             if path.is_relative() && !path.exists() && beside.exists() {
                 *path = beside;
             }
+        }
+    }
+}
+
+/// Adds the full names of the keys with other values, or with a value in one of the tables alone.
+fn differing(above: &str, a: &Table, b: &Table, names: &mut Vec<String>) {
+    let of_b = b.keys().filter(|key| !a.contains_key(*key));
+    for key in a.keys().chain(of_b) {
+        let name = format!("{above}{key}");
+        match (a.get(key), b.get(key)) {
+            (Some(Value::Table(a)), Some(Value::Table(b))) => differing(&format!("{name}."), a, b, names),
+            (a, b) if a != b => names.push(name),
+            _ => {}
         }
     }
 }
