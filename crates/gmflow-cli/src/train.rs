@@ -55,7 +55,8 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
 
 /// A resumed run goes by its own configuration; what the file says otherwise by now is not lost without a word.
 fn warn_of_differences(arguments: &TrainArgs, used: &Config) -> Result<()> {
-    let Ok(file) = Config::load(&arguments.config, &arguments.set) else { return Ok(()) };
+    let Ok(mut file) = Config::load(&arguments.config, &arguments.set) else { return Ok(()) };
+    file.train.from.clone_from(&used.train.from); // told by --from, which a resumed run does not take
     let names = used.differences(&file)?;
     if !names.is_empty() {
         let (file, names) = (arguments.config.display(), names.join(", "));

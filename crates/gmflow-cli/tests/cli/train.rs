@@ -54,6 +54,9 @@ fn a_run_starts_from_the_weights_of_another() {
     let source = first.join("checkpoints/step-00000006");
     assert!(stdout.contains(&format!("from          {}", source.display())), "{stdout}");
 
+    let (code, _, stderr) = train(&config, &second, &[&["--resume"], &only[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(!stderr.contains("differs"), "{stderr}");
     let (code, _, stderr) = train(&config, &second, &["--resume", "--from", from]);
     assert_eq!(code, 2, "{stderr}");
     let nowhere = folder.path().join("nowhere");
