@@ -237,9 +237,9 @@ fn check_network(stored: &NetworkConfig, config: &Config) -> Result<()> {
         _ => serde_json::Map::new(),
     };
     let (stored, wanted) = (fields(stored), fields(&config.network));
-    let differs = wanted.iter().find(|(name, value)| stored.get(*name) != Some(value));
-    let (name, got) = differs.map_or(("type", &Value::Null), |(name, value)| (name.as_str(), value));
-    let expected = stored.get(name).unwrap_or(&Value::Null);
+    let mut names = std::iter::once("type").chain(wanted.keys().map(String::as_str));
+    let name = names.find(|name| stored.get(*name) != wanted.get(*name)).unwrap_or("type");
+    let [expected, got] = [&stored, &wanted].map(|fields| fields.get(name).unwrap_or(&Value::Null));
     Err(Error::config(format!("network.{name}"), format!("{expected}, as in the checkpoint"), got))
 }
 

@@ -55,6 +55,15 @@ fn weights_of_another_network_are_refused_by_the_field_that_differs() {
         ["network.hidden_dim", "24, as in the checkpoint", "32"].iter().all(|part| message.contains(part)),
         "{message}"
     );
+    let mut other = from(folder.path(), &[]);
+    other.network = serde_json::from_str(
+        r#"{"type": "gm-dit", "num_gaussians": 4, "num_attention_heads": 1, "attention_head_dim": 16, "num_layers": 1,
+            "sample_size": 8, "patch_size": 4, "in_channels": 1}"#,
+    )
+    .expect("a network");
+    let message = refused(other);
+    let parts = ["network.type", "\"mlp2d\", as in the checkpoint", "\"gm-dit\""];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     let message = refused(from(&folder.path().join("nothing"), &[]));
     assert!(message.contains("nothing"), "{message}");
 }
