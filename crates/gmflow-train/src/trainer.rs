@@ -268,6 +268,9 @@ fn train_only(
     network: &mut Trainable<Network>,
     spectrum: Option<&mut Trainable<SpectrumMlp>>,
 ) -> Result<()> {
+    if only.is_empty() {
+        return Ok(());
+    }
     let of_spectrum =
         spectrum.iter().flat_map(|spectrum| &spectrum.infos).map(|info| format!("{SPECTRUM}{}", info.name));
     let names: Vec<String> = network.infos.iter().map(|info| info.name.clone()).chain(of_spectrum).collect();
@@ -278,9 +281,6 @@ fn train_only(
             let expected = format!("the beginning of a parameter's name, as of those in {}", modules.join(", "));
             return Err(Error::config(format!("train.only.{index}"), expected, start));
         }
-    }
-    if only.is_empty() {
-        return Ok(());
     }
     network.train_only(|name| only.iter().any(|start| name.starts_with(start)))?;
     spectrum.map_or(Ok(()), |spectrum| {
