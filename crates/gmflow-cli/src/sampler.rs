@@ -200,7 +200,11 @@ impl Sampler {
         let convert = model.second_order.convert && !arguments.unconverted;
         let second_order = SecondOrder { carry, convert, ..model.second_order };
         let (guidance, shift) = (arguments.guidance_for(model), model.shift);
-        Ok(Self { solver, guidance, shift, reweight_by, second_order, arguments })
+        let sampler = Self { solver, guidance, shift, reweight_by, second_order, arguments };
+        if sampler.arguments.reweight_by.is_some() && !sampler.config().reweights() {
+            log::warn!("--reweight-by changes nothing without guidance or second-order steps that reweight");
+        }
+        Ok(sampler)
     }
 
     /// How it samples, as the library takes it.
@@ -287,14 +291,10 @@ impl Sampler {
                 description["orthogonal"] = json!(orthogonal);
             }
         }
-        let of_order_2 =
-            matches!(solver, SolverConfig::GmOde { order: 2, .. } | SolverConfig::GmSde { order: 2, .. });
-        let reweights = matches!(guidance, Guidance::Probabilistic { .. }) && guidance.is_active()
-            || of_order_2 && second_order.carry == solver::Carry::Reweight;
-        if reweights && reweight_by == Variance::Pixel {
+        if self.config().reweights() && reweight_by == Variance::Pixel {
             description["reweight_by"] = json!(reweight_by);
         }
-        if of_order_2 && second_order.carry == solver::Carry::Translate {
+        if solver.is_of_order_2() && second_order.carry == solver::Carry::Translate {
             description["second_order"] = json!(second_order.carry);
         }
         if self.arguments.unconverted {

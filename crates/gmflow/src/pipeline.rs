@@ -4,7 +4,7 @@ use crate::checkpoint::LatentInfo;
 use crate::guidance::{Guidance, Guided, Variance};
 use crate::network::{Autoencoder, Denoiser, Network, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
-use crate::solver::{Context, Draws, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+use crate::solver::{Carry, Context, Draws, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
 use crate::{Error, Result, time};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,12 @@ impl SamplerConfig {
             return Err(Error::config("guidance_interval", expected, format!("{low} to {high}")));
         }
         time::grid(self.steps, self.shift).map(|_| ())
+    }
+
+    /// Whether mixtures are reweighted anywhere, by guidance or by steps of order 2.
+    pub fn reweights(&self) -> bool {
+        let guides = matches!(self.guidance, Guidance::Probabilistic { .. }) && self.guidance.is_active();
+        guides || self.solver.is_of_order_2() && self.second_order.carry == Carry::Reweight
     }
 
     /// The guidance at time t.

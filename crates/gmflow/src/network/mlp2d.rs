@@ -107,9 +107,9 @@ impl Mlp2d {
         &self.config
     }
 
-    /// The layers between hidden ones.
-    pub(super) fn hidden_linears(&mut self) -> impl Iterator<Item = &mut Linear> {
-        self.net.iter_mut().skip(1)
+    /// All layers but the one that predicts the standard deviation.
+    pub(super) fn heavy_linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.net.iter_mut().chain([&mut self.out_means, &mut self.out_logweights])
     }
 }
 

@@ -175,9 +175,9 @@ impl Network {
         }
     }
 
-    /// Computes the linear layers of transformer blocks and hidden layers in this arithmetic, gradients too; the first and last layers,
-    /// embeddings, norms, attention and everything after the network stay in f32. Without the instructions for it f32 remains, as it
-    /// does for int8, which has no gradients.
+    /// Computes the linear layers of transformer blocks, and those of a perceptron but for the standard deviation's, in this arithmetic,
+    /// gradients too; the first and last layers of transformers, embeddings, norms, attention and everything after the network stay in
+    /// f32. Without the instructions for it f32 remains, as it does for int8, which has no gradients.
     pub fn compute_in(&mut self, arithmetic: Arithmetic) {
         self.heavy_linears(arithmetic, |layer, arithmetic| layer.compute_in(arithmetic));
     }
@@ -216,7 +216,7 @@ impl Network {
     /// Calls `f` on the layers where the time goes, with what each is computed in.
     fn heavy_linears(&mut self, arithmetic: Arithmetic, mut f: impl FnMut(&mut Linear, Arithmetic)) {
         match self {
-            Self::Mlp2d(net) => net.hidden_linears().for_each(|layer| f(layer, arithmetic)),
+            Self::Mlp2d(net) => net.heavy_linears().for_each(|layer| f(layer, arithmetic)),
             Self::GmDit(net) => (0..net.config().num_layers).for_each(|index| {
                 net.block_linears(index, arithmetic).for_each(|(_, layer, arithmetic)| f(layer, arithmetic));
             }),

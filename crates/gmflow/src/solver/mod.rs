@@ -109,6 +109,17 @@ impl SolverConfig {
     /// SA-Solver with all the noise.
     pub const SA_SOLVER: Self = Self::SaSolver { tau: 1.0 };
 
+    /// Whether steps of a mixture solver change the prediction by the one before; multistep solvers do so in their own way.
+    pub fn is_of_order_2(&self) -> bool {
+        match *self {
+            Self::GmOde { order, .. }
+            | Self::GmSde { order, .. }
+            | Self::DdpmSmall { order, .. }
+            | Self::DdpmLarge { order, .. } => order == 2,
+            _ => false,
+        }
+    }
+
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
         let (order, substeps) = match *self {
