@@ -79,11 +79,16 @@ def ready(folder, device):
     if device == "cpu":
         found, benches = {"gmflow": folder / "gmflow", "random_checkpoint": folder / "examples/random_checkpoint"}, BENCHES
     for name in benches:
-        places = [path for path in folder.glob(f"deps/{name}-*") if os.access(path, os.X_OK)]
+        places = [path for path in folder.glob(f"deps/{name}-*") if os.access(path, os.X_OK) and is_bench(path)]
         found[name] = max(places, key=lambda path: path.stat().st_mtime, default=folder / name)
     if missing := [str(path) for path in found.values() if not path.is_file()]:
         sys.exit(f"not there: {', '.join(missing)}")
     return found
+
+
+def is_bench(path):
+    """Whether an executable is a benchmark, not the test of the same name."""
+    return subprocess.run([path, "--bench", "--noplot", "--list"], capture_output=True).returncode == 0
 
 
 def run(command, env, stdout=subprocess.DEVNULL):

@@ -4,10 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{
-    DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, Progress, export_diffusers,
-};
-use gmflow::guidance::Guidance;
+use gmflow::checkpoint::{DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, export_diffusers};
 use gmflow::network::{AutoencoderConfig, GmDitConfig, NetworkConfig};
 use gmflow_data::{EncodedBatch, LatentManifest, LatentPrecision, LatentWriter};
 use gmflow_train::{Config, Run, Silent, Trainer};
@@ -141,19 +138,8 @@ fn write_vae(folder: &Path, levels: usize) {
         norm_num_groups: 2,
         ..AutoencoderConfig::default()
     };
-    let info = ModelInfo {
-        data: DataInfo { channels: 4, height: 8, width: 8, kind: DataKind::Latents },
-        spectrum: None,
-        latent: None,
-        classes: None,
-        guidance: Guidance::Off,
-        shift: 1.0,
-        reweight_by: gmflow::guidance::Variance::default(),
-        second_order: gmflow::solver::SecondOrder::default(),
-        training: None,
-        progress: Progress::default(),
-        network: network.clone(),
-    };
+    let info =
+        ModelInfo::new(network.clone(), DataInfo { channels: 4, height: 8, width: 8, kind: DataKind::Latents });
     let network = network.init(1, &device).expect("a network");
     let vae = Some(vae.init(2, &device).expect("an autoencoder"));
     export_diffusers(&Model { info, network, spectrum: None, vae }, folder, &ExportOptions::default())

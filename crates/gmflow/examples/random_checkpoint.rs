@@ -7,9 +7,8 @@
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{
-    DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, Precision, Progress, export_diffusers,
+    DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, Precision, export_diffusers,
 };
-use gmflow::guidance::Guidance;
 use gmflow::network::{AutoencoderConfig, GmDitConfig, NetworkConfig, SpectrumMlpConfig};
 use std::path::Path;
 
@@ -30,22 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         spectrum: Some(spectrum.init(1, &device)?),
         vae: Some(vae.init(2, &device)?),
         info: ModelInfo {
-            network,
             spectrum: Some(spectrum),
-            data: DataInfo { channels: 4, height: 32, width: 32, kind: DataKind::Latents },
-            latent: Some(LatentInfo {
-                scaling_factor: vae.scaling_factor,
-                shift_factor: 0.0,
-                downsampling: vae.downsampling(),
-                vae: None,
-            }),
-            classes: None,
-            guidance: Guidance::Off,
-            shift: 1.0,
-            reweight_by: gmflow::guidance::Variance::default(),
-            second_order: gmflow::solver::SecondOrder::default(),
-            training: None,
-            progress: Progress::default(),
+            latent: Some(LatentInfo::from(&vae)),
+            ..ModelInfo::new(network, DataInfo { channels: 4, height: 32, width: 32, kind: DataKind::Latents })
         },
     };
     export_diffusers(&model, Path::new(out), &ExportOptions { precision, ..ExportOptions::default() })?;

@@ -34,17 +34,12 @@ fn model() -> Model {
         spectrum: Some(spectrum.init(2, &device).expect("valid")),
         vae: None,
         info: ModelInfo {
-            network,
             spectrum: Some(spectrum),
-            data: DataInfo { channels: 1, height: 4, width: 4, kind: DataKind::Image },
-            latent: None,
             classes: Some(vec!["a".into(), "b".into(), "c".into()]),
             guidance: Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 },
-            shift: 1.0,
-            reweight_by: gmflow::guidance::Variance::default(),
-            second_order: gmflow::solver::SecondOrder::default(),
             training: Some(serde_json::json!({"steps": 3})),
             progress: Progress { step: 3, images: 96 },
+            ..ModelInfo::new(network, DataInfo { channels: 1, height: 4, width: 4, kind: DataKind::Image })
         },
     }
 }

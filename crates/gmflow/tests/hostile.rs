@@ -6,7 +6,6 @@ use gmflow::checkpoint::{
     DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, Precision, Progress, PytorchFile, WeightFiles,
     export_diffusers, load_diffusers_transformer, load_diffusers_vae, load_weights,
 };
-use gmflow::guidance::Guidance;
 use gmflow::network::{AutoencoderConfig, GmDitConfig, NetworkConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -146,17 +145,10 @@ fn model() -> Model {
         spectrum: None,
         vae: Some(vae.init(3, &device).expect("valid")),
         info: ModelInfo {
-            network,
-            spectrum: None,
-            data: DataInfo { channels: 4, height: 4, width: 4, kind: DataKind::Latents },
             latent: Some(LatentInfo { scaling_factor: 0.2, shift_factor: 0.0, downsampling: 2, vae: None }),
             classes: Some(vec!["tench".into(), "magpie".into()]),
-            guidance: Guidance::Off,
-            shift: 1.0,
-            reweight_by: gmflow::guidance::Variance::default(),
-            second_order: gmflow::solver::SecondOrder::default(),
-            training: None,
             progress: Progress { step: 7, images: 70 },
+            ..ModelInfo::new(network, DataInfo { channels: 4, height: 4, width: 4, kind: DataKind::Latents })
         },
     }
 }

@@ -83,17 +83,14 @@ fn model() -> Model {
         spectrum: Some(spectrum.init(2, &device).expect("valid")),
         vae: Some(vae.init(3, &device).expect("valid")),
         info: ModelInfo {
-            network,
             spectrum: Some(spectrum),
-            data: DataInfo { channels: 4, height: 4, width: 4, kind: DataKind::Latents },
             latent: Some(LatentInfo { scaling_factor: 0.5, shift_factor: 0.25, downsampling: 2, vae: None }),
             classes: Some(vec!["cat".into(), "dog".into()]),
             guidance: Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 },
             shift: 2.0,
-            reweight_by: gmflow::guidance::Variance::default(),
-            second_order: gmflow::solver::SecondOrder::default(),
             training: Some(json!({ "train": { "steps": 3 } })),
             progress: Progress { step: 7, images: 70 },
+            ..ModelInfo::new(network, DataInfo { channels: 4, height: 4, width: 4, kind: DataKind::Latents })
         },
     }
 }

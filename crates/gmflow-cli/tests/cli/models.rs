@@ -2,7 +2,6 @@
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision, Progress};
-use gmflow::guidance::Guidance;
 use gmflow::network::{
     GmDitConfig, Mlp2dConfig, Network, NetworkConfig, SpectrumMlpConfig, UnetConfig, load_named, named_tensors,
 };
@@ -84,19 +83,7 @@ fn save(folder: &Path, network: NetworkConfig, data: DataInfo, classes: Option<V
     let (weights, average) = (weights(&network, 1), weights(&network, 2));
     let averages: Vec<_> = averages.iter().map(|name| (*name, &average)).collect();
     let progress = Progress { step: 1234, images: 56_789 };
-    let info = ModelInfo {
-        network,
-        spectrum: None,
-        data,
-        latent: None,
-        classes,
-        guidance: Guidance::Off,
-        shift: 1.0,
-        reweight_by: gmflow::guidance::Variance::default(),
-        second_order: gmflow::solver::SecondOrder::default(),
-        training: None,
-        progress,
-    };
+    let info = ModelInfo { classes, progress, ..ModelInfo::new(network, data) };
     Model { info, network: weights, spectrum: None, vae: None }.save(folder, &averages, Precision::F32).unwrap();
 }
 

@@ -5,9 +5,8 @@ use crate::run;
 use crate::sample::{read_png, read_samples};
 use burn::tensor::Device;
 use gmflow::checkpoint::{
-    DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, Precision, Progress, export_diffusers,
+    DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, Precision, export_diffusers,
 };
-use gmflow::guidance::Guidance;
 use gmflow::network::{AutoencoderConfig, GmDitConfig, NetworkConfig};
 use std::path::Path;
 
@@ -32,22 +31,9 @@ pub fn latent_model() -> Model {
     };
     let names = (0..30).map(|i| if i == 18 { "magpie, Pica pica".into() } else { format!("bird {i}, Avis {i}") });
     let info = ModelInfo {
-        data: DataInfo { channels: 4, height: 8, width: 8, kind: DataKind::Latents },
-        spectrum: None,
-        latent: Some(LatentInfo {
-            scaling_factor: vae.scaling_factor,
-            shift_factor: 0.0,
-            downsampling: vae.downsampling(),
-            vae: None,
-        }),
+        latent: Some(LatentInfo::from(&vae)),
         classes: Some(names.collect()),
-        guidance: Guidance::Off,
-        shift: 1.0,
-        reweight_by: gmflow::guidance::Variance::default(),
-        second_order: gmflow::solver::SecondOrder::default(),
-        training: None,
-        progress: Progress::default(),
-        network: network.clone(),
+        ..ModelInfo::new(network.clone(), DataInfo { channels: 4, height: 8, width: 8, kind: DataKind::Latents })
     };
     let network = network.init(1, &device).unwrap();
     Model { info, network, spectrum: None, vae: Some(vae.init(2, &device).unwrap()) }

@@ -6,7 +6,9 @@ use super::weight_files::WeightFiles;
 use super::weights::{Precision, in_file, load_network, load_weights, write_module};
 use crate::guidance::{Guidance, Variance};
 use crate::kernel::Arithmetic;
-use crate::network::{Autoencoder, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
+use crate::network::{
+    Autoencoder, AutoencoderConfig, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
+};
 use crate::solver::SecondOrder;
 use crate::{Error, Result};
 use burn::tensor::Device;
@@ -60,6 +62,17 @@ pub struct LatentInfo {
     /// The autoencoder as it was named when the data was encoded: a folder or a hub id.
     #[serde(default)]
     pub vae: Option<String>,
+}
+
+impl From<&AutoencoderConfig> for LatentInfo {
+    fn from(vae: &AutoencoderConfig) -> Self {
+        Self {
+            scaling_factor: vae.scaling_factor,
+            shift_factor: vae.shift_factor.unwrap_or(0.0),
+            downsampling: vae.downsampling(),
+            vae: None,
+        }
+    }
 }
 
 /// How far training has come.
@@ -149,6 +162,23 @@ pub struct LoadOptions<'a> {
 }
 
 impl ModelInfo {
+    /// A model without a spectrum network, classes, training and guidance, of samples that are no latents.
+    pub fn new(network: NetworkConfig, data: DataInfo) -> Self {
+        Self {
+            network,
+            spectrum: None,
+            data,
+            latent: None,
+            classes: None,
+            guidance: Guidance::Off,
+            reweight_by: Variance::default(),
+            shift: no_shift(),
+            second_order: SecondOrder::default(),
+            training: None,
+            progress: Progress::default(),
+        }
+    }
+
     /// Reads the description of a model folder, ours or in the diffusers layout, without its weights.
     ///
     /// # Errors

@@ -5,10 +5,7 @@ mod server;
 
 use burn::tensor::Device;
 use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
-use gmflow::checkpoint::{
-    DataInfo, DataKind, ExportOptions, Model, ModelInfo, Precision, Progress, export_diffusers,
-};
-use gmflow::guidance::Guidance;
+use gmflow::checkpoint::{DataInfo, DataKind, ExportOptions, Model, ModelInfo, Precision, export_diffusers};
 use gmflow::network::{GmDitConfig, NetworkConfig, SpectrumMlpConfig, named_tensors};
 use server::{Fault, Hub};
 use std::collections::BTreeMap;
@@ -34,17 +31,8 @@ fn model() -> Model {
         spectrum: Some(spectrum.init(2, &device).expect("valid")),
         vae: None,
         info: ModelInfo {
-            network,
             spectrum: Some(spectrum),
-            data: DataInfo { channels: 1, height: 4, width: 4, kind: DataKind::Image },
-            latent: None,
-            classes: None,
-            guidance: Guidance::Off,
-            shift: 1.0,
-            reweight_by: gmflow::guidance::Variance::default(),
-            second_order: gmflow::solver::SecondOrder::default(),
-            training: None,
-            progress: Progress::default(),
+            ..ModelInfo::new(network, DataInfo { channels: 1, height: 4, width: 4, kind: DataKind::Image })
         },
     }
 }

@@ -94,12 +94,7 @@ impl DiffusersFolder {
         let (path, config) = &self.denoiser;
         let (channels, sample_size) = config.sample_shape();
         let [height, width] = self.notes.size.unwrap_or([sample_size; 2]);
-        let latent = self.vae.as_ref().map(|(_, vae)| LatentInfo {
-            scaling_factor: vae.scaling_factor,
-            shift_factor: vae.shift_factor.unwrap_or(0.0),
-            downsampling: vae.downsampling(),
-            vae: None,
-        });
+        let latent = self.vae.as_ref().map(|(_, vae)| LatentInfo::from(vae));
         if let Some((path, vae)) = self.vae.as_ref().filter(|(_, vae)| vae.latent_channels != channels) {
             let expected = format!("{channels}, as the denoising network takes");
             return Err(Error::file(path.join("config.json"), "latent_channels", expected, vae.latent_channels));
