@@ -76,15 +76,16 @@ struct Parts<'a> {
 impl Parts<'_> {
     /// The mean losses of the batch and their gradients, summed over parts of `micro_batch` samples.
     fn gradients(&self, batch: &HostBatch) -> Result<Gradient> {
-        let (size, micro) = (self.config.train.batch_size, self.config.micro_batch());
+        let (size, network) = (self.config.train.batch_size, self.network.module()?);
+        let micro = self.config.train.micro_batch.or_else(|| network.fastest_pass(&self.device)).unwrap_or(size);
         let (mut total, mut loss) = (None, 0.0);
         let mut spectral: Option<(f64, Option<Values>)> = None;
-        for start in (0..size).step_by(micro.max(1)) {
+        for start in (0..size).step_by(micro) {
             let range = start..(start + micro).min(size);
             let share = range.len() as f64 / size as f64;
             let part = batch.part(range, &self.device);
             let (x0, t) = (part.x0.clone(), part.t.clone());
-            let evaluation = self.config.loss.evaluate(self.network.module()?, part);
+            let evaluation = self.config.loss.evaluate(network, part);
             let part = evaluation.loss * share; // [1]
             self.network.backward(&part, &mut total)?;
             loss += f64::from(part.into_scalar::<f32>());

@@ -62,7 +62,8 @@ fn classes(b: usize, device: &Device) -> Tensor<1, Int> {
 
 /// AdamW's step over the parameters of a module, with the moments in the order of traversal.
 struct Optimizer<'a> {
-    gradients: &'a mut Gradients,
+    /// Of every part of the batch.
+    gradients: &'a mut [Gradients],
     before: std::vec::IntoIter<[Tensor<1>; 2]>,
     moments: Vec<[Tensor<1>; 2]>,
     step: u64,
@@ -71,7 +72,8 @@ struct Optimizer<'a> {
 impl ModuleMapper for Optimizer<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         const ADAMW: AdamW = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-        let Some(gradient) = param.val().grad_remove(self.gradients) else { return param };
+        let parts = self.gradients.iter_mut().filter_map(|gradients| param.val().grad_remove(gradients));
+        let Some(gradient) = parts.reduce(|sum, part| sum + part) else { return param };
         let gradient = gradient.flatten::<1>(0, D - 1);
         let moments = self.before.next().unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
         param.map(|value| {
@@ -94,10 +96,15 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arit
     let (mut moments, mut step) = (Vec::<[Tensor<1>; 2]>::new(), 0);
     move || {
         let Some(net) = network.take() else { return };
-        let mut gradients = kernel::in_pool(|| {
-            let mixture = net.forward(x.clone(), t.clone(), Some(class.clone()));
-            loss::nll(&mixture.0, &target).mean().backward()
-        });
+        let pass = net.fastest_pass(&device).unwrap_or(b);
+        let part = |start: usize| {
+            let len = pass.min(b - start);
+            let (x, target) = (x.clone().narrow(0, start, len), target.clone().narrow(0, start, len));
+            let (t, class) = (t.clone().narrow(0, start, len), class.clone().narrow(0, start, len));
+            let mixture = net.forward(x, t, Some(class));
+            (loss::nll(&mixture.0, &target).sum() / b as f64).backward()
+        };
+        let mut gradients: Vec<Gradients> = kernel::in_pool(|| (0..b).step_by(pass).map(part).collect());
         step += 1;
         let before = std::mem::take(&mut moments).into_iter();
         let mut optimizer = Optimizer { gradients: &mut gradients, before, moments: Vec::new(), step };

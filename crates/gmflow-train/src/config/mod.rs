@@ -83,7 +83,8 @@ pub struct SpectrumConfig {
 pub struct TrainConfig {
     /// Samples per optimiser step, over all accumulation: the specified quantity.
     pub batch_size: usize,
-    /// Samples per forward and backward pass; default: the whole batch. Changes memory, not the result.
+    /// Samples per forward and backward pass; default: the whole batch, or of points on the CPU as many as its caches hold
+    /// ([`gmflow::network::Network::fastest_pass`]). Changes memory and time; the result but for the rounding of sums does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// Optimiser steps of the run; give this or `images`.
@@ -188,11 +189,6 @@ impl Config {
     pub fn total_steps(&self) -> u64 {
         let batch = self.train.batch_size.max(1) as u64;
         self.train.steps.unwrap_or_else(|| self.train.images.unwrap_or(0).div_ceil(batch))
-    }
-
-    /// Samples per forward and backward pass.
-    pub fn micro_batch(&self) -> usize {
-        self.train.micro_batch.unwrap_or(self.train.batch_size).min(self.train.batch_size)
     }
 }
 

@@ -190,6 +190,17 @@ impl Network {
         self.heavy_linears(arithmetic, |layer, arithmetic| layer.pack(arithmetic));
     }
 
+    /// The samples of a forward and backward pass beyond which training on this device gets slower, where there is such a number: on the
+    /// CPU so many points that what a perceptron's layers hold for the way back stays in the last-level cache.
+    pub fn fastest_pass(&self, device: &Device) -> Option<usize> {
+        /// Values of one layer.
+        const VALUES: usize = 512 * 1024;
+        match self {
+            Self::Mlp2d(net) if kernel::on_cpu(device) => Some((VALUES / net.config().hidden_dim).max(1)),
+            Self::Mlp2d(_) | Self::GmDit(_) | Self::Unet(_) => None,
+        }
+    }
+
     /// The paths that the parameters of each block start with.
     fn block_paths(&self) -> Vec<String> {
         match self {
