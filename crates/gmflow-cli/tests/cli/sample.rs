@@ -258,6 +258,27 @@ fn what_does_not_fit_the_model_is_usage() {
     assert!(!out.exists());
 }
 
+/// A plan's grid may cross it with samplers that have no use for it: a word, not a refusal.
+#[test]
+fn a_variance_to_reweight_by_that_changes_nothing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    let cases: [(&[&str], bool); 5] = [
+        (&["--solver", "euler"], true),
+        (&["--order", "1"], true),
+        (&["--second-order", "translate"], true),
+        (&["--order", "1", "--guidance", "0.3"], false),
+        (&["--order", "2"], false),
+    ];
+    for (extra, is_idle) in cases {
+        let common = ["--num", "1", "--steps", "2", "--reweight-by", "pixel", "--force"];
+        let (code, _, stderr) = try_sample(&model, &folder.path().join("out"), &[&common, extra].concat());
+        assert_eq!(code, 0, "{extra:?}: {stderr}");
+        assert_eq!(stderr.contains("--reweight-by changes nothing"), is_idle, "{extra:?}: {stderr}");
+    }
+}
+
 #[test]
 fn noise_that_does_not_fit_is_refused_with_its_file() {
     let folder = tempfile::tempdir().unwrap();
