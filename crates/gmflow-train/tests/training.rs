@@ -19,6 +19,12 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// The Euclidean distance.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+}
+
 #[test]
 fn loss_falls_for_mixture_and_baseline() {
     for overrides in [
@@ -40,10 +46,13 @@ fn accumulation_equals_the_full_batch() {
     for (a, b) in full_losses.iter().zip(&part_losses) {
         assert!((a - b).abs() < 1e-5, "{a} and {b}");
     }
-    let difference = largest_difference(&weights(&full), &weights(&parts));
-    assert!(difference < 2e-5, "{difference}");
-    let start = train(common::tiny_config(), 0).1;
-    assert!(largest_difference(&weights(&full), &weights(&start)) > 1e-3, "the weights must have moved");
+    // AdamW divides a gradient by its own size: where it is hardly more than the rounding of a sum, so is the step of that weight. Hence
+    // the distance of all weights together, as a share of their way; parts weighted equally, whatever their size, give 0.096.
+    let (full, parts) = (weights(&full), weights(&parts));
+    let way = distance(&full, &weights(&train(common::tiny_config(), 0).1));
+    let share = distance(&full, &parts) / way;
+    println!("{share:.2e} of a way of {way:.2e}");
+    assert!(share < 1e-4, "{share} of a way of {way}");
 }
 
 #[test]
