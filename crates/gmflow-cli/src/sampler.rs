@@ -265,7 +265,8 @@ impl Sampler {
 
     /// How it samples, for the reader of a file.
     pub fn describe(&self, points: bool) -> Value {
-        let SamplerConfig { solver, steps, guidance, reweight_by, second_order, .. } = self.config();
+        let config = self.config();
+        let SamplerConfig { solver, steps, guidance, reweight_by, second_order, .. } = config;
         let mut description = json!({ "solver": self.solver.name(), "steps": steps });
         if self.shift != 1.0 {
             description["shift"] = json!(self.shift);
@@ -291,7 +292,7 @@ impl Sampler {
                 description["orthogonal"] = json!(orthogonal);
             }
         }
-        if self.config().reweights() && reweight_by == Variance::Pixel {
+        if config.reweights() && reweight_by == Variance::Pixel {
             description["reweight_by"] = json!(reweight_by);
         }
         if solver.is_of_order_2() && second_order.carry == solver::Carry::Translate {

@@ -84,7 +84,8 @@ pub struct TrainConfig {
     /// Samples per optimiser step, over all accumulation: the specified quantity.
     pub batch_size: usize,
     /// Samples per forward and backward pass; default: the whole batch, or of points on the CPU as many as its caches hold
-    /// ([`gmflow::network::Network::fastest_pass`]). Changes memory and time; the result but for the rounding of sums does not.
+    /// ([`gmflow::network::Network::fastest_pass`]). Changes memory and time, and the result by no more than the rounding of
+    /// sums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
     /// Optimiser steps of the run; give this or `images`.
