@@ -146,9 +146,9 @@ fn guidance_by_pixel_moves_every_mean_as_far_as_is_asked_and_by_image_does_not()
     let moved = |variance| {
         let guidance = Guidance::Probabilistic { scale: 0.002, orthogonal: 0.0 };
         let guided = Guided::new(guidance, data.clone(), Some(unconditional.clone()), &mean).reweighted_by(variance);
-        let shift = guided.shift.clone().expect("a shift");
+        let shift = guided.shift().expect("a shift");
         let length = shift.clone().powi_scalar(2).sum_dim(1);
-        values(((guided.mixture().0.mean() - mean.clone()) * shift).sum_dim(1) / length)
+        values(((guided.mixture().0.mean() - mean.clone()) * shift.clone()).sum_dim(1) / length)
     };
     let (by_pixel, by_image) = (moved(Variance::Pixel), moved(Variance::Image));
     assert!(by_pixel.iter().all(|ratio| (ratio - 1.0).abs() < 0.1), "{by_pixel:?}");
@@ -159,7 +159,7 @@ fn guidance_by_pixel_moves_every_mean_as_far_as_is_asked_and_by_image_does_not()
 #[test]
 fn a_moved_mixture_has_its_mean_where_the_change_leads() {
     let guided = Guided::new(Guidance::Off, uneven(), None, &uneven().0.mean());
-    let (first, x) = (guided.mixture(), noise::<4>(17, guided.mean.dims()));
+    let (first, x) = (guided.mixture(), noise::<4>(17, guided.mean().dims()));
     // At the same point the change is half the difference of the means, but for the damping, which is off.
     let mixture = DataMixture(GaussianMixture { means: uneven().0.means + 0.1, ..uneven().0 });
     let previous = Visit { mixture, x: x.clone(), t: 0.5, h: 0.25 };
@@ -167,7 +167,7 @@ fn a_moved_mixture_has_its_mean_where_the_change_leads() {
         let second_order = SecondOrder { ca: 0.0, cb: 0.0, carry, ..SecondOrder::default() };
         second_order.apply(&guided, &first, &previous, (&x, 0.5, 0.25))
     };
-    let (moved, expected) = (apply(Carry::Translate), guided.mean.clone() - 0.05);
+    let (moved, expected) = (apply(Carry::Translate), guided.mean().clone() - 0.05);
     close(moved.mixture.0.mean(), expected.clone(), 1e-5);
     close(moved.target.mean, expected.clone(), 1e-5);
     close(moved.mixture.0.log_weights, first.0.log_weights.clone(), 0.0);

@@ -1,10 +1,11 @@
 //! Guidance: a shift of the predicted mean, carried out by reweighting the mixture or by extrapolating its mean.
 
-use crate::kernel::{self, SMALLEST_LENGTH, SMALLEST_VAR, ShiftRule};
+use crate::kernel::{Asked, ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR, ShiftRule, Shifted};
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian, VelocityMixture};
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 
 /// How the class-conditional prediction is strengthened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -93,24 +94,27 @@ impl Variance {
 /// The conditional prediction at one point with what guidance and second-order steps need to know of it.
 #[derive(Clone, Debug)]
 pub struct Guided {
-    /// The conditional mixture that reweighting starts from; extrapolation is already in it.
-    base: Base,
-    /// Its mean `[b c h w]`.
-    pub mean: Tensor<4>,
-    /// Its isotropic variance averaged over the image, s_c^2, `[b 1 1 1]`.
-    pub var: Tensor<4>,
-    /// The shift of the mean asked for by probabilistic guidance `[b c h w]`; `None` for none.
-    pub shift: Option<Tensor<4>>,
+    source: Source,
     /// What the shift is divided by.
     variance: Variance,
 }
 
-/// A mixture over x0.
+/// What it is known from.
 #[derive(Clone, Debug)]
-enum Base {
-    Data(Box<DataMixture>),
-    /// As it was predicted: what the passes of a step read.
-    Velocity(Box<kernel::Shifted>),
+enum Source {
+    /// A mixture over x0.
+    Data(Box<Worked>),
+    /// A network's prediction, and what the passes of a step read of it: worked out when somebody asks for it first.
+    Velocity(Box<(Asked, OnceLock<Shifted>)>),
+}
+
+/// A mixture over x0 and what is known of it.
+#[derive(Clone, Debug)]
+struct Worked {
+    mixture: DataMixture,
+    mean: Tensor<4>,
+    var: Tensor<4>,
+    shift: Option<Tensor<4>>,
 }
 
 impl Guided {
@@ -123,38 +127,73 @@ impl Guided {
     ) -> Self {
         let surrogate = conditional.0.to_iso_gaussian();
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
-        let variance = Variance::default();
+        let worked = |mixture, mean, var, shift| Self {
+            source: Source::Data(Box::new(Worked { mixture, mean, var, shift })),
+            variance: Variance::default(),
+        };
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else {
-            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: None, variance };
+            return worked(conditional, mean, var, None);
         };
         let probabilistic = matches!(guidance, Guidance::Probabilistic { .. });
         // Minus t times the velocity: the same line.
         let axis = if probabilistic { mean.clone() } else { x_t.clone() - mean.clone() };
         let shift = shift(guidance, &mean, &unconditional, &var, &axis);
         if probabilistic {
-            return Self { base: Base::Data(Box::new(conditional)), mean, var, shift: Some(shift), variance };
+            return worked(conditional, mean, var, Some(shift));
         }
         let means = conditional.0.means + shift.clone().unsqueeze_dim::<5>(1); // [b k c h w]
-        let base = DataMixture(GaussianMixture { means, ..conditional.0 });
-        Self { base: Base::Data(Box::new(base)), mean: mean + shift, var, shift: None, variance }
+        worked(DataMixture(GaussianMixture { means, ..conditional.0 }), mean + shift, var, None)
     }
 
     /// The same, with shifts divided by another variance.
     #[must_use]
     pub fn reweighted_by(mut self, variance: Variance) -> Self {
         self.variance = variance;
-        if let Base::Velocity(predicted) = &mut self.base {
-            predicted.pixelwise = variance == Variance::Pixel;
+        if let Source::Velocity(prediction) = &mut self.source
+            && let Some(shifted) = prediction.1.get_mut()
+        {
+            shifted.pixelwise = variance == Variance::Pixel;
         }
         self
     }
 
+    /// The conditional mixture's mean over x0 `[b c h w]`; where guidance extrapolates, with its shift.
+    pub fn mean(&self) -> &Tensor<4> {
+        match &self.source {
+            Source::Data(worked) => &worked.mean,
+            Source::Velocity(prediction) => &self.worked(prediction).mean,
+        }
+    }
+
+    /// Its isotropic variance averaged over the image, s_c^2, `[b 1 1 1]`.
+    pub fn var(&self) -> &Tensor<4> {
+        match &self.source {
+            Source::Data(worked) => &worked.var,
+            Source::Velocity(prediction) => &self.worked(prediction).var,
+        }
+    }
+
+    /// The shift of the mean that probabilistic guidance asks for `[b c h w]`; `None` for none.
+    pub fn shift(&self) -> Option<&Tensor<4>> {
+        match &self.source {
+            Source::Data(worked) => worked.shift.as_ref(),
+            Source::Velocity(prediction) => {
+                let shift = &self.worked(prediction).shift;
+                (shift.dims()[0] > 0).then_some(shift)
+            }
+        }
+    }
+
+    fn worked<'a>(&self, (asked, shifted): &'a (Asked, OnceLock<Shifted>)) -> &'a Shifted {
+        shifted.get_or_init(|| asked.guided(self.variance == Variance::Pixel))
+    }
+
     /// The conditional mixture that reweighting starts from; extrapolation is already in it.
     pub fn base(&self) -> DataMixture {
-        match &self.base {
-            Base::Data(mixture) => (**mixture).clone(),
-            Base::Velocity(predicted) => {
-                let [means, log_weights, log_std] = predicted.unshifted();
+        match &self.source {
+            Source::Data(worked) => worked.mixture.clone(),
+            Source::Velocity(prediction) => {
+                let [means, log_weights, log_std] = self.worked(prediction).unshifted();
                 DataMixture(GaussianMixture { means, log_weights, log_std })
             }
         }
@@ -168,13 +207,11 @@ impl Guided {
         let guidance = if doubled { guidance } else { Guidance::Off };
         let time = |n: usize| Tensor::<1>::full([n], t as f32, &x_t.device());
         let both = || Tensor::cat(vec![x_t.clone(), x_t.clone()], 0);
-        if velocity.0.is_plain() && kernel::Shifted::has_passes(x_t.dims()[1]) {
+        if velocity.0.is_plain() && Asked::has_passes(x_t.dims()[1]) {
             let GaussianMixture { means, log_weights, log_std } = velocity.0;
-            let variance = Variance::default();
-            let predicted = kernel::Shifted::guided([means, log_weights, log_std], x_t, t as f32, guidance.rule());
-            let (mean, var) = (predicted.mean.clone(), predicted.var.clone());
-            let shift = (predicted.shift.dims()[0] > 0).then(|| predicted.shift.clone());
-            return Self { base: Base::Velocity(Box::new(predicted)), mean, var, shift, variance };
+            let asked = Asked::new([means, log_weights, log_std], x_t, t as f32, guidance.rule());
+            let source = Source::Velocity(Box::new((asked, OnceLock::new())));
+            return Self { source, variance: Variance::default() };
         }
         if !doubled {
             return Self::new(guidance, velocity.to_data(x_t, &time(b)), None, x_t);
@@ -184,16 +221,44 @@ impl Guided {
     }
 
     /// What the passes of a solver's step work on, where the mixture has the shapes that networks predict.
-    pub(crate) fn passes(&self) -> Option<kernel::Shifted> {
-        match &self.base {
-            Base::Data(_) => None,
-            Base::Velocity(predicted) => Some((**predicted).clone()),
+    pub(crate) fn passes(&self) -> Option<&Shifted> {
+        match &self.source {
+            Source::Data(_) => None,
+            Source::Velocity(prediction) => Some(self.worked(prediction)),
         }
+    }
+
+    /// The samples `[b c h w]` after sub-steps of GM-ODE from `x`, with the change since a prediction before and where that was made;
+    /// `None` where there are no passes for one of the two.
+    pub(crate) fn ode(
+        &self,
+        x: &Tensor<4>,
+        before: Option<(&Self, &Tensor<4>, ChangeRule)>,
+        substeps: Vec<OdeSubstep>,
+    ) -> Option<Tensor<4>> {
+        let Source::Velocity(prediction) = &self.source else { return None };
+        let before = match before {
+            None => None,
+            Some((before, x, rule)) => Some((before.passes()?, x, rule)),
+        };
+        let (asked, shifted) = &**prediction;
+        if shifted.get().is_none()
+            && let Some((x, found)) = asked.step(self.variance == Variance::Pixel, before, substeps.clone())
+        {
+            shifted.get_or_init(|| found);
+            return Some(x);
+        }
+        let now = self.worked(prediction).clone();
+        let now = match before {
+            None => now,
+            Some((before, x_before, rule)) => now.changed(x, (before.clone(), x_before), rule),
+        };
+        Some(now.ode(x, substeps))
     }
 
     /// The guided mixture, (7), (8).
     pub fn mixture(&self) -> DataMixture {
-        self.shift.as_ref().map_or_else(|| self.base(), |shift| self.shifted(shift))
+        self.shift().map_or_else(|| self.base(), |shift| self.shifted(shift))
     }
 
     /// The conditional mixture reweighted so that its surrogate's mean moves by `shift` `[b c h w]`.
@@ -208,28 +273,28 @@ impl Guided {
         if self.variance == Variance::Pixel {
             let base = self.base().0;
             let length = shift.clone().powi_scalar(2).sum_dim(1) + SMALLEST_LENGTH; // [b 1 h w]
-            let var = base.var_along(&self.mean, shift, &length).clamp_min(SMALLEST_VAR);
+            let var = base.var_along(self.mean(), shift, &length).clamp_min(SMALLEST_VAR);
             let share = length / var.clone();
             let bounded = share.clone().clamp_max(1.0 - MIN_REST);
             let rest = (share.clone() * -1.0 + 1.0).clamp_min(MIN_REST) * var;
             let nu = shift.clone() * ((bounded.clone() / share).sqrt() / rest.clone());
-            return DataMixture(base.tilted_about(&self.mean, &nu, &(bounded / rest)));
+            return DataMixture(base.tilted_about(self.mean(), &nu, &(bounded / rest)));
         }
         let Bounded { share, rest, shift } = self.bounded(shift);
-        let rest = rest * self.var.clone().clamp_min(f32::MIN_POSITIVE);
-        DataMixture(self.base().0.tilted_about(&self.mean, &(shift / rest.clone()), &(share / rest)))
+        let rest = rest * self.var().clone().clamp_min(f32::MIN_POSITIVE);
+        DataMixture(self.base().0.tilted_about(self.mean(), &(shift / rest.clone()), &(share / rest)))
     }
 
     /// Mean `[b c h w]` and variance `[b 1 1 1]` of the Gaussian that a shift `[b c h w]` reweights the mixture towards;
     /// without one, of the mixture itself.
     pub fn target(&self, shift: Option<&Tensor<4>>) -> IsoGaussian {
-        let Some(shift) = shift else { return IsoGaussian { mean: self.mean.clone(), var: self.var.clone() } };
+        let Some(shift) = shift else { return IsoGaussian { mean: self.mean().clone(), var: self.var().clone() } };
         let Bounded { rest, shift, .. } = self.bounded(shift);
-        IsoGaussian { mean: self.mean.clone() + shift, var: self.var.clone() * rest }
+        IsoGaussian { mean: self.mean().clone() + shift, var: self.var().clone() * rest }
     }
 
     pub(crate) fn bounded(&self, shift: &Tensor<4>) -> Bounded {
-        let share = power(shift) / self.var.clone().clamp_min(f32::MIN_POSITIVE);
+        let share = power(shift) / self.var().clone().clamp_min(f32::MIN_POSITIVE);
         let bounded = share.clone().clamp_max(1.0 - MIN_REST);
         // From the share itself, because 1 - 1e-6 is not a number that f32 can hold.
         let rest = (share.clone() * -1.0 + 1.0).clamp_min(MIN_REST);

@@ -20,11 +20,11 @@ macro_rules! choose {
 }
 pub(super) use choose;
 
-/// One vector for every channel, an array `[V<S>; C]`. A macro, because closures of standard functions are compiled without the vector
+/// A pair of vectors for every channel, an array `[Pair<S>; C]`. A macro, because closures of standard functions are compiled without the vector
 /// instructions around them.
 macro_rules! each {
     ($C:ident, $simd:expr, $i:ident => $value:expr) => {{
-        let mut values = [$crate::kernel::simd::V::splat($simd, 0.0); $C];
+        let mut values = [$crate::kernel::simd::Pair::splat($simd, 0.0); $C];
         for $i in 0..$C {
             values[$i] = $value;
         }

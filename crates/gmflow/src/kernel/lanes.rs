@@ -5,7 +5,7 @@ use pulp::Simd;
 use std::marker::PhantomData;
 
 /// Pixels that are worked on at a time; the lanes of every vector divide it.
-pub(super) const LANES: usize = 64;
+pub(super) const LANES: usize = 128;
 /// The lanes of the widest vector, and the numbers of a line of the cache.
 pub(super) const VECTOR: usize = 16;
 /// Maps with fewer pixels share lanes.
@@ -17,6 +17,8 @@ pub(super) type Row = [f32; LANES];
 /// The lanes of one block: `len` pixels from `start` on of one sample, or all pixels of `samples` samples.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
+    /// How many stand before it.
+    index: usize,
     first: usize,
     samples: usize,
     start: usize,
@@ -26,23 +28,37 @@ pub(super) struct Block {
 impl Block {
     /// The blocks of `b` maps of `n` pixels.
     pub fn all(b: usize, n: usize) -> Vec<Self> {
+        let blocks = 0..Self::count(b, n);
         if n < FEW {
-            let per_block = LANES / n.max(1);
-            let block = |first| {
+            let per_block = Self::whole_samples(n);
+            let block = |index| {
+                let first = index * per_block;
                 let samples = per_block.min(b - first);
-                Self { first, samples, start: 0, len: samples * n }
+                Self { index, first, samples, start: 0, len: samples * n }
             };
-            return (0..b).step_by(per_block).map(block).collect();
+            return blocks.map(block).collect();
         }
-        let of_sample = |first| {
-            (0..n).step_by(LANES).map(move |start| Self { first, samples: 1, start, len: LANES.min(n - start) })
+        let per_sample = n.div_ceil(LANES);
+        let block = |index| {
+            let start = index % per_sample * LANES;
+            Self { index, first: index / per_sample, samples: 1, start, len: LANES.min(n - start) }
         };
-        (0..b).flat_map(of_sample).collect()
+        blocks.map(block).collect()
     }
 
-    /// The same pixels of the samples that stand `by` further on.
-    pub fn after(self, by: usize) -> Self {
-        Self { first: self.first + by, ..self }
+    /// How many there are of `b` maps of `n` pixels.
+    pub fn count(b: usize, n: usize) -> usize {
+        if n < FEW { b.div_ceil(Self::whole_samples(n)) } else { b * n.div_ceil(LANES) }
+    }
+
+    /// Samples whose blocks are theirs alone, of the fewest.
+    pub fn whole_samples(n: usize) -> usize {
+        if n < FEW { LANES / n.max(1) } else { 1 }
+    }
+
+    /// Whether rows of all blocks of maps of `n` pixels can be read and written where they are.
+    pub fn all_direct(n: usize) -> bool {
+        n >= FEW && n.is_multiple_of(VECTOR)
     }
 
     /// Whether rows can be read and written where they are, in whole vectors.
@@ -97,22 +113,6 @@ impl Block {
         }
     }
 
-    /// Asks for what the block after this one loads: rows are far apart, and the processor does not guess the next piece of each.
-    #[inline(always)]
-    pub fn prefetch_next(&self, values: &[f32], rows: usize, n: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for row in 0..rows {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            let at = (self.first * rows + row) * n + self.start + LANES;
-            for line in 0..LANES / VECTOR {
-                // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(at + VECTOR * line).cast()) };
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (values, rows, n);
-    }
-
     /// One number per sample for all its lanes; 1 beyond the block.
     #[inline(always)]
     pub fn per_sample(&self, value: impl Fn(usize) -> f32) -> Row {
@@ -132,7 +132,12 @@ impl Block {
                 for lanes in row[..self.len].chunks(VECTOR) {
                     sums.iter_mut().zip(lanes).for_each(|(sum, x)| *sum += x);
                 }
-                sums.iter().map(|&sum| f64::from(sum)).sum()
+                let mut sums = sums.map(f64::from);
+                for half in [8, 4, 2, 1] {
+                    let (left, right) = sums.split_at_mut(half);
+                    left.iter_mut().zip(right).for_each(|(left, right)| *left += *right);
+                }
+                sums[0]
             };
             return Sums { first: lanes.each_ref().map(of_row), others: Vec::new() };
         }
@@ -177,6 +182,94 @@ impl<'a> Source<'a> {
     }
 }
 
+impl Source<'_> {
+    /// Asks for `lanes` lanes of a row from `lane` on, which may be those of the block after this one: rows are far apart, and the processor
+    /// does not guess the next piece of each.
+    #[inline(always)]
+    pub fn prefetch(&self, row: usize, lane: usize, lanes: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..lanes.div_ceil(VECTOR) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = row * self.stride + lane + VECTOR * line;
+            // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.values.as_ptr().wrapping_add(at).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (row, lane, lanes);
+    }
+}
+
+/// `rows` numbers for every lane of a block, those of a vector side by side: `[vectors rows VECTOR]`. Rows of images whose width is a power
+/// of two are a page apart and push each other out of the cache; these are read from front to back.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'a> {
+    values: &'a [f32],
+    rows: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// How many numbers `b` maps of `n` pixels take.
+    pub fn len(b: usize, n: usize, rows: usize) -> usize {
+        Block::count(b, n) * rows * LANES
+    }
+
+    /// Those of a block, out of those of all blocks.
+    pub fn new(block: &Block, values: &'a [f32], rows: usize) -> Self {
+        Self { values: &values[block.index * rows * LANES..][..rows * LANES], rows }
+    }
+
+    /// Vector `v` of a row.
+    #[inline(always)]
+    pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
+        let at = packed_at::<S>(self.rows, row, v);
+        debug_assert!(row < self.rows && at + S::F32_LANES <= self.values.len());
+        // SAFETY: callers go through `rows` rows and the block's vectors, which `new` has found in the slice. Every bit pattern is a vector.
+        V::new(simd, unsafe { self.values.as_ptr().add(at).cast::<S::f32s>().read_unaligned() })
+    }
+}
+
+/// The same to be written to.
+pub(super) struct PackedMut<'a> {
+    values: &'a mut [f32],
+    rows: usize,
+}
+
+impl<'a> PackedMut<'a> {
+    /// Those of a block.
+    pub fn new(values: &'a mut [f32], rows: usize) -> Self {
+        assert_eq!(values.len(), rows * LANES, "the numbers of a block");
+        Self { values, rows }
+    }
+
+    /// Vector `v` of a row.
+    #[inline(always)]
+    pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
+        Packed { values: self.values, rows: self.rows }.at(simd, row, v)
+    }
+
+    /// Sets vector `v` of a row.
+    #[inline(always)]
+    pub fn set<S: Simd>(&mut self, row: usize, v: usize, to: V<S>) {
+        let at = packed_at::<S>(self.rows, row, v);
+        debug_assert!(row < self.rows && at + S::F32_LANES <= self.values.len());
+        // SAFETY: as in `Packed::at`.
+        unsafe { self.values.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(to.bare()) };
+    }
+
+    /// Clears the lanes that a block leaves unused.
+    pub fn clear_from<S: Simd>(&mut self, vectors: usize) {
+        let used = (vectors * S::F32_LANES).div_ceil(VECTOR);
+        self.values[used * self.rows * VECTOR..].fill(0.0);
+    }
+}
+
+/// Where vector `v` of a row stands.
+#[inline(always)]
+fn packed_at<S: Simd>(rows: usize, row: usize, v: usize) -> usize {
+    let lane = v * S::F32_LANES;
+    (lane / VECTOR * rows + row) * VECTOR + lane % VECTOR
+}
+
 /// An output `[b rows n]` of which every block writes its own part.
 pub(super) struct Sink<'a> {
     values: *mut f32,
@@ -194,6 +287,23 @@ impl<'a> Sink<'a> {
         Self { values: values.as_mut_ptr(), len: values.len(), n, lives: PhantomData }
     }
 
+    /// The rows of a block; `room` holds as many.
+    ///
+    /// # Safety
+    /// Nobody else may write this block as long as the target lives.
+    #[inline(always)]
+    pub unsafe fn target<'b>(&'b self, block: &Block, room: &'b mut [Row]) -> Target<'b> {
+        if !block.is_direct() {
+            let (to, stride) = (room.as_mut_ptr().cast(), LANES);
+            return Target { to, stride, rows: room.len(), len: LANES, gathered: Some((self, *block, room)) };
+        }
+        let (rows, at) = (room.len(), block.first * room.len() * self.n + block.start);
+        assert!(rows > 0 && at + (rows - 1) * self.n + block.len <= self.len, "a block beyond the output");
+        // SAFETY: it lies within the output, which lives as long as this.
+        let to = unsafe { self.values.add(at) };
+        Target { to, stride: self.n, rows, len: block.len, gathered: None }
+    }
+
     /// Writes rows of lanes to the part of a block.
     ///
     /// # Safety
@@ -209,6 +319,48 @@ impl<'a> Sink<'a> {
                 // SAFETY: it lies within the output, which lives as long as this, and the caller is the only one who writes there.
                 unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), self.values.add(at), width) };
             }
+        }
+    }
+}
+
+/// The rows of an output in a block: where they are to be, if whole vectors can be written there, otherwise gathered.
+pub(super) struct Target<'a> {
+    to: *mut f32,
+    stride: usize,
+    rows: usize,
+    len: usize,
+    gathered: Option<(&'a Sink<'a>, Block, &'a mut [Row])>,
+}
+
+impl Target<'_> {
+    #[inline(always)]
+    fn place<S: Simd>(&self, row: usize, v: usize) -> *mut S::f32s {
+        let lane = v * S::F32_LANES;
+        debug_assert!(row < self.rows && lane + S::F32_LANES <= self.len);
+        // SAFETY: callers go through the rows and the block's vectors, which `Sink::target` has found in the output or the room.
+        unsafe { self.to.add(row * self.stride + lane).cast() }
+    }
+
+    /// Sets vector `v` of a row.
+    #[inline(always)]
+    pub fn set<S: Simd>(&mut self, row: usize, v: usize, value: V<S>) {
+        // SAFETY: see `place`.
+        unsafe { self.place::<S>(row, v).write_unaligned(value.bare()) };
+    }
+
+    /// Vector `v` of a row, which was set.
+    #[inline(always)]
+    pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
+        // SAFETY: see `place`.
+        V::new(simd, unsafe { self.place::<S>(row, v).read_unaligned() })
+    }
+
+    /// Writes what was gathered.
+    #[inline(always)]
+    pub fn finish(self) {
+        if let Some((sink, block, room)) = self.gathered {
+            // SAFETY: whoever made this vouches for it.
+            unsafe { sink.write(&block, room) };
         }
     }
 }

@@ -4,7 +4,7 @@
 //! batch or the number of threads.
 #![allow(clippy::excessive_precision)]
 
-use super::lanes::{Row, Source};
+use super::lanes::{Packed, Row, Source, Target};
 use pulp::{Arch, Simd, WithSimd};
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -131,26 +131,10 @@ impl<S: Simd> V<S> {
         whole.mul_add(c(0.693_359_375), rest)
     }
 
-    /// e^x, with x bounded to [-87, 88]; a few units in the last place, by the polynomial of the Cephes library.
+    /// 2^x for x up to 127, which is not checked, and 2^-126 for what is below -126.
     #[inline(always)]
-    pub fn exp(self) -> Self {
-        // Adding this rounds a small number to an integer, which then stands in the low bits.
-        const ROUND: f32 = 12_582_912.0;
-        let simd = self.simd;
-        let c = |x: f32| Self::splat(simd, x);
-        let x = self.max(c(-87.0)).min(c(88.0));
-        let shifted = x.mul_add(c(std::f32::consts::LOG2_E), c(ROUND));
-        let n = shifted - c(ROUND);
-        let r = n.mul_add(c(2.121_944_40e-4), n.mul_add(c(-0.693_359_375), x));
-        let mut p = c(1.987_569_15e-4);
-        for coefficient in [1.398_199_95e-3, 8.333_451_9e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
-            p = p.mul_add(r, c(coefficient));
-        }
-        let p = (p * r).mul_add(r, r) + c(1.0);
-        let bits = simd.sub_u32s(simd.transmute_u32s_f32s(shifted.x), simd.splat_u32s(ROUND.to_bits()));
-        let bits = simd.add_u32s(bits, simd.splat_u32s(127));
-        let power = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23)));
-        p * Self { simd, x: power }
+    pub fn exp2_or_less(self) -> Self {
+        self.max(Self::splat(self.simd, -126.0)).exp2()
     }
 
     /// 2^x for x from -126 to 127, which is not checked; a few units in the last place, by a polynomial fitted on [-1/2, 1/2].
@@ -221,6 +205,7 @@ impl<S: Simd> Pair<S> {
         sqrt();
         ln();
         exp2();
+        exp2_or_less();
     }
 
     /// Of bare vectors; by reference, because arrays that are passed by value go through the stack.
@@ -251,6 +236,25 @@ impl<S: Simd> Pair<S> {
     pub fn store(self, row: &mut Row, [v, w]: [usize; 2]) {
         self.0.store(row, v);
         self.1.store(row, w);
+    }
+
+    /// Sets vectors of an output's row.
+    #[inline(always)]
+    pub fn set(self, target: &mut Target, row: usize, [v, w]: [usize; 2]) {
+        target.set(row, v, self.0);
+        target.set(row, w, self.1);
+    }
+
+    /// Vectors of an output's row, which were set.
+    #[inline(always)]
+    pub fn was_set(target: &Target, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
+        Self(target.at(simd, row, v), target.at(simd, row, w))
+    }
+
+    /// Vectors of a row of packed numbers.
+    #[inline(always)]
+    pub fn packed(packed: &Packed, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
+        Self(packed.at(simd, row, v), packed.at(simd, row, w))
     }
 
     /// Vectors of a source's row.

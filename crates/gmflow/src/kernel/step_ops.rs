@@ -1,8 +1,11 @@
 //! The passes of a solver's step as operations of a backend, and the CPU backend's implementation. No gradients are recorded.
 
-use super::guide::{GuidedParts, ShiftRule, guide};
+use super::guide::{self, GuidedParts, ShiftRule, guide};
+use super::memory::build;
 use super::nll::Sizes;
 use super::ops::{tensor, values};
+use super::step::{Step, ode_step};
+use super::threads::Threads;
 use super::tilt::{self, ChangeRule, Mixture, OdeSubstep};
 use super::transport::{Direction, covariances, transport};
 use crate::mixture::transport::Axes;
@@ -11,7 +14,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 
 /// Predicted mixtures and the shift of the mean that they are reweighted by.
-#[derive(ExtensionType)]
+#[derive(Clone, ExtensionType)]
 pub struct Shifted<B: Backend> {
     /// Over the velocity, of `b` samples or more: `[b k c h w]`.
     pub means: FloatTensor<B>,
@@ -19,6 +22,8 @@ pub struct Shifted<B: Backend> {
     pub log_weights: FloatTensor<B>,
     /// `[b 1 1 1 1]`.
     pub log_std: FloatTensor<B>,
+    /// On the CPU what its passes read of the mixtures: see [`tilt::Shifted`]. Nothing elsewhere.
+    pub centred: FloatTensor<B>,
     /// Components over x0 have the means origin - t u, `[b c h w]`.
     pub origin: FloatTensor<B>,
     /// The mean over x0 `[b c h w]`.
@@ -35,20 +40,40 @@ pub struct Shifted<B: Backend> {
     pub pixelwise: bool,
 }
 
+/// The step before, where its prediction is to change the next one.
+#[derive(Clone, ExtensionType)]
+pub enum Before<B: Backend> {
+    /// There is none.
+    Nothing,
+    /// The prediction and the points `[b c h w]` that it was made at.
+    Step(#[extension_type] Shifted<B>, FloatTensor<B>, ChangeRule),
+}
+
+/// What a network predicted, and what guidance asks for.
+#[derive(Clone, ExtensionType)]
+pub struct Asked<B: Backend> {
+    /// Over the velocity; with guidance of the doubled batch [conditional, unconditional]: `[b k c h w]`.
+    pub means: FloatTensor<B>,
+    /// `[b k 1 h w]`.
+    pub log_weights: FloatTensor<B>,
+    /// `[b 1 1 1 1]`.
+    pub log_std: FloatTensor<B>,
+    /// Where they were predicted `[b c h w]`.
+    pub x: FloatTensor<B>,
+    /// When.
+    pub t: f32,
+    /// Guidance.
+    pub rule: ShiftRule,
+}
+
 /// The passes; see [`super::tilt`].
 #[allow(clippy::type_complexity, reason = "the macro reads the tuples of tensors that methods return")]
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait StepOps: Backend {
-    /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]`, with guidance of the doubled batch, at `x` `[b c h w]`: mean over
-    /// x0, variance, shift and its mean square, as in [`Shifted`].
+    /// Mean over x0, variance, shift and its mean square, and what the CPU's passes read, as in [`Shifted`].
     fn step_guide(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        t: f32,
-        rule: ShiftRule,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+        #[extension_type] asked: Asked<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
     /// The second-order change since `before`, alone or with the shift of `now`, and its mean square.
     fn step_second_order(
         #[extension_type] now: Shifted<Self>,
@@ -63,6 +88,21 @@ pub trait StepOps: Backend {
         x: FloatTensor<Self>,
         substeps: Vec<OdeSubstep>,
     ) -> FloatTensor<Self>;
+    /// The three in one: the samples after all sub-steps from where they were predicted, then what `step_guide` returns. Guidance may not
+    /// extrapolate, and the change may not stand alone.
+    fn step_at_once(
+        #[extension_type] asked: Asked<Self>,
+        pixelwise: bool,
+        #[extension_type] before: Before<Self>,
+        substeps: Vec<OdeSubstep>,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
     /// Means, log weights and log standard deviations of the reweighted mixtures, the last for each pixel where it goes by pixels.
     fn step_reweighted(
         #[extension_type] mixture: Shifted<Self>,
@@ -90,27 +130,19 @@ type Tensor = FloatTensor<Flex>;
 impl Shifted<Flex> {
     fn contiguous(self) -> Self {
         Self {
-            means: self.means.to_contiguous(),
-            log_weights: self.log_weights.to_contiguous(),
             log_std: self.log_std.to_contiguous(),
-            origin: self.origin.to_contiguous(),
             mean: self.mean.to_contiguous(),
             var: self.var.to_contiguous(),
             shift: self.shift.to_contiguous(),
             power: self.power.to_contiguous(),
-            t: self.t,
-            pixelwise: self.pixelwise,
+            ..self
         }
     }
 
     fn borrow(&self) -> tilt::Shifted<'_> {
         tilt::Shifted {
-            velocity: Mixture {
-                means: values(&self.means),
-                log_weights: values(&self.log_weights),
-                log_std: values(&self.log_std),
-            },
-            origin: values(&self.origin),
+            centred: values(&self.centred),
+            log_std: values(&self.log_std),
             t: self.t,
             mean: values(&self.mean),
             shift: values(&self.shift),
@@ -127,23 +159,43 @@ fn sizes(means: &Tensor) -> Sizes {
     Sizes { k: shape[1], c: shape[2], n: shape[3] * shape[4] }
 }
 
+impl Asked<Flex> {
+    fn contiguous(self) -> Self {
+        Self {
+            means: self.means.to_contiguous(),
+            log_weights: self.log_weights.to_contiguous(),
+            log_std: self.log_std.to_contiguous(),
+            x: self.x.to_contiguous(),
+            ..self
+        }
+    }
+
+    fn borrow(&self) -> guide::Asked<'_> {
+        let velocity = Mixture {
+            means: values(&self.means),
+            log_weights: values(&self.log_weights),
+            log_std: values(&self.log_std),
+        };
+        guide::Asked::new(velocity, (values(&self.x), self.t), sizes(&self.means), self.rule)
+    }
+}
+
+/// Mean, variance, shift and its mean square, and the mixtures of samples of the shape `[b c h w]`.
+fn guided(parts: GuidedParts, shape: Vec<usize>) -> [Tensor; 5] {
+    let GuidedParts { centred, mean, shift, var, power } = parts;
+    let per_sample = [shape[0], 1, 1, 1];
+    let of_shift = if shift.is_empty() { vec![0; 4] } else { shape.clone() };
+    let (mean, centred_len) = (tensor(mean, shape), [centred.len()]);
+    let [var, power] = [var, power].map(|values| tensor(values, per_sample));
+    [mean, var, tensor(shift, of_shift), power, tensor(centred, centred_len)]
+}
+
 impl StepOps for Flex {
-    fn step_guide(
-        means: Tensor,
-        log_weights: Tensor,
-        log_std: Tensor,
-        x: Tensor,
-        t: f32,
-        rule: ShiftRule,
-    ) -> (Tensor, Tensor, Tensor, Tensor) {
-        let [means, log_weights, log_std, x] = [means, log_weights, log_std, x].map(|x| x.to_contiguous());
-        let (sizes, shape) = (sizes(&means), x.shape().to_vec());
-        let velocity =
-            Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
-        let GuidedParts { mean, shift, var, power } = guide(velocity, values(&x), sizes, t, rule);
-        let per_sample = [shape[0], 1, 1, 1];
-        let of_shift = if shift.is_empty() { vec![0; 4] } else { shape.clone() };
-        (tensor(mean, shape), tensor(var, per_sample), tensor(shift, of_shift), tensor(power, per_sample))
+    fn step_guide(asked: Asked<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
+        let asked = asked.contiguous();
+        let (sizes, shape) = (sizes(&asked.means), asked.x.shape().to_vec());
+        let fill = |mut room: guide::GuidedRoom| guide(asked.borrow(), sizes, &mut room, Threads::All);
+        guided(GuidedParts::build(shape[0], sizes, asked.rule, fill), shape).into()
     }
 
     fn step_second_order(
@@ -156,14 +208,35 @@ impl StepOps for Flex {
         let (now, before) = (now.contiguous(), before.contiguous());
         let (x, x_before) = (x.to_contiguous(), x_before.to_contiguous());
         let (now_at, before_at) = ((now.borrow(), values(&x)), (before.borrow(), values(&x_before)));
-        let (shift, power) = tilt::second_order(now_at, before_at, sizes(&now.means), rule);
+        let (shift, power) = tilt::second_order(now_at, before_at, sizes(&now.means), rule, Threads::All);
         (tensor(shift, x.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
 
     fn step_ode(mixture: Shifted<Self>, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
         let (mixture, x) = (mixture.contiguous(), x.to_contiguous());
-        let shape = x.shape().to_vec();
-        tensor(tilt::ode_substeps(mixture.borrow(), values(&x), sizes(&mixture.means), &substeps), shape)
+        let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.means));
+        let fill = |out: &mut [f32]| {
+            tilt::ode_substeps(mixture.borrow(), values(&x), sizes, &substeps, out, Threads::All);
+        };
+        tensor(build(values(&x).len(), fill), shape)
+    }
+
+    fn step_at_once(
+        asked: Asked<Self>,
+        pixelwise: bool,
+        before: Before<Self>,
+        substeps: Vec<OdeSubstep>,
+    ) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) {
+        let asked = asked.contiguous();
+        let before = match before {
+            Before::Nothing => None,
+            Before::Step(shifted, x, rule) => Some((shifted.contiguous(), x.to_contiguous(), rule)),
+        };
+        let before = before.as_ref().map(|(shifted, x, rule)| (shifted.borrow(), values(x), *rule));
+        let step = Step { asked: asked.borrow(), pixelwise, before, substeps: &substeps };
+        let (parts, x) = ode_step(step, sizes(&asked.means));
+        let [mean, var, shift, power, centred] = guided(parts, asked.x.shape().to_vec());
+        (tensor(x, asked.x.shape().to_vec()), mean, var, shift, power, centred)
     }
 
     fn step_reweighted(mixture: Shifted<Self>) -> (Tensor, Tensor, Tensor) {
@@ -201,25 +274,46 @@ impl StepOps for Flex {
 
 /// The same without autodiff.
 fn inner<B: Backend, C: CheckpointStrategy>(mixture: Shifted<Autodiff<B, C>>) -> Shifted<B> {
-    let Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t, pixelwise } = mixture;
-    let [means, log_weights, log_std, origin] = [means, log_weights, log_std, origin].map(Autodiff::<B, C>::inner);
-    let [mean, var, shift, power] = [mean, var, shift, power].map(Autodiff::<B, C>::inner);
-    Shifted { means, log_weights, log_std, origin, mean, var, shift, power, t, pixelwise }
+    let Shifted { means, log_weights, log_std, centred, origin, mean, var, shift, power, t, pixelwise } = mixture;
+    let [means, log_weights, log_std] = [means, log_weights, log_std].map(Autodiff::<B, C>::inner);
+    let [centred, origin, mean] = [centred, origin, mean].map(Autodiff::<B, C>::inner);
+    let [var, shift, power] = [var, shift, power].map(Autodiff::<B, C>::inner);
+    Shifted { means, log_weights, log_std, centred, origin, mean, var, shift, power, t, pixelwise }
+}
+
+fn inner_asked<B: Backend, C: CheckpointStrategy>(asked: Asked<Autodiff<B, C>>) -> Asked<B> {
+    let Asked { means, log_weights, log_std, x, t, rule } = asked;
+    let [means, log_weights, log_std, x] = [means, log_weights, log_std, x].map(Autodiff::<B, C>::inner);
+    Asked { means, log_weights, log_std, x, t, rule }
 }
 
 impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
     fn step_guide(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        t: f32,
-        rule: ShiftRule,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [means, log_weights, log_std, x] = [means, log_weights, log_std, x].map(Self::inner);
-        let (mean, var, shift, power) = B::step_guide(means, log_weights, log_std, x, t, rule);
-        let [mean, var, shift, power] = [mean, var, shift, power].map(Self::from_inner);
-        (mean, var, shift, power)
+        asked: Asked<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (mean, var, shift, power, centred) = B::step_guide(inner_asked(asked));
+        [mean, var, shift, power, centred].map(Self::from_inner).into()
+    }
+
+    fn step_at_once(
+        asked: Asked<Self>,
+        pixelwise: bool,
+        before: Before<Self>,
+        substeps: Vec<OdeSubstep>,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let before = match before {
+            Before::Nothing => Before::Nothing,
+            Before::Step(shifted, x, rule) => Before::Step(inner(shifted), Self::inner(x), rule),
+        };
+        let (x, mean, var, shift, power, centred) = B::step_at_once(inner_asked(asked), pixelwise, before, substeps);
+        [x, mean, var, shift, power, centred].map(Self::from_inner).into()
     }
 
     fn step_second_order(

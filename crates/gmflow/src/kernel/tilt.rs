@@ -5,11 +5,14 @@
 //! out what it needs of the product from the prediction.
 
 use super::channels::{self, each};
-use super::lanes::{Block, LANES, Row, Sink, Source, VECTOR, per_sample_sums};
+use super::lanes::{Block, LANES, Packed, Row, Sink, Source, VECTOR, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
-use super::simd::{V, widest};
+use super::simd::{Pair, widest};
+use super::threads::Threads;
 use pulp::{Simd, WithSimd};
+use std::f32::consts::{LN_2, LOG2_E};
+use std::ops::Range;
 
 /// The smallest share of the variance that a shift leaves.
 pub(super) const MIN_REST: f32 = 1e-6;
@@ -52,7 +55,23 @@ pub(super) struct Mixture<'a> {
     pub log_std: &'a [f32],
 }
 
-impl Mixture<'_> {
+/// Of `[b n]` what belongs to some samples.
+pub(super) fn per_sample<'a>(values: &'a [f32], n: usize, samples: &Range<usize>) -> &'a [f32] {
+    &values[samples.start * n..samples.end * n]
+}
+
+impl<'a> Mixture<'a> {
+    /// Those of some samples.
+    pub fn of_samples(self, sizes: Sizes, samples: Range<usize>) -> Self {
+        let Sizes { k, c, n } = sizes;
+        let stds = if self.log_std.len() == self.samples(sizes) { 1 } else { n };
+        Self {
+            means: per_sample(self.means, k * c * n, &samples),
+            log_weights: per_sample(self.log_weights, k * n, &samples),
+            log_std: per_sample(self.log_std, stds, &samples),
+        }
+    }
+
     /// How many there are.
     pub fn samples(&self, Sizes { k, n, .. }: Sizes) -> usize {
         self.log_weights.len() / (k * n).max(1)
@@ -79,17 +98,22 @@ impl Mixture<'_> {
     }
 }
 
+/// Numbers that [`Shifted::centred`] holds of a pixel: for each component its mean, the binary logarithm of its weight and the square
+/// of its mean.
+pub(super) fn centred_rows(Sizes { k, c, .. }: Sizes) -> usize {
+    k * (c + 1)
+}
+
 /// Predicted mixtures, their means and the shifts that they are reweighted by.
 #[derive(Clone, Copy)]
 pub(super) struct Shifted<'a> {
-    /// Over the velocity, of `b` samples or more.
-    pub velocity: Mixture<'a>,
-    /// Components over x0 have the means origin - t u, `[b c n]`.
-    pub origin: &'a [f32],
+    /// The mixtures over x0, measured from their means: [`Packed`] rows, [`centred_rows`] of them.
+    pub centred: &'a [f32],
+    /// The log standard deviations of the velocities, of `b` samples or more.
+    pub log_std: &'a [f32],
     /// When the velocities were predicted.
     pub t: f32,
-    /// Over x0.
-    /// `[b c n]`.
+    /// The means over x0 `[b c n]`.
     pub mean: &'a [f32],
     /// `[b c n]`; empty for none.
     pub shift: &'a [f32],
@@ -101,7 +125,22 @@ pub(super) struct Shifted<'a> {
     pub pixelwise: bool,
 }
 
-impl Shifted<'_> {
+impl<'a> Shifted<'a> {
+    /// Those of some samples.
+    pub fn of_samples(self, sizes: Sizes, samples: Range<usize>) -> Self {
+        let pixels = sizes.c * sizes.n;
+        let centred = |samples| Packed::len(samples, sizes.n, centred_rows(sizes));
+        Self {
+            centred: &self.centred[centred(samples.start)..centred(samples.end)],
+            log_std: per_sample(self.log_std, 1, &samples),
+            mean: per_sample(self.mean, pixels, &samples),
+            shift: if self.shift.is_empty() { &[] } else { per_sample(self.shift, pixels, &samples) },
+            var: per_sample(self.var, 1, &samples),
+            power: per_sample(self.power, 1, &samples),
+            ..self
+        }
+    }
+
     /// Whether the shift is divided by the variance of each pixel.
     fn is_pixelwise(&self) -> bool {
         self.pixelwise && !self.shift.is_empty()
@@ -121,15 +160,10 @@ fn natural(var: f32, power: f32) -> (f32, f32) {
 
 /// Room for gathering and for what is kept of a block.
 struct Scratch {
-    /// `[k c]`; two mixtures are looked at in turn.
-    means: Vec<Row>,
-    /// `[k]`.
-    log_weights: Vec<Row>,
-    /// A vector's mixture: see [`Vector`].
-    vector: Vec<Row>,
+    /// What the components of two vectors weigh after a change `[k 2]`.
+    joint: Vec<Row>,
     /// Rows `[c]`.
     mean: Vec<Row>,
-    origin: Vec<Row>,
     shift: Vec<Row>,
     x: Vec<Row>,
     start: Vec<Row>,
@@ -140,37 +174,23 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(Sizes { k, c, .. }: Sizes, mixtures_out: bool) -> Self {
+    fn new(Sizes { k, c, n }: Sizes, mixtures_out: bool) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        let [mean, origin, shift, x, start, out] = [(); 6].map(|()| rows(c));
+        let [mean, shift, x, start] = [(); 4].map(|()| rows(if Block::all_direct(n) { 0 } else { c }));
         let (out_means, out_weights) = if mixtures_out { (rows(k * c), rows(k)) } else { (Vec::new(), Vec::new()) };
-        let vector = rows((k * (c + 3)).div_ceil(LANES / VECTOR));
-        Self {
-            means: rows(k * c),
-            log_weights: rows(k),
-            vector,
-            mean,
-            origin,
-            shift,
-            x,
-            start,
-            out,
-            out_means,
-            out_weights,
-        }
+        let joint = rows((2 * k).div_ceil(LANES / VECTOR));
+        Self { joint, mean, shift, x, start, out: rows(c), out_means, out_weights }
     }
 }
 
 /// The mixtures of a block and what they are reweighted by.
 struct Tilted<'a, const C: usize> {
-    velocity: [Source<'a>; 2],
+    centred: Packed<'a>,
     mean: Source<'a>,
-    origin: Source<'a>,
     shift: Option<Source<'a>>,
     /// Components.
     k: usize,
-    room: &'a mut [Row],
-    minus_time: f32,
+    joint: &'a mut [Row],
     /// The components' variance.
     var: Row,
     /// The factor on the shift and the precision.
@@ -181,78 +201,51 @@ struct Tilted<'a, const C: usize> {
 
 impl<'a, const C: usize> Tilted<'a, C> {
     #[inline(always)]
-    #[allow(clippy::type_complexity, reason = "the parts of a scratch")]
     fn new(
         shifted: &Shifted<'a>,
         block: &Block,
-        Sizes { k, c, n }: Sizes,
-        (means, log_weights, room): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
-        (mean, origin, shift): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
+        sizes: Sizes,
+        (joint, mean, shift): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
     ) -> Self {
-        let velocity = shifted.velocity;
+        let Sizes { k, c, n } = sizes;
         let natural = |sample: usize| match shifted.shift {
             _ if shifted.pixelwise => (0.0, 0.0),
             [] => (0.0, 0.0),
             _ => natural(shifted.var[sample], shifted.power[sample]),
         };
-        block.prefetch_next(velocity.means, k * c, n);
-        block.prefetch_next(velocity.log_weights, k, n);
         Self {
-            velocity: [
-                Source::new(block, velocity.means, k * c, n, means),
-                Source::new(block, velocity.log_weights, k, n, log_weights),
-            ],
+            centred: Packed::new(block, shifted.centred, centred_rows(sizes)),
             mean: Source::new(block, shifted.mean, c, n, mean),
-            origin: Source::new(block, shifted.origin, c, n, origin),
             shift: (!shifted.shift.is_empty()).then(|| Source::new(block, shifted.shift, c, n, shift)),
             k,
-            room,
-            minus_time: -shifted.t,
-            var: block.per_sample(|sample| ((2.0 * velocity.log_std[sample]).exp() * shifted.t) * shifted.t),
+            joint,
+            var: block.per_sample(|sample| ((2.0 * shifted.log_std[sample]).exp() * shifted.t) * shifted.t),
             natural: [block.per_sample(|sample| natural(sample).0), block.per_sample(|sample| natural(sample).1)],
             pixelwise: shifted.is_pixelwise(),
         }
     }
 
-    /// Vector `v`.
+    /// Two vectors.
     #[inline(always)]
-    fn vector<S: Simd>(&mut self, simd: S, v: usize) -> Vector<'_, S, C> {
-        let mean = each!(C, simd, i => self.mean.at(simd, i, v));
-        let from_mean = each!(C, simd, i => self.origin.at(simd, i, v) - mean[i]);
-        let var = V::load(simd, &self.var, v);
-        let [mut factor, mut zeta] = [0, 1].map(|i| V::load(simd, &self.natural[i], v));
+    fn vectors<S: Simd>(&mut self, simd: S, v: [usize; 2]) -> Vectors<'_, S, C> {
+        let var = Pair::load(simd, &self.var, v);
+        let [factor, zeta] = &self.natural;
+        let (mut factor, mut zeta) = (Pair::load(simd, factor, v), Pair::load(simd, zeta, v));
         let shift = match &self.shift {
-            Some(shift) => each!(C, simd, i => shift.at(simd, i, v)),
-            None => [V::splat(simd, 0.0); C],
+            Some(shift) => each!(C, simd, i => Pair::of(shift, simd, i, v)),
+            None => [Pair::splat(simd, 0.0); C],
         };
-        let minus_time = V::splat(simd, self.minus_time);
-        let (room, _) = S::as_mut_simd_f32s(self.room.as_flattened_mut());
-        let (components, room) = room.split_at_mut(self.k * C);
-        let (weights, room) = room.split_at_mut(self.k);
-        let (squares, room) = room.split_at_mut(self.k);
-        let [means, log_weights] = &self.velocity;
-        let of_components = components.chunks_exact_mut(C).zip(&mut *weights).zip(&mut *squares).enumerate();
-        for (k, ((component, weight), square)) in of_components {
-            let mut sum = V::splat(simd, 0.0);
-            for (i, component) in component.iter_mut().enumerate() {
-                let offset = means.at(simd, k * C + i, v).mul_add(minus_time, from_mean[i]);
-                sum = offset.mul_add(offset, sum);
-                *component = offset.bare();
-            }
-            *weight = log_weights.at(simd, k, v).bare();
-            *square = sum.bare();
-        }
+        let components = Components { simd, packed: self.centred, v };
         if self.pixelwise {
-            (factor, zeta) = own_natural(simd, components, weights, &shift, var);
+            (factor, zeta) = own_natural(components, self.k, &shift, var);
         }
-        Vector {
+        let (joint, _) = S::as_mut_simd_f32s(self.joint.as_flattened_mut()).0.as_chunks_mut();
+        Vectors {
             simd,
             components,
-            weights,
-            squares,
-            joint: &mut room[..self.k],
+            joint: &mut joint[..self.k],
             var,
-            mean,
+            mean: each!(C, simd, i => Pair::of(&self.mean, simd, i, v)),
             shift,
             nu: each!(C, simd, i => shift[i] * factor),
             zeta,
@@ -260,24 +253,44 @@ impl<'a, const C: usize> Tilted<'a, C> {
     }
 }
 
+/// The components of the mixtures of a vector's pixels, measured from their mean.
+#[derive(Clone, Copy)]
+struct Components<'a, S: Simd, const C: usize> {
+    simd: S,
+    packed: Packed<'a>,
+    v: [usize; 2],
+}
+
+impl<S: Simd, const C: usize> Components<'_, S, C> {
+    #[inline(always)]
+    fn mean(&self, k: usize, i: usize) -> Pair<S> {
+        Pair::packed(&self.packed, self.simd, k * (C + 1) + i, self.v)
+    }
+
+    /// The binary logarithm of a weight.
+    #[inline(always)]
+    fn log_weight(&self, k: usize) -> Pair<S> {
+        Pair::packed(&self.packed, self.simd, k * (C + 1) + C, self.v)
+    }
+}
+
 /// As [`natural`] of a sample, for pixels: from the variance of their mixtures along the shift, |shift|^-2 sum_k A_k (m_k . shift)^2 and that
 /// of the components `var`, with their means measured from the mixtures' and log weights A_k.
 #[inline(always)]
 fn own_natural<S: Simd, const C: usize>(
-    simd: S,
-    components: &[S::f32s],
-    log_weights: &[S::f32s],
-    shift: &[V<S>; C],
-    var: V<S>,
-) -> (V<S>, V<S>) {
-    let number = |x: f32| V::splat(simd, x);
+    components: Components<S, C>,
+    k: usize,
+    shift: &[Pair<S>; C],
+    var: Pair<S>,
+) -> (Pair<S>, Pair<S>) {
+    let number = |x: f32| Pair::splat(components.simd, x);
     let mut spread = number(0.0);
-    for (component, &log_weight) in components.chunks_exact(C).zip(log_weights) {
+    for k in 0..k {
         let mut product = number(0.0);
-        for i in 0..C {
-            product = V::new(simd, component[i]).mul_add(shift[i], product);
+        for (i, &shift) in shift.iter().enumerate() {
+            product = components.mean(k, i).mul_add(shift, product);
         }
-        spread = (product * product).mul_add(V::new(simd, log_weight).exp(), spread);
+        spread = (product * product).mul_add(components.log_weight(k).exp2_or_less(), spread);
     }
     let mut length = number(SMALLEST_LENGTH);
     for shift in shift {
@@ -290,45 +303,39 @@ fn own_natural<S: Simd, const C: usize>(
     ((bounded / share).sqrt() / rest, bounded / rest)
 }
 
-/// The mixtures of some pixels, measured from their mean and side by side: rows of images whose width is a power of two push each other
-/// out of the cache.
-struct Vector<'a, S: Simd, const C: usize> {
+/// The mixtures of some pixels and what they are reweighted by.
+struct Vectors<'a, S: Simd, const C: usize> {
     simd: S,
-    /// Their means `[k c]`.
-    components: &'a mut [S::f32s],
-    /// Log weights `[k]`.
-    weights: &'a mut [S::f32s],
-    /// The means' squares `[k]`.
-    squares: &'a mut [S::f32s],
+    components: Components<'a, S, C>,
     /// Room for `[k]`.
-    joint: &'a mut [S::f32s],
+    joint: &'a mut [[S::f32s; 2]],
     /// The components' variance.
-    var: V<S>,
-    mean: [V<S>; C],
-    shift: [V<S>; C],
+    var: Pair<S>,
+    mean: [Pair<S>; C],
+    shift: [Pair<S>; C],
     /// The shift in natural parameters.
-    nu: [V<S>; C],
-    zeta: V<S>,
+    nu: [Pair<S>; C],
+    zeta: Pair<S>,
 }
 
-impl<S: Simd, const C: usize> Vector<'_, S, C> {
-    /// 1/(1 + var zeta). The joint log probabilities of the components times exp(nu . y - zeta |y|^2 / 2), with y measured from the mean,
+impl<S: Simd, const C: usize> Vectors<'_, S, C> {
+    /// 1/(1 + var zeta). The binary logarithms of the joint probabilities of the components times exp(nu . y - zeta |y|^2 / 2), with y measured from the mean,
     /// into `joint`, and the largest of them.
     #[inline(always)]
-    fn joint(&mut self, nu: &[V<S>; C], zeta: V<S>) -> (V<S>, V<S>) {
-        let simd = self.simd;
-        let number = |x: f32| V::splat(simd, x);
+    fn joint(&mut self, nu: &[Pair<S>; C], zeta: Pair<S>) -> (Pair<S>, Pair<S>) {
+        let number = |x: f32| Pair::splat(self.simd, x);
         let half = zeta * number(-0.5);
         let scale = number(1.0) / self.var.mul_add(zeta, number(1.0));
+        let binary = scale * number(LOG2_E);
         let mut top = number(f32::NEG_INFINITY);
-        let components = self.components.chunks_exact(C).zip(&*self.squares).zip(&*self.weights);
-        for (((component, &square), &weight), joint) in components.zip(&mut *self.joint) {
-            let mut gain = half * V::new(simd, square);
-            for i in 0..C {
-                gain = V::new(simd, component[i]).mul_add(nu[i], gain);
+        for (k, joint) in self.joint.iter_mut().enumerate() {
+            let mut gain = number(0.0);
+            for (i, &nu) in nu.iter().enumerate() {
+                let mean = self.components.mean(k, i);
+                gain = mean.mul_add(mean.mul_add(half, nu), gain);
             }
-            let value = gain.mul_add(scale, V::new(simd, weight));
-            *joint = value.bare();
+            let value = gain.mul_add(binary, self.components.log_weight(k));
+            value.keep(joint);
             top = top.max(value);
         }
         (scale, top)
@@ -336,22 +343,27 @@ impl<S: Simd, const C: usize> Vector<'_, S, C> {
 
     /// The mean of the mixtures times exp(nu . y - zeta |y|^2 / 2), both measured from their mean.
     #[inline(always)]
-    fn tilted_mean(&mut self, nu: &[V<S>; C], zeta: V<S>) -> [V<S>; C] {
+    fn tilted_mean(&mut self, nu: &[Pair<S>; C], zeta: Pair<S>) -> [Pair<S>; C] {
         let simd = self.simd;
         let (scale, top) = self.joint(nu, zeta);
-        let (mut total, mut sums) = (V::splat(simd, 0.0), [V::splat(simd, 0.0); C]);
-        for (component, &joint) in self.components.chunks_exact(C).zip(&*self.joint) {
-            let share = (V::new(simd, joint) - top).exp();
+        let (mut total, mut sums) = (Pair::splat(simd, 0.0), [Pair::splat(simd, 0.0); C]);
+        for (k, joint) in self.joint.iter().enumerate() {
+            let share = (Pair::new(simd, joint) - top).exp2_or_less();
             total = total + share;
-            sums = each!(C, simd, i => V::new(simd, component[i]).mul_add(share, sums[i]));
+            sums = each!(C, simd, i => self.components.mean(k, i).mul_add(share, sums[i]));
         }
-        let inverse = V::splat(simd, 1.0) / total;
+        let inverse = Pair::splat(simd, 1.0) / total;
         each!(C, simd, i => sums[i].mul_add(inverse, self.var * nu[i]) * scale)
     }
 
     /// nu and zeta with what a point tells beyond where the mixture was predicted: here x - there start.
     #[inline(always)]
-    fn knowing(&self, [here, there, zeta]: [V<S>; 3], x: &[V<S>; C], start: &[V<S>; C]) -> ([V<S>; C], V<S>) {
+    fn knowing(
+        &self,
+        [here, there, zeta]: [Pair<S>; 3],
+        x: &[Pair<S>; C],
+        start: &[Pair<S>; C],
+    ) -> ([Pair<S>; C], Pair<S>) {
         let nu = each!(C, self.simd, i => self.nu[i] + (here * x[i] - there * start[i] - zeta * self.mean[i]));
         (nu, self.zeta + zeta)
     }
@@ -364,6 +376,7 @@ pub(super) fn second_order(
     (before, x_before): (Shifted, &[f32]),
     sizes: Sizes,
     rule: ChangeRule,
+    threads: Threads,
 ) -> (Vec<f32>, Vec<f32>) {
     let Sizes { k, c, n } = sizes;
     let b = x.len() / (c * n).max(1);
@@ -371,15 +384,16 @@ pub(super) fn second_order(
     let mut totals = Vec::new();
     let shift = build(x.len(), |out| {
         let out = Sink::new(out, n);
-        let sums = par_map(
+        let sums = threads.map(
             blocks.clone(),
             2 * b * k * c * n,
             || Scratch::new(sizes, false),
             |scratch, block| {
-                let power = widest(Changing { scratch, now, x, before, x_before, sizes, block, rule });
-                // SAFETY: every block comes up once.
-                unsafe { out.write(&block, &scratch.out) };
-                block.sums(&[power])
+                let out = &out;
+                let mut power = [[0.0; LANES]];
+                let [lanes] = &mut power;
+                widest(Changing { scratch, out, power: lanes, now, x, before, x_before, sizes, block, rule });
+                block.sums(&power)
             },
         );
         totals = per_sample_sums(b, &blocks, &sums);
@@ -390,6 +404,9 @@ pub(super) fn second_order(
 /// A block of [`second_order`].
 struct Changing<'a> {
     scratch: &'a mut Scratch,
+    out: &'a Sink<'a>,
+    /// The square of the shift, added up over channels.
+    power: &'a mut Row,
     now: Shifted<'a>,
     x: &'a [f32],
     before: Shifted<'a>,
@@ -400,37 +417,38 @@ struct Changing<'a> {
 }
 
 impl WithSimd for Changing<'_> {
-    type Output = Row;
+    type Output = ();
 
-    /// The changed shift into the scratch's `out`; returns its square, added up over channels.
+    /// The changed shift into `out`.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Row {
-        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    fn with_simd<S: Simd>(self, simd: S) {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd));
     }
 }
 
 impl Changing<'_> {
     #[inline(always)]
-    fn run<S: Simd, const C: usize>(self, simd: S) -> Row {
-        let Self { scratch, now, x, before, x_before, sizes, block, rule } = self;
+    fn run<S: Simd, const C: usize>(self, simd: S) {
+        let Self { scratch, out: sink, power, now, x, before, x_before, sizes, block, rule } = self;
         let n = sizes.n;
         let [here, there, zeta] = rule.evidence;
-        let evidence = [V::splat(simd, here), V::splat(simd, there), V::splat(simd, zeta)];
-        let Scratch { means, log_weights, vector, mean, origin, shift, x: room, start, out, .. } = scratch;
+        let evidence = [Pair::splat(simd, here), Pair::splat(simd, there), Pair::splat(simd, zeta)];
+        let Scratch { joint, mean, shift, x: room, start, out, .. } = scratch;
+        // SAFETY: every block comes up once.
+        let mut out = unsafe { sink.target(&block, out) };
         // Where the previous mixture's mean has moved to.
         {
             let x = Source::new(&block, x, C, n, room);
             let x_before = Source::new(&block, x_before, C, n, start);
-            let of_mixture = (&mut means[..], &mut log_weights[..], &mut vector[..]);
-            let mut mixture = Tilted::<C>::new(&before, &block, sizes, of_mixture, (mean, origin, shift));
-            for v in 0..block.vectors(simd) {
-                let mut mixture = mixture.vector(simd, v);
-                let x = each!(C, simd, i => x.at(simd, i, v));
-                let x_before = each!(C, simd, i => x_before.at(simd, i, v));
+            let mut mixture = Tilted::<C>::new(&before, &block, sizes, (joint, mean, shift));
+            for v in block.pairs(simd) {
+                let mut mixture = mixture.vectors(simd, v);
+                let x = each!(C, simd, i => Pair::of(&x, simd, i, v));
+                let x_before = each!(C, simd, i => Pair::of(&x_before, simd, i, v));
                 let (nu, zeta) = mixture.knowing(evidence, &x, &x_before);
                 let moved = mixture.tilted_mean(&nu, zeta);
-                for (i, out) in out.iter_mut().enumerate() {
-                    (moved[i] + mixture.mean[i]).store(out, v);
+                for (i, &moved) in moved.iter().enumerate() {
+                    (moved + mixture.mean[i]).set(&mut out, i, v);
                 }
             }
         }
@@ -440,52 +458,55 @@ impl Changing<'_> {
             let noise = rule.noise[0] * now.var[sample] + rule.noise[1] * now.power[sample];
             rule.gain * (1.0 - noise).max(0.0).sqrt()
         });
-        let mut power = [0.0; LANES];
-        let mut mixture = Tilted::<C>::new(&now, &block, sizes, (means, log_weights, vector), (mean, origin, shift));
-        for v in 0..block.vectors(simd) {
-            let mut mixture = mixture.vector(simd, v);
+        let mut mixture = Tilted::<C>::new(&now, &block, sizes, (joint, mean, shift));
+        for v in block.pairs(simd) {
+            let mut mixture = mixture.vectors(simd, v);
             let (nu, zeta) = (mixture.nu, mixture.zeta);
             let mut first = mixture.mean;
             if guided {
                 let offset = mixture.tilted_mean(&nu, zeta);
                 first = each!(C, simd, i => first[i] + offset[i]);
             }
-            let factor = V::load(simd, &factor, v);
-            let mut sum = V::splat(simd, 0.0);
-            for (i, out) in out.iter_mut().enumerate() {
-                let change = first[i] - V::load(simd, out, v);
+            let factor = Pair::load(simd, &factor, v);
+            let mut sum = Pair::splat(simd, 0.0);
+            for (i, &first) in first.iter().enumerate() {
+                let change = first - Pair::was_set(&out, simd, i, v);
                 let shift = if rule.alone { change * factor } else { change.mul_add(factor, mixture.shift[i]) };
                 sum = shift.mul_add(shift, sum);
-                shift.store(out, v);
+                shift.set(&mut out, i, v);
             }
-            sum.store(&mut power, v);
+            sum.store(power, v);
         }
-        power
+        out.finish();
     }
 }
 
-/// The samples `[b c n]` after all sub-steps from `x`, where the mixtures were predicted.
-pub(super) fn ode_substeps(shifted: Shifted, x: &[f32], sizes: Sizes, substeps: &[OdeSubstep]) -> Vec<f32> {
+/// The samples `[b c n]` after all sub-steps from `x`, where the mixtures were predicted, into `out`.
+pub(super) fn ode_substeps(
+    shifted: Shifted,
+    x: &[f32],
+    sizes: Sizes,
+    substeps: &[OdeSubstep],
+    out: &mut [f32],
+    threads: Threads,
+) {
     let Sizes { c, n, .. } = sizes;
     let blocks = Block::all(x.len() / (c * n).max(1), n);
-    build(x.len(), |out| {
-        let (out, work) = (Sink::new(out, n), x.len() * sizes.k * substeps.len());
-        par_map(
-            blocks,
-            work,
-            || Scratch::new(sizes, false),
-            |scratch, block| {
-                widest(Stepping { scratch, shifted, x, sizes, block, substeps });
-                // SAFETY: every block comes up once.
-                unsafe { out.write(&block, &scratch.out) };
-            },
-        );
-    })
+    let (out, work) = (Sink::new(out, n), x.len() * sizes.k * substeps.len());
+    threads.map(
+        blocks,
+        work,
+        || Scratch::new(sizes, false),
+        |scratch, block| {
+            widest(Stepping { scratch, out: &out, shifted, x, sizes, block, substeps });
+        },
+    );
 }
 
 /// A block of [`ode_substeps`].
 struct Stepping<'a> {
     scratch: &'a mut Scratch,
+    out: &'a Sink<'a>,
     shifted: Shifted<'a>,
     x: &'a [f32],
     sizes: Sizes,
@@ -496,7 +517,7 @@ struct Stepping<'a> {
 impl WithSimd for Stepping<'_> {
     type Output = ();
 
-    /// All sub-steps from `x`, into the scratch's `out`.
+    /// All sub-steps from `x`, into `out`.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
@@ -506,27 +527,29 @@ impl WithSimd for Stepping<'_> {
 impl Stepping<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) {
-        let Self { scratch, shifted, x, sizes, block, substeps } = self;
-        let Scratch { means, log_weights, vector, mean, origin, shift, start, out, .. } = scratch;
+        let Self { scratch, out: sink, shifted, x, sizes, block, substeps } = self;
+        let Scratch { joint, mean, shift, start, out, .. } = scratch;
+        // SAFETY: every block comes up once.
+        let mut out = unsafe { sink.target(&block, out) };
         let start = Source::new(&block, x, C, sizes.n, start);
-        let mut mixture =
-            Tilted::<C>::new(&shifted, &block, sizes, (means, log_weights, vector), (mean, origin, shift));
-        for v in 0..block.vectors(simd) {
-            let mut mixture = mixture.vector(simd, v);
-            let start = each!(C, simd, i => start.at(simd, i, v));
+        let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
+        for v in block.pairs(simd) {
+            let mut mixture = mixture.vectors(simd, v);
+            let start = each!(C, simd, i => Pair::of(&start, simd, i, v));
             let mut x = start;
             for substep in substeps {
-                let number = |x: f32| V::splat(simd, x);
+                let number = |x: f32| Pair::splat(simd, x);
                 let evidence = [number(substep.here), number(substep.there), number(substep.zeta)];
                 let (nu, zeta) = mixture.knowing(evidence, &x, &start);
                 let offset = mixture.tilted_mean(&nu, zeta);
                 let (keep, rest) = (number(substep.keep), number(1.0 - substep.keep));
                 x = each!(C, simd, i => x[i].mul_add(keep, (offset[i] + mixture.mean[i]) * rest));
             }
-            for (i, out) in out.iter_mut().enumerate() {
-                x[i].store(out, v);
+            for (i, x) in x.into_iter().enumerate() {
+                x.set(&mut out, i, v);
             }
         }
+        out.finish();
     }
 }
 
@@ -561,7 +584,7 @@ pub(super) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
     if shifted.is_pixelwise() {
         return [means, log_weights, log_std];
     }
-    let log_std = shifted.velocity.log_std[..b].iter().enumerate().map(|(sample, &log_std)| {
+    let log_std = shifted.log_std[..b].iter().enumerate().map(|(sample, &log_std)| {
         let log_std = log_std + shifted.t.ln();
         let zeta = match shifted.shift {
             [] => 0.0,
@@ -594,26 +617,24 @@ impl Reweighting<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) {
         let Self { scratch, shifted, sizes, block } = self;
-        let Scratch { means, log_weights, vector, mean, origin, shift, out, out_means, out_weights, .. } = scratch;
-        let log_std = block.per_sample(|sample| shifted.velocity.log_std[sample] + shifted.t.ln());
-        let mut mixture =
-            Tilted::<C>::new(&shifted, &block, sizes, (means, log_weights, vector), (mean, origin, shift));
-        for v in 0..block.vectors(simd) {
-            let mut mixture = mixture.vector(simd, v);
+        let Scratch { joint, mean, shift, out, out_means, out_weights, .. } = scratch;
+        let log_std = block.per_sample(|sample| shifted.log_std[sample] + shifted.t.ln());
+        let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
+        for v in block.pairs(simd) {
+            let mut mixture = mixture.vectors(simd, v);
             let (nu, zeta) = (mixture.nu, mixture.zeta);
             let (scale, top) = mixture.joint(&nu, zeta);
-            let mut total = V::splat(simd, 0.0);
-            for &joint in &*mixture.joint {
-                total = total + (V::new(simd, joint) - top).exp();
+            let mut total = Pair::splat(simd, 0.0);
+            for joint in &*mixture.joint {
+                total = total + (Pair::new(simd, joint) - top).exp2_or_less();
             }
-            let norm = top + total.ln();
-            scale.ln().mul_add(V::splat(simd, 0.5), V::load(simd, &log_std, v)).store(&mut out[0], v);
-            let components = mixture.components.chunks_exact(C).zip(&*mixture.joint);
+            let norm = total.ln().mul_add(Pair::splat(simd, LOG2_E), top);
+            scale.ln().mul_add(Pair::splat(simd, 0.5), Pair::load(simd, &log_std, v)).store(&mut out[0], v);
             let reweighted = out_means.chunks_exact_mut(C).zip(&mut *out_weights);
-            for ((component, &joint), (means, weight)) in components.zip(reweighted) {
-                (V::new(simd, joint) - norm).store(weight, v);
+            for ((k, joint), (means, weight)) in mixture.joint.iter().enumerate().zip(reweighted) {
+                ((Pair::new(simd, joint) - norm) * Pair::splat(simd, LN_2)).store(weight, v);
                 for (i, to) in means.iter_mut().enumerate() {
-                    let mean = mixture.var.mul_add(nu[i], V::new(simd, component[i]));
+                    let mean = mixture.var.mul_add(nu[i], mixture.components.mean(k, i));
                     mean.mul_add(scale, mixture.mean[i]).store(to, v);
                 }
             }

@@ -39,21 +39,23 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
     let SolverState { x: start, previous, .. } = state;
     let guided = (context.predict)(&start, span.t);
     let previous = previous.filter(|_| settings.order > 1);
-    let next = (settings.order > 1).then(|| Previous {
-        guided: guided.clone(),
-        x: start.clone(),
-        t: span.t,
-        h: span.t - span.to,
-    });
-    let Prediction { data, surrogate } = match passes(&guided, &start, previous.as_ref(), span, context) {
-        Some(mixture) if matches!(settings.motion, Motion::Velocity) => {
-            let x = mixture.ode(&start, ode_substeps(span, settings.substeps));
-            return Ok(SolverState { x, previous: next, history: Vec::new() });
+    let keep = |guided: Guided, start: Tensor<4>| {
+        (settings.order > 1).then(|| Previous { guided, x: start, t: span.t, h: span.t - span.to })
+    };
+    // The passes over a prediction can do all that is asked for, where nobody wants to know of sub-steps.
+    let at_once = context.observe.is_none() && context.second_order.corrections == 0;
+    if at_once && matches!(settings.motion, Motion::Velocity) {
+        let before = previous.as_ref().map(|previous| previous.change(span, context.second_order));
+        if let Some(x) = guided.ode(&start, before, ode_substeps(span, settings.substeps)) {
+            return Ok(SolverState { x, previous: keep(guided, start), history: Vec::new() });
         }
+    }
+    let passes = if at_once { passes(&guided, &start, previous.as_ref(), span, context) } else { None };
+    let Prediction { data, surrogate } = match passes {
         Some(mixture) => {
             let mut surrogate = guided.target((mixture.shift.dims()[0] > 0).then_some(&mixture.shift));
             if context.second_order.carry == Carry::Translate {
-                surrogate.mean = surrogate.mean + (mixture.mean.clone() - guided.mean.clone());
+                surrogate.mean = surrogate.mean + (mixture.mean.clone() - guided.mean().clone());
             }
             let [means, log_weights, log_std] = mixture.reweighted();
             Prediction { data: DataMixture(GaussianMixture { means, log_weights, log_std }), surrogate }
@@ -84,11 +86,10 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
             observe(&SubStep { step: span.index, substep: i, last, mixture: &data, x0: &x0, x: &x });
         }
     }
-    Ok(SolverState { x, previous: next, history: Vec::new() })
+    Ok(SolverState { x, previous: keep(guided, start), history: Vec::new() })
 }
 
-/// The prediction with its second-order change, where the passes over it can do all that is asked for and nobody wants to know of
-/// sub-steps.
+/// The prediction with its second-order change, where there are passes over it.
 fn passes(
     guided: &Guided,
     x: &Tensor<4>,
@@ -96,14 +97,10 @@ fn passes(
     span: Span,
     context: &Context,
 ) -> Option<Shifted> {
-    if context.observe.is_some() || context.second_order.corrections > 0 {
-        return None;
-    }
-    let mixture = guided.passes()?;
+    let mixture = guided.passes()?.clone();
     let Some(previous) = previous else { return Some(mixture) };
-    let before = previous.guided.passes()?;
-    let rule = context.second_order.rule((previous.t, previous.h), (span.t, span.t - span.to));
-    Some(mixture.changed(x, (before, &previous.x), rule))
+    let (before, x_before, rule) = previous.change(span, context.second_order);
+    Some(mixture.changed(x, (before.passes()?.clone(), x_before), rule))
 }
 
 /// The numbers of all Euler sub-steps of a step.
@@ -159,7 +156,7 @@ fn predicted(
 ) -> Prediction {
     let first = guided.mixture();
     let Some(previous) = previous else {
-        return Prediction { data: first, surrogate: guided.target(guided.shift.as_ref()) };
+        return Prediction { data: first, surrogate: guided.target(guided.shift()) };
     };
     let here = (x, span.t, span.t - span.to);
     let changed = context.second_order.apply(guided, &first, &previous.visit(), here);

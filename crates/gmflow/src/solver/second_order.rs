@@ -1,5 +1,6 @@
 //! The second-order change of the prediction (A.2 of the paper).
 
+use super::Span;
 use crate::guidance::{Guided, power};
 use crate::kernel::ChangeRule;
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
@@ -33,6 +34,12 @@ pub(crate) struct Previous {
 impl Previous {
     pub(crate) fn visit(&self) -> Visit {
         Visit { mixture: self.guided.mixture(), x: self.x.clone(), t: self.t, h: self.h }
+    }
+
+    /// What the passes need to know of it to change the prediction of a later step.
+    pub(crate) fn change(&self, span: Span, second_order: SecondOrder) -> (&Guided, &Tensor<4>, ChangeRule) {
+        let rule = second_order.rule((self.t, self.h), (span.t, span.t - span.to));
+        (&self.guided, &self.x, rule)
     }
 }
 
@@ -121,11 +128,11 @@ impl SecondOrder {
         let change = self.change(guided, &mean, previous, here);
         if self.carry == Carry::Translate {
             let means = first.0.means.clone() + change.clone().unsqueeze_dim::<5>(1);
-            let IsoGaussian { mean, var } = guided.target(guided.shift.as_ref());
+            let IsoGaussian { mean, var } = guided.target(guided.shift());
             let mixture = DataMixture(GaussianMixture { means, ..first.0.clone() });
             return Changed { mixture, target: IsoGaussian { mean: mean + change, var } };
         }
-        let shift = match &guided.shift {
+        let shift = match guided.shift() {
             Some(shift) => shift.clone() + change.clone(),
             None => change.clone(),
         };
@@ -133,7 +140,7 @@ impl SecondOrder {
         let (target, mut corrected) = (mean + change, guided.bounded(&shift).shift);
         for _ in 0..self.corrections {
             let mean = mixture.0.mean();
-            let moved = (mean.clone() - guided.mean.clone()).powi_scalar(2).sum_dim(1).sqrt(); // [b 1 h w]
+            let moved = (mean.clone() - guided.mean().clone()).powi_scalar(2).sum_dim(1).sqrt(); // [b 1 h w]
             let asked = corrected.clone().powi_scalar(2).sum_dim(1).sqrt();
             let gain = (asked / moved.clamp_min(f32::MIN_POSITIVE)).clamp_max(1.0);
             // Not bounded twice: a share at its bound would come out of rounding as another one.
@@ -159,8 +166,8 @@ impl SecondOrder {
             true => previous.mixture.mean_at((&previous.x, previous.t), (x, t)),
             false => previous.mixture.0.mean(),
         };
-        let mut noise = guided.var.clone() * self.ca;
-        if let Some(shift) = &guided.shift {
+        let mut noise = guided.var().clone() * self.ca;
+        if let Some(shift) = guided.shift() {
             noise = noise + power(shift) * (self.cb * self.cb);
         }
         let keep = (noise / (previous.h * previous.h) * -1.0 + 1.0).clamp_min(0.0).sqrt();

@@ -64,7 +64,7 @@ fn second_order(case: &Case) -> Computed {
     let settings = SecondOrder { ca: case.f64("ca"), cb: case.f64("cb"), corrections, ..SecondOrder::default() };
     let (data, target) = if case.flag("first_call") {
         // Without a cache and without guidance the surrogate keeps one variance per pixel.
-        let target = match &guided.shift {
+        let target = match guided.shift() {
             None => first.0.to_iso_gaussian(),
             Some(shift) => guided.target(Some(shift)),
         };

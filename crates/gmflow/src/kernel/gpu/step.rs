@@ -2,7 +2,7 @@
 
 use super::super::guide::ShiftRule;
 use super::super::nll::Sizes;
-use super::super::step_ops::{Shifted, StepOps};
+use super::super::step_ops::{Asked, Before, Shifted, StepOps};
 use super::super::tilt::{ChangeRule, MIN_REST, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
 use super::super::transport::Direction;
 use super::{LOWEST, cubecl, empty, grid, input, output, sizes};
@@ -757,14 +757,8 @@ fn shift_of(shifted: &Shifted<CubeBackend>) -> BufferArg {
 }
 
 impl StepOps for CubeBackend {
-    fn step_guide(
-        means: CubeTensor,
-        log_weights: CubeTensor,
-        log_std: CubeTensor,
-        x: CubeTensor,
-        t: f32,
-        rule: ShiftRule,
-    ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+    fn step_guide(asked: Asked<Self>) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+        let Asked { means, log_weights, log_std, x, t, rule } = asked;
         let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&means), sizes(&x));
         let (active, extrapolate) = (rule != ShiftRule::Off, matches!(rule, ShiftRule::Extrapolate { .. }));
         let mean = empty(&x, [b, c, h, w]);
@@ -801,7 +795,7 @@ impl StepOps for CubeBackend {
         let (scale, orthogonal) = match rule {
             ShiftRule::Off => {
                 let power = CubeBackend::float_zeros([b, 1, 1, 1].into(), &x.device, x.dtype.into());
-                return (mean, var, empty(&x, [0; 4]), power);
+                return (mean, var, empty(&x, [0; 4]), power, empty(&x, [0]));
             }
             ShiftRule::Probabilistic { scale, orthogonal } | ShiftRule::Extrapolate { scale, orthogonal } => {
                 (scale, orthogonal)
@@ -844,7 +838,7 @@ impl StepOps for CubeBackend {
                 extrapolate,
             );
         }
-        (mean, var, shift, power)
+        (mean, var, shift, power, empty(&x, [0]))
     }
 
     fn step_second_order(
@@ -941,6 +935,33 @@ impl StepOps for CubeBackend {
             );
         }
         out
+    }
+
+    fn step_at_once(
+        asked: Asked<Self>,
+        pixelwise: bool,
+        before: Before<Self>,
+        substeps: Vec<OdeSubstep>,
+    ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+        let Asked { means, log_weights, log_std, x, t, .. } = asked.clone();
+        let (mean, var, shift, power, centred) = Self::step_guide(asked);
+        let mut now = Shifted {
+            means,
+            log_weights,
+            log_std,
+            centred: centred.clone(),
+            origin: x.clone(),
+            mean: mean.clone(),
+            var: var.clone(),
+            shift: shift.clone(),
+            power: power.clone(),
+            t,
+            pixelwise,
+        };
+        if let Before::Step(before, x_before, rule) = before {
+            (now.shift, now.power) = Self::step_second_order(now.clone(), x.clone(), before, x_before, rule);
+        }
+        (Self::step_ode(now, x, substeps), mean, var, shift, power, centred)
     }
 
     fn step_reweighted(mixture: Shifted<Self>) -> (CubeTensor, CubeTensor, CubeTensor) {
