@@ -1,4 +1,4 @@
-"""Draws speed.md, speed.png and scaling.png from the newest row of each case.
+"""Draws speed.md, speed.png and scaling.png from the newest row of each case on each machine.
 
     python report.py docs/benchmarks/speed.jsonl
 """
@@ -28,13 +28,22 @@ AXES = {
 SURPRISE = 1.15
 
 
+# What processors are called that tell of themselves no more than numbers.
+CALLED = {"family 25 model 17": "Zen 4", "family 26 model 2": "Zen 5"}
+
+
 def newest(path):
-    """The last row of each case, in the order of the list."""
-    rows = {}
+    """The last row of each case, in the order of the list, by processor; the one that was measured last comes first."""
+    machines = {}
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        rows[row["case"]] = row
-    return {case.name: rows[case.name] for case in CASES if case.name in rows}
+        cpu = row["machine"]["cpu"]
+        # Behind the others, since what was measured last stands last.
+        machines[cpu] = machines.pop(cpu, {}) | {row["case"]: row}
+    return {
+        cpu: {case.name: rows[case.name] for case in CASES if case.name in rows}
+        for cpu, rows in reversed(machines.items())
+    }
 
 
 def memory_rows(rows):
@@ -130,35 +139,51 @@ def machine(row):
     return f"{m['cores']} cores of {m['cpu']}, {m['memory_gb']} GB, {' '.join(m['instructions'])}"
 
 
-def document(timed, scaling):
-    rows = [*timed, *filter(None, [scaling])]
-    v = rows[-1]["versions"]
+def called(cpu):
+    """A name for a processor, and one for files."""
+    name = next((name for numbers, name in CALLED.items() if numbers in cpu), cpu)
+    maker = cpu.partition(" (")[0]
+    title = cpu if name == cpu else f"{maker}, {name}"
+    return title, "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def section(cpu, timed, picture):
+    """What was measured on a machine."""
+    v = timed[-1]["versions"]
     text = [
-        "# Speed against PyTorch",
         "",
-        "Written by `benchsuite/report.py` from the newest row of each case in [speed.jsonl](speed.jsonl); not to be edited.",
+        f"## {called(cpu)[0]}",
         "",
-        f"- Machine: {distinct(rows, machine)}; {rows[-1]['threads']} threads on both sides",
-        f"- Commit: {distinct(rows, lambda row: row['commit'])}, {distinct(rows, lambda row: row['date'][:10])}",
+        f"- Machine: {distinct(timed, machine)}; {timed[-1]['threads']} threads on both sides",
+        f"- Commit: {distinct(timed, lambda row: row['commit'])}, {distinct(timed, lambda row: row['date'][:10])}",
         f"- PyTorch {v['torch']}, diffusers {v['diffusers']}, Python {v['python']}, rustc {v['rustc']}",
-        f"- Command: {distinct(rows, lambda row: '`' + row['command'] + '`')}",
-        "",
-        "Each cell is the shortest / the median sample; a sample is one call, or the mean of several where calls are short. A ratio is the",
-        "better of PyTorch's figures over ours: higher is better for gmflow, 1 is the same; in bold where the shortest miss the target. Ours and",
-        "PyTorch's took turns, each in a process of its own, with as many samples on both sides and a call before them that does not count.",
-        "Compiled predictions have their weights laid out anew (freezing); only the time after compiling counts.",
+        f"- Command: {distinct(timed, lambda row: '`' + row['command'] + '`')}",
         "",
         *table(timed),
     ]
     if failed := failures(timed):
         text += ["", "What failed:", *failed]
-    text += ["", "![Ratios to PyTorch beside what is to be reached](speed.png)"]
+    return [*text, "", f"![Ratios to PyTorch beside what is to be reached]({picture})"]
+
+
+def document(sections, scaling):
+    text = [
+        "# Speed against PyTorch",
+        "",
+        "Written by `benchsuite/report.py` from the newest row of each case and machine in [speed.jsonl](speed.jsonl); not to be edited.",
+        "",
+        "Each cell is the shortest / the median sample; a sample is one call, or the mean of several where calls are short. A ratio is the",
+        "better of PyTorch's figures over ours: higher is better for gmflow, 1 is the same; in bold where the shortest miss the target. Ours and",
+        "PyTorch's took turns, each in a process of its own, with as many samples on both sides and a call before them that does not count.",
+        "Compiled predictions have their weights laid out anew (freezing); only the time after compiling counts.",
+        *sections,
+    ]  # fmt: skip
     if scaling:
         text += [
             "", "## How cost grows", "",
             "The fastest of ten samples of `cargo bench --bench scaling`: a GM-DiT of 4 layers of 4 heads of 64 channels, f32, and the",
             "arithmetic of a guided run of 8 steps on 8 latents of 32x32x4. Dashed: in proportion to the number below; for images to the",
-            "number of pixels, which is where attention shows.", "",
+            f"number of pixels, which is where attention shows. On {called(scaling['machine']['cpu'])[0]}, commit {scaling['commit']}.", "",
             "![Time against batch, components, image size, sub-steps and steps](scaling.png)", "",
         ]  # fmt: skip
         found = surprises(scaling["points"])
@@ -230,13 +255,18 @@ def draw_scaling(points, path):
 
 def main():
     record = pathlib.Path(sys.argv[1])
-    rows = newest(record)
-    scaling = rows.pop("scaling", None)
-    timed = [*rows.values(), *memory_rows(rows)]
-    record.with_suffix(".md").write_text(document(timed, scaling))
-    draw_ratios(timed, record.with_suffix(".png"))
-    if scaling:
-        draw_scaling(scaling["points"], record.with_name("scaling.png"))
+    sections, growing = [], None
+    for index, (cpu, rows) in enumerate(newest(record).items()):
+        scaling = rows.pop("scaling", None)
+        growing = growing or scaling
+        timed = [*rows.values(), *memory_rows(rows)]
+        if timed:
+            picture = record.with_name(f"{record.stem}{f'-{called(cpu)[1]}' if index else ''}.png")
+            sections += section(cpu, timed, picture.name)
+            draw_ratios(timed, picture)
+    record.with_suffix(".md").write_text(document(sections, growing))
+    if growing:
+        draw_scaling(growing["points"], record.with_name("scaling.png"))
 
 
 if __name__ == "__main__":
