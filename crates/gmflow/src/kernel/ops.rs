@@ -95,6 +95,11 @@ pub(super) fn values(x: &Tensor) -> &[f32] {
     range.map_or(&[], |(start, end)| &x.storage::<f32>()[start..end])
 }
 
+/// The same with its values in order, or as it is where they are.
+pub(super) fn in_order(x: Tensor) -> Tensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Vec<usize>>) -> Tensor {
     Tensor::from_data(TensorData::new(values, shape.into()))
 }

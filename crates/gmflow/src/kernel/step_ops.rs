@@ -3,7 +3,7 @@
 use super::guide::{self, GuidedParts, ShiftRule, guide};
 use super::memory::build;
 use super::nll::Sizes;
-use super::ops::{tensor, values};
+use super::ops::{in_order, tensor, values};
 use super::step::{Step, ode_step};
 use super::threads::Threads;
 use super::tilt::{self, ChangeRule, Mixture, OdeSubstep};
@@ -130,11 +130,11 @@ type Tensor = FloatTensor<Flex>;
 impl Shifted<Flex> {
     fn contiguous(self) -> Self {
         Self {
-            log_std: self.log_std.to_contiguous(),
-            mean: self.mean.to_contiguous(),
-            var: self.var.to_contiguous(),
-            shift: self.shift.to_contiguous(),
-            power: self.power.to_contiguous(),
+            log_std: in_order(self.log_std),
+            mean: in_order(self.mean),
+            var: in_order(self.var),
+            shift: in_order(self.shift),
+            power: in_order(self.power),
             ..self
         }
     }
@@ -162,10 +162,10 @@ fn sizes(means: &Tensor) -> Sizes {
 impl Asked<Flex> {
     fn contiguous(self) -> Self {
         Self {
-            means: self.means.to_contiguous(),
-            log_weights: self.log_weights.to_contiguous(),
-            log_std: self.log_std.to_contiguous(),
-            x: self.x.to_contiguous(),
+            means: in_order(self.means),
+            log_weights: in_order(self.log_weights),
+            log_std: in_order(self.log_std),
+            x: in_order(self.x),
             ..self
         }
     }
@@ -206,14 +206,14 @@ impl StepOps for Flex {
         rule: ChangeRule,
     ) -> (Tensor, Tensor) {
         let (now, before) = (now.contiguous(), before.contiguous());
-        let (x, x_before) = (x.to_contiguous(), x_before.to_contiguous());
+        let (x, x_before) = (in_order(x), in_order(x_before));
         let (now_at, before_at) = ((now.borrow(), values(&x)), (before.borrow(), values(&x_before)));
         let (shift, power) = tilt::second_order(now_at, before_at, sizes(&now.means), rule, Threads::All);
         (tensor(shift, x.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
 
     fn step_ode(mixture: Shifted<Self>, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
-        let (mixture, x) = (mixture.contiguous(), x.to_contiguous());
+        let (mixture, x) = (mixture.contiguous(), in_order(x));
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.means));
         let fill = |out: &mut [f32]| {
             tilt::ode_substeps(mixture.borrow(), values(&x), sizes, &substeps, out, Threads::All);
@@ -230,7 +230,7 @@ impl StepOps for Flex {
         let asked = asked.contiguous();
         let before = match before {
             Before::Nothing => None,
-            Before::Step(shifted, x, rule) => Some((shifted.contiguous(), x.to_contiguous(), rule)),
+            Before::Step(shifted, x, rule) => Some((shifted.contiguous(), in_order(x), rule)),
         };
         let before = before.as_ref().map(|(shifted, x, rule)| (shifted.borrow(), values(x), *rule));
         let step = Step { asked: asked.borrow(), pixelwise, before, substeps: &substeps };
@@ -249,7 +249,7 @@ impl StepOps for Flex {
     }
 
     fn step_covariances(means: Tensor, log_weights: Tensor, log_std: Tensor) -> Tensor {
-        let [means, log_weights, log_std] = [means, log_weights, log_std].map(|x| x.to_contiguous());
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
         let sizes = sizes(&means);
         let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
         tensor(covariances(mixture, sizes), [means.shape()[0], sizes.c, sizes.c])
@@ -264,8 +264,8 @@ impl StepOps for Flex {
         axes: Axes,
         direction: Direction,
     ) -> Tensor {
-        let [means, log_weights, log_std] = [means, log_weights, log_std].map(|x| x.to_contiguous());
-        let [from, bases] = [from, bases].map(|x| x.to_contiguous());
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
+        let [from, bases] = [from, bases].map(in_order);
         let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
         let mapped = transport(mixture, values(&from), values(&bases), sizes(&means), axes, direction);
         tensor(mapped, from.shape().to_vec())
