@@ -223,6 +223,8 @@ struct Scratch {
     /// For gathering, conditional and unconditional: `[k c]` and `[k]`.
     means: [Vec<Row>; 2],
     log_weights: [Vec<Row>; 2],
+    /// The weights of some vectors `[k]`.
+    shares: Vec<Row>,
     /// Rows `[c]`.
     x: Vec<Row>,
     mean: Vec<Row>,
@@ -236,6 +238,7 @@ impl Scratch {
         Self {
             means: [gathered(k * c), gathered(k * c)],
             log_weights: [gathered(k), gathered(k)],
+            shares: rows(k),
             x: gathered(c),
             mean: rows(c),
             difference: rows(c),
@@ -283,29 +286,31 @@ fn side<'a>(
 /// Vectors of a row that are read at a time, where the next row is a page further on.
 const TOGETHER: usize = 4;
 
-/// The mean velocity of some vectors; `KEEP` writes what was read of the mixtures to `keep`, and the
-/// components' shares to where their squares will be.
+/// The mean velocity of some vectors; `KEEP` keeps what was read of the mixtures, and the components' weights.
 #[inline(always)]
 fn mean_velocity<S: Simd, const C: usize, const KEEP: bool>(
     simd: S,
     k: usize,
     (means, log_weights): &(Source, Source),
     at: [usize; TOGETHER],
-    keep: &mut PackedMut,
+    (keep, weights): (&mut PackedMut, &mut [Row]),
 ) -> [[V<S>; TOGETHER]; C] {
     let mut sums = [[V::splat(simd, 0.0); TOGETHER]; C];
     let lanes = TOGETHER * S::F32_LANES;
     let next = at[0] * S::F32_LANES + lanes;
-    for k in 0..k {
+    for (k, weights) in weights[..k].iter_mut().enumerate() {
         log_weights.prefetch(k, next, lanes);
         let row = k * (C + 1);
         let mut shares = [V::splat(simd, 0.0); TOGETHER];
-        for (share, v) in shares.iter_mut().zip(at) {
+        for (g, (share, v)) in shares.iter_mut().zip(at).enumerate() {
             let log_weight = log_weights.at(simd, k, v) * V::splat(simd, LOG2_E);
             if KEEP {
                 keep.set(row + C, v, log_weight);
             }
             *share = log_weight.exp2_or_less();
+            if KEEP {
+                share.store(weights, g);
+            }
         }
         for (i, sums) in sums.iter_mut().enumerate() {
             means.prefetch(k * C + i, next, lanes);
@@ -328,7 +333,7 @@ impl Guiding<'_> {
         let Asked { velocity, unconditional, x, t, rule } = asked;
         let Sizes { k, n, .. } = sizes;
         let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
-        let Scratch { means, log_weights, x: room, mean, difference } = scratch;
+        let Scratch { means, log_weights, shares, x: room, mean, difference } = scratch;
         let x = Source::new(&block, x, C, n, room);
         let ([means, other_means], [log_weights, other_log_weights]) = (means, log_weights);
         let predicted = side(velocity, block, (k, C, n), means, log_weights);
@@ -348,22 +353,23 @@ impl Guiding<'_> {
             for (g, v) in at.iter_mut().enumerate() {
                 *v = (first + g).min(vectors - 1);
             }
-            let velocity = mean_velocity::<S, C, true>(simd, k, &predicted, at, &mut centred);
+            let velocity = mean_velocity::<S, C, true>(simd, k, &predicted, at, (&mut centred, shares));
             let unconditional = match &other {
-                Some(other) => mean_velocity::<S, C, false>(simd, k, other, at, &mut centred),
+                Some(other) => mean_velocity::<S, C, false>(simd, k, other, at, (&mut centred, shares)),
                 None => velocity,
             };
             for g in 0..TOGETHER.min(vectors - first) {
                 let v = first + g;
                 let mut var = number(0.0);
-                for row in (0..k).map(|k| k * (C + 1)) {
-                    let (share, mut square) = (centred.at(simd, row + C, v).exp2_or_less(), number(0.0));
+                for (k, share) in shares[..k].iter().enumerate() {
+                    let (row, mut square) = (k * (C + 1), number(0.0));
                     for (i, velocity) in velocity.iter().enumerate() {
                         let offset = (centred.at(simd, row + i, v) - velocity[g]) * minus_time;
                         square = offset.mul_add(offset, square);
                         centred.set(row + i, v, offset);
                     }
-                    var = square.mul_add(per_channel, V::load(simd, &within, v)).mul_add(share, var);
+                    var =
+                        square.mul_add(per_channel, V::load(simd, &within, v)).mul_add(V::load(simd, share, g), var);
                 }
                 let [mut da, mut aa] = [number(0.0); 2];
                 for i in 0..C {
