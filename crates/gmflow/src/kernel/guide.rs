@@ -95,7 +95,7 @@ impl<'a> Asked<'a> {
 /// What [`guide`] finds.
 #[derive(Default)]
 pub(super) struct GuidedParts {
-    /// The conditional mixtures over x0: see [`super::tilt::Centred`].
+    /// The conditional mixtures over x0: see [`super::tilt::Shifted::centred`].
     pub centred: Vec<f32>,
     /// The mean of the conditional mixture over x0 `[b c n]`.
     pub mean: Vec<f32>,
