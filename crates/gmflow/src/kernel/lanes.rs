@@ -180,9 +180,7 @@ impl<'a> Source<'a> {
         // vectors. Every bit pattern is a vector.
         V::new(simd, unsafe { self.values.as_ptr().add(row * self.stride + lane).cast::<S::f32s>().read_unaligned() })
     }
-}
 
-impl Source<'_> {
     /// Asks for `lanes` lanes of a row from `lane` on, which may be those of the block after this one: rows are far apart, and the processor
     /// does not guess the next piece of each.
     #[inline(always)]

@@ -62,14 +62,14 @@ struct Pass {
     run: *const (dyn Fn(usize) + Sync),
 }
 
-// SAFETY: what the pointer leads to may be shared among threads, and lives until all items are done: see `Pass::help`.
+// SAFETY: what the pointer leads to may be shared among threads, and lives until all items are done: see `Crew::lead`.
 unsafe impl Send for Pass {}
 // SAFETY: the same.
 unsafe impl Sync for Pass {}
 
 impl Crew {
     /// Calls `f` with the threads of the pool that have nothing else to do.
-    pub fn with<R: Send>(f: impl FnOnce(&Self) -> R + Send) -> R {
+    pub fn with<R>(f: impl FnOnce(&Self) -> R) -> R {
         let crew = Self {
             passes: [const { OnceLock::new() }; PASSES],
             begun: AtomicUsize::new(0),

@@ -98,8 +98,7 @@ impl<'a> Mixture<'a> {
     }
 }
 
-/// Numbers that [`Shifted::centred`] holds of a pixel: for each component its mean, the binary logarithm of its weight and the square
-/// of its mean.
+/// Numbers that [`Shifted::centred`] holds of a pixel: for each component its mean and the binary logarithm of its weight.
 pub(super) fn centred_rows(Sizes { k, c, .. }: Sizes) -> usize {
     k * (c + 1)
 }
