@@ -9,18 +9,37 @@ use burn::tensor::Tensor;
 /// Times are at least this, so that a velocity's logarithm of a standard deviation can be turned into that of x0.
 const SHORTEST_TIME: f32 = 1e-6;
 
-/// A network's predictions at (x, t), and what guidance asks for.
+/// Mixtures over the velocity, as a network predicts them, of b samples or, with guidance, of the doubled batch [conditional,
+/// unconditional].
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    /// Over the velocity, of b samples or, with guidance, of the doubled batch [conditional, unconditional]: `[b k c h w]`.
+struct Velocity {
+    /// `[b k c h w]`.
     means: Tensor<5>,
     /// `[b k 1 h w]`.
     log_weights: Tensor<5>,
     /// `[b 1 1 1 1]`.
     log_std: Tensor<5>,
-    /// `[b c h w]`.
-    x: Tensor<4>,
+    /// When they were predicted.
     t: f32,
+}
+
+impl Velocity {
+    fn into_dispatch(self) -> step_ops::Velocity<Dispatch> {
+        step_ops::Velocity {
+            means: self.means.into_dispatch(),
+            log_weights: self.log_weights.into_dispatch(),
+            log_std: self.log_std.into_dispatch(),
+            t: self.t,
+        }
+    }
+}
+
+/// A network's predictions and what guidance asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    velocity: Velocity,
+    /// Where they were made `[b c h w]`.
+    x: Tensor<4>,
     rule: ShiftRule,
 }
 
@@ -32,25 +51,20 @@ impl Asked {
 
     /// From velocities `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]` at `x` `[b c h w]` and t.
     pub(crate) fn new([means, log_weights, log_std]: [Tensor<5>; 3], x: &Tensor<4>, t: f32, rule: ShiftRule) -> Self {
-        Self { means, log_weights, log_std, x: x.clone(), t: t.max(SHORTEST_TIME), rule }
+        Self { velocity: Velocity { means, log_weights, log_std, t: t.max(SHORTEST_TIME) }, x: x.clone(), rule }
     }
 
     fn dispatch(&self) -> step_ops::Asked<Dispatch> {
-        let (t, rule) = (self.t, self.rule);
-        let [means, log_weights, log_std] =
-            [&self.means, &self.log_weights, &self.log_std].map(|x| x.clone().into_dispatch());
-        step_ops::Asked { means, log_weights, log_std, x: self.x.clone().into_dispatch(), t, rule }
+        let Self { velocity, x, rule } = self.clone();
+        step_ops::Asked { velocity: velocity.into_dispatch(), x: x.into_dispatch(), rule }
     }
 
     /// With what the passes found.
     fn shifted(&self, [mean, var, shift, power]: [Tensor<4>; 4], centred: Tensor<1>, pixelwise: bool) -> Shifted {
         Shifted {
-            means: self.means.clone(),
-            log_weights: self.log_weights.clone(),
-            log_std: self.log_std.clone(),
+            velocity: self.velocity.clone(),
             centred,
             origin: self.x.clone(),
-            t: self.t,
             mean,
             var,
             shift,
@@ -100,18 +114,12 @@ impl Asked {
 /// Predicted mixtures and the shift of their mean that they are reweighted by: what the passes of a solver's step work on.
 #[derive(Clone, Debug)]
 pub(crate) struct Shifted {
-    /// Over the velocity, of b samples or, where guidance doubled the batch, 2b: `[b k c h w]`.
-    pub(crate) means: Tensor<5>,
-    /// `[b k 1 h w]`.
-    pub(crate) log_weights: Tensor<5>,
-    /// `[b 1 1 1 1]`.
-    pub(crate) log_std: Tensor<5>,
+    /// The conditional ones count.
+    velocity: Velocity,
     /// What the CPU's passes read of the mixtures.
     centred: Tensor<1>,
     /// Components over x0 have the means origin - t u, `[b c h w]`.
     pub(crate) origin: Tensor<4>,
-    /// When the velocities were predicted.
-    pub(crate) t: f32,
     /// The mean of the mixtures over x0 `[b c h w]`.
     pub(crate) mean: Tensor<4>,
     /// Their variance averaged over pixels `[b 1 1 1]`.
@@ -136,22 +144,19 @@ impl Shifted {
         let b = self.origin.dims()[0];
         let first = |x: &Tensor<5>| x.clone().narrow(0, 0, b);
         let origin = self.origin.clone().unsqueeze_dim::<5>(1); // [b 1 c h w]
-        let log_std = first(&self.log_std) + f64::from(self.t).ln();
-        [origin - first(&self.means) * self.t, first(&self.log_weights), log_std]
+        let Velocity { means, log_weights, log_std, t } = &self.velocity;
+        [origin - first(means) * *t, first(log_weights), first(log_std) + f64::from(*t).ln()]
     }
 
     fn into_dispatch(self) -> step_ops::Shifted<Dispatch> {
         step_ops::Shifted {
-            means: self.means.into_dispatch(),
-            log_weights: self.log_weights.into_dispatch(),
-            log_std: self.log_std.into_dispatch(),
+            velocity: self.velocity.into_dispatch(),
             centred: self.centred.into_dispatch(),
             origin: self.origin.into_dispatch(),
             mean: self.mean.into_dispatch(),
             var: self.var.into_dispatch(),
             shift: self.shift.into_dispatch(),
             power: self.power.into_dispatch(),
-            t: self.t,
             pixelwise: self.pixelwise,
         }
     }

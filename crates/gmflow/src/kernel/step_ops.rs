@@ -13,15 +13,26 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 
-/// Predicted mixtures and the shift of the mean that they are reweighted by.
+/// Mixtures over the velocity, as a network predicts them, of `b` samples or, with guidance, of the doubled batch [conditional,
+/// unconditional].
 #[derive(Clone, ExtensionType)]
-pub struct Shifted<B: Backend> {
-    /// Over the velocity, of `b` samples or more: `[b k c h w]`.
+pub struct Velocity<B: Backend> {
+    /// `[b k c h w]`.
     pub means: FloatTensor<B>,
     /// `[b k 1 h w]`.
     pub log_weights: FloatTensor<B>,
     /// `[b 1 1 1 1]`.
     pub log_std: FloatTensor<B>,
+    /// When they were predicted.
+    pub t: f32,
+}
+
+/// Predicted mixtures and the shift of the mean that they are reweighted by.
+#[derive(Clone, ExtensionType)]
+pub struct Shifted<B: Backend> {
+    /// The first `b` of them count.
+    #[extension_type]
+    pub velocity: Velocity<B>,
     /// On the CPU what its passes read of the mixtures: see [`tilt::Shifted`]. Nothing elsewhere.
     pub centred: FloatTensor<B>,
     /// Components over x0 have the means origin - t u, `[b c h w]`.
@@ -34,8 +45,6 @@ pub struct Shifted<B: Backend> {
     pub shift: FloatTensor<B>,
     /// The mean square of the shift `[b 1 1 1]`.
     pub power: FloatTensor<B>,
-    /// When the velocities were predicted.
-    pub t: f32,
     /// Whether a shift is divided by the pixel's own variance along it, and not by `var`.
     pub pixelwise: bool,
 }
@@ -52,16 +61,11 @@ pub enum Before<B: Backend> {
 /// What a network predicted, and what guidance asks for.
 #[derive(Clone, ExtensionType)]
 pub struct Asked<B: Backend> {
-    /// Over the velocity; with guidance of the doubled batch [conditional, unconditional]: `[b k c h w]`.
-    pub means: FloatTensor<B>,
-    /// `[b k 1 h w]`.
-    pub log_weights: FloatTensor<B>,
-    /// `[b 1 1 1 1]`.
-    pub log_std: FloatTensor<B>,
-    /// Where they were predicted `[b c h w]`.
+    /// What it predicted.
+    #[extension_type]
+    pub velocity: Velocity<B>,
+    /// Where `[b c h w]`.
     pub x: FloatTensor<B>,
-    /// When.
-    pub t: f32,
     /// Guidance.
     pub rule: ShiftRule,
 }
@@ -130,7 +134,7 @@ type Tensor = FloatTensor<Flex>;
 impl Shifted<Flex> {
     fn contiguous(self) -> Self {
         Self {
-            log_std: in_order(self.log_std),
+            velocity: Velocity { log_std: in_order(self.velocity.log_std), ..self.velocity },
             mean: in_order(self.mean),
             var: in_order(self.var),
             shift: in_order(self.shift),
@@ -142,8 +146,8 @@ impl Shifted<Flex> {
     fn borrow(&self) -> tilt::Shifted<'_> {
         tilt::Shifted {
             centred: values(&self.centred),
-            log_std: values(&self.log_std),
-            t: self.t,
+            log_std: values(&self.velocity.log_std),
+            t: self.velocity.t,
             mean: values(&self.mean),
             shift: values(&self.shift),
             var: values(&self.var),
@@ -161,22 +165,15 @@ fn sizes(means: &Tensor) -> Sizes {
 
 impl Asked<Flex> {
     fn contiguous(self) -> Self {
-        Self {
-            means: in_order(self.means),
-            log_weights: in_order(self.log_weights),
-            log_std: in_order(self.log_std),
-            x: in_order(self.x),
-            ..self
-        }
+        let Velocity { means, log_weights, log_std, t } = self.velocity;
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
+        Self { velocity: Velocity { means, log_weights, log_std, t }, x: in_order(self.x), ..self }
     }
 
     fn borrow(&self) -> guide::Asked<'_> {
-        let velocity = Mixture {
-            means: values(&self.means),
-            log_weights: values(&self.log_weights),
-            log_std: values(&self.log_std),
-        };
-        guide::Asked::new(velocity, (values(&self.x), self.t), sizes(&self.means), self.rule)
+        let Velocity { means, log_weights, log_std, t } = &self.velocity;
+        let velocity = Mixture { means: values(means), log_weights: values(log_weights), log_std: values(log_std) };
+        guide::Asked::new(velocity, (values(&self.x), *t), sizes(means), self.rule)
     }
 }
 
@@ -193,7 +190,7 @@ fn guided(parts: GuidedParts, shape: Vec<usize>) -> [Tensor; 5] {
 impl StepOps for Flex {
     fn step_guide(asked: Asked<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
         let asked = asked.contiguous();
-        let (sizes, shape) = (sizes(&asked.means), asked.x.shape().to_vec());
+        let (sizes, shape) = (sizes(&asked.velocity.means), asked.x.shape().to_vec());
         let fill = |mut room: guide::GuidedRoom| guide(asked.borrow(), sizes, &mut room, Threads::All);
         guided(GuidedParts::build(shape[0], sizes, asked.rule, fill), shape).into()
     }
@@ -208,13 +205,13 @@ impl StepOps for Flex {
         let (now, before) = (now.contiguous(), before.contiguous());
         let (x, x_before) = (in_order(x), in_order(x_before));
         let (now_at, before_at) = ((now.borrow(), values(&x)), (before.borrow(), values(&x_before)));
-        let (shift, power) = tilt::second_order(now_at, before_at, sizes(&now.means), rule, Threads::All);
+        let (shift, power) = tilt::second_order(now_at, before_at, sizes(&now.velocity.means), rule, Threads::All);
         (tensor(shift, x.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
 
     fn step_ode(mixture: Shifted<Self>, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
         let (mixture, x) = (mixture.contiguous(), in_order(x));
-        let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.means));
+        let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
         let fill = |out: &mut [f32]| {
             tilt::ode_substeps(mixture.borrow(), values(&x), sizes, &substeps, out, Threads::All);
         };
@@ -234,15 +231,15 @@ impl StepOps for Flex {
         };
         let before = before.as_ref().map(|(shifted, x, rule)| (shifted.borrow(), values(x), *rule));
         let step = Step { asked: asked.borrow(), pixelwise, before, substeps: &substeps };
-        let (parts, x) = ode_step(step, sizes(&asked.means));
+        let (parts, x) = ode_step(step, sizes(&asked.velocity.means));
         let [mean, var, shift, power, centred] = guided(parts, asked.x.shape().to_vec());
         (tensor(x, asked.x.shape().to_vec()), mean, var, shift, power, centred)
     }
 
     fn step_reweighted(mixture: Shifted<Self>) -> (Tensor, Tensor, Tensor) {
         let mixture = mixture.contiguous();
-        let (Sizes { k, c, .. }, x) = (sizes(&mixture.means), mixture.mean.shape());
-        let [means, log_weights, log_std] = tilt::reweighted(mixture.borrow(), sizes(&mixture.means));
+        let (Sizes { k, c, .. }, x) = (sizes(&mixture.velocity.means), mixture.mean.shape());
+        let [means, log_weights, log_std] = tilt::reweighted(mixture.borrow(), sizes(&mixture.velocity.means));
         let [b, h, w] = [x[0], x[2], x[3]];
         let of_std = if log_std.len() == b { [b, 1, 1, 1, 1] } else { [b, 1, 1, h, w] };
         (tensor(means, [b, k, c, h, w]), tensor(log_weights, [b, k, 1, h, w]), tensor(log_std, of_std))
@@ -274,17 +271,21 @@ impl StepOps for Flex {
 
 /// The same without autodiff.
 fn inner<B: Backend, C: CheckpointStrategy>(mixture: Shifted<Autodiff<B, C>>) -> Shifted<B> {
-    let Shifted { means, log_weights, log_std, centred, origin, mean, var, shift, power, t, pixelwise } = mixture;
-    let [means, log_weights, log_std] = [means, log_weights, log_std].map(Autodiff::<B, C>::inner);
+    let Shifted { velocity, centred, origin, mean, var, shift, power, pixelwise } = mixture;
     let [centred, origin, mean] = [centred, origin, mean].map(Autodiff::<B, C>::inner);
     let [var, shift, power] = [var, shift, power].map(Autodiff::<B, C>::inner);
-    Shifted { means, log_weights, log_std, centred, origin, mean, var, shift, power, t, pixelwise }
+    Shifted { velocity: inner_velocity(velocity), centred, origin, mean, var, shift, power, pixelwise }
+}
+
+fn inner_velocity<B: Backend, C: CheckpointStrategy>(velocity: Velocity<Autodiff<B, C>>) -> Velocity<B> {
+    let Velocity { means, log_weights, log_std, t } = velocity;
+    let [means, log_weights, log_std] = [means, log_weights, log_std].map(Autodiff::<B, C>::inner);
+    Velocity { means, log_weights, log_std, t }
 }
 
 fn inner_asked<B: Backend, C: CheckpointStrategy>(asked: Asked<Autodiff<B, C>>) -> Asked<B> {
-    let Asked { means, log_weights, log_std, x, t, rule } = asked;
-    let [means, log_weights, log_std, x] = [means, log_weights, log_std, x].map(Autodiff::<B, C>::inner);
-    Asked { means, log_weights, log_std, x, t, rule }
+    let Asked { velocity, x, rule } = asked;
+    Asked { velocity: inner_velocity(velocity), x: Autodiff::<B, C>::inner(x), rule }
 }
 
 impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {

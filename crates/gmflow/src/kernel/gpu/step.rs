@@ -2,7 +2,7 @@
 
 use super::super::guide::ShiftRule;
 use super::super::nll::Sizes;
-use super::super::step_ops::{Asked, Before, Shifted, StepOps};
+use super::super::step_ops::{Asked, Before, Shifted, StepOps, Velocity};
 use super::super::tilt::{ChangeRule, MIN_REST, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
 use super::super::transport::Direction;
 use super::{LOWEST, cubecl, empty, grid, input, output, sizes};
@@ -758,7 +758,7 @@ fn shift_of(shifted: &Shifted<CubeBackend>) -> BufferArg {
 
 impl StepOps for CubeBackend {
     fn step_guide(asked: Asked<Self>) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-        let Asked { means, log_weights, log_std, x, t, rule } = asked;
+        let Asked { velocity: Velocity { means, log_weights, log_std, t }, x, rule } = asked;
         let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&means), sizes(&x));
         let (active, extrapolate) = (rule != ShiftRule::Off, matches!(rule, ShiftRule::Extrapolate { .. }));
         let mean = empty(&x, [b, c, h, w]);
@@ -848,7 +848,7 @@ impl StepOps for CubeBackend {
         x_before: CubeTensor,
         rule: ChangeRule,
     ) -> (CubeTensor, CubeTensor) {
-        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&now.means), sizes(&x));
+        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&now.velocity.means), sizes(&x));
         let (shift, squares) = (empty(&x, [b, c, h, w]), empty(&x, [b, n]));
         let (count, dim) = grid(&x, b * n);
         let [here, there, zeta] = rule.evidence;
@@ -858,18 +858,18 @@ impl StepOps for CubeBackend {
                 &x.client,
                 count,
                 dim,
-                input(&now.means),
-                input(&now.log_weights),
-                input(&now.log_std),
+                input(&now.velocity.means),
+                input(&now.velocity.log_weights),
+                input(&now.velocity.log_std),
                 input(&now.origin),
                 input(&now.mean),
                 input(&now.var),
                 shift_of(&now),
                 input(&now.power),
                 input(&x),
-                input(&before.means),
-                input(&before.log_weights),
-                input(&before.log_std),
+                input(&before.velocity.means),
+                input(&before.velocity.log_weights),
+                input(&before.velocity.log_std),
                 input(&before.origin),
                 input(&before.mean),
                 input(&before.var),
@@ -880,8 +880,8 @@ impl StepOps for CubeBackend {
                 output(&squares),
                 b,
                 n,
-                now.t,
-                before.t,
+                now.velocity.t,
+                before.velocity.t,
                 here,
                 there,
                 zeta,
@@ -901,7 +901,7 @@ impl StepOps for CubeBackend {
     }
 
     fn step_ode(mixture: Shifted<Self>, x: CubeTensor, substeps: Vec<OdeSubstep>) -> CubeTensor {
-        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&mixture.means), sizes(&x));
+        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&mixture.velocity.means), sizes(&x));
         let count = substeps.len();
         let numbers: Vec<f32> = substeps.iter().flat_map(|s| [s.here, s.there, s.zeta, s.keep]).collect();
         let numbers = CubeBackend::float_from_data(TensorData::new(numbers, [4 * count]), &x.device);
@@ -913,9 +913,9 @@ impl StepOps for CubeBackend {
                 &x.client,
                 cubes,
                 dim,
-                input(&mixture.means),
-                input(&mixture.log_weights),
-                input(&mixture.log_std),
+                input(&mixture.velocity.means),
+                input(&mixture.velocity.log_weights),
+                input(&mixture.velocity.log_std),
                 input(&mixture.origin),
                 input(&mixture.mean),
                 input(&mixture.var),
@@ -927,7 +927,7 @@ impl StepOps for CubeBackend {
                 b,
                 n,
                 count,
-                mixture.t,
+                mixture.velocity.t,
                 k,
                 c,
                 is_guided(&mixture),
@@ -943,19 +943,16 @@ impl StepOps for CubeBackend {
         before: Before<Self>,
         substeps: Vec<OdeSubstep>,
     ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-        let Asked { means, log_weights, log_std, x, t, .. } = asked.clone();
+        let Asked { velocity, x, .. } = asked.clone();
         let (mean, var, shift, power, centred) = Self::step_guide(asked);
         let mut now = Shifted {
-            means,
-            log_weights,
-            log_std,
+            velocity,
             centred: centred.clone(),
             origin: x.clone(),
             mean: mean.clone(),
             var: var.clone(),
             shift: shift.clone(),
             power: power.clone(),
-            t,
             pixelwise,
         };
         if let Before::Step(before, x_before, rule) = before {
@@ -965,7 +962,7 @@ impl StepOps for CubeBackend {
     }
 
     fn step_reweighted(mixture: Shifted<Self>) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&mixture.means), sizes(&mixture.mean));
+        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&mixture.velocity.means), sizes(&mixture.mean));
         let like = &mixture.mean;
         let (means, log_weights) = (empty(like, [b, k, c, h, w]), empty(like, [b, k, 1, h, w]));
         let pixelwise = mixture.pixelwise && is_guided(&mixture);
@@ -977,9 +974,9 @@ impl StepOps for CubeBackend {
                 &like.client,
                 count,
                 dim,
-                input(&mixture.means),
-                input(&mixture.log_weights),
-                input(&mixture.log_std),
+                input(&mixture.velocity.means),
+                input(&mixture.velocity.log_weights),
+                input(&mixture.velocity.log_std),
                 input(&mixture.origin),
                 input(&mixture.mean),
                 input(&mixture.var),
@@ -990,7 +987,7 @@ impl StepOps for CubeBackend {
                 output(&log_std),
                 b,
                 n,
-                mixture.t,
+                mixture.velocity.t,
                 k,
                 c,
                 is_guided(&mixture),
