@@ -79,7 +79,7 @@ impl Run {
             let span = Span { index, t: at(index), to: at(index + 1), default_substeps: 1, shift: 1.0 };
             state = self.solver.step(state, span, &mut context).expect("a step");
         }
-        state.x
+        state.into_x()
     }
 }
 

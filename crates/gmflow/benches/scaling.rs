@@ -120,7 +120,7 @@ fn arithmetic(group: &mut BenchmarkGroup<WallTime>, name: usize, k: usize, subst
                 let span = Span { index, t: at(index), to: at(index + 1), default_substeps: 1, shift: 1.0 };
                 state = solver.step(state, span, &mut context).expect("a step");
             }
-            state.x
+            state.into_x()
         };
         bencher.iter(|| in_pool(|| black_box(run())));
     });

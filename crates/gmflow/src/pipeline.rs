@@ -153,7 +153,7 @@ impl Pipeline<'_> {
             state = config.solver.step(state, span, &mut context)?;
             progress(index + 1, config.steps);
         }
-        Ok(state.x)
+        Ok(state.into_x())
     }
 
     /// The spectrum network that the solver is to use.

@@ -50,7 +50,7 @@ fn solved(solver: SolverConfig, steps: usize, x: f64, mut draws: Impulse) -> f64
         let span = Span { index, t: at(index), to: at(index + 1), default_substeps: 1, shift: 1.0 };
         state = solver.step(state, span, &mut context).expect("a step");
     }
-    f64::from(state.x.into_scalar::<f32>())
+    f64::from(state.into_x().into_scalar::<f32>())
 }
 
 /// The variance of x_t.

@@ -211,7 +211,7 @@ fn solve_with(second_order: SecondOrder, solver: SolverConfig, steps: usize, x: 
             Context { predict: &mut gaussian_data, draws: &mut draws, spectrum: None, second_order, observe: None };
         state = solver.step(state, span, &mut context).expect("a step");
     }
-    state.x
+    state.into_x()
 }
 
 #[test]

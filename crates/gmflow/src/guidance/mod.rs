@@ -228,32 +228,30 @@ impl Guided {
         }
     }
 
-    /// The samples `[b c h w]` after sub-steps of GM-ODE from `x`, with the change since a prediction before and where that was made;
-    /// `None` where there are no passes for one of the two.
+    /// The samples `[b c h w]` after sub-steps of GM-ODE from `x`, with the change from where the prediction before would have the mean now,
+    /// `[b c h w]`, and what the sub-step `ahead` makes of them without the change; `None` where there are no passes for it.
     pub(crate) fn ode(
         &self,
         x: &Tensor<4>,
-        before: Option<(&Self, &Tensor<4>, ChangeRule)>,
+        before: Option<(&Tensor<4>, ChangeRule)>,
         substeps: Vec<OdeSubstep>,
-    ) -> Option<Tensor<4>> {
+        ahead: Option<OdeSubstep>,
+    ) -> Option<(Tensor<4>, Option<Tensor<4>>)> {
         let Source::Velocity(prediction) = &self.source else { return None };
-        let before = match before {
-            None => None,
-            Some((before, x, rule)) => Some((before.passes()?, x, rule)),
-        };
         let (asked, shifted) = &**prediction;
         if shifted.get().is_none()
-            && let Some((x, found)) = asked.step(self.variance == Variance::Pixel, before, substeps.clone())
+            && let Some(stepped) = asked.step(self.variance == Variance::Pixel, before, substeps.clone(), ahead)
         {
-            shifted.get_or_init(|| found);
-            return Some(x);
+            return Some(stepped);
         }
-        let now = self.worked(prediction).clone();
+        let guided = self.worked(prediction).clone();
         let now = match before {
-            None => now,
-            Some((before, x_before, rule)) => now.changed(x, (before.clone(), x_before), rule),
+            None => guided.clone(),
+            Some((mean, rule)) => guided.clone().changed(mean.clone(), rule),
         };
-        Some(now.ode(x, substeps))
+        let end = now.ode([x, x], substeps);
+        let foreseen = ahead.map(|substep| guided.ode([x, &end], vec![substep]));
+        Some((end, foreseen))
     }
 
     /// The guided mixture, (7), (8).

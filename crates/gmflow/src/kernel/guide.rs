@@ -2,7 +2,9 @@
 
 use super::arch::{Loop, vectorised};
 use super::channels;
-use super::lanes::{Block, LANES, Packed, PackedMut, Row, Sink, Source, VECTOR, per_sample_sums};
+use super::lanes::{
+    Block, LANES, Packed, PackedMut, PerSample, Row, Sink, Source, Summing, Sums, VECTOR, per_sample_sums,
+};
 use super::memory::build;
 use super::nll::Sizes;
 use super::simd::{V, widest};
@@ -149,9 +151,7 @@ pub(super) fn guide(asked: Asked, sizes: Sizes, room: &mut GuidedRoom, threads: 
         |scratch, (block, centred): (Block, &mut [f32])| {
             let centred = PackedMut::new(centred, rows);
             let shifts = active.then_some(&shifts);
-            let mut sums = [[0.0; LANES]; 3];
-            widest(Guiding { scratch, centred, means: &means, shifts, sums: &mut sums, asked, sizes, block });
-            block.sums(&sums)
+            widest(Guiding { scratch, centred, means: &means, shifts, asked, sizes, block })
         },
     );
     for (sample, &[var, da, aa]) in per_sample_sums(b, &blocks, &sums).iter().enumerate() {
@@ -164,9 +164,9 @@ pub(super) fn guide(asked: Asked, sizes: Sizes, room: &mut GuidedRoom, threads: 
         let at = sample * c * n..(sample + 1) * c * n;
         let (shift, mean, x) = (&mut shift[at.clone()], &mean[at.clone()], &asked.x[at]);
         // What remains may be much smaller than what was subtracted: its power is that of the numbers themselves.
-        let (along, mut power) = (asked.rule.along(da, aa) as f32, 0.0);
+        let along = asked.rule.along(da, aa) as f32;
         let origin = matches!(asked.rule, ShiftRule::Extrapolate { .. }).then_some(x);
-        vectorised(Across { shift, mean, origin, along, power: &mut power });
+        let power = widest(Across { shift, mean, origin, along });
         let power = power / (c * n) as f64;
         let factor = asked.rule.factor(var, power);
         vectorised(Scale { values: shift, by: factor as f32 });
@@ -174,34 +174,43 @@ pub(super) fn guide(asked: Asked, sizes: Sizes, room: &mut GuidedRoom, threads: 
     }
 }
 
-/// Subtracts a multiple of the axis, the mean or what it is short of `origin`, from a shift, and adds up the squares of what remains.
+/// Subtracts a multiple of the axis, the mean or what it is short of `origin`, from a shift; the sum of the squares of what remains.
 struct Across<'a> {
     shift: &'a mut [f32],
     mean: &'a [f32],
     origin: Option<&'a [f32]>,
     along: f32,
-    power: &'a mut f64,
 }
 
-impl Loop for Across<'_> {
+impl WithSimd for Across<'_> {
+    type Output = f64;
+
     #[inline(always)]
-    fn run(self) {
-        const PIECE: usize = 16 * VECTOR;
-        let Self { shift, mean, origin, along, power } = self;
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        /// Numbers whose squares are added up in f32, a vector upon the other.
+        const PIECE: usize = 256 * VECTOR;
+        let Self { shift, mean, origin, along } = self;
+        let minus_along = V::splat(simd, -along);
+        let mut power = 0.0;
         for (i, (shift, mean)) in shift.chunks_mut(PIECE).zip(mean.chunks(PIECE)).enumerate() {
-            match origin {
-                None => shift.iter_mut().zip(mean).for_each(|(shift, mean)| *shift -= along * mean),
-                Some(origin) => {
-                    let axis = origin[i * PIECE..].iter().zip(mean).map(|(x, mean)| x - mean);
-                    shift.iter_mut().zip(axis).for_each(|(shift, axis)| *shift -= along * axis);
-                }
+            let (vectors, rest) = S::as_mut_simd_f32s(shift);
+            let (means, other_means) = S::as_simd_f32s(mean);
+            let origin = origin.map(|origin| S::as_simd_f32s(&origin[i * PIECE..][..mean.len()]));
+            let mut squares = [V::splat(simd, 0.0); 2];
+            for (v, (shift, mean)) in vectors.iter_mut().zip(means).enumerate() {
+                let mean = V::new(simd, *mean);
+                let axis = origin.map_or(mean, |(origin, _)| V::new(simd, origin[v]) - mean);
+                let across = axis.mul_add(minus_along, V::new(simd, *shift));
+                squares[v % 2] = across.mul_add(across, squares[v % 2]);
+                *shift = across.bare();
             }
-            let mut squares = [0.0; VECTOR];
-            for shift in shift.chunks(VECTOR) {
-                squares.iter_mut().zip(shift).for_each(|(sum, shift)| *sum += shift * shift);
+            power += (squares[0] + squares[1]).sum();
+            for (v, (shift, mean)) in rest.iter_mut().zip(other_means).enumerate() {
+                *shift -= along * origin.map_or(*mean, |(_, origin)| origin[v] - mean);
+                power += f64::from(*shift * *shift);
             }
-            *power += squares.iter().map(|&sum| f64::from(sum)).sum::<f64>();
         }
+        power
     }
 }
 
@@ -223,8 +232,10 @@ struct Scratch {
     /// For gathering, conditional and unconditional: `[k c]` and `[k]`.
     means: [Vec<Row>; 2],
     log_weights: [Vec<Row>; 2],
-    /// The weights of some vectors `[k]`.
+    /// The components' weights `[k]`.
     shares: Vec<Row>,
+    /// The mean velocities, conditional and unconditional `[c]`.
+    velocities: [Vec<Row>; 2],
     /// Rows `[c]`.
     x: Vec<Row>,
     mean: Vec<Row>,
@@ -239,9 +250,10 @@ impl Scratch {
             means: [gathered(k * c), gathered(k * c)],
             log_weights: [gathered(k), gathered(k)],
             shares: rows(k),
+            velocities: [rows(c), rows(c)],
             x: gathered(c),
-            mean: rows(c),
-            difference: rows(c),
+            mean: gathered(c),
+            difference: gathered(c),
         }
     }
 }
@@ -252,21 +264,19 @@ struct Guiding<'a> {
     centred: PackedMut<'a>,
     means: &'a Sink<'a>,
     shifts: Option<&'a Sink<'a>>,
-    /// Per lane: the variance, and the products of the axis with the difference and with itself.
-    sums: &'a mut [Row; 3],
     asked: Asked<'a>,
     sizes: Sizes,
     block: Block,
 }
 
 impl WithSimd for Guiding<'_> {
-    type Output = ();
+    type Output = Sums<3>;
 
     /// The mixtures into `centred`, their means over x0 into `means`, the difference of the conditional from the unconditional ones into
-    /// `shifts`.
+    /// `shifts`. The sums of the variance, and of the products of the axis with the difference and with itself.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd));
+    fn with_simd<S: Simd>(self, simd: S) -> Sums<3> {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
     }
 }
 
@@ -283,115 +293,120 @@ fn side<'a>(
     (means, Source::new(&block, velocity.log_weights, k, n, log_weights))
 }
 
-/// Vectors of a row that are read at a time, where the next row is a page further on.
-const TOGETHER: usize = 4;
-
-/// The mean velocity of some vectors; `KEEP` keeps what was read of the mixtures, and the components' weights.
+/// The mean velocity of a block into `mean`; `KEEP` keeps what was read of the mixtures, and the components' weights.
+///
+/// Rows of an image are read one after the other, each from front to back: they may be a page apart, and the processor fetches ahead within
+/// a few pages at a time.
 #[inline(always)]
 fn mean_velocity<S: Simd, const C: usize, const KEEP: bool>(
     simd: S,
-    k: usize,
-    (means, log_weights): &(Source, Source),
-    at: [usize; TOGETHER],
+    (k, vectors): (usize, usize),
+    velocity: &(Source, Source),
+    mean: &mut [Row],
     (keep, weights): (&mut PackedMut, &mut [Row]),
-) -> [[V<S>; TOGETHER]; C] {
-    let mut sums = [[V::splat(simd, 0.0); TOGETHER]; C];
-    let lanes = TOGETHER * S::F32_LANES;
-    let next = at[0] * S::F32_LANES + lanes;
-    for (k, weights) in weights[..k].iter_mut().enumerate() {
-        log_weights.prefetch(k, next, lanes);
-        let row = k * (C + 1);
-        let mut shares = [V::splat(simd, 0.0); TOGETHER];
-        for (g, (share, v)) in shares.iter_mut().zip(at).enumerate() {
-            let log_weight = log_weights.at(simd, k, v) * V::splat(simd, LOG2_E);
-            if KEEP {
-                keep.set(row + C, v, log_weight);
-            }
-            *share = log_weight.exp2_or_less();
-            if KEEP {
-                share.store(weights, g);
-            }
-        }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            means.prefetch(k * C + i, next, lanes);
-            for (g, (sum, v)) in sums.iter_mut().zip(at).enumerate() {
-                let value = means.at(simd, k * C + i, v);
-                if KEEP {
-                    keep.set(row + i, v, value);
-                }
-                *sum = value.mul_add(shares[g], *sum);
-            }
+) {
+    for first in (0..k).step_by(2) {
+        if first + 1 < k {
+            add_components::<S, C, 2, KEEP>(simd, (first, vectors), velocity, mean, (&mut *keep, &mut *weights));
+        } else {
+            add_components::<S, C, 1, KEEP>(simd, (first, vectors), velocity, mean, (&mut *keep, &mut *weights));
         }
     }
-    sums
+}
+
+/// Adds the components `first..first + N`.
+#[inline(always)]
+fn add_components<S: Simd, const C: usize, const N: usize, const KEEP: bool>(
+    simd: S,
+    (first, vectors): (usize, usize),
+    (means, log_weights): &(Source, Source),
+    mean: &mut [Row],
+    (keep, weights): (&mut PackedMut, &mut [Row]),
+) {
+    for v in 0..vectors {
+        let mut shares = [V::splat(simd, 0.0); N];
+        for (k, share) in (first..).zip(&mut shares) {
+            let log_weight = log_weights.at(simd, k, v) * V::splat(simd, LOG2_E);
+            *share = log_weight.exp2_or_less();
+            if KEEP {
+                keep.set(k * (C + 1) + C, v, log_weight);
+                share.store(&mut weights[k], v);
+            }
+        }
+        for (i, mean) in mean[..C].iter_mut().enumerate() {
+            let mut sum = if first == 0 { V::splat(simd, 0.0) } else { V::load(simd, mean, v) };
+            for (k, &share) in (first..).zip(&shares) {
+                let value = means.at(simd, k * C + i, v);
+                if KEEP {
+                    keep.set(k * (C + 1) + i, v, value);
+                }
+                sum = value.mul_add(share, sum);
+            }
+            sum.store(mean, v);
+        }
+    }
 }
 
 impl Guiding<'_> {
     #[inline(always)]
-    fn run<S: Simd, const C: usize>(self, simd: S) {
-        let Self { scratch, mut centred, means: all_means, shifts, sums, asked, sizes, block } = self;
+    fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<3> {
+        let Self { scratch, mut centred, means: all_means, shifts, asked, sizes, block } = self;
         let Asked { velocity, unconditional, x, t, rule } = asked;
         let Sizes { k, n, .. } = sizes;
         let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
-        let Scratch { means, log_weights, shares, x: room, mean, difference } = scratch;
+        let Scratch { means, log_weights, shares, velocities, x: room, mean, difference } = scratch;
+        let [velocities, other_velocities] = velocities;
         let x = Source::new(&block, x, C, n, room);
         let ([means, other_means], [log_weights, other_log_weights]) = (means, log_weights);
         let predicted = side(velocity, block, (k, C, n), means, log_weights);
         let other = unconditional.map(|mixture| side(mixture, block, (k, C, n), other_means, other_log_weights));
-        let within = block.per_sample(|sample| (2.0 * velocity.log_std[sample]).exp() * t * t);
+        let within = PerSample::new(&block, |sample| (2.0 * velocity.log_std[sample]).exp() * t * t);
         let number = |x: f32| V::splat(simd, x);
         let (time, minus_time, per_channel) = (number(t), number(-t), number(1.0 / C as f32));
         // SAFETY: every block comes up once.
-        let mut mean = unsafe { all_means.target(&block, mean) };
+        let mut mean = unsafe { all_means.target(&block, C, mean) };
         // SAFETY: the same.
-        let mut difference = shifts.map(|shifts| unsafe { shifts.target(&block, difference) });
+        let mut difference = shifts.map(|shifts| unsafe { shifts.target(&block, C, difference) });
         let vectors = block.vectors(simd);
         centred.clear_from::<S>(vectors);
-        for first in (0..vectors).step_by(TOGETHER) {
-            // The last one stands in for those that are missing.
-            let mut at = [0; TOGETHER];
-            for (g, v) in at.iter_mut().enumerate() {
-                *v = (first + g).min(vectors - 1);
+        mean_velocity::<S, C, true>(simd, (k, vectors), &predicted, velocities, (&mut centred, shares));
+        if let Some(other) = &other {
+            mean_velocity::<S, C, false>(simd, (k, vectors), other, other_velocities, (&mut centred, shares));
+        }
+        let mut sums = Summing::new(simd, &block);
+        for v in 0..vectors {
+            let mut velocity = [number(0.0); C];
+            for (velocity, mean) in velocity.iter_mut().zip(&*velocities) {
+                *velocity = V::load(simd, mean, v);
             }
-            let velocity = mean_velocity::<S, C, true>(simd, k, &predicted, at, (&mut centred, shares));
-            let unconditional = match &other {
-                Some(other) => mean_velocity::<S, C, false>(simd, k, other, at, (&mut centred, shares)),
-                None => velocity,
-            };
-            for g in 0..TOGETHER.min(vectors - first) {
-                let v = first + g;
-                let mut var = number(0.0);
-                for (k, share) in shares[..k].iter().enumerate() {
-                    let (row, mut square) = (k * (C + 1), number(0.0));
-                    for (i, velocity) in velocity.iter().enumerate() {
-                        let offset = (centred.at(simd, row + i, v) - velocity[g]) * minus_time;
-                        square = offset.mul_add(offset, square);
-                        centred.set(row + i, v, offset);
-                    }
-                    var =
-                        square.mul_add(per_channel, V::load(simd, &within, v)).mul_add(V::load(simd, share, g), var);
+            let mut var = number(0.0);
+            for (k, share) in shares[..k].iter().enumerate() {
+                let (row, mut square) = (k * (C + 1), number(0.0));
+                for (i, &velocity) in velocity.iter().enumerate() {
+                    let offset = (centred.at(simd, row + i, v) - velocity) * minus_time;
+                    square = offset.mul_add(offset, square);
+                    centred.set(row + i, v, offset);
                 }
-                let [mut da, mut aa] = [number(0.0); 2];
-                for i in 0..C {
-                    let u = velocity[i][g];
-                    let data = u.mul_add(minus_time, x.at(simd, i, v));
-                    let apart = (unconditional[i][g] - u) * time;
+                var = square.mul_add(per_channel, within.at(simd, v)).mul_add(V::load(simd, share, v), var);
+            }
+            let [mut da, mut aa] = [number(0.0); 2];
+            for (i, &u) in velocity.iter().enumerate() {
+                let data = u.mul_add(minus_time, x.at(simd, i, v));
+                mean.set(i, v, data);
+                if let Some(difference) = &mut difference {
+                    let apart = (V::load(simd, &other_velocities[i], v) - u) * time;
                     let axis = if extrapolate { u * time } else { data };
                     da = apart.mul_add(axis, da);
                     aa = axis.mul_add(axis, aa);
-                    mean.set(i, v, data);
-                    if let Some(difference) = &mut difference {
-                        difference.set(i, v, apart);
-                    }
-                }
-                for (sum, value) in sums.iter_mut().zip([var, da, aa]) {
-                    value.store(sum, v);
+                    difference.set(i, v, apart);
                 }
             }
+            sums.add(v, [var, da, aa]);
         }
         mean.finish();
         if let Some(difference) = difference {
             difference.finish();
         }
+        sums.finish(&block)
     }
 }

@@ -5,7 +5,7 @@ use pulp::Simd;
 use std::marker::PhantomData;
 
 /// Pixels that are worked on at a time; the lanes of every vector divide it.
-pub(super) const LANES: usize = 128;
+pub(super) const LANES: usize = 256;
 /// The lanes of the widest vector, and the numbers of a line of the cache.
 pub(super) const VECTOR: usize = 16;
 /// Maps with fewer pixels share lanes.
@@ -113,7 +113,7 @@ impl Block {
         }
     }
 
-    /// One number per sample for all its lanes; 1 beyond the block.
+    /// One number per sample in all its lanes; 1 beyond the block.
     #[inline(always)]
     pub fn per_sample(&self, value: impl Fn(usize) -> f32) -> Row {
         let mut row = [1.0; LANES];
@@ -132,12 +132,7 @@ impl Block {
                 for lanes in row[..self.len].chunks(VECTOR) {
                     sums.iter_mut().zip(lanes).for_each(|(sum, x)| *sum += x);
                 }
-                let mut sums = sums.map(f64::from);
-                for half in [8, 4, 2, 1] {
-                    let (left, right) = sums.split_at_mut(half);
-                    left.iter_mut().zip(right).for_each(|(left, right)| *left += *right);
-                }
-                sums[0]
+                tree(sums)
             };
             return Sums { first: lanes.each_ref().map(of_row), others: Vec::new() };
         }
@@ -179,21 +174,6 @@ impl<'a> Source<'a> {
         // SAFETY: rows and lanes are within those that `new` has found in the slice: callers go through `rows` rows and the block's
         // vectors. Every bit pattern is a vector.
         V::new(simd, unsafe { self.values.as_ptr().add(row * self.stride + lane).cast::<S::f32s>().read_unaligned() })
-    }
-
-    /// Asks for `lanes` lanes of a row from `lane` on, which may be those of the block after this one: rows are far apart, and the processor
-    /// does not guess the next piece of each.
-    #[inline(always)]
-    pub fn prefetch(&self, row: usize, lane: usize, lanes: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for line in 0..lanes.div_ceil(VECTOR) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let at = row * self.stride + lane + VECTOR * line;
-            // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.values.as_ptr().wrapping_add(at).cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (row, lane, lanes);
     }
 }
 
@@ -285,17 +265,18 @@ impl<'a> Sink<'a> {
         Self { values: values.as_mut_ptr(), len: values.len(), n, lives: PhantomData }
     }
 
-    /// The rows of a block; `room` holds as many.
+    /// The `rows` rows of a block; `room` holds as many where they cannot be written where they are to be.
     ///
     /// # Safety
     /// Nobody else may write this block as long as the target lives.
     #[inline(always)]
-    pub unsafe fn target<'b>(&'b self, block: &Block, room: &'b mut [Row]) -> Target<'b> {
+    pub unsafe fn target<'b>(&'b self, block: &Block, rows: usize, room: &'b mut [Row]) -> Target<'b> {
         if !block.is_direct() {
+            let room = &mut room[..rows];
             let (to, stride) = (room.as_mut_ptr().cast(), LANES);
-            return Target { to, stride, rows: room.len(), len: LANES, gathered: Some((self, *block, room)) };
+            return Target { to, stride, rows, len: LANES, gathered: Some((self, *block, room)) };
         }
-        let (rows, at) = (room.len(), block.first * room.len() * self.n + block.start);
+        let at = block.first * rows * self.n + block.start;
         assert!(rows > 0 && at + (rows - 1) * self.n + block.len <= self.len, "a block beyond the output");
         // SAFETY: it lies within the output, which lives as long as this.
         let to = unsafe { self.values.add(at) };
@@ -346,13 +327,6 @@ impl Target<'_> {
         unsafe { self.place::<S>(row, v).write_unaligned(value.bare()) };
     }
 
-    /// Vector `v` of a row, which was set.
-    #[inline(always)]
-    pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
-        // SAFETY: see `place`.
-        V::new(simd, unsafe { self.place::<S>(row, v).read_unaligned() })
-    }
-
     /// Writes what was gathered.
     #[inline(always)]
     pub fn finish(self) {
@@ -361,6 +335,77 @@ impl Target<'_> {
             unsafe { sink.write(&block, room) };
         }
     }
+}
+
+/// One number per sample, for the lanes of a block.
+pub(super) enum PerSample {
+    /// There is one sample.
+    Same(f32),
+    /// [`Block::per_sample`].
+    Lanes(Box<Row>),
+}
+
+impl PerSample {
+    #[inline(always)]
+    pub fn new(block: &Block, value: impl Fn(usize) -> f32) -> Self {
+        match block.samples {
+            1 => Self::Same(value(block.first)),
+            _ => Self::Lanes(Box::new(block.per_sample(value))),
+        }
+    }
+
+    /// Vector `v`.
+    #[inline(always)]
+    pub fn at<S: Simd>(&self, simd: S, v: usize) -> V<S> {
+        match self {
+            Self::Same(value) => V::splat(simd, *value),
+            Self::Lanes(row) => V::load(simd, row, v),
+        }
+    }
+}
+
+/// Sums over the pixels of each sample of a block, of `N` numbers a pixel.
+pub(super) struct Summing<S: Simd, const N: usize> {
+    /// Vectors one upon the other, where all their lanes belong to one sample.
+    vectors: [V<S>; N],
+    /// Otherwise the lanes.
+    lanes: Option<Box<[Row; N]>>,
+}
+
+impl<S: Simd, const N: usize> Summing<S, N> {
+    #[inline(always)]
+    pub fn new(simd: S, block: &Block) -> Self {
+        let lanes = (!block.is_direct()).then(|| Box::new([[0.0; LANES]; N]));
+        Self { vectors: [V::splat(simd, 0.0); N], lanes }
+    }
+
+    /// Vector `v`, which comes once.
+    #[inline(always)]
+    pub fn add(&mut self, v: usize, values: [V<S>; N]) {
+        match &mut self.lanes {
+            None => self.vectors.iter_mut().zip(values).for_each(|(sum, value)| *sum = *sum + value),
+            Some(lanes) => lanes.iter_mut().zip(values).for_each(|(lanes, value)| value.store(lanes, v)),
+        }
+    }
+
+    #[inline(always)]
+    pub fn finish(self, block: &Block) -> Sums<N> {
+        match self.lanes {
+            None => Sums { first: self.vectors.map(V::sum), others: Vec::new() },
+            Some(lanes) => block.sums(&lanes),
+        }
+    }
+}
+
+/// The sum of all, in f64, by halves.
+#[inline(always)]
+pub(super) fn tree(values: [f32; VECTOR]) -> f64 {
+    let mut sums = values.map(f64::from);
+    for half in [8, 4, 2, 1] {
+        let (left, right) = sums.split_at_mut(half);
+        left.iter_mut().zip(right).for_each(|(left, right)| *left += *right);
+    }
+    sums[0]
 }
 
 /// The sums of the samples of a block: one, or more where maps are small.

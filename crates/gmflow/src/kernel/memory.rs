@@ -1,7 +1,9 @@
 //! Buffers and the division of work among threads.
 
+use super::lanes::VECTOR;
 use bytemuck::AnyBitPattern;
 use rayon::prelude::*;
+use std::cell::Cell;
 
 /// Values that one task handles at the least: below this a thread costs more than it saves.
 const TASK: usize = 16 * 1024;
@@ -23,6 +25,28 @@ pub(super) fn build<T: AnyBitPattern>(n: usize, fill: impl FnOnce(&mut [T])) -> 
     }
     fill(&mut values);
     values
+}
+
+/// Numbers of room that a thread keeps: half of what a core's own cache holds.
+const KEPT: usize = 512 * 1024 / size_of::<f32>();
+
+thread_local! {
+    static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `f` with room for `n` numbers, in which anything may stand, from the start of a line of the cache on. A thread gets the same room
+/// again, which its core's own cache then still holds; an allocator goes through much more of the memory before it gives out a piece again.
+pub(super) fn with_room<R>(n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut room = ROOM.take();
+    if room.len() < n + VECTOR {
+        room = vec![0.0; n + VECTOR];
+    }
+    let skip = room.as_ptr().align_offset(VECTOR * size_of::<f32>()).min(VECTOR);
+    let result = f(&mut room[skip..skip + n]);
+    if room.len() <= KEPT {
+        ROOM.set(room);
+    }
+    result
 }
 
 /// Calls `f(first row, rows)` on pieces of `out`, a matrix of rows of `width`, in parallel where it is large.

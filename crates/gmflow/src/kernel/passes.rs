@@ -89,25 +89,22 @@ impl Asked {
         }
     }
 
-    /// A whole step of GM-ODE at once: the samples `[b c h w]` after all sub-steps, with the change since a step before, and what
-    /// [`Asked::guided`] finds. None where guidance extrapolates or the change moves the mixture: those are passes of their own.
+    /// A whole step of GM-ODE at once: the samples `[b c h w]` after all sub-steps, with the change from where the prediction before would have
+    /// the mean now, `[b c h w]`, and what the sub-step `ahead` makes of them, as [`Shifted::ode`] does. None where guidance extrapolates or
+    /// the change moves the mixture: those are passes of their own.
     pub(crate) fn step(
         &self,
         pixelwise: bool,
-        before: Option<(&Shifted, &Tensor<4>, ChangeRule)>,
+        before: Option<(&Tensor<4>, ChangeRule)>,
         substeps: Vec<OdeSubstep>,
-    ) -> Option<(Tensor<4>, Shifted)> {
-        if matches!(self.rule, ShiftRule::Extrapolate { .. }) || before.is_some_and(|(_, _, rule)| rule.alone) {
+        ahead: Option<OdeSubstep>,
+    ) -> Option<(Tensor<4>, Option<Tensor<4>>)> {
+        if matches!(self.rule, ShiftRule::Extrapolate { .. }) || before.is_some_and(|(_, rule)| rule.alone) {
             return None;
         }
-        let before = before.map_or(Before::Nothing, |(before, x, rule)| {
-            Before::Step(before.clone().into_dispatch(), x.clone().into_dispatch(), rule)
-        });
-        let (x, mean, var, shift, power, centred) =
-            <Dispatch as StepOps>::step_at_once(self.dispatch(), pixelwise, before, substeps);
-        let parts = [mean, var, shift, power].map(Tensor::from_dispatch);
-        let shifted = self.shifted(parts, Tensor::from_dispatch(centred), pixelwise);
-        Some((Tensor::from_dispatch(x), shifted))
+        let before = before.map_or(Before::Nothing, |(mean, rule)| Before::Step(mean.clone().into_dispatch(), rule));
+        let (x, foreseen) = <Dispatch as StepOps>::step_at_once(self.dispatch(), pixelwise, before, substeps, ahead);
+        Some((Tensor::from_dispatch(x), ahead.map(|_| Tensor::from_dispatch(foreseen))))
     }
 }
 
@@ -161,12 +158,11 @@ impl Shifted {
         }
     }
 
-    /// The same with the second-order change since `before`, of the components or of the shift; both with the points they were
-    /// predicted at.
-    pub(crate) fn changed(self, x: &Tensor<4>, (before, x_before): (Self, &Tensor<4>), rule: ChangeRule) -> Self {
-        let (x, x_before) = (x.clone().into_dispatch(), x_before.clone().into_dispatch());
+    /// The same with the second-order change, of the components or of the shift, from `before` `[b c h w]`, where the prediction before would
+    /// have the mean now.
+    pub(crate) fn changed(self, before: Tensor<4>, rule: ChangeRule) -> Self {
         let (now, before) = (self.clone().into_dispatch(), before.into_dispatch());
-        let (shift, power) = <Dispatch as StepOps>::step_second_order(now, x, before, x_before, rule);
+        let (shift, power) = <Dispatch as StepOps>::step_second_order(now, before, rule);
         let shift = Tensor::from_dispatch(shift);
         match rule.alone {
             true => self.moved(&shift),
@@ -174,10 +170,11 @@ impl Shifted {
         }
     }
 
-    /// The samples `[b c h w]` after all sub-steps from `x`, where the mixtures were predicted.
-    pub(crate) fn ode(self, x: &Tensor<4>, substeps: Vec<OdeSubstep>) -> Tensor<4> {
+    /// The samples `[b c h w]` after all sub-steps from `x`, with mixtures that were predicted at `start`.
+    pub(crate) fn ode(self, [start, x]: [&Tensor<4>; 2], substeps: Vec<OdeSubstep>) -> Tensor<4> {
         Tensor::from_dispatch(<Dispatch as StepOps>::step_ode(
             self.into_dispatch(),
+            start.clone().into_dispatch(),
             x.clone().into_dispatch(),
             substeps,
         ))

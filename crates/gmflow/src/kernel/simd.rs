@@ -4,7 +4,7 @@
 //! batch or the number of threads.
 #![allow(clippy::excessive_precision)]
 
-use super::lanes::{Packed, Row, Source, Target};
+use super::lanes::{Packed, PerSample, Row, Source, Target, VECTOR, tree};
 use pulp::{Arch, Simd, WithSimd};
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -76,6 +76,14 @@ impl<S: Simd> V<S> {
     #[inline(always)]
     pub fn abs(self) -> Self {
         Self { x: self.simd.abs_f32s(self.x), ..self }
+    }
+
+    /// The sum of the lanes.
+    #[inline(always)]
+    pub fn sum(self) -> f64 {
+        let mut lanes = [0.0; VECTOR];
+        S::as_mut_simd_f32s(&mut lanes).0[0] = self.x;
+        tree(lanes)
     }
 
     #[inline(always)]
@@ -226,6 +234,18 @@ impl<S: Simd> Pair<S> {
         Self(V::splat(simd, x), V::splat(simd, x))
     }
 
+    /// The two.
+    #[inline(always)]
+    pub fn both(self) -> [V<S>; 2] {
+        [self.0, self.1]
+    }
+
+    /// Vectors of numbers per sample.
+    #[inline(always)]
+    pub fn per_sample(numbers: &PerSample, simd: S, [v, w]: [usize; 2]) -> Self {
+        Self(numbers.at(simd, v), numbers.at(simd, w))
+    }
+
     /// Vectors of a row.
     #[inline(always)]
     pub fn load(simd: S, row: &Row, [v, w]: [usize; 2]) -> Self {
@@ -243,12 +263,6 @@ impl<S: Simd> Pair<S> {
     pub fn set(self, target: &mut Target, row: usize, [v, w]: [usize; 2]) {
         target.set(row, v, self.0);
         target.set(row, w, self.1);
-    }
-
-    /// Vectors of an output's row, which were set.
-    #[inline(always)]
-    pub fn was_set(target: &Target, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
-        Self(target.at(simd, row, v), target.at(simd, row, w))
     }
 
     /// Vectors of a row of packed numbers.

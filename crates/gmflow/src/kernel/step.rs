@@ -1,81 +1,90 @@
 //! A whole step of GM-ODE: guidance, second-order change and sub-steps.
 
-use super::guide::{Asked, GuidedParts, GuidedRoom, guide};
+use super::guide::{Asked, GuidedRoom, ShiftRule, guide};
 use super::lanes::{Block, Packed};
-use super::memory::{build, par_items};
+use super::memory::{build, par_items, with_room};
 use super::nll::Sizes;
 use super::threads::{Crew, Threads};
-use super::tilt::{ChangeRule, OdeSubstep, Shifted, centred_rows, ode_substeps, per_sample, second_order};
+use super::tilt::{Ahead, ChangeRule, OdeSubstep, Shifted, centred_rows, ode_substeps, per_sample, second_order};
 use std::ops::Range;
 
 /// Values of mixtures that one thread is through with before others have come.
 const SMALL: usize = 4096;
 
-/// A prediction and what is known of the step before.
+/// A prediction, and what the step before and the one after it have to do with it.
 #[derive(Clone, Copy)]
 pub(super) struct Step<'a> {
     /// With guidance off or probabilistic, which moves no components.
     pub asked: Asked<'a>,
     /// Whether shifts are divided by the pixel's own variance.
     pub pixelwise: bool,
-    /// The step before, the points of its predictions `[b c n]`, and how its change is carried on: added to the shift.
-    pub before: Option<(Shifted<'a>, &'a [f32], ChangeRule)>,
+    /// Where the prediction before would have the mean now `[b c n]`, and how the change is carried on: added to the shift.
+    pub before: Option<(&'a [f32], ChangeRule)>,
     pub substeps: &'a [OdeSubstep],
+    /// What tells where this one would have the mean after the step.
+    pub ahead: Option<OdeSubstep>,
 }
 
 impl<'a> Step<'a> {
     /// That of some samples.
     fn of_samples(self, sizes: Sizes, samples: Range<usize>) -> Self {
-        let before = self.before.map(|(shifted, x, rule)| {
-            let x = per_sample(x, sizes.c * sizes.n, &samples);
-            (shifted.of_samples(sizes, samples.clone()), x, rule)
-        });
+        let before = self.before.map(|(mean, rule)| (per_sample(mean, sizes.c * sizes.n, &samples), rule));
         Self { asked: self.asked.of_samples(sizes, samples), before, ..self }
     }
 
+    /// Numbers that the passes of so many samples hand on to each other.
+    fn room(&self, b: usize, sizes: Sizes) -> usize {
+        Packed::len(b, sizes.n, centred_rows(sizes)) + 3 * (b * sizes.c * sizes.n + b)
+    }
+
     /// One pass after the other.
-    fn run(self, sizes: Sizes, mut room: GuidedRoom, out: &mut [f32], threads: Threads) {
-        let Self { asked, pixelwise, before, substeps } = self;
-        guide(asked, sizes, &mut room, threads);
-        let GuidedRoom { centred, mean, shift, var, power } = room;
-        let (log_std, t) = (asked.velocity.log_std, asked.t);
-        let now = Shifted { centred, log_std, t, mean, shift, var, power, pixelwise };
-        let Some((before, x_before, rule)) = before else {
-            return ode_substeps(now, asked.x, sizes, substeps, out, threads);
-        };
-        let (shift, power) = second_order((now, asked.x), (before, x_before), sizes, rule, threads);
-        ode_substeps(Shifted { shift: &shift, power: &power, ..now }, asked.x, sizes, substeps, out, threads);
+    fn run(self, sizes: Sizes, out: &mut [f32], foreseen: &mut [f32], threads: Threads) {
+        let pixels = out.len();
+        let b = pixels / (sizes.c * sizes.n).max(1);
+        with_room(self.room(b, sizes), |mut room| {
+            let Self { asked, pixelwise, before, substeps, ahead } = self;
+            let mut take = |n: usize| room.split_off_mut(..n).expect("as much room as was asked for");
+            // The first ones are whole vectors, which begin where lines of the cache do.
+            let centred = take(Packed::len(b, sizes.n, centred_rows(sizes)));
+            let [mean, changed] = [(); 2].map(|()| take(pixels));
+            let shift = take(if asked.rule == ShiftRule::Off { 0 } else { pixels });
+            let [var, power, changed_power] = [(); 3].map(|()| take(b));
+            guide(asked, sizes, &mut GuidedRoom { centred, mean, shift, var, power }, threads);
+            let (log_std, t) = (asked.velocity.log_std, asked.t);
+            let guided = Shifted { centred, log_std, t, mean, shift, var, power, pixelwise };
+            let mut now = guided;
+            if let Some((mean, rule)) = before {
+                second_order(guided, mean, sizes, rule, (changed, changed_power), threads);
+                now = Shifted { shift: changed, power: changed_power, ..guided };
+            }
+            let ahead = ahead.map(|substep| Ahead { shifted: guided, substep, out: foreseen });
+            ode_substeps(now, [asked.x, asked.x], sizes, substeps, ahead, out, threads);
+        });
     }
 }
 
-/// What [`guide`] finds, and the samples `[b c n]` after all sub-steps.
+/// The samples `[b c n]` after all sub-steps and, where it is asked for, what is foreseen of the mean there.
 ///
-/// A thread takes a sample through all passes, so that what the network predicted for it is read from memory once and found in the
-/// cache by the others; where there are fewer samples than threads, the threads share each pass.
-pub(super) fn ode_step(step: Step, sizes: Sizes) -> (GuidedParts, Vec<f32>) {
+/// A thread takes a sample through all passes, so that what the network predicted for it is read once and what the passes hand on stays in
+/// the core's own cache; where there are fewer samples than threads, the threads share each pass.
+pub(super) fn ode_step(step: Step, sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
     let Sizes { k, c, n } = sizes;
     let (b, of_sample) = (step.asked.x.len() / (c * n).max(1), (c * n).max(1));
     let together = Block::whole_samples(n);
     let mut out = Vec::new();
-    let parts = GuidedParts::build(b, sizes, step.asked.rule, |room| {
+    let foreseen = build(if step.ahead.is_some() { b * c * n } else { 0 }, |mut foreseen| {
         out = build(b * c * n, |out| {
-            let shares = b.div_ceil(together);
-            if shares < rayon::current_num_threads() && b * k * c * n > SMALL {
-                return Crew::with(|crew| step.run(sizes, room, out, Threads::Crew(crew)));
+            if b.div_ceil(together) < rayon::current_num_threads() && b * k * c * n > SMALL {
+                return Crew::with(Block::count(b, n), |crew| step.run(sizes, out, foreseen, Threads::Crew(crew)));
             }
-            let GuidedRoom { centred, mean, mut shift, var, power } = room;
-            let mixtures = centred.chunks_mut(Packed::len(together, n, centred_rows(sizes)).max(1));
-            let pixels = mean.chunks_mut(together * of_sample).zip(out.chunks_mut(together * of_sample));
-            let per_sample = var.chunks_mut(together).zip(power.chunks_mut(together));
-            let rooms = mixtures.zip(pixels).zip(per_sample).enumerate();
-            let shares = rooms.map(|(i, ((centred, (mean, out)), (var, power)))| {
-                let shift = shift.split_off_mut(..mean.len().min(shift.len())).unwrap_or_default();
-                let samples = i * together..i * together + var.len();
-                (step.of_samples(sizes, samples), GuidedRoom { centred, mean, shift, var, power }, out)
+            let shares = out.chunks_mut(together * of_sample).enumerate().map(|(i, out)| {
+                let samples = i * together..i * together + out.len() / of_sample;
+                let foreseen = foreseen.split_off_mut(..out.len().min(foreseen.len())).unwrap_or_default();
+                (step.of_samples(sizes, samples), out, foreseen)
             });
-            let work = b * k * c * n * (2 + 2 + step.substeps.len());
-            par_items(shares.collect(), work, |(step, room, out)| step.run(sizes, room, out, Threads::One));
+            let work = b * k * c * n * (4 + step.substeps.len());
+            par_items(shares.collect(), work, |(step, out, foreseen)| step.run(sizes, out, foreseen, Threads::One));
         });
     });
-    (parts, out)
+    (out, foreseen)
 }

@@ -54,8 +54,8 @@ pub struct Shifted<B: Backend> {
 pub enum Before<B: Backend> {
     /// There is none.
     Nothing,
-    /// The prediction and the points `[b c h w]` that it was made at.
-    Step(#[extension_type] Shifted<B>, FloatTensor<B>, ChangeRule),
+    /// Where its prediction would have the mean now, `[b c h w]`.
+    Step(FloatTensor<B>, ChangeRule),
 }
 
 /// What a network predicted, and what guidance asks for.
@@ -78,35 +78,29 @@ pub trait StepOps: Backend {
     fn step_guide(
         #[extension_type] asked: Asked<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-    /// The second-order change since `before`, alone or with the shift of `now`, and its mean square.
+    /// The second-order change since `before`, where the prediction before would have the mean now, alone or with the shift of `now`, and
+    /// its mean square.
     fn step_second_order(
         #[extension_type] now: Shifted<Self>,
-        x: FloatTensor<Self>,
-        #[extension_type] before: Shifted<Self>,
-        x_before: FloatTensor<Self>,
+        before: FloatTensor<Self>,
         rule: ChangeRule,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
-    /// The samples after all sub-steps from `x`.
+    /// The samples after all sub-steps from `x`, with mixtures that were predicted at `start`.
     fn step_ode(
         #[extension_type] mixture: Shifted<Self>,
+        start: FloatTensor<Self>,
         x: FloatTensor<Self>,
         substeps: Vec<OdeSubstep>,
     ) -> FloatTensor<Self>;
-    /// The three in one: the samples after all sub-steps from where they were predicted, then what `step_guide` returns. Guidance may not
-    /// extrapolate, and the change may not stand alone.
+    /// The three in one: the samples after all sub-steps from where they were predicted, and what the sub-step `ahead` makes of them by the
+    /// mixtures without the change, or nothing. Guidance may not extrapolate, and the change may not stand alone.
     fn step_at_once(
         #[extension_type] asked: Asked<Self>,
         pixelwise: bool,
         #[extension_type] before: Before<Self>,
         substeps: Vec<OdeSubstep>,
-    ) -> (
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-    );
+        ahead: Option<OdeSubstep>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
     /// Means, log weights and log standard deviations of the reweighted mixtures, the last for each pixel where it goes by pixels.
     fn step_reweighted(
         #[extension_type] mixture: Shifted<Self>,
@@ -195,25 +189,22 @@ impl StepOps for Flex {
         guided(GuidedParts::build(shape[0], sizes, asked.rule, fill), shape).into()
     }
 
-    fn step_second_order(
-        now: Shifted<Self>,
-        x: Tensor,
-        before: Shifted<Self>,
-        x_before: Tensor,
-        rule: ChangeRule,
-    ) -> (Tensor, Tensor) {
-        let (now, before) = (now.contiguous(), before.contiguous());
-        let (x, x_before) = (in_order(x), in_order(x_before));
-        let (now_at, before_at) = ((now.borrow(), values(&x)), (before.borrow(), values(&x_before)));
-        let (shift, power) = tilt::second_order(now_at, before_at, sizes(&now.velocity.means), rule, Threads::All);
-        (tensor(shift, x.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
+    fn step_second_order(now: Shifted<Self>, before: Tensor, rule: ChangeRule) -> (Tensor, Tensor) {
+        let (now, before) = (now.contiguous(), in_order(before));
+        let sizes = sizes(&now.velocity.means);
+        let mut power = vec![0.0; values(&now.var).len()];
+        let shift = build(values(&before).len(), |shift| {
+            tilt::second_order(now.borrow(), values(&before), sizes, rule, (shift, &mut power), Threads::All);
+        });
+        (tensor(shift, before.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
 
-    fn step_ode(mixture: Shifted<Self>, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
-        let (mixture, x) = (mixture.contiguous(), in_order(x));
+    fn step_ode(mixture: Shifted<Self>, start: Tensor, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
+        let (mixture, start, x) = (mixture.contiguous(), in_order(start), in_order(x));
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
         let fill = |out: &mut [f32]| {
-            tilt::ode_substeps(mixture.borrow(), values(&x), sizes, &substeps, out, Threads::All);
+            let points = [values(&start), values(&x)];
+            tilt::ode_substeps(mixture.borrow(), points, sizes, &substeps, None, out, Threads::All);
         };
         tensor(build(values(&x).len(), fill), shape)
     }
@@ -223,17 +214,18 @@ impl StepOps for Flex {
         pixelwise: bool,
         before: Before<Self>,
         substeps: Vec<OdeSubstep>,
-    ) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) {
+        ahead: Option<OdeSubstep>,
+    ) -> (Tensor, Tensor) {
         let asked = asked.contiguous();
         let before = match before {
             Before::Nothing => None,
-            Before::Step(shifted, x, rule) => Some((shifted.contiguous(), in_order(x), rule)),
+            Before::Step(mean, rule) => Some((in_order(mean), rule)),
         };
-        let before = before.as_ref().map(|(shifted, x, rule)| (shifted.borrow(), values(x), *rule));
-        let step = Step { asked: asked.borrow(), pixelwise, before, substeps: &substeps };
-        let (parts, x) = ode_step(step, sizes(&asked.velocity.means));
-        let [mean, var, shift, power, centred] = guided(parts, asked.x.shape().to_vec());
-        (tensor(x, asked.x.shape().to_vec()), mean, var, shift, power, centred)
+        let before = before.as_ref().map(|(mean, rule)| (values(mean), *rule));
+        let step = Step { asked: asked.borrow(), pixelwise, before, substeps: &substeps, ahead };
+        let (x, foreseen) = ode_step(step, sizes(&asked.velocity.means));
+        let of_foreseen = if ahead.is_some() { asked.x.shape().to_vec() } else { vec![0; 4] };
+        (tensor(x, asked.x.shape().to_vec()), tensor(foreseen, of_foreseen))
     }
 
     fn step_reweighted(mixture: Shifted<Self>) -> (Tensor, Tensor, Tensor) {
@@ -301,36 +293,32 @@ impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
         pixelwise: bool,
         before: Before<Self>,
         substeps: Vec<OdeSubstep>,
-    ) -> (
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-    ) {
+        ahead: Option<OdeSubstep>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let before = match before {
             Before::Nothing => Before::Nothing,
-            Before::Step(shifted, x, rule) => Before::Step(inner(shifted), Self::inner(x), rule),
+            Before::Step(mean, rule) => Before::Step(Self::inner(mean), rule),
         };
-        let (x, mean, var, shift, power, centred) = B::step_at_once(inner_asked(asked), pixelwise, before, substeps);
-        [x, mean, var, shift, power, centred].map(Self::from_inner).into()
+        let (x, foreseen) = B::step_at_once(inner_asked(asked), pixelwise, before, substeps, ahead);
+        (Self::from_inner(x), Self::from_inner(foreseen))
     }
 
     fn step_second_order(
         now: Shifted<Self>,
-        x: FloatTensor<Self>,
-        before: Shifted<Self>,
-        x_before: FloatTensor<Self>,
+        before: FloatTensor<Self>,
         rule: ChangeRule,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let [x, x_before] = [x, x_before].map(Self::inner);
-        let (shift, power) = B::step_second_order(inner(now), x, inner(before), x_before, rule);
+        let (shift, power) = B::step_second_order(inner(now), Self::inner(before), rule);
         (Self::from_inner(shift), Self::from_inner(power))
     }
 
-    fn step_ode(mixture: Shifted<Self>, x: FloatTensor<Self>, substeps: Vec<OdeSubstep>) -> FloatTensor<Self> {
-        Self::from_inner(B::step_ode(inner(mixture), Self::inner(x), substeps))
+    fn step_ode(
+        mixture: Shifted<Self>,
+        start: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        substeps: Vec<OdeSubstep>,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::step_ode(inner(mixture), Self::inner(start), Self::inner(x), substeps))
     }
 
     fn step_reweighted(mixture: Shifted<Self>) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {

@@ -1,10 +1,14 @@
 //! Who works on a pass.
 
 use super::memory::par_map;
+use std::any::Any;
+use std::cell::Cell;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::ptr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The threads that a pass may use.
 #[derive(Clone, Copy)]
@@ -30,95 +34,121 @@ impl Threads<'_> {
         match self {
             Self::All => par_map(items, work, init, f),
             Self::One => par_map(items, 0, init, f),
-            Self::Crew(crew) => crew.map(items, |item| f(&mut init(), item)),
+            Self::Crew(crew) => crew.map(items, init, f),
         }
     }
 }
 
-/// How many passes a crew may be asked for.
-const PASSES: usize = 4;
-/// What stands for the number of passes once there are no more.
-const OVER: usize = usize::MAX;
-/// Looks for the next pass before a thread offers its place to others.
-const PATIENCE: usize = 2000;
+/// Looks for the next pass, a few nanoseconds each, before a thread leaves a crew: as long as a step takes.
+const PATIENCE: usize = 4000;
+/// Looks before it asks the pool for other work.
+const LOOKS: usize = 100;
+/// Members of a crew, and shares of a pass, at the most.
+const MOST: usize = u64::BITS as usize;
 
-/// Threads that stay together for some passes of a few microseconds each, which is less than the pool takes to hand out work and to
-/// collect it. One leads, and works whether others have come or not; whoever comes takes items as long as there are some, and waits, awake, for
-/// the next pass.
+/// Threads that share passes of a few microseconds each, which is less than the pool takes to hand out work and to collect it, and far less than
+/// to wake a thread. One leads, and works whether others have come or not. Whoever comes works as long as there is something to do, and looks
+/// for the next pass, awake, and for other work of the pool, until that has taken too long: so that it is still there in the next step.
+///
+/// A member begins with the same part of every pass, whose numbers its core's own cache then holds.
 pub(super) struct Crew {
-    passes: [OnceLock<Pass>; PASSES],
-    /// Passes that were begun, or [`OVER`].
-    begun: AtomicUsize,
-    failure: Mutex<Option<Box<dyn std::any::Any + Send>>>,
-}
-
-/// Items to be worked on.
-struct Pass {
-    count: usize,
-    /// Items that were taken, and more where nobody found one.
-    taken: AtomicUsize,
+    /// The shares of the pass that nobody has taken, a bit each.
+    open: AtomicU64,
+    /// Shares that are done.
     done: AtomicUsize,
-    /// Works on an item.
-    run: *const (dyn Fn(usize) + Sync),
+    /// Works on shares of the pass: leads to a [`Run`] that lives until all of them are done.
+    run: AtomicPtr<&'static Run<'static>>,
+    failure: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Threads that have come, or were asked to, a bit each; the first one leads.
+    members: AtomicU64,
+    /// How many members are wanted, and shares of the pass.
+    size: AtomicUsize,
+    shares: AtomicUsize,
 }
 
-// SAFETY: what the pointer leads to may be shared among threads, and lives until all items are done: see `Crew::lead`.
-unsafe impl Send for Pass {}
-// SAFETY: the same.
-unsafe impl Sync for Pass {}
+/// Works on a share of a pass and on those that it is given then.
+type Run<'a> = dyn Fn(usize, &dyn Fn() -> Option<usize>) + Sync + 'a;
+
+thread_local! {
+    /// The crew that this thread leads.
+    static CREW: Arc<Crew> = Arc::new(Crew::new());
+}
 
 impl Crew {
-    /// Calls `f` with the threads of the pool that have nothing else to do.
-    pub fn with<R>(f: impl FnOnce(&Self) -> R) -> R {
-        let crew = Self {
-            passes: [const { OnceLock::new() }; PASSES],
-            begun: AtomicUsize::new(0),
+    fn new() -> Self {
+        Self {
+            open: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            run: AtomicPtr::new(ptr::null_mut()),
             failure: Mutex::new(None),
-        };
-        rayon::in_place_scope(|scope| {
-            /// Sends everybody home, whatever has happened.
-            struct Over<'a>(&'a Crew);
-            impl Drop for Over<'_> {
-                fn drop(&mut self) {
-                    self.0.begun.store(OVER, Release);
-                }
-            }
-            let over = Over(&crew);
-            for _ in 1..rayon::current_num_threads() {
-                scope.spawn(|_| crew.follow());
-            }
-            let result = f(&crew);
-            drop(over);
-            result
-        })
+            members: AtomicU64::new(1),
+            size: AtomicUsize::new(1),
+            shares: AtomicUsize::new(0),
+        }
     }
 
-    /// The results of `f` on every item, in order.
+    /// Calls `f` with up to `size` threads of the pool, this one among them: those that have nothing else to do.
+    pub fn with<R>(size: usize, f: impl FnOnce(&Self) -> R) -> R {
+        let crew = CREW.with(Arc::clone);
+        let leader = std::thread::current().id();
+        let size = size.min(rayon::current_num_threads()).clamp(1, MOST);
+        crew.size.store(size, Relaxed);
+        for member in 1..size {
+            if crew.members.fetch_or(1 << member, AcqRel) >> member & 1 == 1 {
+                continue;
+            }
+            let crew = Arc::clone(&crew);
+            rayon::spawn(move || {
+                // Nobody else may have come for it.
+                if std::thread::current().id() != leader {
+                    crew.follow(member);
+                }
+                crew.members.fetch_and(!(1 << member), AcqRel);
+            });
+        }
+        f(&crew)
+    }
+
+    /// The results of `f` on every item, in order; every thread makes what `init` does once.
     ///
     /// # Panics
-    /// Where `f` does, and where it is called more than [`PASSES`] times.
-    fn map<T: Send, R: Send>(&self, items: Vec<T>, f: impl Fn(T) -> R + Sync) -> Vec<R> {
+    /// Where `f` does.
+    fn map<T: Send, S, R: Send>(
+        &self,
+        items: Vec<T>,
+        init: impl Fn() -> S + Sync,
+        f: impl Fn(&mut S, T) -> R + Sync,
+    ) -> Vec<R> {
+        let (count, shares) = (items.len(), items.len().min(MOST));
         let slots: Vec<Mutex<(Option<T>, Option<R>)>> =
             items.into_iter().map(|item| Mutex::new((Some(item), None))).collect();
-        let run = |i: usize| {
-            let mut slot = slots[i].lock().unwrap_or_else(PoisonError::into_inner);
-            slot.1 = slot.0.take().map(&f);
+        let run = |first: usize, next: &dyn Fn() -> Option<usize>| {
+            let (mut scratch, mut at) = (init(), Some(first));
+            while let Some(share) = at {
+                for slot in &slots[share * count / shares..(share + 1) * count / shares] {
+                    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                    slot.1 = slot.0.take().map(|item| f(&mut scratch, item));
+                }
+                at = next();
+            }
         };
-        self.lead(slots.len(), &run);
+        self.lead(shares, &run);
         slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).1).collect()
     }
 
-    /// Calls `run` with every number below `count`, here and wherever else somebody has come.
-    fn lead(&self, count: usize, run: &(dyn Fn(usize) + Sync)) {
-        let run: *const (dyn Fn(usize) + Sync + '_) = run;
-        // SAFETY: the lifetime alone differs. Nobody calls it once all items are done, and until then this function does not return.
-        let run: *const (dyn Fn(usize) + Sync + 'static) = unsafe { std::mem::transmute(run) };
-        let index = self.begun.load(Acquire);
-        let pass = Pass { count, taken: AtomicUsize::new(0), done: AtomicUsize::new(0), run };
-        let pass = self.passes[index].get_or_init(|| pass);
-        self.begun.store(index + 1, Release);
-        self.help(pass);
-        while pass.done.load(Acquire) < count {
+    /// Has `run` called on every number below `shares`, here and wherever else somebody has come.
+    fn lead(&self, shares: usize, run: &Run) {
+        if shares == 0 {
+            return;
+        }
+        // SAFETY: the lifetime alone differs. Nobody calls it once all shares are done, and until then this function does not return.
+        let mut run: &'static Run<'static> = unsafe { std::mem::transmute(run) };
+        self.done.store(0, Relaxed);
+        self.run.store(&raw mut run, Relaxed);
+        self.shares.store(shares, Relaxed);
+        self.open.store(u64::MAX >> (MOST - shares), Release);
+        self.help(0);
+        while self.done.load(Acquire) < shares {
             spin_loop();
         }
         if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -126,38 +156,48 @@ impl Crew {
         }
     }
 
-    /// Works on one pass after the other until there are no more.
-    fn follow(&self) {
-        for (index, pass) in self.passes.iter().enumerate() {
-            let mut looks = 0;
-            loop {
-                match self.begun.load(Acquire) {
-                    OVER => return,
-                    begun if begun > index => break,
-                    _ if looks < PATIENCE => spin_loop(),
-                    _ => std::thread::yield_now(),
-                }
-                looks += 1;
-            }
-            if let Some(pass) = pass.get() {
-                self.help(pass);
+    /// Works on one pass after the other, until none comes any more.
+    fn follow(&self, member: usize) {
+        let mut looks = 0;
+        while looks < PATIENCE {
+            looks = if self.help(member) { 0 } else { looks + 1 };
+            spin_loop();
+            if looks % LOOKS == LOOKS - 1 {
+                rayon::yield_now();
             }
         }
     }
 
-    /// Works on items of a pass as long as there are some.
-    fn help(&self, pass: &Pass) {
-        loop {
-            let item = pass.taken.fetch_add(1, AcqRel);
-            if item >= pass.count {
-                return;
+    /// Takes a share of the pass: one of the member's own, as long as there are some.
+    fn take(&self, member: usize) -> Option<usize> {
+        let mut open = self.open.load(Acquire);
+        while open != 0 {
+            let (size, shares) = (self.size.load(Relaxed), self.shares.load(Relaxed));
+            let up_to = |n: usize| u64::MAX.checked_shr((MOST - n.min(MOST)) as u32).unwrap_or(0);
+            let own = open & up_to((member + 1) * shares / size) & !up_to(member * shares / size);
+            let share = if own == 0 { open } else { own }.trailing_zeros();
+            match self.open.compare_exchange_weak(open, open & !(1 << share), AcqRel, Acquire) {
+                Ok(_) => return Some(share as usize),
+                Err(now) => open = now,
             }
-            // SAFETY: an item was left, so that not all are done, and whoever leads waits until they are.
-            let run = unsafe { &*pass.run };
-            if let Err(failure) = catch_unwind(AssertUnwindSafe(|| run(item))) {
+        }
+        None
+    }
+
+    /// Works on shares of the pass as long as there are some; whether there were.
+    fn help(&self, member: usize) -> bool {
+        let mut helped = false;
+        loop {
+            let taken = Cell::new(0);
+            let next = || self.take(member).inspect(|_| taken.set(taken.get() + 1));
+            let Some(first) = next() else { return helped };
+            // SAFETY: a share was taken that counts as done only after this call, and whoever leads waits until all are.
+            let run = unsafe { *self.run.load(Relaxed) };
+            if let Err(failure) = catch_unwind(AssertUnwindSafe(|| run(first, &next))) {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
             }
-            pass.done.fetch_add(1, AcqRel);
+            self.done.fetch_add(taken.get(), AcqRel);
+            helped = true;
         }
     }
 }
@@ -172,10 +212,10 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             for _ in 0..200 {
                 let sums = pool.install(|| {
-                    Crew::with(|crew| {
-                        let squares = crew.map((0..37).collect(), |i: usize| i * i);
+                    Crew::with(threads, |crew| {
+                        let squares = crew.map((0..37).collect(), || (), |(), i: usize| i * i);
                         // The second pass needs all of the first.
-                        crew.map(squares.clone(), |square| square + squares.iter().sum::<usize>())
+                        crew.map(squares.clone(), || (), |(), square| square + squares.iter().sum::<usize>())
                     })
                 });
                 let total: usize = (0..37).map(|i| i * i).sum();
@@ -183,17 +223,21 @@ mod tests {
             }
         }
         // From a thread that is none of the pool's.
-        assert_eq!(Crew::with(|crew| crew.map(vec![3, 4], |i| i + 1)), [4, 5]);
+        assert_eq!(Crew::with(2, |crew| crew.map(vec![3, 4], || 1, |one, i| i + *one)), [4, 5]);
     }
 
     #[test]
     fn a_failure_of_one_item_reaches_the_caller() {
         let failure = std::panic::catch_unwind(|| {
-            Crew::with(|crew| {
-                crew.map((0..16).collect(), |i: usize| {
-                    assert_ne!(i, 7, "the seventh");
-                    i
-                })
+            Crew::with(2, |crew| {
+                crew.map(
+                    (0..16).collect(),
+                    || (),
+                    |(), i: usize| {
+                        assert_ne!(i, 7, "the seventh");
+                        i
+                    },
+                )
             })
         });
         assert!(failure.is_err());

@@ -5,7 +5,7 @@
 //! out what it needs of the product from the prediction.
 
 use super::channels::{self, each};
-use super::lanes::{Block, LANES, Packed, Row, Sink, Source, VECTOR, per_sample_sums};
+use super::lanes::{Block, LANES, Packed, PerSample, Row, Sink, Source, Summing, Sums, VECTOR, per_sample_sums};
 use super::memory::{build, par_map};
 use super::nll::Sizes;
 use super::simd::{Pair, widest};
@@ -21,7 +21,7 @@ pub(crate) const SMALLEST_VAR: f32 = 1e-12;
 pub(crate) const SMALLEST_LENGTH: f32 = 1e-30;
 
 /// One Euler sub-step along the velocity (x - E[x0 | x])/tau, with what (x, tau) tells beyond (x_t, t): the numbers are the same for all
-/// samples.
+/// samples. One that keeps nothing of x ends at E[x0 | x].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OdeSubstep {
     /// What multiplies x_tau in the evidence nu.
@@ -37,8 +37,6 @@ pub struct OdeSubstep {
 /// The numbers of a second-order change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChangeRule {
-    /// What (x, t) tells beyond the point of the previous prediction: here x - there x_previous, and zeta.
-    pub evidence: [f32; 3],
     /// h/(2 h_previous).
     pub gain: f32,
     /// The noise of the prediction: these shares of variance and squared shift, both over h_previous^2.
@@ -125,21 +123,6 @@ pub(super) struct Shifted<'a> {
 }
 
 impl<'a> Shifted<'a> {
-    /// Those of some samples.
-    pub fn of_samples(self, sizes: Sizes, samples: Range<usize>) -> Self {
-        let pixels = sizes.c * sizes.n;
-        let centred = |samples| Packed::len(samples, sizes.n, centred_rows(sizes));
-        Self {
-            centred: &self.centred[centred(samples.start)..centred(samples.end)],
-            log_std: per_sample(self.log_std, 1, &samples),
-            mean: per_sample(self.mean, pixels, &samples),
-            shift: if self.shift.is_empty() { &[] } else { per_sample(self.shift, pixels, &samples) },
-            var: per_sample(self.var, 1, &samples),
-            power: per_sample(self.power, 1, &samples),
-            ..self
-        }
-    }
-
     /// Whether the shift is divided by the variance of each pixel.
     fn is_pixelwise(&self) -> bool {
         self.pixelwise && !self.shift.is_empty()
@@ -164,9 +147,11 @@ struct Scratch {
     /// Rows `[c]`.
     mean: Vec<Row>,
     shift: Vec<Row>,
+    shift_ahead: Vec<Row>,
     x: Vec<Row>,
     start: Vec<Row>,
     out: Vec<Row>,
+    out_ahead: Vec<Row>,
     /// Of what is written: `[k c]` and `[k]` where mixtures are.
     out_means: Vec<Row>,
     out_weights: Vec<Row>,
@@ -175,10 +160,60 @@ struct Scratch {
 impl Scratch {
     fn new(Sizes { k, c, n }: Sizes, mixtures_out: bool) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        let [mean, shift, x, start] = [(); 4].map(|()| rows(if Block::all_direct(n) { 0 } else { c }));
+        let [mean, shift, shift_ahead, x, start, out, out_ahead] =
+            [(); 7].map(|()| rows(if Block::all_direct(n) && !mixtures_out { 0 } else { c }));
         let (out_means, out_weights) = if mixtures_out { (rows(k * c), rows(k)) } else { (Vec::new(), Vec::new()) };
         let joint = rows((2 * k).div_ceil(LANES / VECTOR));
-        Self { joint, mean, shift, x, start, out: rows(c), out_means, out_weights }
+        Self { joint, mean, shift, shift_ahead, x, start, out, out_ahead, out_means, out_weights }
+    }
+}
+
+/// What the mixtures of a block are reweighted by.
+struct Tilt<'a> {
+    shift: Option<Source<'a>>,
+    /// The factor on the shift and the precision.
+    natural: [PerSample; 2],
+    /// Whether both are the pixel's own.
+    pixelwise: bool,
+}
+
+impl<'a> Tilt<'a> {
+    #[inline(always)]
+    fn new(shifted: &Shifted<'a>, block: &Block, sizes: Sizes, room: &'a mut [Row]) -> Self {
+        let natural = |sample: usize| match shifted.shift {
+            _ if shifted.pixelwise => (0.0, 0.0),
+            [] => (0.0, 0.0),
+            _ => natural(shifted.var[sample], shifted.power[sample]),
+        };
+        Self {
+            shift: (!shifted.shift.is_empty()).then(|| Source::new(block, shifted.shift, sizes.c, sizes.n, room)),
+            natural: [
+                PerSample::new(block, |sample| natural(sample).0),
+                PerSample::new(block, |sample| natural(sample).1),
+            ],
+            pixelwise: shifted.is_pixelwise(),
+        }
+    }
+
+    /// The shift, nu and zeta of two vectors, from their `k` components and their variance.
+    #[inline(always)]
+    fn vectors<S: Simd, const C: usize>(
+        &self,
+        components: Components<S, C>,
+        k: usize,
+        var: Pair<S>,
+    ) -> ([Pair<S>; C], [Pair<S>; C], Pair<S>) {
+        let Components { simd, v, .. } = components;
+        let [factor, zeta] = &self.natural;
+        let (mut factor, mut zeta) = (Pair::per_sample(factor, simd, v), Pair::per_sample(zeta, simd, v));
+        let shift = match &self.shift {
+            Some(shift) => each!(C, simd, i => Pair::of(shift, simd, i, v)),
+            None => [Pair::splat(simd, 0.0); C],
+        };
+        if self.pixelwise {
+            (factor, zeta) = own_natural(components, k, &shift, var);
+        }
+        (shift, each!(C, simd, i => shift[i] * factor), zeta)
     }
 }
 
@@ -186,16 +221,12 @@ impl Scratch {
 struct Tilted<'a, const C: usize> {
     centred: Packed<'a>,
     mean: Source<'a>,
-    shift: Option<Source<'a>>,
+    tilt: Tilt<'a>,
     /// Components.
     k: usize,
     joint: &'a mut [Row],
     /// The components' variance.
-    var: Row,
-    /// The factor on the shift and the precision.
-    natural: [Row; 2],
-    /// Whether both are the pixel's own.
-    pixelwise: bool,
+    var: PerSample,
 }
 
 impl<'a, const C: usize> Tilted<'a, C> {
@@ -207,37 +238,22 @@ impl<'a, const C: usize> Tilted<'a, C> {
         (joint, mean, shift): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
     ) -> Self {
         let Sizes { k, c, n } = sizes;
-        let natural = |sample: usize| match shifted.shift {
-            _ if shifted.pixelwise => (0.0, 0.0),
-            [] => (0.0, 0.0),
-            _ => natural(shifted.var[sample], shifted.power[sample]),
-        };
         Self {
             centred: Packed::new(block, shifted.centred, centred_rows(sizes)),
             mean: Source::new(block, shifted.mean, c, n, mean),
-            shift: (!shifted.shift.is_empty()).then(|| Source::new(block, shifted.shift, c, n, shift)),
+            tilt: Tilt::new(shifted, block, sizes, shift),
             k,
             joint,
-            var: block.per_sample(|sample| ((2.0 * shifted.log_std[sample]).exp() * shifted.t) * shifted.t),
-            natural: [block.per_sample(|sample| natural(sample).0), block.per_sample(|sample| natural(sample).1)],
-            pixelwise: shifted.is_pixelwise(),
+            var: PerSample::new(block, |sample| ((2.0 * shifted.log_std[sample]).exp() * shifted.t) * shifted.t),
         }
     }
 
     /// Two vectors.
     #[inline(always)]
     fn vectors<S: Simd>(&mut self, simd: S, v: [usize; 2]) -> Vectors<'_, S, C> {
-        let var = Pair::load(simd, &self.var, v);
-        let [factor, zeta] = &self.natural;
-        let (mut factor, mut zeta) = (Pair::load(simd, factor, v), Pair::load(simd, zeta, v));
-        let shift = match &self.shift {
-            Some(shift) => each!(C, simd, i => Pair::of(shift, simd, i, v)),
-            None => [Pair::splat(simd, 0.0); C],
-        };
+        let var = Pair::per_sample(&self.var, simd, v);
         let components = Components { simd, packed: self.centred, v };
-        if self.pixelwise {
-            (factor, zeta) = own_natural(components, self.k, &shift, var);
-        }
+        let (shift, nu, zeta) = self.tilt.vectors(components, self.k, var);
         let (joint, _) = S::as_mut_simd_f32s(self.joint.as_flattened_mut()).0.as_chunks_mut();
         Vectors {
             simd,
@@ -246,7 +262,7 @@ impl<'a, const C: usize> Tilted<'a, C> {
             var,
             mean: each!(C, simd, i => Pair::of(&self.mean, simd, i, v)),
             shift,
-            nu: each!(C, simd, i => shift[i] * factor),
+            nu,
             zeta,
         }
     }
@@ -355,149 +371,141 @@ impl<S: Simd, const C: usize> Vectors<'_, S, C> {
         each!(C, simd, i => sums[i].mul_add(inverse, self.var * nu[i]) * scale)
     }
 
-    /// nu and zeta with what a point tells beyond where the mixture was predicted: here x - there start.
+    /// One sub-step from `x`, where the mixture was predicted at `start`.
     #[inline(always)]
-    fn knowing(
-        &self,
-        [here, there, zeta]: [Pair<S>; 3],
-        x: &[Pair<S>; C],
-        start: &[Pair<S>; C],
-    ) -> ([Pair<S>; C], Pair<S>) {
-        let nu = each!(C, self.simd, i => self.nu[i] + (here * x[i] - there * start[i] - zeta * self.mean[i]));
-        (nu, self.zeta + zeta)
+    fn substep(&mut self, x: &[Pair<S>; C], start: &[Pair<S>; C], substep: &OdeSubstep) -> [Pair<S>; C] {
+        let simd = self.simd;
+        let number = |x: f32| Pair::splat(simd, x);
+        let (here, there, zeta) = (number(substep.here), number(substep.there), number(substep.zeta));
+        let nu = each!(C, simd, i => self.nu[i] + (here * x[i] - there * start[i] - zeta * self.mean[i]));
+        let offset = self.tilted_mean(&nu, self.zeta + zeta);
+        let (keep, rest) = (number(substep.keep), number(1.0 - substep.keep));
+        each!(C, simd, i => x[i].mul_add(keep, (offset[i] + self.mean[i]) * rest))
     }
 }
 
-/// The second-order change since `before`, whose predictions were made at `x_before`, alone or with the shift of `now`: `[b c n]`, and its
-/// mean square `[b]`.
+/// The second-order change from `before` `[b c n]`, where the prediction before would have the mean now, alone or with the shift of `now`,
+/// into `out` `[b c n]`, and its mean square into `power` `[b]`.
 pub(super) fn second_order(
-    (now, x): (Shifted, &[f32]),
-    (before, x_before): (Shifted, &[f32]),
+    now: Shifted,
+    before: &[f32],
     sizes: Sizes,
     rule: ChangeRule,
+    (out, power): (&mut [f32], &mut [f32]),
     threads: Threads,
-) -> (Vec<f32>, Vec<f32>) {
+) {
     let Sizes { k, c, n } = sizes;
-    let b = x.len() / (c * n).max(1);
+    let b = power.len();
     let blocks = Block::all(b, n);
-    let mut totals = Vec::new();
-    let shift = build(x.len(), |out| {
-        let out = Sink::new(out, n);
-        let sums = threads.map(
-            blocks.clone(),
-            2 * b * k * c * n,
-            || Scratch::new(sizes, false),
-            |scratch, block| {
-                let out = &out;
-                let mut power = [[0.0; LANES]];
-                let [lanes] = &mut power;
-                widest(Changing { scratch, out, power: lanes, now, x, before, x_before, sizes, block, rule });
-                block.sums(&power)
-            },
-        );
-        totals = per_sample_sums(b, &blocks, &sums);
-    });
-    (shift, totals.iter().map(|[power]| (power / (c * n) as f64) as f32).collect())
+    let out = Sink::new(out, n);
+    let sums = threads.map(
+        blocks.clone(),
+        b * k * c * n,
+        || Scratch::new(sizes, false),
+        |scratch, block| {
+            let out = &out;
+            widest(Changing { scratch, out, now, before, sizes, block, rule })
+        },
+    );
+    for (power, [sum]) in power.iter_mut().zip(per_sample_sums(b, &blocks, &sums)) {
+        *power = (sum / (c * n) as f64) as f32;
+    }
 }
 
 /// A block of [`second_order`].
 struct Changing<'a> {
     scratch: &'a mut Scratch,
     out: &'a Sink<'a>,
-    /// The square of the shift, added up over channels.
-    power: &'a mut Row,
     now: Shifted<'a>,
-    x: &'a [f32],
-    before: Shifted<'a>,
-    x_before: &'a [f32],
+    before: &'a [f32],
     sizes: Sizes,
     block: Block,
     rule: ChangeRule,
 }
 
 impl WithSimd for Changing<'_> {
-    type Output = ();
+    type Output = Sums<1>;
 
-    /// The changed shift into `out`.
+    /// The changed shift into `out`; the sum of its squares.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd));
+    fn with_simd<S: Simd>(self, simd: S) -> Sums<1> {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
     }
 }
 
 impl Changing<'_> {
     #[inline(always)]
-    fn run<S: Simd, const C: usize>(self, simd: S) {
-        let Self { scratch, out: sink, power, now, x, before, x_before, sizes, block, rule } = self;
-        let n = sizes.n;
-        let [here, there, zeta] = rule.evidence;
-        let evidence = [Pair::splat(simd, here), Pair::splat(simd, there), Pair::splat(simd, zeta)];
-        let Scratch { joint, mean, shift, x: room, start, out, .. } = scratch;
+    fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<1> {
+        let Self { scratch, out: sink, now, before, sizes, block, rule } = self;
+        let Scratch { joint, mean, shift, start, out, .. } = scratch;
         // SAFETY: every block comes up once.
-        let mut out = unsafe { sink.target(&block, out) };
-        // Where the previous mixture's mean has moved to.
-        {
-            let x = Source::new(&block, x, C, n, room);
-            let x_before = Source::new(&block, x_before, C, n, start);
-            let mut mixture = Tilted::<C>::new(&before, &block, sizes, (joint, mean, shift));
-            for v in block.pairs(simd) {
-                let mut mixture = mixture.vectors(simd, v);
-                let x = each!(C, simd, i => Pair::of(&x, simd, i, v));
-                let x_before = each!(C, simd, i => Pair::of(&x_before, simd, i, v));
-                let (nu, zeta) = mixture.knowing(evidence, &x, &x_before);
-                let moved = mixture.tilted_mean(&nu, zeta);
-                for (i, &moved) in moved.iter().enumerate() {
-                    (moved + mixture.mean[i]).set(&mut out, i, v);
-                }
-            }
-        }
-        // The mean of the guided mixture now.
+        let mut out = unsafe { sink.target(&block, C, out) };
+        let before = Source::new(&block, before, C, sizes.n, start);
         let guided = !now.shift.is_empty();
-        let factor = block.per_sample(|sample| {
+        let factor = PerSample::new(&block, |sample| {
             let noise = rule.noise[0] * now.var[sample] + rule.noise[1] * now.power[sample];
             rule.gain * (1.0 - noise).max(0.0).sqrt()
         });
         let mut mixture = Tilted::<C>::new(&now, &block, sizes, (joint, mean, shift));
+        let mut power = Summing::new(simd, &block);
         for v in block.pairs(simd) {
             let mut mixture = mixture.vectors(simd, v);
             let (nu, zeta) = (mixture.nu, mixture.zeta);
+            // The mean of the guided mixture now.
             let mut first = mixture.mean;
             if guided {
                 let offset = mixture.tilted_mean(&nu, zeta);
                 first = each!(C, simd, i => first[i] + offset[i]);
             }
-            let factor = Pair::load(simd, &factor, v);
+            let factor = Pair::per_sample(&factor, simd, v);
             let mut sum = Pair::splat(simd, 0.0);
             for (i, &first) in first.iter().enumerate() {
-                let change = first - Pair::was_set(&out, simd, i, v);
+                let change = first - Pair::of(&before, simd, i, v);
                 let shift = if rule.alone { change * factor } else { change.mul_add(factor, mixture.shift[i]) };
                 sum = shift.mul_add(shift, sum);
                 shift.set(&mut out, i, v);
             }
-            sum.store(power, v);
+            let [first, second] = sum.both();
+            power.add(v[0], [first]);
+            if v[1] > v[0] {
+                power.add(v[1], [second]);
+            }
         }
         out.finish();
+        power.finish(&block)
     }
 }
 
-/// The samples `[b c n]` after all sub-steps from `x`, where the mixtures were predicted, into `out`.
+/// What a step tells the next one: by the mixtures without its own second-order change, from where the last sub-step ends, what one more ends
+/// at, into `[b c n]`.
+pub(super) struct Ahead<'a> {
+    pub shifted: Shifted<'a>,
+    pub substep: OdeSubstep,
+    pub out: &'a mut [f32],
+}
+
+/// The samples `[b c n]` after all sub-steps from `x`, with mixtures that were predicted at `start`, into `out`.
 pub(super) fn ode_substeps(
     shifted: Shifted,
-    x: &[f32],
+    [start, x]: [&[f32]; 2],
     sizes: Sizes,
     substeps: &[OdeSubstep],
+    ahead: Option<Ahead>,
     out: &mut [f32],
     threads: Threads,
 ) {
     let Sizes { c, n, .. } = sizes;
     let blocks = Block::all(x.len() / (c * n).max(1), n);
-    let (out, work) = (Sink::new(out, n), x.len() * sizes.k * substeps.len());
+    let work = x.len() * sizes.k * (substeps.len() + usize::from(ahead.is_some()));
+    let out = Sink::new(out, n);
+    let ahead = ahead.map(|Ahead { shifted, substep, out }| (shifted, substep, Sink::new(out, n)));
     threads.map(
         blocks,
         work,
         || Scratch::new(sizes, false),
         |scratch, block| {
-            widest(Stepping { scratch, out: &out, shifted, x, sizes, block, substeps });
+            let ahead = ahead.as_ref().map(|(shifted, substep, out)| (shifted, substep, out));
+            widest(Stepping { scratch, out: &out, shifted, start, x, sizes, block, substeps, ahead });
         },
     );
 }
@@ -507,16 +515,19 @@ struct Stepping<'a> {
     scratch: &'a mut Scratch,
     out: &'a Sink<'a>,
     shifted: Shifted<'a>,
+    start: &'a [f32],
     x: &'a [f32],
     sizes: Sizes,
     block: Block,
     substeps: &'a [OdeSubstep],
+    /// As in [`Ahead`].
+    ahead: Option<(&'a Shifted<'a>, &'a OdeSubstep, &'a Sink<'a>)>,
 }
 
 impl WithSimd for Stepping<'_> {
     type Output = ();
 
-    /// All sub-steps from `x`, into `out`.
+    /// All sub-steps from `x`, into `out`, and the one ahead.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
@@ -526,29 +537,47 @@ impl WithSimd for Stepping<'_> {
 impl Stepping<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) {
-        let Self { scratch, out: sink, shifted, x, sizes, block, substeps } = self;
-        let Scratch { joint, mean, shift, start, out, .. } = scratch;
+        let Self { scratch, out: sink, shifted, start, x, sizes, block, substeps, ahead } = self;
+        let Scratch { joint, mean, shift, shift_ahead, x: room, start: start_room, out, out_ahead, .. } = scratch;
         // SAFETY: every block comes up once.
-        let mut out = unsafe { sink.target(&block, out) };
-        let start = Source::new(&block, x, C, sizes.n, start);
+        let mut out = unsafe { sink.target(&block, C, out) };
+        let mut ahead = ahead.map(|(shifted, substep, sink)| {
+            // SAFETY: the same.
+            let out = unsafe { sink.target(&block, C, out_ahead) };
+            (Tilt::new(shifted, &block, sizes, shift_ahead), substep, out)
+        });
+        let start = Source::new(&block, start, C, sizes.n, start_room);
+        let x = Source::new(&block, x, C, sizes.n, room);
         let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
+        let k = mixture.k;
         for v in block.pairs(simd) {
             let mut mixture = mixture.vectors(simd, v);
             let start = each!(C, simd, i => Pair::of(&start, simd, i, v));
-            let mut x = start;
-            for substep in substeps {
-                let number = |x: f32| Pair::splat(simd, x);
-                let evidence = [number(substep.here), number(substep.there), number(substep.zeta)];
-                let (nu, zeta) = mixture.knowing(evidence, &x, &start);
-                let offset = mixture.tilted_mean(&nu, zeta);
-                let (keep, rest) = (number(substep.keep), number(1.0 - substep.keep));
-                x = each!(C, simd, i => x[i].mul_add(keep, (offset[i] + mixture.mean[i]) * rest));
+            let mut x = each!(C, simd, i => Pair::of(&x, simd, i, v));
+            // The sub-step ahead is one more in the same loop, so that its code is there once.
+            for i in 0..=substeps.len() {
+                let mut substep = substeps.get(i);
+                if substep.is_none() {
+                    for (i, x) in x.into_iter().enumerate() {
+                        x.set(&mut out, i, v);
+                    }
+                    let Some((tilt, one_more, _)) = &ahead else { break };
+                    (_, mixture.nu, mixture.zeta) = tilt.vectors(mixture.components, k, mixture.var);
+                    substep = Some(one_more);
+                }
+                let Some(substep) = substep else { break };
+                x = mixture.substep(&x, &start, substep);
             }
-            for (i, x) in x.into_iter().enumerate() {
-                x.set(&mut out, i, v);
+            if let Some((_, _, out)) = &mut ahead {
+                for (i, x) in x.into_iter().enumerate() {
+                    x.set(out, i, v);
+                }
             }
         }
         out.finish();
+        if let Some((_, _, out)) = ahead {
+            out.finish();
+        }
     }
 }
 
@@ -617,7 +646,7 @@ impl Reweighting<'_> {
     fn run<S: Simd, const C: usize>(self, simd: S) {
         let Self { scratch, shifted, sizes, block } = self;
         let Scratch { joint, mean, shift, out, out_means, out_weights, .. } = scratch;
-        let log_std = block.per_sample(|sample| shifted.log_std[sample] + shifted.t.ln());
+        let log_std = PerSample::new(&block, |sample| shifted.log_std[sample] + shifted.t.ln());
         let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
         for v in block.pairs(simd) {
             let mut mixture = mixture.vectors(simd, v);
@@ -628,7 +657,7 @@ impl Reweighting<'_> {
                 total = total + (Pair::new(simd, joint) - top).exp2_or_less();
             }
             let norm = total.ln().mul_add(Pair::splat(simd, LOG2_E), top);
-            scale.ln().mul_add(Pair::splat(simd, 0.5), Pair::load(simd, &log_std, v)).store(&mut out[0], v);
+            scale.ln().mul_add(Pair::splat(simd, 0.5), Pair::per_sample(&log_std, simd, v)).store(&mut out[0], v);
             let reweighted = out_means.chunks_exact_mut(C).zip(&mut *out_weights);
             for ((k, joint), (means, weight)) in mixture.joint.iter().enumerate().zip(reweighted) {
                 ((Pair::new(simd, joint) - norm) * Pair::splat(simd, LN_2)).store(weight, v);

@@ -39,15 +39,23 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
     let SolverState { x: start, previous, .. } = state;
     let guided = (context.predict)(&start, span.t);
     let previous = previous.filter(|_| settings.order > 1);
-    let keep = |guided: Guided, start: Tensor<4>| {
-        (settings.order > 1).then(|| Previous { guided, x: start, t: span.t, h: span.t - span.to })
+    let keep = |guided: Guided, start: Tensor<4>, foreseen: Option<(OdeSubstep, Tensor<4>)>| {
+        (settings.order > 1).then(|| Previous { guided, x: start, t: span.t, h: span.t - span.to, foreseen })
     };
     // The passes over a prediction can do all that is asked for, where nobody wants to know of sub-steps.
     let at_once = context.observe.is_none() && context.second_order.corrections == 0;
     if at_once && matches!(settings.motion, Motion::Velocity) {
-        let before = previous.as_ref().map(|previous| previous.change(span, context.second_order));
-        if let Some(x) = guided.ode(&start, before, ode_substeps(span, settings.substeps)) {
-            return Ok(SolverState { x, previous: keep(guided, start), history: Vec::new() });
+        let before = previous.as_ref().map(|previous| previous.change(&start, span, context.second_order));
+        // The sample that the step ends at is where the next one wants to know of the mixture.
+        let ahead = (settings.order > 1 && span.to > 0.0).then(|| context.second_order.foresight(span.t, span.to));
+        let substeps = ode_substeps(span, settings.substeps);
+        // A prediction before that has no passes leaves the step to tensors.
+        if !matches!(before, Some(None))
+            && let before = before.as_ref().and_then(Option::as_ref).map(|(mean, rule)| (mean, *rule))
+            && let Some((x, foreseen)) = guided.ode(&start, before, substeps, ahead)
+        {
+            let previous = keep(guided, start, ahead.zip(foreseen));
+            return Ok(SolverState { x, previous, history: Vec::new() });
         }
     }
     let passes = if at_once { passes(&guided, &start, previous.as_ref(), span, context) } else { None };
@@ -86,7 +94,7 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
             observe(&SubStep { step: span.index, substep: i, last, mixture: &data, x0: &x0, x: &x });
         }
     }
-    Ok(SolverState { x, previous: keep(guided, start), history: Vec::new() })
+    Ok(SolverState { x, previous: keep(guided, start, None), history: Vec::new() })
 }
 
 /// The prediction with its second-order change, where there are passes over it.
@@ -99,8 +107,8 @@ fn passes(
 ) -> Option<Shifted> {
     let mixture = guided.passes()?.clone();
     let Some(previous) = previous else { return Some(mixture) };
-    let (before, x_before, rule) = previous.change(span, context.second_order);
-    Some(mixture.changed(x, (before.passes()?.clone(), x_before), rule))
+    let (before, rule) = previous.change(x, span, context.second_order)?;
+    Some(mixture.changed(before, rule))
 }
 
 /// The numbers of all Euler sub-steps of a step.

@@ -262,11 +262,31 @@ impl Span {
 #[derive(Clone, Debug)]
 pub struct SolverState {
     /// The sample `[b c h w]` at the current time.
-    pub x: Tensor<4>,
+    x: Tensor<4>,
     /// What a second-order step remembers.
     previous: Option<Previous>,
     /// The last calls of a multistep solver, the newest first.
     history: Vec<Node>,
+}
+
+impl SolverState {
+    /// The sample `[b c h w]` at the current time.
+    pub fn x(&self) -> &Tensor<4> {
+        &self.x
+    }
+
+    /// The same, when no further step follows.
+    pub fn into_x(self) -> Tensor<4> {
+        self.x
+    }
+
+    /// Goes on from another sample `[b c h w]` at the same time, with what the steps before have predicted.
+    pub fn replace_x(&mut self, x: Tensor<4>) {
+        self.x = x;
+        if let Some(previous) = &mut self.previous {
+            previous.foreseen = None;
+        }
+    }
 }
 
 /// Where a solver's random numbers come from. `index` counts the sub-steps of a run.

@@ -2,7 +2,7 @@
 
 use super::Span;
 use crate::guidance::{Guided, power};
-use crate::kernel::ChangeRule;
+use crate::kernel::{ChangeRule, OdeSubstep};
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
 use crate::path::Evidence;
 use crate::{Error, Result};
@@ -29,6 +29,8 @@ pub(crate) struct Previous {
     pub(crate) x: Tensor<4>,
     pub(crate) t: f64,
     pub(crate) h: f64,
+    /// Where the mixture would have its mean at the point that the step ended at `[b c h w]`, found by this sub-step.
+    pub(crate) foreseen: Option<(OdeSubstep, Tensor<4>)>,
 }
 
 impl Previous {
@@ -36,10 +38,20 @@ impl Previous {
         Visit { mixture: self.guided.mixture(), x: self.x.clone(), t: self.t, h: self.h }
     }
 
-    /// What the passes need to know of it to change the prediction of a later step.
-    pub(crate) fn change(&self, span: Span, second_order: SecondOrder) -> (&Guided, &Tensor<4>, ChangeRule) {
-        let rule = second_order.rule((self.t, self.h), (span.t, span.t - span.to));
-        (&self.guided, &self.x, rule)
+    /// Where the mixture would have its mean at (`x`, t) `[b c h w]`, and what the passes need to know to change a later prediction there;
+    /// `None` where there are no passes.
+    pub(crate) fn change(
+        &self,
+        x: &Tensor<4>,
+        span: Span,
+        second_order: SecondOrder,
+    ) -> Option<(Tensor<4>, ChangeRule)> {
+        let substep = second_order.foresight(self.t, span.t);
+        let mean = match &self.foreseen {
+            Some((by, mean)) if *by == substep => mean.clone(),
+            _ => self.guided.passes()?.clone().ode([&self.x, x], vec![substep]),
+        };
+        Some((mean, second_order.rule(self.h, span.t - span.to)))
     }
 }
 
@@ -103,13 +115,18 @@ impl SecondOrder {
         Ok(())
     }
 
-    /// The numbers of the change since a step of length `h_before` at `before`, for one of length `h` from `t`.
-    pub(crate) fn rule(&self, (before, h_before): (f64, f64), (t, h): (f64, f64)) -> ChangeRule {
-        let Evidence { here, there, zeta } = Evidence::between(before, t);
-        let evidence = if self.convert { [here, there, zeta] } else { [0.0; 3] };
+    /// The sub-step from a point at tau that ends where a mixture predicted at t has its mean there.
+    pub(crate) fn foresight(&self, t: f64, tau: f64) -> OdeSubstep {
+        let Evidence { here, there, zeta } = Evidence::between(t, tau);
+        let known = if self.convert { 1.0 } else { 0.0 };
+        let [here, there, zeta] = [here, there, zeta].map(|x| (x * known) as f32);
+        OdeSubstep { here, there, zeta, keep: 0.0 }
+    }
+
+    /// The numbers of the change since a step of length `h_before`, for one of length `h`.
+    pub(crate) fn rule(&self, h_before: f64, h: f64) -> ChangeRule {
         let noise = [self.ca, self.cb * self.cb].map(|share| (share / (h_before * h_before)) as f32);
-        let alone = self.carry == Carry::Translate;
-        ChangeRule { evidence: evidence.map(|x| x as f32), gain: (0.5 * h / h_before) as f32, noise, alone }
+        ChangeRule { gain: (0.5 * h / h_before) as f32, noise, alone: self.carry == Carry::Translate }
     }
 
     /// Reweights the unguided mixture by guidance and second-order change together, for a step of length `h` from (x, t), or moves the

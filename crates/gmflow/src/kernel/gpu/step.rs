@@ -318,18 +318,9 @@ fn scale_kernel(
     }
 }
 
-/// The second-order change, alone or with the shift, `[b c n]`, and its square at every pixel `[b n]`.
+/// The second-order change from `before`, alone or with the shift, `[b c n]`, and its square at every pixel `[b n]`.
 #[cube(launch_unchecked)]
 fn second_order_kernel(
-    now_means: &[f32],
-    now_log_weights: &[f32],
-    now_log_std: &[f32],
-    now_origin: &[f32],
-    now_mean: &[f32],
-    now_var: &[f32],
-    now_shift: &[f32],
-    now_power: &[f32],
-    x: &[f32],
     means: &[f32],
     log_weights: &[f32],
     log_std: &[f32],
@@ -338,23 +329,18 @@ fn second_order_kernel(
     var: &[f32],
     shift: &[f32],
     power: &[f32],
-    x_before: &[f32],
+    before: &[f32],
     out: &mut [f32],
     squares: &mut [f32],
     b: usize,
     n: usize,
-    now_t: f32,
     t: f32,
-    here: f32,
-    there: f32,
-    known: f32,
     gain: f32,
     noise_of_var: f32,
     noise_of_power: f32,
     #[comptime] k: usize,
     #[comptime] c: usize,
     #[comptime] guided: bool,
-    #[comptime] guided_before: bool,
     #[comptime] pixelwise: bool,
     #[comptime] alone: bool,
 ) {
@@ -363,78 +349,29 @@ fn second_order_kernel(
     }
     let sample = ABSOLUTE_POS / n;
     let pixel = ABSOLUTE_POS % n;
-    let means_at = sample * (k * c) * n + pixel;
-    let weights_at = sample * k * n + pixel;
-    let mut from_mean = Array::<f32>::new(c);
-    let mut nu = Array::<f32>::new(c);
-    let mut moved = Array::<f32>::new(c);
     let mut first = Array::<f32>::new(c);
-    // Where the previous mixture's mean has moved to.
-    let variance = (log_std[sample] * 2.0f32).exp() * t * t;
-    #[unroll]
-    for i in 0..c {
-        let at = (sample * c + i) * n + pixel;
-        from_mean[i] = origin[at] - mean[at];
-    }
-    let (factor, precision) = natural_of(
-        means,
-        log_weights,
-        shift,
-        var,
-        power,
-        sample,
-        pixel,
-        n,
-        0.0f32 - t,
-        &from_mean,
-        variance,
-        k,
-        c,
-        guided_before,
-        pixelwise,
-    );
-    let zeta = known + precision;
-    #[unroll]
-    for i in 0..c {
-        let at = (sample * c + i) * n + pixel;
-        nu[i] = here * x[at] - there * x_before[at] - known * mean[at];
-        if comptime!(guided_before) {
-            nu[i] += factor * shift[at];
-        }
-    }
-    tilted_mean(
-        means,
-        log_weights,
-        means_at,
-        weights_at,
-        n,
-        0.0f32 - t,
-        &from_mean,
-        variance,
-        &nu,
-        zeta,
-        &mut moved,
-        k,
-        c,
-    );
     // The mean of the guided mixture now.
     if comptime!(guided) {
-        let variance = (now_log_std[sample] * 2.0f32).exp() * now_t * now_t;
+        let means_at = sample * (k * c) * n + pixel;
+        let weights_at = sample * k * n + pixel;
+        let mut from_mean = Array::<f32>::new(c);
+        let mut nu = Array::<f32>::new(c);
+        let variance = (log_std[sample] * 2.0f32).exp() * t * t;
         #[unroll]
         for i in 0..c {
             let at = (sample * c + i) * n + pixel;
-            from_mean[i] = now_origin[at] - now_mean[at];
+            from_mean[i] = origin[at] - mean[at];
         }
         let (factor, zeta) = natural_of(
-            now_means,
-            now_log_weights,
-            now_shift,
-            now_var,
-            now_power,
+            means,
+            log_weights,
+            shift,
+            var,
+            power,
             sample,
             pixel,
             n,
-            0.0f32 - now_t,
+            0.0f32 - t,
             &from_mean,
             variance,
             k,
@@ -444,15 +381,15 @@ fn second_order_kernel(
         );
         #[unroll]
         for i in 0..c {
-            nu[i] = factor * now_shift[(sample * c + i) * n + pixel];
+            nu[i] = factor * shift[(sample * c + i) * n + pixel];
         }
         tilted_mean(
-            now_means,
-            now_log_weights,
+            means,
+            log_weights,
             means_at,
             weights_at,
             n,
-            0.0f32 - now_t,
+            0.0f32 - t,
             &from_mean,
             variance,
             &nu,
@@ -467,15 +404,15 @@ fn second_order_kernel(
             first[i] = 0.0f32;
         }
     }
-    let noise = noise_of_var * now_var[sample] + noise_of_power * now_power[sample];
+    let noise = noise_of_var * var[sample] + noise_of_power * power[sample];
     let keep = gain * (1.0f32 - noise).max(0.0f32).sqrt();
     let mut square = 0.0f32.runtime();
     #[unroll]
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
-        let mut value = (first[i] + now_mean[at] - moved[i] - mean[at]) * keep;
+        let mut value = (first[i] + mean[at] - before[at]) * keep;
         if comptime!(guided && !alone) {
-            value += now_shift[at];
+            value += shift[at];
         }
         square += value * value;
         out[at] = value;
@@ -483,7 +420,7 @@ fn second_order_kernel(
     squares[ABSOLUTE_POS] = square / f32::cast_from(c as u32);
 }
 
-/// The samples `[b c n]` after all sub-steps, of which each has four numbers.
+/// The samples `[b c n]` after all sub-steps, of which each has four numbers, from `from`, with mixtures that were predicted at `start`.
 #[cube(launch_unchecked)]
 fn ode_kernel(
     means: &[f32],
@@ -495,6 +432,7 @@ fn ode_kernel(
     shift: &[f32],
     power: &[f32],
     start: &[f32],
+    from: &[f32],
     substeps: &[f32],
     out: &mut [f32],
     b: usize,
@@ -521,7 +459,7 @@ fn ode_kernel(
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
         from_mean[i] = origin[at] - mean[at];
-        x[i] = start[at];
+        x[i] = from[at];
     }
     let variance = (log_std[sample] * 2.0f32).exp() * t * t;
     let (factor, precision) = natural_of(
@@ -841,21 +779,14 @@ impl StepOps for CubeBackend {
         (mean, var, shift, power, empty(&x, [0]))
     }
 
-    fn step_second_order(
-        now: Shifted<Self>,
-        x: CubeTensor,
-        before: Shifted<Self>,
-        x_before: CubeTensor,
-        rule: ChangeRule,
-    ) -> (CubeTensor, CubeTensor) {
-        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&now.velocity.means), sizes(&x));
-        let (shift, squares) = (empty(&x, [b, c, h, w]), empty(&x, [b, n]));
-        let (count, dim) = grid(&x, b * n);
-        let [here, there, zeta] = rule.evidence;
-        // SAFETY: threads beyond the pixels end, and all indices are within the shapes of the mixtures.
+    fn step_second_order(now: Shifted<Self>, before: CubeTensor, rule: ChangeRule) -> (CubeTensor, CubeTensor) {
+        let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&now.velocity.means), sizes(&before));
+        let (shift, squares) = (empty(&before, [b, c, h, w]), empty(&before, [b, n]));
+        let (count, dim) = grid(&before, b * n);
+        // SAFETY: threads beyond the pixels end, and all indices are within the shapes of the mixture.
         unsafe {
             second_order_kernel::launch_unchecked(
-                &x.client,
+                &before.client,
                 count,
                 dim,
                 input(&now.velocity.means),
@@ -866,32 +797,18 @@ impl StepOps for CubeBackend {
                 input(&now.var),
                 shift_of(&now),
                 input(&now.power),
-                input(&x),
-                input(&before.velocity.means),
-                input(&before.velocity.log_weights),
-                input(&before.velocity.log_std),
-                input(&before.origin),
-                input(&before.mean),
-                input(&before.var),
-                shift_of(&before),
-                input(&before.power),
-                input(&x_before),
+                input(&before),
                 output(&shift),
                 output(&squares),
                 b,
                 n,
                 now.velocity.t,
-                before.velocity.t,
-                here,
-                there,
-                zeta,
                 rule.gain,
                 rule.noise[0],
                 rule.noise[1],
                 k,
                 c,
                 is_guided(&now),
-                is_guided(&before),
                 now.pixelwise,
                 rule.alone,
             );
@@ -900,7 +817,7 @@ impl StepOps for CubeBackend {
         (shift, power)
     }
 
-    fn step_ode(mixture: Shifted<Self>, x: CubeTensor, substeps: Vec<OdeSubstep>) -> CubeTensor {
+    fn step_ode(mixture: Shifted<Self>, start: CubeTensor, x: CubeTensor, substeps: Vec<OdeSubstep>) -> CubeTensor {
         let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&mixture.velocity.means), sizes(&x));
         let count = substeps.len();
         let numbers: Vec<f32> = substeps.iter().flat_map(|s| [s.here, s.there, s.zeta, s.keep]).collect();
@@ -921,6 +838,7 @@ impl StepOps for CubeBackend {
                 input(&mixture.var),
                 shift_of(&mixture),
                 input(&mixture.power),
+                input(&start),
                 input(&x),
                 input(&numbers),
                 output(&out),
@@ -942,23 +860,21 @@ impl StepOps for CubeBackend {
         pixelwise: bool,
         before: Before<Self>,
         substeps: Vec<OdeSubstep>,
-    ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+        ahead: Option<OdeSubstep>,
+    ) -> (CubeTensor, CubeTensor) {
         let Asked { velocity, x, .. } = asked.clone();
         let (mean, var, shift, power, centred) = Self::step_guide(asked);
-        let mut now = Shifted {
-            velocity,
-            centred: centred.clone(),
-            origin: x.clone(),
-            mean: mean.clone(),
-            var: var.clone(),
-            shift: shift.clone(),
-            power: power.clone(),
-            pixelwise,
-        };
-        if let Before::Step(before, x_before, rule) = before {
-            (now.shift, now.power) = Self::step_second_order(now.clone(), x.clone(), before, x_before, rule);
+        let guided = Shifted { velocity, centred, origin: x.clone(), mean, var, shift, power, pixelwise };
+        let mut now = guided.clone();
+        if let Before::Step(mean, rule) = before {
+            (now.shift, now.power) = Self::step_second_order(guided.clone(), mean, rule);
         }
-        (Self::step_ode(now, x, substeps), mean, var, shift, power, centred)
+        let end = Self::step_ode(now, x.clone(), x.clone(), substeps);
+        let foreseen = match ahead {
+            Some(substep) => Self::step_ode(guided, x, end.clone(), vec![substep]),
+            None => empty(&x, [0; 4]),
+        };
+        (end, foreseen)
     }
 
     fn step_reweighted(mixture: Shifted<Self>) -> (CubeTensor, CubeTensor, CubeTensor) {

@@ -42,9 +42,9 @@ pub fn run(case: &Case) -> Computed {
         let span = Span { index, t, to, default_substeps: 1, shift: 1.0 };
         state = solver.step(state, span, &mut context).expect("a step");
         if starts_with_noise && index == 0 {
-            state.x = case.outputs["x_steps"].array.tensor::<5>().slice_dim(0, 0..1).squeeze_dim::<4>(0);
+            state.replace_x(case.outputs["x_steps"].array.tensor::<5>().slice_dim(0, 0..1).squeeze_dim::<4>(0));
         }
-        states.push(state.x.clone());
+        states.push(state.x().clone());
     }
     if !ends_on_zero {
         *sigmas.last_mut().expect("a grid") = EPS;
