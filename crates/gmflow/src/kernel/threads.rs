@@ -119,7 +119,7 @@ impl Crew {
         init: impl Fn() -> S + Sync,
         f: impl Fn(&mut S, T) -> R + Sync,
     ) -> Vec<R> {
-        let (count, shares) = (items.len(), items.len().min(MOST));
+        let (count, shares) = (items.len(), items.len().min(self.size.load(Relaxed)));
         let slots: Vec<Mutex<(Option<T>, Option<R>)>> =
             items.into_iter().map(|item| Mutex::new((Some(item), None))).collect();
         let run = |first: usize, next: &dyn Fn() -> Option<usize>| {
