@@ -74,15 +74,16 @@ pub(super) fn ode_step(step: Step, sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
     let mut out = Vec::new();
     let foreseen = build(if step.ahead.is_some() { b * c * n } else { 0 }, |mut foreseen| {
         out = build(b * c * n, |out| {
+            let work = b * k * c * n * (4 + step.substeps.len());
             if b.div_ceil(together) < rayon::current_num_threads() && b * k * c * n > SMALL {
-                return Crew::with(Block::count(b, n), |crew| step.run(sizes, out, foreseen, Threads::Crew(crew)));
+                let size = Block::count(b, n);
+                return Crew::with(size, work, |threads| step.run(sizes, out, foreseen, threads));
             }
             let shares = out.chunks_mut(together * of_sample).enumerate().map(|(i, out)| {
                 let samples = i * together..i * together + out.len() / of_sample;
                 let foreseen = foreseen.split_off_mut(..out.len().min(foreseen.len())).unwrap_or_default();
                 (step.of_samples(sizes, samples), out, foreseen)
             });
-            let work = b * k * c * n * (4 + step.substeps.len());
             par_items(shares.collect(), work, |(step, out, foreseen)| step.run(sizes, out, foreseen, Threads::One));
         });
     });

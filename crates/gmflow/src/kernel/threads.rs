@@ -9,6 +9,7 @@ use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// The threads that a pass may use.
 #[derive(Clone, Copy)]
@@ -72,6 +73,47 @@ type Run<'a> = dyn Fn(usize, &dyn Fn() -> Option<usize>) + Sync + 'a;
 thread_local! {
     /// The crew that this thread leads.
     static CREW: Arc<Crew> = Arc::new(Crew::new());
+    static PACE: Cell<Pace> = const { Cell::new(Pace::NEW) };
+}
+
+/// Whether a thread is faster alone: where cores are far from each other, or have fallen asleep, the others cost more than they help. Both
+/// ways are tried in turns.
+#[derive(Clone, Copy)]
+struct Pace {
+    alone: bool,
+    /// The shortest times for a value in the last trials, together and alone, in nanoseconds.
+    best: [f32; 2],
+    /// Steps since the trial of the other way began.
+    steps: u32,
+}
+
+impl Pace {
+    /// Steps from one trial to the next.
+    const PERIOD: u32 = 512;
+    /// Steps of a trial, of which the shortest counts: others have to wake up in the first.
+    const TRIAL: u32 = 8;
+    /// Together, which is not tried first.
+    const NEW: Self = Self { alone: false, best: [0.0, f32::INFINITY], steps: Self::TRIAL };
+
+    /// Whether the next step is one thread's.
+    fn next_alone(&self) -> bool {
+        self.alone != (self.steps < Self::TRIAL)
+    }
+
+    /// The same after a step that took `time` for a value.
+    fn after(mut self, time: f32) -> Self {
+        let way = usize::from(self.next_alone());
+        // The first of a trial, and of as many steps at the end of a period, which it is compared with.
+        if self.steps == 0 || self.steps == Self::PERIOD - Self::TRIAL {
+            self.best[way] = f32::INFINITY;
+        }
+        self.best[way] = self.best[way].min(time);
+        self.steps = (self.steps + 1) % Self::PERIOD;
+        if self.steps == Self::TRIAL {
+            self.alone = self.best[1] < self.best[0];
+        }
+        self
+    }
 }
 
 impl Crew {
@@ -87,8 +129,19 @@ impl Crew {
         }
     }
 
-    /// Calls `f` with up to `size` threads of the pool, this one among them: those that have nothing else to do.
-    pub fn with<R>(size: usize, f: impl FnOnce(&Self) -> R) -> R {
+    /// Calls `f` with up to `size` threads of the pool, this one among them: those that have nothing else to do. Where that was found to be
+    /// slower it is this one alone; `work` is the number of values.
+    pub fn with<R>(size: usize, work: usize, f: impl FnOnce(Threads) -> R) -> R {
+        let (pace, start) = (PACE.get(), Instant::now());
+        let result = match pace.next_alone() {
+            true => f(Threads::One),
+            false => Self::together(size, |crew| f(Threads::Crew(crew))),
+        };
+        PACE.set(pace.after(start.elapsed().as_nanos() as f32 / work.max(1) as f32));
+        result
+    }
+
+    fn together<R>(size: usize, f: impl FnOnce(&Self) -> R) -> R {
         let crew = CREW.with(Arc::clone);
         let leader = std::thread::current().id();
         let size = size.min(rayon::current_num_threads()).clamp(1, MOST);
@@ -212,7 +265,7 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             for _ in 0..200 {
                 let sums = pool.install(|| {
-                    Crew::with(threads, |crew| {
+                    Crew::together(threads, |crew| {
                         let squares = crew.map((0..37).collect(), || (), |(), i: usize| i * i);
                         // The second pass needs all of the first.
                         crew.map(squares.clone(), || (), |(), square| square + squares.iter().sum::<usize>())
@@ -223,13 +276,34 @@ mod tests {
             }
         }
         // From a thread that is none of the pool's.
-        assert_eq!(Crew::with(2, |crew| crew.map(vec![3, 4], || 1, |one, i| i + *one)), [4, 5]);
+        assert_eq!(Crew::together(2, |crew| crew.map(vec![3, 4], || 1, |one, i| i + *one)), [4, 5]);
+    }
+
+    /// How many of the last 1,000 steps are one thread's.
+    fn alone(together: f32, alone: f32) -> usize {
+        let mut pace = Pace::NEW;
+        let steps = (0..2000).map(|i| {
+            let now = pace.next_alone();
+            // Now and then a step is interrupted.
+            let late = if i % 97 == 0 { 50.0 } else { 0.0 };
+            pace = pace.after(late + if now { alone } else { together });
+            now
+        });
+        steps.skip(1000).filter(|&alone| alone).count()
+    }
+
+    #[test]
+    fn the_faster_way_is_taken_but_for_trials() {
+        let trials = 1000 / Pace::PERIOD as usize * Pace::TRIAL as usize;
+        let (few, many) = (alone(1.0, 2.0), alone(2.0, 1.0));
+        assert!(few <= trials + Pace::TRIAL as usize, "{few} steps alone");
+        assert!(many >= 1000 - trials - Pace::TRIAL as usize, "{many} steps alone");
     }
 
     #[test]
     fn a_failure_of_one_item_reaches_the_caller() {
         let failure = std::panic::catch_unwind(|| {
-            Crew::with(2, |crew| {
+            Crew::together(2, |crew| {
                 crew.map(
                     (0..16).collect(),
                     || (),
