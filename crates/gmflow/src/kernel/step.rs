@@ -32,20 +32,16 @@ impl<'a> Step<'a> {
         Self { asked: self.asked.of_samples(sizes, samples), before, ..self }
     }
 
-    /// Numbers that the passes of so many samples hand on to each other.
-    fn room(&self, b: usize, sizes: Sizes) -> usize {
-        Packed::len(b, sizes.n, centred_rows(sizes)) + 3 * (b * sizes.c * sizes.n + b)
-    }
-
     /// One pass after the other.
     fn run(self, sizes: Sizes, out: &mut [f32], foreseen: &mut [f32], threads: Threads) {
         let pixels = out.len();
         let b = pixels / (sizes.c * sizes.n).max(1);
-        with_room(self.room(b, sizes), |mut room| {
+        let mixtures = Packed::len(b, sizes.n, centred_rows(sizes));
+        with_room(mixtures + 3 * (pixels + b), |mut room| {
             let Self { asked, pixelwise, before, substeps, ahead } = self;
             let mut take = |n: usize| room.split_off_mut(..n).expect("as much room as was asked for");
             // The first ones are whole vectors, which begin where lines of the cache do.
-            let centred = take(Packed::len(b, sizes.n, centred_rows(sizes)));
+            let centred = take(mixtures);
             let [mean, changed] = [(); 2].map(|()| take(pixels));
             let shift = take(if asked.rule == ShiftRule::Off { 0 } else { pixels });
             let [var, power, changed_power] = [(); 3].map(|()| take(b));

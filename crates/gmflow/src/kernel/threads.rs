@@ -62,9 +62,8 @@ pub(super) struct Crew {
     failure: Mutex<Option<Box<dyn Any + Send>>>,
     /// Threads that have come, or were asked to, a bit each; the first one leads.
     members: AtomicU64,
-    /// How many members are wanted, and shares of the pass.
+    /// How many members are wanted: the shares of a pass at the most.
     size: AtomicUsize,
-    shares: AtomicUsize,
 }
 
 /// Works on a share of a pass and on those that it is given then.
@@ -125,7 +124,6 @@ impl Crew {
             failure: Mutex::new(None),
             members: AtomicU64::new(1),
             size: AtomicUsize::new(1),
-            shares: AtomicUsize::new(0),
         }
     }
 
@@ -141,6 +139,7 @@ impl Crew {
         result
     }
 
+    /// The same whichever is faster.
     fn together<R>(size: usize, f: impl FnOnce(&Self) -> R) -> R {
         let crew = CREW.with(Arc::clone);
         let leader = std::thread::current().id();
@@ -198,7 +197,6 @@ impl Crew {
         let mut run: &'static Run<'static> = unsafe { std::mem::transmute(run) };
         self.done.store(0, Relaxed);
         self.run.store(&raw mut run, Relaxed);
-        self.shares.store(shares, Relaxed);
         self.open.store(u64::MAX >> (MOST - shares), Release);
         self.help(0);
         while self.done.load(Acquire) < shares {
@@ -221,13 +219,11 @@ impl Crew {
         }
     }
 
-    /// Takes a share of the pass: one of the member's own, as long as there are some.
+    /// Takes a share of the pass: the member's own, as long as nobody has taken it.
     fn take(&self, member: usize) -> Option<usize> {
         let mut open = self.open.load(Acquire);
         while open != 0 {
-            let (size, shares) = (self.size.load(Relaxed), self.shares.load(Relaxed));
-            let up_to = |n: usize| u64::MAX.checked_shr((MOST - n.min(MOST)) as u32).unwrap_or(0);
-            let own = open & up_to((member + 1) * shares / size) & !up_to(member * shares / size);
+            let own = open & 1 << member;
             let share = if own == 0 { open } else { own }.trailing_zeros();
             match self.open.compare_exchange_weak(open, open & !(1 << share), AcqRel, Acquire) {
                 Ok(_) => return Some(share as usize),

@@ -160,8 +160,9 @@ struct Scratch {
 impl Scratch {
     fn new(Sizes { k, c, n }: Sizes, mixtures_out: bool) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        let [mean, shift, shift_ahead, x, start, out, out_ahead] =
-            [(); 7].map(|()| rows(if Block::all_direct(n) && !mixtures_out { 0 } else { c }));
+        let [mean, shift, shift_ahead, x, start, out_ahead] =
+            [(); 6].map(|()| rows(if Block::all_direct(n) { 0 } else { c }));
+        let out = rows(if Block::all_direct(n) && !mixtures_out { 0 } else { c });
         let (out_means, out_weights) = if mixtures_out { (rows(k * c), rows(k)) } else { (Vec::new(), Vec::new()) };
         let joint = rows((2 * k).div_ceil(LANES / VECTOR));
         Self { joint, mean, shift, shift_ahead, x, start, out, out_ahead, out_means, out_weights }
@@ -556,16 +557,15 @@ impl Stepping<'_> {
             let mut x = each!(C, simd, i => Pair::of(&x, simd, i, v));
             // The sub-step ahead is one more in the same loop, so that its code is there once.
             for i in 0..=substeps.len() {
-                let mut substep = substeps.get(i);
-                if substep.is_none() {
-                    for (i, x) in x.into_iter().enumerate() {
-                        x.set(&mut out, i, v);
+                let substep = match substeps.get(i) {
+                    Some(substep) => substep,
+                    None => {
+                        x.into_iter().enumerate().for_each(|(i, x)| x.set(&mut out, i, v));
+                        let Some((tilt, one_more, _)) = &ahead else { break };
+                        (_, mixture.nu, mixture.zeta) = tilt.vectors(mixture.components, k, mixture.var);
+                        *one_more
                     }
-                    let Some((tilt, one_more, _)) = &ahead else { break };
-                    (_, mixture.nu, mixture.zeta) = tilt.vectors(mixture.components, k, mixture.var);
-                    substep = Some(one_more);
-                }
-                let Some(substep) = substep else { break };
+                };
                 x = mixture.substep(&x, &start, substep);
             }
             if let Some((_, _, out)) = &mut ahead {

@@ -3,14 +3,13 @@
 
 use super::gaussian::{towards, transition};
 use super::second_order::{Carry, Previous};
-use super::{Context, SolverState, Span, SubStep};
+use super::{Context, SolverState, Span, SubStep, substep};
 use crate::Result;
 use crate::guidance::Guided;
 use crate::kernel::{OdeSubstep, Shifted};
 use crate::mixture::spectral::Bases;
 use crate::mixture::transport::Axes;
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
-use crate::path::Evidence;
 use crate::rng::Purpose;
 use burn::tensor::Tensor;
 
@@ -45,15 +44,17 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
     // The passes over a prediction can do all that is asked for, where nobody wants to know of sub-steps.
     let at_once = context.observe.is_none() && context.second_order.corrections == 0;
     if at_once && matches!(settings.motion, Motion::Velocity) {
-        let before = previous.as_ref().map(|previous| previous.change(&start, span, context.second_order));
         // The sample that the step ends at is where the next one wants to know of the mixture.
         let ahead = (settings.order > 1 && span.to > 0.0).then(|| context.second_order.foresight(span.t, span.to));
-        let substeps = ode_substeps(span, settings.substeps);
-        // A prediction before that has no passes leaves the step to tensors.
-        if !matches!(before, Some(None))
-            && let before = before.as_ref().and_then(Option::as_ref).map(|(mean, rule)| (mean, *rule))
-            && let Some((x, foreseen)) = guided.ode(&start, before, substeps, ahead)
-        {
+        let stepped = || {
+            let before = match &previous {
+                Some(previous) => Some(previous.change(&start, span, context.second_order)?),
+                None => None,
+            };
+            let before = before.as_ref().map(|(mean, rule)| (mean, *rule));
+            guided.ode(&start, before, ode_substeps(span, settings.substeps), ahead)
+        };
+        if let Some((x, foreseen)) = stepped() {
             let previous = keep(guided, start, ahead.zip(foreseen));
             return Ok(SolverState { x, previous, history: Vec::new() });
         }
@@ -113,15 +114,12 @@ fn passes(
 
 /// The numbers of all Euler sub-steps of a step.
 fn ode_substeps(span: Span, n: usize) -> Vec<OdeSubstep> {
-    let substep = |i: usize| {
+    let nth = |i: usize| {
         let (t, to) = (span.substep(i, n), span.substep(i + 1, n));
-        let Evidence { here, there, zeta } = Evidence::between(span.t, t);
         // At the start nothing is known beyond the prediction.
-        let known = if i == 0 { 0.0 } else { 1.0 };
-        let [here, there, zeta] = [here, there, zeta].map(|x| (x * known) as f32);
-        OdeSubstep { here, there, zeta, keep: (to / t) as f32 }
+        substep((span.t, t), i > 0, to / t)
     };
-    (0..n).map(substep).collect()
+    (0..n).map(nth).collect()
 }
 
 /// An independent draw of x0 at every pixel.

@@ -9,8 +9,10 @@ pub use gaussian::{towards, transition};
 pub use second_order::{Carry, Changed, SecondOrder, Visit};
 
 use crate::guidance::Guided;
+use crate::kernel::OdeSubstep;
 use crate::mixture::{DataMixture, GaussianMixture};
 use crate::network::SpectrumMlp;
+use crate::path::Evidence;
 use crate::rng::{self, Purpose};
 use crate::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -256,6 +258,14 @@ impl Span {
             _ => s * u / (1.0 + (s - 1.0) * u),
         }
     }
+}
+
+/// The sub-step from a point at tau, of which it keeps `keep`, with a mixture that was predicted at t; where nothing is `known` beyond the
+/// prediction, the mixture stays as it is.
+fn substep((t, tau): (f64, f64), known: bool, keep: f64) -> OdeSubstep {
+    let Evidence { here, there, zeta } = Evidence::between(t, tau);
+    let [here, there, zeta] = [here, there, zeta].map(|x| if known { x as f32 } else { 0.0 });
+    OdeSubstep { here, there, zeta, keep: keep as f32 }
 }
 
 /// What a solver carries from step to step.

@@ -1,10 +1,9 @@
 //! The second-order change of the prediction (A.2 of the paper).
 
-use super::Span;
+use super::{Span, substep};
 use crate::guidance::{Guided, power};
 use crate::kernel::{ChangeRule, OdeSubstep};
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
-use crate::path::Evidence;
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -117,10 +116,7 @@ impl SecondOrder {
 
     /// The sub-step from a point at tau that ends where a mixture predicted at t has its mean there.
     pub(crate) fn foresight(&self, t: f64, tau: f64) -> OdeSubstep {
-        let Evidence { here, there, zeta } = Evidence::between(t, tau);
-        let known = if self.convert { 1.0 } else { 0.0 };
-        let [here, there, zeta] = [here, there, zeta].map(|x| (x * known) as f32);
-        OdeSubstep { here, there, zeta, keep: 0.0 }
+        substep((t, tau), self.convert, 0.0)
     }
 
     /// The numbers of the change since a step of length `h_before`, for one of length `h`.
