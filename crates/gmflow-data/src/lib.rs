@@ -76,6 +76,7 @@ pub use dataset::{Batch, Batches, Dataset};
 pub use decode::MAX_PIXELS;
 pub use density::Density;
 pub use error::{Error, Result};
+pub use gmflow_files::{lock, what_is};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
 pub use settings::{Background, Corrupt, ImageSettings, MAX_SIZE};

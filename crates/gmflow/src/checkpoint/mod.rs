@@ -17,6 +17,7 @@ pub use diffusers::{
     load_diffusers_vae, weight_file,
 };
 pub use file::write_atomic;
+pub use gmflow_files::what_is;
 pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress};
 pub use pytorch::PytorchFile;
 pub use weight_files::{StoredTensor, WeightFiles};
