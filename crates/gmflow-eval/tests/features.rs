@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use gmflow_data::{Corrupt, Error as DataError, Image, ImageDataset};
-use gmflow_eval::features::classifier::{Classifier, TrainSettings, train};
+use gmflow_eval::features::classifier::{Architecture, Augment, Classifier, TrainSettings, train};
 use gmflow_eval::features::download::Published;
 use gmflow_eval::features::resize::Resize;
 use gmflow_eval::features::{FeatureNetwork, FeatureSpec};
@@ -59,7 +59,7 @@ fn a_classifier_learns_is_reproducible_and_comes_back_from_its_file() {
     let features = network.extract(&images, [1, 9, 9]).unwrap();
     let [vectors, logits] = trained(settings).extract(&images, [1, 9, 9]).unwrap();
     assert_eq!((&features.vectors, features.logits.as_ref()), (&vectors, Some(&logits)));
-    assert_eq!((vectors.rows(), vectors.columns(), logits.columns()), (5, Classifier::FEATURES, 2));
+    assert_eq!((vectors.rows(), vectors.columns(), logits.columns()), (5, classifier.features(), 2));
     let message = network.extract(&images, [1, 3, 27]).unwrap_err().to_string();
     assert!(message.contains("[1, 9, 9]"), "{message}");
     // Damage.
@@ -75,6 +75,73 @@ fn a_classifier_learns_is_reproducible_and_comes_back_from_its_file() {
 }
 
 #[test]
+fn a_residual_classifier_learns_and_comes_back_from_its_file() {
+    let settings = TrainSettings {
+        epochs: 3,
+        batch_size: 16,
+        warmup: 0.2,
+        label_smoothing: 0.1,
+        augment: Augment { shift: 1, flip: true },
+        network: Architecture::Residual { width: 16, depth: 1 },
+        ..TrainSettings::default()
+    };
+    let classifier = trained(settings);
+    assert!(classifier.info.accuracy > 0.95, "{}", classifier.info.accuracy);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stripes.safetensors");
+    classifier.save(&file).unwrap();
+    let back = Classifier::load(&file, &Device::flex()).unwrap();
+    assert_eq!(back.info, classifier.info);
+    let images: Vec<f32> = (0..5).flat_map(|index| stripes().get(index).unwrap().pixels).collect();
+    let [vectors, logits] = back.extract(&images, [1, 9, 9]).unwrap();
+    assert_eq!((vectors.rows(), vectors.columns(), logits.columns()), (5, 64, 2));
+    assert_eq!([vectors, logits], classifier.extract(&images, [1, 9, 9]).unwrap());
+}
+
+/// The description in a classifier's file.
+fn description(bytes: &[u8]) -> serde_json::Value {
+    let (_, header) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
+    serde_json::from_str(&header.metadata().as_ref().unwrap()["gmflow-classifier"]).unwrap()
+}
+
+/// The same file with another description.
+fn described(bytes: &[u8], info: &serde_json::Value) -> Vec<u8> {
+    let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap().tensors();
+    let metadata = [("gmflow-classifier".to_owned(), info.to_string())].into();
+    safetensors::serialize(tensors, Some(metadata)).unwrap()
+}
+
+#[test]
+fn files_from_before_there_was_a_choice_of_layers_are_read() {
+    let classifier = trained(TrainSettings { epochs: 1, batch_size: 16, ..TrainSettings::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stripes.safetensors");
+    classifier.save(&file).unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    let mut info = description(&bytes);
+    let settings = info["settings"].as_object_mut().unwrap();
+    settings.retain(|name, _| ["epochs", "batch_size", "lr", "held_out", "seed"].contains(&name.as_str()));
+    assert_eq!(settings.len(), 5);
+    std::fs::write(&file, described(&bytes, &info)).unwrap();
+    let old = Classifier::load(&file, &Device::flex()).unwrap();
+    assert_eq!(old.info, classifier.info);
+    let image = stripes().get(3).unwrap().pixels;
+    assert_eq!(old.extract(&image, [1, 9, 9]).unwrap(), classifier.extract(&image, [1, 9, 9]).unwrap());
+    // Layers that the file does not hold, and sizes out of all reason.
+    for (network, part) in [
+        (r#"{"kind": "residual", "width": 16, "depth": 1}"#, "stem.conv.weight"),
+        (r#"{"kind": "residual", "width": 16, "depth": 1000000000000}"#, "depth"),
+        (r#"{"kind": "residual", "width": 20, "depth": 1}"#, "width"),
+        (r#"{"kind": "transformer"}"#, "transformer"),
+    ] {
+        info["settings"]["network"] = serde_json::from_str(network).unwrap();
+        std::fs::write(&file, described(&bytes, &info)).unwrap();
+        let message = Classifier::load(&file, &Device::flex()).unwrap_err().to_string();
+        assert!(message.contains(part) && message.contains("stripes.safetensors"), "{message}");
+    }
+}
+
+#[test]
 fn settings_and_data_that_cannot_train_are_refused() {
     let refused = |images: Stripes, settings| {
         train(&images, Corrupt::Refuse, String::new(), settings, &Device::flex(), &mut |_| {})
@@ -86,6 +153,13 @@ fn settings_and_data_that_cannot_train_are_refused() {
     assert!(refused(stripes(), TrainSettings { lr: -1.0, ..default }).contains("lr"));
     assert!(refused(stripes(), TrainSettings { batch_size: 470, ..default }).contains("518"));
     assert!(refused(stripes(), TrainSettings { held_out: 1.0, ..default }).contains("held_out"));
+    assert!(refused(stripes(), TrainSettings { warmup: 1.0, ..default }).contains("warmup"));
+    assert!(refused(stripes(), TrainSettings { label_smoothing: -0.1, ..default }).contains("label_smoothing"));
+    assert!(refused(stripes(), TrainSettings { weight_decay: f64::NAN, ..default }).contains("weight_decay"));
+    let augment = Augment { shift: 65, flip: false };
+    assert!(refused(stripes(), TrainSettings { augment, ..default }).contains("shift"));
+    let network = Architecture::Residual { width: 24, depth: 1 };
+    assert!(refused(stripes(), TrainSettings { network, ..default }).contains("width"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The feature network that is asked for, and `gmflow features train`.
 
 use super::source::PRECOMPUTED;
-use crate::args::{FeatureArgs, FeaturesTrainArgs};
+use crate::args::{ClassifierSize, FeatureArgs, FeaturesTrainArgs};
 use crate::data_source;
 use crate::failure::usage;
 use crate::output;
@@ -9,7 +9,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::kernel;
 use gmflow_data::{Dataset, DatasetConfig, ImageSettings};
-use gmflow_eval::features::classifier::{self, Classifier, TrainSettings};
+use gmflow_eval::features::classifier::{self, Architecture, Augment, Classifier, TrainSettings};
 use gmflow_eval::features::download::INCEPTION;
 use gmflow_eval::features::{FeatureNetwork, FeatureSpec};
 use serde_json::json;
@@ -18,6 +18,10 @@ use std::time::Instant;
 
 /// Where downloaded feature networks are kept, below the home folder.
 const CACHE: &str = ".cache/gmflow/features";
+
+/// Channels of the residual classifier's first level, and residual blocks of each level.
+const WIDTH: usize = 64;
+const DEPTH: usize = 1;
 
 /// The network that the arguments name; none for vectors from another program.
 pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<FeatureNetwork>> {
@@ -48,16 +52,23 @@ pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
         }
         false => data_source::from_toml(&arguments.data)?,
     };
-    let Dataset::Images { images, corrupt, .. } = config.open(Path::new(""))? else {
+    let Dataset::Images { images, corrupt, horizontal_flip } = config.open(Path::new(""))? else {
         return Err(usage("data.source", "labelled images", "points or latents"));
     };
-    let settings = TrainSettings { epochs: arguments.epochs, seed: arguments.seed, ..TrainSettings::default() };
+    let settings = settings(arguments, horizontal_flip)?;
     let bar = output::progress((images.len() * settings.epochs) as u64, "training");
     let start = Instant::now();
     let mut progress = |done: classifier::Progress| {
         bar.set_length(done.total);
         bar.set_position(done.images);
         bar.set_message(format!("loss {:.3}", done.loss));
+        if let Some(accuracy) = done.accuracy {
+            let epoch = (done.images * settings.epochs as u64).div_ceil(done.total.max(1));
+            let (percent, seconds) = (100.0 * accuracy, start.elapsed().as_secs());
+            bar.suspend(|| {
+                eprintln!("epoch {epoch} of {}: {percent:.2} % held-out images right, {seconds} s", settings.epochs)
+            });
+        }
     };
     let data = arguments.data.display().to_string();
     let run = || classifier::train(images.as_ref(), corrupt, data, settings, &Device::flex(), &mut progress);
@@ -80,4 +91,32 @@ pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
         info.trained_on,
         settings.epochs
     ))
+}
+
+/// The settings of training; images are mirrored where the configuration says so, or `--flip`.
+fn settings(arguments: &FeaturesTrainArgs, horizontal_flip: bool) -> Result<TrainSettings> {
+    let network = match (arguments.network, arguments.width, arguments.depth) {
+        (ClassifierSize::Small, None, None) => Architecture::Small,
+        (ClassifierSize::Small, width, _) => {
+            let name = if width.is_some() { "--width" } else { "--depth" };
+            return Err(usage(name, "--network residual beside it", "--network small, which has one size"));
+        }
+        (ClassifierSize::Residual, width, depth) => {
+            Architecture::Residual { width: width.unwrap_or(WIDTH), depth: depth.unwrap_or(DEPTH) }
+        }
+    };
+    let settings = TrainSettings {
+        epochs: arguments.epochs,
+        batch_size: arguments.batch_size,
+        lr: arguments.lr,
+        warmup: arguments.warmup,
+        weight_decay: arguments.weight_decay,
+        label_smoothing: arguments.label_smoothing,
+        augment: Augment { shift: arguments.shift, flip: arguments.flip || horizontal_flip },
+        network,
+        seed: arguments.seed,
+        ..TrainSettings::default()
+    };
+    settings.validate()?;
+    Ok(settings)
 }

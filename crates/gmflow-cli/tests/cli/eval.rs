@@ -114,6 +114,34 @@ fn a_classifier_is_trained_and_its_features_are_named() {
 }
 
 #[test]
+fn the_layers_of_a_classifier_and_its_training_are_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, network) = (images(folder.path()), folder.path().join("features.safetensors"));
+    let start = ["features", "train", text(&data), "--out", text(&network), "--batch-size", "16", "--epochs", "2"];
+    for (extra, part) in [
+        (&["--width", "32"][..], "--width: expected --network residual"),
+        (&["--depth", "1"], "--depth: expected --network residual"),
+        (&["--network", "residual", "--width", "20"], "width: expected a multiple of 16"),
+        (&["--label-smoothing", "1"], "label_smoothing"),
+        (&["--shift", "1000"], "shift"),
+    ] {
+        let (code, _, stderr) = run(&[&start[..], extra].concat());
+        assert!(code == 2 && stderr.contains(part), "{code}: {stderr}");
+        assert!(!network.exists());
+    }
+    let settings = ["--network", "residual", "--width", "16", "--flip", "--shift", "1", "--warmup", "0.5"];
+    let (code, _, stderr) = run(&[&start[..], &settings].concat());
+    assert!(code == 0 && stderr.contains("epoch 1 of 2: ") && stderr.contains("epoch 2 of 2: "), "{stderr}");
+    let bytes = std::fs::read(&network).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let info: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["gmflow-classifier"]).unwrap();
+    let settings = &info["settings"];
+    assert_eq!(settings["network"], serde_json::json!({ "kind": "residual", "width": 16, "depth": 1 }));
+    assert_eq!(settings["augment"], serde_json::json!({ "shift": 1, "flip": true }));
+    assert_eq!((settings["warmup"].as_f64(), settings["batch_size"].as_u64()), (Some(0.5), Some(16)));
+}
+
+#[test]
 fn likelihoods_stand_by_time_below_the_table() {
     let folder = tempfile::tempdir().unwrap();
     let (data, with, without) = (images(folder.path()), folder.path().join("with"), folder.path().join("without"));

@@ -1,18 +1,21 @@
 //! A small convolutional classifier, trained on the user's own labelled images: features for data that Inception knows nothing of.
 //!
-//! Four 3 x 3 convolutions with group norm, of which the second and the fourth halve the image, the average over pixels, and two
-//! linear layers; the features are what the first of them gives.
+//! [`Architecture`] has two sizes: a small one for digits and the like, and a residual one for colour pictures. The features are
+//! what the last layer reads the classes from.
 
+mod augment;
 mod network;
 mod training;
 
+pub use augment::Augment;
+pub use network::Architecture;
 pub use training::{Progress, TrainSettings, train};
 
 use crate::{Error, Matrix, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{read_tensors, write_atomic};
 use gmflow::network::HostTensor;
-use network::{Parameters, forward, shapes};
+use network::{Layers, Parameters};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -22,8 +25,6 @@ use std::path::Path;
 const METADATA: &str = "gmflow-classifier";
 /// Images worked on at a time.
 const AT_ONCE: usize = 64;
-/// Channels after the first and the second pair of convolutions, and numbers in a feature vector.
-const WIDTHS: [usize; 3] = [32, 64, 128];
 
 /// What a classifier was made for and from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +40,8 @@ pub struct ClassifierInfo {
     pub held_out: usize,
     /// How many it was trained on.
     pub trained_on: usize,
-    /// How it was trained.
+    /// Its layers and how it was trained. Files from before there was a choice hold neither layers nor what was chosen later: they
+    /// are read with the defaults.
     pub settings: TrainSettings,
     /// The data set, as the caller describes it.
     pub data: String,
@@ -54,9 +56,17 @@ pub struct Classifier {
     device: Device,
 }
 
+impl ClassifierInfo {
+    fn layers(&self) -> Layers {
+        self.settings.network.layers(self.shape[0], self.classes.len())
+    }
+}
+
 impl Classifier {
     /// Numbers in a feature vector.
-    pub const FEATURES: usize = WIDTHS[2];
+    pub fn features(&self) -> usize {
+        self.info.settings.network.features()
+    }
 
     /// Reads the file that [`save`](Self::save) wrote.
     ///
@@ -70,10 +80,11 @@ impl Classifier {
         let text = text.ok_or_else(|| Error::file(path, METADATA, "an entry of the metadata", "none"))?;
         let info: ClassifierInfo =
             serde_json::from_str(text).map_err(|error| Error::file(path, METADATA, "a description", error))?;
+        info.settings.validate().map_err(|error| Error::file(path, METADATA, "settings in range", error))?;
         let mut tensors = read_tensors(path)?;
         let mut parameters = Parameters::new();
-        for (name, shape) in shapes(info.shape[0], info.classes.len()) {
-            let tensor = tensors.remove(name).filter(|tensor| tensor.shape == shape);
+        for (name, shape) in info.layers().shapes() {
+            let tensor = tensors.remove(&name).filter(|tensor| tensor.shape == shape);
             let tensor =
                 tensor.ok_or_else(|| Error::file(path, name, format!("shape {shape:?}"), "another or none"))?;
             parameters.push(tensor);
@@ -88,12 +99,12 @@ impl Classifier {
     pub fn save(&self, path: &Path) -> Result<()> {
         let unwritable = |error: &dyn std::fmt::Display| Error::file(path, "content", "what can be written", error);
         let info = serde_json::to_string(&self.info).map_err(|error| unwritable(&error))?;
-        let names = shapes(self.info.shape[0], self.info.classes.len());
+        let names = self.info.layers().shapes();
         let bytes: Vec<Vec<u8>> = self.parameters.iter().map(|p| bytemuck::cast_slice(&p.values).to_vec()).collect();
         let views: Result<Vec<_>, _> = names
             .iter()
             .zip(&bytes)
-            .map(|((name, shape), bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .map(|((name, shape), bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
             .collect();
         let views = views.map_err(|error: safetensors::SafeTensorError| unwritable(&error))?;
         let metadata = [(METADATA.to_owned(), info)].into();
@@ -101,7 +112,7 @@ impl Classifier {
         Ok(write_atomic(path, &file)?)
     }
 
-    /// Features `[n 128]` and logits `[n classes]` of images `[n c h w]` in [-1, 1].
+    /// Features `[n f]` and logits `[n classes]` of images `[n c h w]` in [-1, 1].
     ///
     /// # Errors
     /// Images of another shape than the classifier's.
@@ -113,11 +124,11 @@ impl Classifier {
         }
         let parameters: Vec<_> = self.parameters.iter().map(|parameter| on_device(parameter, &self.device)).collect();
         let (mut features, mut logits) = (Matrix::default(), Matrix::default());
-        let [c, h, w] = shape;
+        let (layers, [c, h, w]) = (self.info.layers(), shape);
         for chunk in images.chunks(AT_ONCE * size) {
             let x = Tensor::from_data(TensorData::new(chunk.to_vec(), [chunk.len() / size, c, h, w]), &self.device);
-            let (found, classes) = forward(&parameters, x);
-            features.append(&Matrix::new(host(found)?, Self::FEATURES)?)?;
+            let (found, classes) = layers.forward(&parameters, x);
+            features.append(&Matrix::new(host(found)?, self.features())?)?;
             logits.append(&Matrix::new(host(classes)?, self.info.classes.len())?)?;
         }
         Ok([features, logits])
