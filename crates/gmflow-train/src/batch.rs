@@ -34,9 +34,16 @@ pub struct HostBatch {
     pub noise: Vec<f32>,
     /// Noise of the forward transition, as `x0`.
     pub transition_noise: Vec<f32>,
+    /// The key of each sample's dropout.
+    pub dropout_keys: Vec<u64>,
 }
 
 impl HostBatch {
+    /// The dropout keys of the samples of `range`.
+    pub fn keys(&self, range: Range<usize>) -> Vec<u64> {
+        self.dropout_keys.get(range).unwrap_or_default().to_vec()
+    }
+
     /// Copies the samples of `range` to `device`.
     pub fn part(&self, range: Range<usize>, device: &Device) -> LossBatch {
         let [_, c, h, w] = self.dims;
@@ -95,6 +102,7 @@ impl DrawPlan {
             t: numbers.clone().map(|number| self.time(number)).collect(),
             noise: normals(Purpose::TrainNoise),
             transition_noise: normals(Purpose::TrainTransition),
+            dropout_keys: numbers.clone().map(|number| rng::key(self.seed, Purpose::Dropout, number)).collect(),
             x0: data.x0,
             indices: data.indices,
         }

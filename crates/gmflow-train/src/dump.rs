@@ -36,6 +36,7 @@ pub(crate) fn write(folder: &Path, failure: &Failure, batch: &HostBatch) -> Resu
         "times": batch.t,
         "labels": batch.labels,
         "indices": batch.indices,
+        "dropout_keys": batch.dropout_keys,
         "gradient_norms": norms,
     });
     gmflow::checkpoint::write_atomic(&folder.join("report.json"), format!("{report:#}\n").as_bytes())?;

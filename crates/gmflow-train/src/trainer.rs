@@ -83,9 +83,10 @@ impl Parts<'_> {
         for start in (0..size).step_by(micro) {
             let range = start..(start + micro).min(size);
             let share = range.len() as f64 / size as f64;
+            let in_training = network.in_training(batch.keys(range.clone()));
             let part = batch.part(range, &self.device);
             let (x0, t) = (part.x0.clone(), part.t.clone());
-            let evaluation = self.config.loss.evaluate(network, part);
+            let evaluation = self.config.loss.evaluate(&in_training, part);
             let part = evaluation.loss * share; // [1]
             self.network.backward(&part, &mut total)?;
             loss += f64::from(part.into_scalar::<f32>());

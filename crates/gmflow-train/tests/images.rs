@@ -186,10 +186,10 @@ fn a_unet_learns_and_gradient_checkpointing_changes_nothing() {
 #[test]
 fn a_unet_is_resumed_bit_for_bit_and_sampled() {
     let folder = tempfile::tempdir().expect("a folder");
-    let weights = |name: &str, stop: Option<u64>| {
+    let weights = |name: &str, stop: Option<u64>, dropout: &str| {
         let out = folder.path().join(name);
         let steps = format!("train.steps={}", stop.unwrap_or(4));
-        let config = load(folder.path(), &[UNET, &steps]);
+        let config = load(folder.path(), &[UNET, &steps, dropout]);
         let mut run = Run::create(config, &out, false, &Device::flex()).expect("a run");
         run.run(&AtomicBool::new(false), &mut Silent).expect("training");
         if stop.is_some() {
@@ -199,7 +199,11 @@ fn a_unet_is_resumed_bit_for_bit_and_sampled() {
         assert_eq!(picture_size(&out), (28, 28));
         std::fs::read(out.join("checkpoints/step-00000004/model.safetensors")).expect("a checkpoint's file")
     };
-    assert!(weights("whole", None) == weights("broken", Some(2)), "the resumed run differs");
+    let plain = weights("whole", None, "network.dropout=0.0");
+    assert!(plain == weights("broken", Some(2), "network.dropout=0.0"), "the resumed run differs");
+    let dropped = weights("whole-dropout", None, "network.dropout=0.3");
+    assert!(dropped != plain, "dropout changes training");
+    assert!(dropped == weights("broken-dropout", Some(2), "network.dropout=0.3"), "the resumed run differs");
 }
 
 #[test]
@@ -214,4 +218,25 @@ fn a_unet_that_does_not_fit_the_data_is_named() {
         let error = Trainer::new(load(folder.path(), &overrides), &Device::flex()).expect_err(field);
         assert!(error.to_string().contains(field), "{set:?}: {error}");
     }
+}
+
+#[test]
+fn dropout_does_not_depend_on_the_split_of_a_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let losses = |more: &[&str]| -> Vec<f64> {
+        let overrides = [&[UNET, "train.batch_size=6", "train.lr=0.01"], more].concat();
+        let mut trainer = Trainer::new(load(folder.path(), &overrides), &Device::flex()).expect("a trainer");
+        (0..6).map(|_| trainer.step().expect("a step").loss).collect()
+    };
+    let whole = losses(&["network.dropout=0.4", "train.micro_batch=6"]);
+    for micro in ["train.micro_batch=1", "train.micro_batch=2"] {
+        for (a, b) in losses(&["network.dropout=0.4", micro]).iter().zip(&whole) {
+            assert!((a - b).abs() < 1e-4, "{micro}: {a} instead of {b}");
+        }
+    }
+    // Every block starts as its shortcut, so that the first step does not show what is dropped in them.
+    let without = losses(&["train.micro_batch=6"]);
+    assert!((without[5] - whole[5]).abs() > 1e-3, "{without:?}, {whole:?}");
+    let seed = losses(&["network.dropout=0.4", "train.micro_batch=6", "train.seed=3"]);
+    assert_ne!(seed, whole);
 }

@@ -35,6 +35,8 @@ pub enum Purpose {
     Weights = 10,
     /// Monte-Carlo estimates.
     Estimate = 11,
+    /// Dropout in training.
+    Dropout = 12,
 }
 
 /// The generator for one (seed, purpose, index); `index` is the solver step, the training step or the parameter.
@@ -57,6 +59,11 @@ pub fn normals(seed: u64, purpose: Purpose, index: u64, n: usize) -> Vec<f32> {
 pub fn uniforms(seed: u64, purpose: Purpose, index: u64, n: usize) -> Vec<f32> {
     let mut rng = stream(seed, purpose, index);
     (0..n).map(|_| rng.random::<f32>()).collect()
+}
+
+/// One number from one stream, as the key of draws that are made elsewhere.
+pub fn key(seed: u64, purpose: Purpose, index: u64) -> u64 {
+    stream(seed, purpose, index).random()
 }
 
 /// One seed per sample to a batch `[b c h w]` of standard normals.

@@ -315,6 +315,7 @@ fn a_unet_comes_back_too() {
         layers_per_block: 1,
         logstd_inner_dim: 4,
         num_classes: 2,
+        dropout: 0.25,
         ..Default::default()
     });
     let mut unet = Model { spectrum: None, vae: None, ..model() };
@@ -328,7 +329,8 @@ fn a_unet_comes_back_too() {
     };
     let dir = tempfile::tempdir().expect("a folder");
     export_diffusers(&unet, dir.path(), &ExportOptions::default()).expect("written");
-    assert!(dir.path().join("unet/config.json").is_file());
+    let config = std::fs::read_to_string(dir.path().join("unet/config.json")).expect("its configuration");
+    assert!(config.contains("\"dropout\": 0.25"), "as UNet2DModel calls it: {config}");
     assert_same(&load(dir.path()).expect("loaded"), &unet);
 }
 

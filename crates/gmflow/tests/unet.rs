@@ -120,10 +120,54 @@ fn components_start_apart_and_the_null_class_is_the_default() {
     assert!(first.iter().zip(&second).any(|(a, b)| (a - b).abs() > 0.1));
 }
 
+/// The network of the recording, where no block is its shortcut, with dropout.
+fn with_dropout(dropout: f64, device: &Device) -> Network {
+    let shape = UnetConfig { dropout, ..tiny() };
+    let network = NetworkConfig::Unet(shape).init(0, device).expect("a valid network");
+    let weights = recording().into_iter().filter_map(|(name, t)| Some((name.strip_prefix("weight.")?.to_owned(), t)));
+    load_named(network, weights.collect::<BTreeMap<_, _>>()).expect("all weights")
+}
+
+#[test]
+fn dropout_is_for_training_only_and_a_function_of_the_samples_keys() {
+    let device = Device::flex();
+    let network = with_dropout(0.3, &device);
+    let x = tensor::<4>(&recording()["x"], &device);
+    let t = tensor::<1>(&recording()["t"], &device);
+    let means = |mixture: gmflow::mixture::VelocityMixture| values(mixture.0.means);
+    let plain = means(network.forward(x.clone(), t.clone(), None));
+    assert_eq!(plain, means(with_dropout(0.0, &device).forward(x.clone(), t.clone(), None)));
+    let dropped = |keys: &[u64]| means(network.in_training(keys.to_vec()).forward(x.clone(), t.clone(), None));
+    let (both, half) = (dropped(&[4, 5]), plain.len() / 2);
+    assert_eq!(both, dropped(&[4, 5]));
+    assert!(both[..half] != plain[..half] && both[half..] != plain[half..], "values are dropped in both samples");
+    let other = dropped(&[4, 6]);
+    assert_eq!(both[..half], other[..half], "a sample's draws are its own");
+    assert!(both[half..] != other[half..], "another key drops others");
+    let without = with_dropout(0.0, &device);
+    assert_eq!(plain, means(without.in_training(vec![4, 5]).forward(x.clone(), t.clone(), None)));
+}
+
+#[test]
+fn recomputed_layers_drop_the_same_values() {
+    let gradients = |device: Device| {
+        let network = with_dropout(0.4, &device);
+        let (x, t) = (tensor::<4>(&recording()["x"], &device), tensor::<1>(&recording()["t"], &device));
+        let mixture = network.in_training(vec![1, 2]).forward(x, t, None).0;
+        let gradients = mixture.means.powi_scalar(2).sum().backward();
+        let mut visitor = Collect { gradients: &gradients, found: Vec::new() };
+        network.visit(&mut visitor);
+        visitor.found
+    };
+    let kept = gradients(Device::flex().autodiff());
+    assert!(kept.iter().flatten().flatten().any(|g| *g != 0.0));
+    assert!(kept == gradients(Device::flex().autodiff().gradient_checkpointing()));
+}
+
 #[test]
 fn wrong_configurations_are_named() {
     type Change = fn(&mut UnetConfig);
-    let wrong: [(&str, Change); 11] = [
+    let wrong: [(&str, Change); 13] = [
         ("num_gaussians", |c| c.num_gaussians = 0),
         ("block_out_channels", |c| c.block_out_channels = Vec::new()),
         ("block_out_channels.1", |c| c.block_out_channels[1] = 7),
@@ -133,6 +177,8 @@ fn wrong_configurations_are_named() {
         ("norm_eps", |c| c.norm_eps = 0.0),
         ("downsample_padding", |c| c.downsample_padding = 2),
         ("freq_shift", |c| c.freq_shift = 2.0),
+        ("dropout", |c| c.dropout = 1.0),
+        ("dropout", |c| c.dropout = -0.1),
         ("sample_size", |c| c.sample_size = 9),
         ("constant_logstd", |c| c.constant_logstd = Some(f64::NAN)),
     ];

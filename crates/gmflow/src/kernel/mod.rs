@@ -11,6 +11,7 @@ mod autodiff;
 mod channels;
 mod conv;
 mod dense;
+mod dropout;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod group_norm;
@@ -53,6 +54,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor};
 use conv::Window;
 use dense::Rows;
+use dropout::{DropoutOps, Mask};
 use image_ops::{GroupNormKind, ImageOps};
 use mixture_ops::MixtureOps;
 use ops::NetworkOps;
@@ -201,6 +203,12 @@ pub fn group_norm(
 /// Where the sizes do not fit each other.
 pub fn add_channels(x: Tensor<4>, shift: Tensor<2>) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_add_channels(x.into_dispatch(), shift.into_dispatch()))
+}
+
+/// `x` `[b c h w]` with every value at 0 with probability `rate`, and the others divided by 1 - `rate`. Which are dropped is a function
+/// of the sample's key, the layer's number and the position in the sample, whatever the batch.
+pub fn dropout(x: Tensor<4>, keys: Arc<[u64]>, layer: u64, rate: f64) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as DropoutOps>::dropout(x.into_dispatch(), Mask { keys, layer, rate }))
 }
 
 /// Every pixel of `x` `[b c h w]` as a block of 2x2: `[b c 2h 2w]`.

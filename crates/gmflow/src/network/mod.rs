@@ -37,12 +37,29 @@ use crate::{Error, Result, kernel};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A network that predicts q(u | x_t).
 pub trait Denoiser {
     /// Predicts at `x_t` `[b c h w]` and `t` `[b]` in [0, 1], conditioned on `class` `[b]` (the null class is the last
     /// row of the label table, and `None` means it for every sample) where the network has classes.
     fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture;
+}
+
+/// A network in training: where it has dropout, each sample's values are dropped as its key says. [`Network`] itself drops nothing.
+#[derive(Clone, Debug)]
+pub struct InTraining<'a> {
+    network: &'a Network,
+    keys: Arc<[u64]>,
+}
+
+impl Denoiser for InTraining<'_> {
+    fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture {
+        match self.network {
+            Network::Unet(net) => net.predict(x_t, t, class, Some(self.keys.clone())),
+            Network::Mlp2d(_) | Network::GmDit(_) => self.network.forward(x_t, t, class),
+        }
+    }
 }
 
 /// The architecture of a network and its shape; `type` tells which in a file.
@@ -233,6 +250,11 @@ impl Network {
             }),
             Self::Unet(_) => {}
         }
+    }
+
+    /// The network for a step of training, with a key for each sample of the batch, from which its dropout is drawn.
+    pub fn in_training(&self, keys: Vec<u64>) -> InTraining<'_> {
+        InTraining { network: self, keys: keys.into() }
     }
 
     /// The architecture and its shape.

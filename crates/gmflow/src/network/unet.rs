@@ -1,18 +1,19 @@
 //! The U-Net of denoising diffusion (Ho et al., 2020) whose output layer predicts a mixture at every pixel.
 //!
-//! Layers, their order and their parameters' names are those of diffusers' `UNet2DModel`. It has no dropout: a draw inside the
-//! network would not be a function of seed, step and sample.
+//! Layers, their order and their parameters' names are those of diffusers' `UNet2DModel`. Dropout is for training only, where the
+//! caller gives each sample the key of its draws.
 
 use super::conv::{Conv2d, GroupNorm};
 use super::embedding::time_features;
 use super::linear::{Init, Initializer, Linear};
-use super::unet_blocks::{DownBlock, MidBlock, UpBlock};
+use super::unet_blocks::{DownBlock, MidBlock, Pass, UpBlock};
 use super::unet_config::UnetConfig;
 use super::{Denoiser, TorchNames, log_std_head, predict_log_std};
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::{Result, kernel};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
+use std::sync::Arc;
 
 /// A U-Net on images with a mixture head, with or without classes.
 #[derive(Module, Debug)]
@@ -105,26 +106,30 @@ impl Unet {
         }
     }
 
-    /// The last layer's output `[b k*c+k h w]`, given the embedding `[b e]`.
-    fn features(&self, x_t: Tensor<4>, embedding: Tensor<2>) -> Tensor<4> {
-        let activated = kernel::silu(embedding);
+    /// The last layer's output `[b k*c+k h w]`.
+    fn features(&self, x_t: Tensor<4>, mut pass: Pass) -> Tensor<4> {
         let mut x = self.conv_in.forward(x_t);
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(x, &activated, &mut skips);
+            x = block.forward(x, &mut pass, &mut skips);
         }
-        x = self.mid_block.forward(x, &activated);
+        x = self.mid_block.forward(x, &mut pass);
         for block in &self.up_blocks {
-            x = block.forward(x, &activated, &mut skips);
+            x = block.forward(x, &mut pass, &mut skips);
         }
         self.conv_out.forward(self.conv_norm_out.forward_silu(x))
     }
-}
 
-impl Denoiser for Unet {
-    fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture {
+    /// Predicts as [`Denoiser::forward`] does; with a key for each sample, after dropout.
+    pub(super) fn predict(
+        &self,
+        x_t: Tensor<4>,
+        t: Tensor<1>,
+        class: Option<Tensor<1, Int>>,
+        keys: Option<Arc<[u64]>>,
+    ) -> VelocityMixture {
         let embedding = self.embedding(t, class); // [b e]
-        let x = self.features(x_t, embedding.clone());
+        let x = self.features(x_t, Pass::new(&self.config, embedding.clone(), keys));
         let [b, head, h, w] = x.dims();
         let (k, c) = (self.config.num_gaussians, self.config.out_channels());
         let means = x.clone().slice([0..b, 0..k * c]).reshape([b, k, c, h, w]);
@@ -132,6 +137,12 @@ impl Denoiser for Unet {
         let log_weights = kernel::log_softmax(logits).reshape([b, k, 1, h, w]);
         let log_std = predict_log_std(&self.log_std, self.config.constant_logstd, embedding);
         VelocityMixture(GaussianMixture { means, log_weights, log_std })
+    }
+}
+
+impl Denoiser for Unet {
+    fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture {
+        self.predict(x_t, t, class, None)
     }
 }
 

@@ -6,6 +6,38 @@ use super::unet_config::UnetConfig;
 use crate::kernel;
 use burn::module::Module;
 use burn::tensor::Tensor;
+use std::sync::Arc;
+
+/// What all blocks of one pass through the network have in common.
+pub(super) struct Pass {
+    /// The activated embedding `[b e]` of time and class.
+    embedding: Tensor<2>,
+    dropout: Option<Dropout>,
+}
+
+/// The draws of a pass in training.
+struct Dropout {
+    /// A key for each sample.
+    keys: Arc<[u64]>,
+    rate: f64,
+    /// Layers that have dropped their values.
+    layers: u64,
+}
+
+impl Pass {
+    /// A pass given the embedding `[b e]`; with a key for each sample it is one in training.
+    pub(super) fn new(config: &UnetConfig, embedding: Tensor<2>, keys: Option<Arc<[u64]>>) -> Self {
+        let dropout = keys.filter(|_| config.dropout > 0.0);
+        let dropout = dropout.map(|keys| Dropout { keys, rate: config.dropout, layers: 0 });
+        Self { embedding: kernel::silu(embedding), dropout }
+    }
+
+    fn drop(&mut self, x: Tensor<4>) -> Tensor<4> {
+        let Some(Dropout { keys, rate, layers }) = &mut self.dropout else { return x };
+        *layers += 1;
+        kernel::dropout(x, keys.clone(), *layers, *rate)
+    }
+}
 
 /// Two convolutions around the embedding of time and class, beside a shortcut.
 #[derive(Module, Debug)]
@@ -32,11 +64,11 @@ impl ResnetBlock {
         }
     }
 
-    /// Maps `[b c h w]` to `[b o h w]`, given the activated embedding `[b e]`.
-    pub(super) fn forward(&self, x: Tensor<4>, embedding: Tensor<2>) -> Tensor<4> {
+    /// Maps `[b c h w]` to `[b o h w]`.
+    pub(super) fn forward(&self, x: Tensor<4>, pass: &mut Pass) -> Tensor<4> {
         let y = self.conv1.forward(self.norm1.forward_silu(x.clone()));
-        let y = kernel::add_channels(y, self.time_emb_proj.forward_by_row(embedding));
-        let y = self.conv2.forward(self.norm2.forward_silu(y));
+        let y = kernel::add_channels(y, self.time_emb_proj.forward_by_row(pass.embedding.clone()));
+        let y = self.conv2.forward(pass.drop(self.norm2.forward_silu(y)));
         let x = self.conv_shortcut.as_ref().map_or_else(|| x.clone(), |conv| conv.forward(x.clone()));
         x + y
     }
@@ -114,9 +146,9 @@ impl DownBlock {
     }
 
     /// Maps `[b c h w]`, and leaves the result of every layer in `skips`.
-    pub(super) fn forward(&self, mut x: Tensor<4>, embedding: &Tensor<2>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(super) fn forward(&self, mut x: Tensor<4>, pass: &mut Pass, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, embedding.clone());
+            x = resnet.forward(x, pass);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x);
             }
@@ -145,9 +177,9 @@ impl MidBlock {
         }
     }
 
-    pub(super) fn forward(&self, mut x: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
+    pub(super) fn forward(&self, mut x: Tensor<4>, pass: &mut Pass) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, embedding.clone());
+            x = resnet.forward(x, pass);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x);
             }
@@ -186,10 +218,10 @@ impl UpBlock {
     }
 
     /// Maps `[b c h w]`, joining each layer's input with the latest of `skips`.
-    pub(super) fn forward(&self, mut x: Tensor<4>, embedding: &Tensor<2>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(super) fn forward(&self, mut x: Tensor<4>, pass: &mut Pass, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let joined = std::iter::once(x).chain(skips.pop()).collect();
-            x = resnet.forward(Tensor::cat(joined, 1), embedding.clone());
+            x = resnet.forward(Tensor::cat(joined, 1), pass);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x);
             }

@@ -41,6 +41,8 @@ pub struct UnetConfig {
     pub flip_sin_to_cos: bool,
     /// Subtracted from the number of frequencies in the exponent's denominator of the time features.
     pub freq_shift: f64,
+    /// In training, the probability that a value is dropped before the second convolution of a residual block.
+    pub dropout: f64,
     /// Classes; the label table has one more row, the null class. 0: no label table.
     pub num_classes: usize,
     /// Width of the log-std head's hidden layers.
@@ -68,6 +70,7 @@ impl Default for UnetConfig {
             downsample_padding: 0,
             flip_sin_to_cos: false,
             freq_shift: 1.0,
+            dropout: 0.0,
             num_classes: 0,
             logstd_inner_dim: 512,
             gm_num_logstd_layers: 2,
@@ -100,6 +103,9 @@ impl UnetConfig {
         self.validate_levels()?;
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
             return Err(Error::config("norm_eps", "a positive number", self.norm_eps));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::config("dropout", "a probability below 1", self.dropout));
         }
         if self.downsample_padding > 1 {
             return Err(Error::config("downsample_padding", "0 or 1", self.downsample_padding));

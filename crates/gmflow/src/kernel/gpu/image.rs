@@ -1,12 +1,14 @@
 //! What networks of images are made of: group norm and doubling of the size as kernels, and the tensor library's convolution.
 
 use super::super::conv::{Sizes, Window};
+use super::super::dropout::{DropoutOps, Mask, sample_width};
 use super::super::image_ops::{GroupNormKind, ImageGrads, ImageOps};
 use super::rows::{activation, activation_slope, count, empty_like, group_sum, moments, row_grid};
 use super::{cubecl, empty, grid, input, output, sizes};
+use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{DType, Slice};
+use burn::tensor::{DType, Slice, TensorData};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
@@ -304,5 +306,15 @@ impl ImageGrads for CubeBackend {
             );
         }
         out
+    }
+}
+
+impl DropoutOps for CubeBackend {
+    /// With a mask that is drawn on the host.
+    fn dropout(x: CubeTensor, mask: Mask) -> CubeTensor {
+        let shape = x.shape();
+        let factors = mask.apply(&vec![1.0; shape.iter().product()], sample_width(&x));
+        let factors = CubeBackend::float_from_data(TensorData::new(factors, shape), &x.device);
+        CubeBackend::float_mul(x, factors)
     }
 }

@@ -1,5 +1,6 @@
 //! The fused kernels against the tensor library's own operations and finite differences, values and gradients.
 
+mod dropout;
 mod image;
 mod nll;
 mod reference;
