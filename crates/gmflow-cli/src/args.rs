@@ -120,8 +120,8 @@ pub struct DemoArgs {
 #[derive(Args, Debug)]
 #[command(
     long_about = "Trains the model that a TOML file describes: network, data, loss, optimiser, schedule. The run folder \
-holds the resolved configuration, checkpoints, logs (JSON lines and TensorBoard) and sample pictures. Ctrl-C writes a \
-checkpoint and stops; --resume continues as if nothing had happened.",
+holds the resolved configuration, checkpoints, logs (JSON lines and TensorBoard) and sample pictures. Ctrl-C, SIGTERM, SIGHUP and \
+SIGUSR1 write a checkpoint and stop, with the exit code 128 + the signal's number; --resume continues as if nothing had happened.",
     after_help = "Examples:\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
 gmflow train configs/mnist.toml --out runs/mnist --resume\n  \
 gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set train.lr=1e-4\n  \
@@ -139,10 +139,16 @@ pub struct TrainArgs {
     /// Start from the weights of this model: a folder, a run, or owner/name on the hub. The same as train.from
     #[arg(long, value_name = "MODEL", conflicts_with = "resume")]
     pub from: Option<PathBuf>,
-    /// Continue from the run folder's latest checkpoint
+    /// Continue from the run folder's latest checkpoint, or from the beginning where there was none yet
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
-    /// Start anew in a run folder that already holds a run
+    /// Continue from the checkpoint of this step; later ones are renamed and kept
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["force", "from"])]
+    pub resume_from: Option<u64>,
+    /// Continue from a checkpoint with files that differ from its checksums: they are damaged, or were changed on purpose
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Start anew in a run folder that already holds a run, whose own files are removed first
     #[arg(long)]
     pub force: bool,
     /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
@@ -518,7 +524,7 @@ pub struct ImportArgs {
     pub json: bool,
 }
 
-/// Which of a published checkpoint's versions and weights to read.
+/// Which of a checkpoint's versions and weights to read, and how.
 #[derive(Args, Debug, Default)]
 pub struct PublishedArgs {
     /// The branch, tag or commit of a repository on the hub [default: main]
@@ -527,6 +533,9 @@ pub struct PublishedArgs {
     /// Read these weights of a published checkpoint, such as bf16
     #[arg(long, value_name = "V")]
     pub variant: Option<String>,
+    /// Read weights that differ from the checksums in model.json: they are damaged, or were changed on purpose
+    #[arg(long)]
+    pub no_verify: bool,
 }
 
 /// Folder layouts.

@@ -22,6 +22,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
+        unverified: arguments.published.no_verify,
         ..LoadOptions::default()
     };
     let mut model = Model::load_with(&folder, options, &device)?;

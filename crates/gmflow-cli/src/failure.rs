@@ -1,6 +1,21 @@
-//! Exit codes and error messages, decided in one place: 0 done, 1 failed while running, 2 asked for wrongly.
+//! Exit codes and error messages, decided in one place: 0 done, 1 failed while running, 2 asked for wrongly, 128 and the signal's number
+//! stopped by a signal.
 
+use crate::signals::Signal;
+use std::io::Write;
 use std::process::ExitCode;
+
+/// The end of a command that a signal stopped after it had saved everything; all has been said.
+#[derive(Debug)]
+pub struct Signalled(pub Signal);
+
+impl std::fmt::Display for Signalled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "stopped by {}", self.0.name())
+    }
+}
+
+impl std::error::Error for Signalled {}
 
 /// A wrong argument, or a combination of arguments that means nothing.
 #[derive(Debug)]
@@ -25,7 +40,11 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     if reader_left(&error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", one_line(&error));
+    if let Some(Signalled(signal)) = error.downcast_ref() {
+        return ExitCode::from(signal.exit_code());
+    }
+    // A terminal that is gone takes no message; the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "error: {}", one_line(&error));
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 

@@ -17,6 +17,7 @@ mod output;
 mod plot;
 mod sample;
 mod sampler;
+mod signals;
 mod sweep;
 mod train;
 

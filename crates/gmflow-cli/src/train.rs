@@ -1,19 +1,16 @@
-//! `gmflow train`: a run in a folder, which Ctrl-C stops at a checkpoint.
+//! `gmflow train`: a run in a folder, which a signal stops at a checkpoint.
 
 use crate::args::{PublishedArgs, TrainArgs};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
+use crate::failure::{Signalled, usage};
 use crate::output;
-use anyhow::{Context, Result};
-use gmflow_train::{Config, Outcome, Progress, Run};
+use crate::signals::Signals;
+use anyhow::Result;
+use burn::tensor::Device;
+use gmflow_train::{Config, Outcome, Progress, ResumeOptions, Run};
 use serde::Serialize;
-use signal_hook::consts::SIGINT;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-/// The exit code of a program ended by Ctrl-C.
-const INTERRUPTED: i32 = 130;
 
 /// How the run ended.
 #[derive(Serialize)]
@@ -23,34 +20,74 @@ struct Report {
     images: u64,
     folder: PathBuf,
     checkpoint: PathBuf,
+    /// The signal that stopped it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(arguments: &TrainArgs) -> Result<()> {
+    let signals = Signals::listen()?;
     let device = device(&arguments.device)?;
     let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&arguments.config));
-    let mut run = if arguments.resume {
-        let run = Run::resume(&folder, &arguments.set, &device)?;
-        warn_of_differences(arguments, run.trainer().config())?;
-        run
+    let mut run = if arguments.resume || arguments.resume_from.is_some() {
+        resume(arguments, &folder, &device)?
     } else {
-        let mut config = Config::load(&arguments.config, &arguments.set)?;
-        if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
-            config.train.from = Some(resolve(from, &PublishedArgs::default())?);
-        }
-        Run::create(config, &folder, arguments.force, &device)?
+        create(arguments, &folder, &device)?
     };
-    let stop = stop_on_interrupt()?;
     let batch_size = run.trainer().config().train.batch_size;
-    let outcome = run.run(&stop, &mut Progress::new(batch_size))?;
+    let outcome = run.run(signals.stop(), &mut Progress::new(batch_size))?;
+    let signal = signals.caught();
     let report = Report {
         finished: outcome == Outcome::Finished,
         step: run.trainer().steps_taken(),
         images: run.trainer().images(),
         checkpoint: gmflow_train::checkpoint::latest(&folder)?,
         folder,
+        signal: signal.map(|signal| signal.name()),
     };
-    if arguments.json { output::json(&report) } else { output::line(&report.text()) }
+    let printed = if arguments.json { output::json(&report) } else { output::line(&report.text()) };
+    match signal {
+        // Also where everything was done: what comes behind `&&` was not to run. A terminal that is gone takes no line.
+        Some(signal) => Err(Signalled(signal).into()),
+        None => printed,
+    }
+}
+
+fn create(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> {
+    if arguments.no_verify && !arguments.resume {
+        return Err(usage("--no-verify", "--resume or --resume-from, which read a checkpoint", "neither"));
+    }
+    refuse_own_config(&arguments.config, folder)?;
+    let mut config = Config::load(&arguments.config, &arguments.set)?;
+    if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
+        config.train.from = Some(resolve(from, &PublishedArgs::default())?);
+    }
+    Ok(Run::create(config, folder, arguments.force, device)?)
+}
+
+fn resume(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> {
+    if Run::was_only_begun(folder)? {
+        log::warn!("{}: the run was stopped before it wrote anything; it is begun again", folder.display());
+        return create(arguments, folder, device);
+    }
+    let options = ResumeOptions { from: arguments.resume_from, unverified: arguments.no_verify };
+    let run = Run::resume_with(folder, &arguments.set, options, device)?;
+    warn_of_differences(arguments, run.trainer().config())?;
+    Ok(run)
+}
+
+/// A run writes config.toml into its folder; that must not be the file that the user wrote.
+fn refuse_own_config(config: &Path, folder: &Path) -> Result<()> {
+    let same = |a: &Path, b: &Path| Some(a.canonicalize().ok()? == b.canonicalize().ok()?);
+    match same(config, &folder.join("config.toml")) {
+        Some(true) => Err(usage(
+            "--out",
+            "a folder other than that of the configuration, which the run's own config.toml would overwrite",
+            folder.display(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A resumed run goes by its own configuration; what the file says otherwise by now is not lost without a word.
@@ -68,7 +105,11 @@ fn warn_of_differences(arguments: &TrainArgs, used: &Config) -> Result<()> {
 impl Report {
     fn text(&self) -> String {
         let Self { step, images, checkpoint, .. } = self;
-        let ended = if self.finished { "finished" } else { "stopped; --resume continues" };
+        let ended = match (&self.signal, self.finished) {
+            (_, true) => "finished".to_owned(),
+            (None, false) => "stopped; --resume continues".to_owned(),
+            (Some(signal), false) => format!("stopped by {signal}; --resume continues"),
+        };
         format!("{ended}: step {step}, {images} samples seen, checkpoint {}", checkpoint.display())
     }
 }
@@ -76,14 +117,4 @@ impl Report {
 /// `runs/NAME` for `path/NAME.toml`.
 fn default_folder(config: &Path) -> PathBuf {
     Path::new("runs").join(config.file_stem().unwrap_or_default())
-}
-
-/// A flag that the first Ctrl-C sets; the second ends the program at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    // The order matters: the shutdown looks at the flag before the same Ctrl-C sets it.
-    signal_hook::flag::register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&stop))
-        .and_then(|_| signal_hook::flag::register(SIGINT, Arc::clone(&stop)))
-        .context("Ctrl-C cannot be listened to")?;
-    Ok(stop)
 }

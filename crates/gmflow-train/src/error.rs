@@ -52,14 +52,50 @@ pub enum Error {
         /// What was found.
         got: String,
     },
+    /// Another process writes into the folder.
+    #[error(transparent)]
+    Locked(#[from] gmflow_files::LockError),
+    /// The output folder holds files that a run would overwrite and no run wrote.
+    #[error(
+        "{}: expected an empty folder or that of a run, got {} that no run of gmflow wrote; choose another folder with --out",
+        path.display(), names.join(", ")
+    )]
+    Foreign {
+        /// The output folder.
+        path: PathBuf,
+        /// The names.
+        names: Vec<String>,
+    },
+    /// A checkpoint is damaged.
+    #[error("{cause}; {}", advice(*whole))]
+    Damaged {
+        /// The damage.
+        cause: Box<Error>,
+        /// The step of the newest older checkpoint that is whole.
+        whole: Option<u64>,
+    },
+    /// The run ended by an error after its steps were saved.
+    #[error("{cause}; step {step} is saved, and --resume continues from there")]
+    Saved {
+        /// What ended the run.
+        cause: Box<Error>,
+        /// The step of the checkpoint.
+        step: u64,
+    },
     /// The output folder already holds a run.
     #[error("{}: already holds a run; resume it, overwrite it on purpose, or choose another folder", path.display())]
     RunExists {
         /// The output folder.
         path: PathBuf,
     },
+    /// There is no run in the folder.
+    #[error("{}: expected the folder of a run, with its config.toml, got none; a run is begun without --resume", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is nothing to resume from.
-    #[error("{}: no complete checkpoint to resume from", path.display())]
+    #[error("{}: expected a checkpoint in checkpoints/, where there has been one, got none; --force starts anew", path.display())]
     NoCheckpoint {
         /// The folder that was searched.
         path: PathBuf,
@@ -74,9 +110,26 @@ pub enum Error {
         /// The folder with what is needed to see why.
         dump: Option<PathBuf>,
     },
+    /// A weight, moment or average is not finite, so that nothing can be saved.
+    #[error(
+        "step {step}: {what} is not finite, so the step is not saved; earlier checkpoints stay; lower train.lr, or set train.clip_grad_norm"
+    )]
+    StateNotFinite {
+        /// Steps taken.
+        step: u64,
+        /// What is not finite.
+        what: String,
+    },
     /// The thread that prepares batches ended early.
     #[error("the data thread ended before the run did")]
     DataThread,
+}
+
+fn advice(whole: Option<u64>) -> String {
+    match whole {
+        Some(step) => format!("the checkpoint of step {step} is whole: --resume-from {step} continues from there"),
+        None => "no older checkpoint is whole; --force starts anew".into(),
+    }
 }
 
 /// A result with this crate's [`Error`].
@@ -106,6 +159,12 @@ impl Error {
         got: impl ToString,
     ) -> Self {
         Self::File { path: path.into(), field: field.into(), expected: expected.into(), got: got.to_string() }
+    }
+
+    /// Whether it says that a file is damaged or missing, as opposed to a setting that does not fit.
+    pub(crate) fn is_damage(&self) -> bool {
+        use gmflow::Error as Gmflow;
+        matches!(self, Self::File { .. } | Self::Io { .. } | Self::Gmflow(Gmflow::File { .. } | Gmflow::Io { .. }))
     }
 
     /// Names the configuration file in a configuration error.

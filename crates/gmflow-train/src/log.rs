@@ -1,15 +1,21 @@
 //! `log.jsonl` and the TensorBoard events of a run.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tensorboard::EventFile;
+use crate::folder::RunFolder;
+use crate::tensorboard::{EventFile, is_event_file};
 use crate::trainer::StepReport;
 use crate::{Error, Result};
+
+/// The log's file.
+pub(crate) const LOG_FILE: &str = "log.jsonl";
+/// Lines of a log that could not be read.
+pub(crate) const DAMAGED_FILE: &str = "log.jsonl.damaged";
 
 /// One line of `log.jsonl`. Loss and gradient norm are means since the line before, the rest is the newest step's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,17 +73,30 @@ pub(crate) struct Density {
 }
 
 impl Log {
-    /// Opens the logs of `folder` after `step` steps and `images` samples; later lines of an interrupted run are dropped.
+    /// Opens the logs of `folder`, with a new event file, after so many steps and samples; later lines of an interrupted run are dropped.
     /// `density` is none where the loss is no log density.
     ///
     /// # Errors
     /// The files cannot be written.
-    pub(crate) fn open(folder: &Path, step: u64, images: u64, density: Option<Density>) -> Result<Self> {
-        let path = folder.join("log.jsonl");
-        truncate_log(&path, step)?;
+    pub(crate) fn open(
+        folder: &mut RunFolder,
+        event_file: &str,
+        [step, images]: [u64; 2],
+        density: Option<Density>,
+    ) -> Result<Self> {
+        let path = folder.will_write(LOG_FILE)?;
+        truncate(folder, &path, step)?;
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
-        let events = EventFile::create(folder, step)?;
+        let names = crate::checkpoint::entries(folder.path())?;
+        let continues = names.iter().any(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(is_event_file));
+        let events = folder.will_write(event_file)?;
+        let events = EventFile::create(events, continues.then_some(step + 1))?;
         Ok(Self { path, file, events, density, span: Span::new(images) })
+    }
+
+    /// Whether steps have been added since the last line.
+    pub(crate) fn has_steps(&self) -> bool {
+        self.span.steps > 0
     }
 
     /// Adds a step to the sums.
@@ -143,18 +162,97 @@ pub fn bits_per_dim(loss: f64, channels: usize) -> f64 {
     (loss / channels.max(1) as f64 + constant) / std::f64::consts::LN_2
 }
 
-/// Drops the lines after `step`, and a last line that was cut off.
-fn truncate_log(path: &Path, step: u64) -> Result<()> {
-    if !path.exists() {
-        return Ok(());
+/// What a log holds that is read back.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sorted {
+    /// The lines up to the step, byte for byte.
+    kept: Vec<u8>,
+    /// Lines that cannot be read, with their numbers.
+    damaged: Vec<(usize, Vec<u8>)>,
+    /// How many lines of later steps there are.
+    later: usize,
+}
+
+/// Reads the lines of a log up to `step`. A last line that was cut off in the middle, as a kill does it, counts as one of a later step.
+fn sorted(bytes: &[u8], step: u64) -> Sorted {
+    let mut sorted = Sorted::default();
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match serde_json::from_slice::<LogLine>(line) {
+            Ok(read) if read.step <= step && line.ends_with(b"\n") => sorted.kept.extend_from_slice(line),
+            Ok(_) => sorted.later += 1,
+            Err(error) if error.is_eof() && !line.ends_with(b"\n") => sorted.later += 1,
+            Err(_) => sorted.damaged.push((index + 1, line.to_vec())),
+        }
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    let kept: String = text
-        .split_inclusive('\n')
-        .take_while(|line| serde_json::from_str::<LogLine>(line).is_ok_and(|line| line.step <= step))
-        .collect();
-    if kept.len() != text.len() {
-        gmflow::checkpoint::write_atomic(path, kept.as_bytes())?;
+    sorted
+}
+
+/// The last step in a log; 0 where there is none.
+pub(crate) fn last_step(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    let lines = bytes.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice::<LogLine>(line).ok()).map(|line| line.step).max().unwrap_or(0)
+}
+
+/// Drops the lines after `step`. Lines that cannot be read are moved to a file of their own; the others are not touched.
+fn truncate(folder: &mut RunFolder, path: &Path, step: u64) -> Result<()> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(path, error)),
+    };
+    let Sorted { kept, damaged, .. } = sorted(&bytes, step);
+    if let Some((first, _)) = damaged.first() {
+        let aside = folder.will_write(DAMAGED_FILE)?;
+        let mut lines: Vec<u8> = damaged.iter().flat_map(|(_, line)| line.iter().copied()).collect();
+        if !lines.ends_with(b"\n") {
+            lines.push(b'\n');
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&aside);
+        let written = file.and_then(|mut file| file.write_all(&lines).and_then(|()| file.sync_all()));
+        written.map_err(|e| Error::io(&aside, e))?;
+        log::warn!(
+            "{}: {} of its lines, the first of them line {first}, cannot be read; they are moved to {DAMAGED_FILE}",
+            path.display(),
+            damaged.len(),
+        );
+    }
+    if kept.len() != bytes.len() {
+        gmflow::checkpoint::write_atomic(path, &kept)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(step: u64) -> String {
+        format!("{{\"step\":{step},\"images\":1,\"loss\":0.5,\"grad_norm\":1.0,\"lr\":0.1,\"images_per_s\":2.0}}\n")
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_costs_one_line() {
+        let null = line(4).replace("1.0", "null");
+        let text =
+            [line(2).as_bytes(), b"\xff\xfe\n", line(3).as_bytes(), null.as_bytes(), line(5).as_bytes()].concat();
+        let damaged = vec![(2, b"\xff\xfe\n".to_vec()), (4, null.into_bytes())];
+        let expected = Sorted { kept: [line(2), line(3), line(5)].concat().into_bytes(), damaged, later: 0 };
+        assert_eq!(sorted(&text, 5), expected);
+        let Sorted { kept, later, .. } = sorted(&text, 3);
+        assert_eq!((kept, later), ([line(2), line(3)].concat().into_bytes(), 1));
+    }
+
+    #[test]
+    fn a_last_line_that_was_cut_is_no_damage_and_bytes_behind_the_log_are() {
+        let whole = line(2);
+        for end in [1, 20, line(3).len() - 1] {
+            let text = [whole.as_bytes(), &line(3).as_bytes()[..end]].concat();
+            let Sorted { kept, damaged, later } = sorted(&text, 9);
+            assert_eq!((kept, damaged.len(), later), (whole.clone().into_bytes(), 0, 1), "{end}");
+        }
+        let Sorted { kept, damaged, .. } = sorted(&[whole.as_bytes(), &[0; 512]].concat(), 9);
+        assert_eq!((kept, damaged), (whole.into_bytes(), vec![(2, vec![0; 512])]));
+        assert_eq!(sorted(b"", 9), Sorted::default());
+    }
 }

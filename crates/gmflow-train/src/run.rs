@@ -1,6 +1,7 @@
 //! A run in a folder: the loop with its logs, checkpoints and pictures.
 //!
 //! ```text
+//! OUT/run.manifest                 the mark of a run's folder, and the list of its files
 //! OUT/config.toml                  the resolved configuration
 //! OUT/log.jsonl                    one line every log.every steps
 //! OUT/events.out.tfevents.*        the same for TensorBoard
@@ -18,18 +19,26 @@ use gmflow::loss::LossConfig;
 
 use crate::checkpoint;
 use crate::config::Config;
+use crate::folder::{CONFIG, FAILURE, Found, Purpose, RunFolder, SAMPLES, picture_name};
 use crate::log::{Density, Log};
 use crate::progress::Observer;
 use crate::samples;
+use crate::tensorboard::EventFile;
 use crate::trainer::{StepReport, Trainer};
 use crate::{Error, Result};
 
-/// A trainer and its folder.
+/// A trainer and its folder, into which no other process writes meanwhile.
 #[derive(Debug)]
 pub struct Run {
     trainer: Trainer,
-    folder: PathBuf,
+    folder: RunFolder,
     log: Log,
+    /// The newest step, where it was taken here.
+    last: Option<StepReport>,
+    /// The step of the newest checkpoint, where there is one.
+    saved: Option<u64>,
+    /// An attempt to save has failed, so that another would.
+    cannot_save: bool,
 }
 
 /// How a run ended.
@@ -41,107 +50,230 @@ pub enum Outcome {
     Stopped,
 }
 
+/// How a run is continued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResumeOptions {
+    /// The step of the checkpoint to continue from; absent: the newest. Later checkpoints are set aside.
+    pub from: Option<u64>,
+    /// Reads the checkpoint without comparing its files with their checksums.
+    pub unverified: bool,
+}
+
 impl Run {
     /// Starts a run in `folder`, which is created.
     ///
     /// # Errors
-    /// As [`Trainer::new`]; the folder already holds a run and `overwrite` is off. With it, the earlier run's
-    /// configuration, checkpoints and logs are removed.
+    /// As [`Trainer::new`]; another process is writing into the folder; it holds a run and `overwrite` is off; it holds files with the
+    /// names of a run's that no run wrote. With `overwrite`, the earlier run's own files are removed, and no others.
     pub fn create(config: Config, folder: &Path, overwrite: bool, device: &Device) -> Result<Self> {
-        let holds_run = holds_run(folder);
-        if holds_run && !overwrite {
-            return Err(Error::RunExists { path: folder.to_path_buf() });
-        }
+        // A folder with a run is locked before the data is opened, which may take minutes; another is left as it is until then.
+        let early = match RunFolder::look(folder, Purpose::Begin)? {
+            Found::Nothing => None,
+            Found::Run(_) => Some(Self::lock_new(folder, overwrite)?),
+            Found::Foreign(names) => return Err(Error::Foreign { path: folder.to_path_buf(), names }),
+        };
         // Before anything is removed: a configuration that cannot be run costs nothing, and the old run may be what this one starts from.
         let trainer = Trainer::new(config, device)?;
-        if holds_run {
-            clear(folder)?;
-        }
-        Self::open(trainer, folder)
+        check_samples(&trainer)?;
+        let mut locked = early.map_or_else(|| Self::lock_new(folder, overwrite), Ok)?;
+        locked.clear()?;
+        Self::open(trainer, locked)
     }
 
-    /// Continues the run in `folder` from its last complete checkpoint, with the run's configuration changed by
-    /// `overrides` (see [`Config::load`]), for example to train longer.
+    fn lock_new(folder: &Path, overwrite: bool) -> Result<RunFolder> {
+        let locked = RunFolder::lock(folder, Purpose::Begin)?;
+        match locked.holds_run()? && !overwrite {
+            true => Err(Error::RunExists { path: folder.to_path_buf() }),
+            false => Ok(locked),
+        }
+    }
+
+    /// Whether a run was begun in `folder` and killed before it wrote anything but its mark.
     ///
     /// # Errors
-    /// There is no checkpoint; a file is damaged; an override changes the network.
-    pub fn resume(folder: &Path, overrides: &[String], device: &Device) -> Result<Self> {
-        let config = Config::load(&folder.join("config.toml"), overrides)?;
-        let latest = checkpoint::latest(folder)?;
-        let trainer = checkpoint::load(&latest, config, device)?;
-        Self::open(trainer, folder)
+    /// A file that cannot be read.
+    pub fn was_only_begun(folder: &Path) -> Result<bool> {
+        let is_run = matches!(RunFolder::look(folder, Purpose::GoOn)?, Found::Run(_));
+        Ok(is_run && !folder.join(CONFIG).exists() && checkpoint::list(folder)?.is_empty())
     }
 
-    fn open(mut trainer: Trainer, folder: &Path) -> Result<Self> {
-        if let Some(sample) = &trainer.config().sample {
-            samples::check(&trainer, sample)?;
+    /// Continues the run in `folder` from its newest checkpoint, with the run's configuration changed by `overrides` (see
+    /// [`Config::load`]), for example to train longer. A run that was killed before its first checkpoint starts from step 0.
+    ///
+    /// # Errors
+    /// As [`Run::resume_with`].
+    pub fn resume(folder: &Path, overrides: &[String], device: &Device) -> Result<Self> {
+        Self::resume_with(folder, overrides, ResumeOptions::default(), device)
+    }
+
+    /// [`Run::resume`] as `options` say.
+    ///
+    /// # Errors
+    /// Another process is writing into the folder; there is no run, or its checkpoints are gone; a file is damaged, and the message says
+    /// which older checkpoint is whole; an override changes the network.
+    pub fn resume_with(folder: &Path, overrides: &[String], options: ResumeOptions, device: &Device) -> Result<Self> {
+        let path = folder.join(CONFIG);
+        if !path.is_file() && checkpoint::list(folder)?.is_empty() {
+            return Err(Error::NoRun { path: folder.to_path_buf() });
         }
-        std::fs::create_dir_all(folder.join("checkpoints")).map_err(|e| Error::io(folder, e))?;
-        // A run that was killed may have left an unfinished checkpoint or one too many.
-        checkpoint::prune(folder, trainer.config().checkpoint.keep)?;
-        write_atomic(&folder.join("config.toml"), trainer.config().to_toml()?.as_bytes())?;
-        trainer.set_dump_folder(folder.join("failure"));
+        if let Found::Foreign(names) = RunFolder::look(folder, Purpose::GoOn)? {
+            return Err(Error::Foreign { path: folder.to_path_buf(), names });
+        }
+        let mut locked = RunFolder::lock(folder, Purpose::GoOn)?;
+        if !path.is_file() {
+            let config = checkpoint::config_of(&checkpoint::latest(folder)?)?;
+            write_atomic(&path, config.to_toml()?.as_bytes())?;
+            log::warn!("{}: was gone; it is written again from the newest checkpoint", path.display());
+        }
+        let config = Config::load(&path, overrides)?;
+        let trainer = match (options.from, checkpoint::list(folder)?.pop()) {
+            (Some(step), _) => Self::load(folder, &checkpoint::at(folder, step)?, config, options, device)?,
+            (None, Some(newest)) => Self::load(folder, &newest, config, options, device)?,
+            (None, None) if locked.had_checkpoint() => {
+                return Err(Error::NoCheckpoint { path: folder.to_path_buf() });
+            }
+            (None, None) => {
+                log::warn!(
+                    "{}: the run was stopped before its first checkpoint; it starts at step 0 again, as it was configured",
+                    folder.display()
+                );
+                Trainer::new(config, device)?
+            }
+        };
+        check_samples(&trainer)?;
+        for aside in checkpoint::set_aside_after(folder, trainer.steps_taken())? {
+            log::warn!(
+                "{}: a later checkpoint, which the run no longer goes by, was renamed to this",
+                aside.display()
+            );
+            let name = aside.file_name().unwrap_or_default().to_string_lossy();
+            locked.will_write(&format!("{}/{name}", checkpoint::FOLDER))?;
+        }
+        Self::open(trainer, locked)
+    }
+
+    /// Loads a checkpoint. Where it is damaged the message says how to go on.
+    fn load(folder: &Path, from: &Path, config: Config, options: ResumeOptions, device: &Device) -> Result<Trainer> {
+        let error = match checkpoint::load(from, config, device, !options.unverified) {
+            Err(error) if error.is_damage() => error,
+            other => return other,
+        };
+        let is_older = |path: &PathBuf| checkpoint::step_of_folder(path) < checkpoint::step_of_folder(from);
+        let older = checkpoint::list(folder)?.into_iter().rev().filter(is_older);
+        let mut whole = older.filter(|path| checkpoint::verify(path).is_ok());
+        let whole = whole.find_map(|path| checkpoint::step_of_folder(&path));
+        Err(Error::Damaged { cause: Box::new(error), whole })
+    }
+
+    fn open(mut trainer: Trainer, mut folder: RunFolder) -> Result<Self> {
+        let event_file = EventFile::new_name();
+        folder.prepare(&event_file)?;
+        write_config(&mut folder, trainer.config())?;
+        trainer.set_dump_folder(folder.path().join(FAILURE));
         let channels = trainer.data_info().shape[0];
         let density = match trainer.config().loss {
             // Only a log density has bits: L2 is a distance.
             LossConfig::L2 => None,
             LossConfig::Transition { weight_scale, .. } => Some(Density { channels, weight_scale }),
         };
-        let log = Log::open(folder, trainer.steps_taken(), trainer.images(), density)?;
-        Ok(Self { trainer, folder: folder.to_path_buf(), log })
+        let log = Log::open(&mut folder, &event_file, [trainer.steps_taken(), trainer.images()], density)?;
+        let newest = checkpoint::list(folder.path())?.pop();
+        let saved = newest.and_then(|path| checkpoint::step_of_folder(&path));
+        Ok(Self { trainer, folder, log, last: None, saved, cannot_save: false })
     }
 
     /// Trains to the last step, or until `stop` is set: then the step is finished and a checkpoint written.
     ///
     /// # Errors
-    /// As [`Trainer::step`]; a file that cannot be written. The last checkpoint stays as it is.
+    /// As [`Trainer::step`]; a file that cannot be written. The steps that were taken are saved first, where they can be, and the message
+    /// says so ([`Error::Saved`]); earlier checkpoints stay as they are.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
         let total = self.trainer.config().total_steps();
         observer.on_start(self.trainer.steps_taken(), total);
         let result = self.steps(total, stop, observer);
+        let result = result.map_err(|error| self.save_before(error, observer));
         observer.on_end();
         result
     }
 
     fn steps(&mut self, total: u64, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
         while self.trainer.steps_taken() < total {
-            let report = self.trainer.step()?;
-            self.log.add(&report);
-            observer.on_step(&report);
-            let last = report.step == total;
-            let stopped = stop.load(Ordering::Relaxed) && !last;
-            self.after_step(&report, last || stopped, observer)?;
-            if stopped {
+            if stop.load(Ordering::Relaxed) {
+                self.save_now(observer)?;
                 return Ok(Outcome::Stopped);
             }
+            let report = self.trainer.step()?;
+            self.last = Some(report);
+            self.log.add(&report);
+            observer.on_step(&report);
+            self.after_step(&report, report.step == total, observer)?;
         }
         Ok(Outcome::Finished)
     }
 
-    /// Log line, picture and checkpoint where they are due; log line and checkpoint also at the end.
+    /// Log line, checkpoint and picture where they are due; log line and checkpoint also at the end. The picture comes last, as it takes
+    /// the longest and is missed the least.
     fn after_step(&mut self, report: &StepReport, ends: bool, observer: &mut dyn Observer) -> Result<()> {
         let config = self.trainer.config();
         let due = |every: u64| report.step.is_multiple_of(every);
         let (log_due, save_due) = (due(config.log.every) || ends, due(config.checkpoint.every) || ends);
-        let (keep, sample) = (config.checkpoint.keep, config.sample.clone());
+        let sample = config.sample.clone().filter(|sample| due(sample.every));
         if log_due {
             observer.on_log(&self.log.write(report)?);
         }
-        if let Some(sample) = sample.filter(|sample| report.step.is_multiple_of(sample.every)) {
+        if save_due {
+            self.save(observer)?;
+            checkpoint::prune(self.folder.path(), self.trainer.config().checkpoint.keep)?;
+        }
+        if let Some(sample) = sample {
             let picture = samples::draw(&self.trainer, &sample)?;
-            let folder = self.folder.join("samples");
+            let folder = self.folder.path().join(SAMPLES);
             std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-            let path = folder.join(format!("step-{:08}.png", report.step));
+            let path = self.folder.will_write(&format!("{SAMPLES}/{}", picture_name(report.step)))?;
             write_atomic(&path, &picture.png)?;
             self.log.picture(report.step, picture.size, &picture.png)?;
             observer.on_samples(&path);
         }
-        if save_due {
-            let path = checkpoint::save(&self.trainer, &self.folder)?;
-            checkpoint::prune(&self.folder, keep)?;
-            observer.on_checkpoint(&path);
+        Ok(())
+    }
+
+    /// Logs and saves the steps that were taken since it was done last.
+    fn save_now(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if let Some(report) = self.last.filter(|_| self.log.has_steps()) {
+            observer.on_log(&self.log.write(&report)?);
+        }
+        if self.saved != Some(self.trainer.steps_taken()) {
+            self.save(observer)?;
+            checkpoint::prune(self.folder.path(), self.trainer.config().checkpoint.keep)?;
         }
         Ok(())
+    }
+
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let step = self.trainer.steps_taken();
+        self.cannot_save = true;
+        self.folder.will_write(&format!("{}/{}", checkpoint::FOLDER, checkpoint::name(step)))?;
+        let path = checkpoint::save(&self.trainer, self.folder.path())?;
+        (self.cannot_save, self.saved) = (false, Some(step));
+        self.folder.has_saved()?;
+        observer.on_checkpoint(&path);
+        Ok(())
+    }
+
+    /// Saves what can be saved before the run ends with `error`, which is returned with word of that. No older checkpoint is removed: one
+    /// of a time before the trouble may be wanted.
+    fn save_before(&mut self, error: Error, observer: &mut dyn Observer) -> Error {
+        let step = self.trainer.steps_taken();
+        if self.cannot_save || step == 0 {
+            return error;
+        }
+        if self.saved != Some(step)
+            && let Err(second) = self.save(observer)
+        {
+            log::error!("the steps since the last checkpoint could not be saved: {second}");
+            return error;
+        }
+        Error::Saved { cause: Box::new(error), step }
     }
 
     /// The trainer.
@@ -151,29 +283,20 @@ impl Run {
 
     /// The run's folder.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 }
 
-fn holds_run(folder: &Path) -> bool {
-    folder.join("config.toml").exists() || folder.join("checkpoints").exists()
+fn check_samples(trainer: &Trainer) -> Result<()> {
+    trainer.config().sample.as_ref().map_or(Ok(()), |sample| samples::check(trainer, sample))
 }
 
-/// Removes what a run writes, and nothing else.
-fn clear(folder: &Path) -> Result<()> {
-    for name in ["checkpoints", "samples", "failure"] {
-        let path = folder.join(name);
-        if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
-        }
-    }
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    for entry in entries {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name == "config.toml" || name == "log.jsonl" || name.starts_with("events.out.tfevents.") {
-            std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
-        }
+/// Writes the configuration, unless the file holds it as it is: a user's comments stay.
+fn write_config(folder: &mut RunFolder, config: &Config) -> Result<()> {
+    let path = folder.will_write(CONFIG)?;
+    let written = std::fs::read_to_string(&path).ok();
+    if written.and_then(|text| Config::parse(&text, &path, &[]).ok()).as_ref() != Some(config) {
+        write_atomic(&path, config.to_toml()?.as_bytes())?;
     }
     Ok(())
 }

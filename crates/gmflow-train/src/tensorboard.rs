@@ -5,10 +5,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{Error, Result};
+
+const NAME_START: &str = "events.out.tfevents.";
+const NAME_END: &str = ".gmflow";
+
+/// Whether an event file of ours has this name.
+pub(crate) fn is_event_file(name: &str) -> bool {
+    name.starts_with(NAME_START) && name.ends_with(NAME_END)
+}
 
 /// An event file that is being written.
 #[derive(Debug)]
@@ -18,22 +26,25 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Starts an event file in `folder`. After a resume a new file continues at `first_step`, and TensorBoard drops what
-    /// the earlier file holds from that step on.
+    /// The name of an event file that is begun now.
+    pub fn new_name() -> String {
+        format!("{NAME_START}{:010}.{}{NAME_END}", seconds() as u64, std::process::id())
+    }
+
+    /// Starts an event file. `next_step` is given where it continues earlier files: TensorBoard drops what they hold of that step and of
+    /// later ones.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn create(folder: &Path, first_step: u64) -> Result<Self> {
+    pub fn create(path: PathBuf, next_step: Option<u64>) -> Result<Self> {
         let now = seconds();
-        let name = format!("events.out.tfevents.{:010}.{}.gmflow", now as u64, std::process::id());
-        let path = folder.join(name);
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
         let mut events = Self { path, file };
         let version = [double(1, now), bytes(3, b"brain.Event:2")].concat();
         events.record(&version)?;
-        if first_step > 0 {
+        if let Some(step) = next_step {
             let start = bytes(7, &integer(1, 1)); // session log, status START
-            events.record(&[double(1, now), integer(2, first_step), start].concat())?;
+            events.record(&[double(1, now), integer(2, step), start].concat())?;
         }
         Ok(events)
     }

@@ -117,6 +117,26 @@ impl<M: TorchNames> Trainable<M> {
         (squares.iter().sum::<f64>().sqrt(), squares.into_iter().map(f64::sqrt).collect())
     }
 
+    /// What is not finite: the first weight, moment or average with such a value, in words.
+    pub fn not_finite(&self) -> Result<Option<String>> {
+        let weights = params::shared(self.module()?)?;
+        let AdamW { exp_avg, exp_avg_sq, .. } = &self.optimizer;
+        let groups =
+            [("the weight", &weights), ("the first moment of", exp_avg), ("the second moment of", exp_avg_sq)];
+        let groups = groups.into_iter().map(|(what, values)| (what.to_owned(), values));
+        let averages = self.averages.iter().map(|ema| (format!("the average {} of", ema.config.name), &ema.values));
+        for (what, values) in groups.chain(averages) {
+            for (info, values) in self.infos.iter().zip(values) {
+                // The sum of squares is fast on every device; where it is too large for the device's numbers, the values decide.
+                let sum = square_sums(vec![values.clone()]).1.into_iter().sum::<f64>();
+                if !sum.is_finite() && !params::on_host(values)?.iter().all(|value| value.is_finite()) {
+                    return Ok(Some(format!("{what} {}", info.name)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// One clipped AdamW step, and the averages' step behind it, one parameter at a time. A parameter without a gradient stays, as in
     /// PyTorch.
     ///

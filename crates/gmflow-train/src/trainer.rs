@@ -194,6 +194,16 @@ impl Trainer {
         Ok(StepReport { step: self.step, images: self.images(), loss, spectral_loss, grad_norm, lr })
     }
 
+    /// Checks that every weight, moment and average is finite, as it must be to be saved.
+    ///
+    /// # Errors
+    /// [`Error::StateNotFinite`] naming the first that is not.
+    pub fn check_finite(&self) -> Result<()> {
+        let of_spectrum = self.spectrum.as_ref().map(Trainable::not_finite).transpose()?.flatten();
+        let what = self.network.not_finite()?.or_else(|| Some(format!("{} ({SPECTRUM})", of_spectrum?)));
+        what.map_or(Ok(()), |what| Err(Error::StateNotFinite { step: self.step, what }))
+    }
+
     fn not_finite(&self, batch: &HostBatch, loss: f64, norms: Vec<f64>) -> Error {
         let first = self.network.infos.iter().zip(&norms).find(|(_, norm)| !norm.is_finite());
         let what = match first {

@@ -192,6 +192,7 @@ fn a_unet_is_resumed_bit_for_bit_and_sampled() {
         let config = load(folder.path(), &[UNET, &steps, dropout]);
         let mut run = Run::create(config, &out, false, &Device::flex()).expect("a run");
         run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+        drop(run);
         if stop.is_some() {
             let mut run = Run::resume(&out, &["train.steps=4".into()], &Device::flex()).expect("a run");
             run.run(&AtomicBool::new(false), &mut Silent).expect("training");

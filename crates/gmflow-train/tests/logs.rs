@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use gmflow_train::log::{LogLine, bits_per_dim};
-use gmflow_train::{Run, Silent};
+use gmflow_train::{ResumeOptions, Run, Silent};
 
 mod common;
 
@@ -118,4 +118,83 @@ fn a_run_with_the_old_name_of_its_bits_is_read_and_continued() {
     let lines: Vec<LogLine> = text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
     assert_eq!(lines.iter().map(|line| line.step).collect::<Vec<u64>>(), [5, 10]);
     assert!(lines.iter().all(|line| line.transition_bits_per_dim.is_some()), "{lines:?}");
+}
+
+/// A number of the form that protocol buffers write, and what is behind it.
+fn varint(bytes: &[u8]) -> (u64, &[u8]) {
+    let end = bytes.iter().position(|byte| byte & 0x80 == 0).expect("an end") + 1;
+    let value = bytes[..end].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    (value, &bytes[end..])
+}
+
+/// An event's step, and whether it starts a session rather than holding values.
+fn event(record: &[u8]) -> (u64, bool, bool) {
+    let (mut rest, mut step, mut starts, mut has_values) = (record, 0, false, false);
+    while !rest.is_empty() {
+        let (key, after) = varint(rest);
+        rest = match key & 7 {
+            0 => {
+                let (value, after) = varint(after);
+                step = if key >> 3 == 2 { value } else { step };
+                after
+            }
+            1 => &after[8..],
+            2 => {
+                let (length, after) = varint(after);
+                starts |= key >> 3 == 7;
+                has_values |= key >> 3 == 5;
+                &after[length as usize..]
+            }
+            other => panic!("type {other}"),
+        };
+    }
+    (step, starts, has_values)
+}
+
+/// The steps that TensorBoard shows of files in order: where a session starts, it drops what it has of that step and of later ones.
+fn shown(files: &[PathBuf]) -> Vec<u64> {
+    let mut shown = Vec::new();
+    for record in files.iter().flat_map(|file| records(file)) {
+        match event(&record) {
+            (step, true, _) => shown.retain(|other| *other < step),
+            (step, _, true) => shown.push(step),
+            _ => {}
+        }
+    }
+    shown
+}
+
+#[test]
+fn tensorboard_shows_every_step_once_after_stops_and_kills() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (out, device) = (folder.path(), Device::flex());
+    // Killed before its first checkpoint: lines without one.
+    let every_step = ["train.steps=4", "log.every=1", "checkpoint={every=100, keep=9}"];
+    let run = Run::create(common::tiny_with(&every_step), out, false, &device).expect("a run");
+    drop(run);
+    let mut files = event_files(out);
+    let [earlier] = files.as_slice() else { panic!("{files:?}") };
+    // Names go by the second; what a process wrote in an earlier one sorts before.
+    let name = |second: u64| out.join(format!("events.out.tfevents.{second:010}.1.gmflow"));
+    std::fs::rename(earlier, name(1)).expect("renamed");
+    files = vec![name(1)];
+    let overrides = |steps: u64| [format!("train.steps={steps}")];
+    for (steps, second) in [(4, 2), (7, 3), (9, 4)] {
+        let mut run = Run::resume(out, &overrides(steps), &device).expect("a run");
+        run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+        drop(run);
+        let new: Vec<PathBuf> = event_files(out).into_iter().filter(|path| !files.contains(path)).collect();
+        assert_eq!(new.len(), 1);
+        std::fs::rename(&new[0], name(second)).expect("renamed");
+        files.push(name(second));
+        assert_eq!(shown(&files), (1..=steps).collect::<Vec<u64>>());
+    }
+    // Lost with a kill: the run goes on from step 4, and steps 5 to 9 are replaced.
+    let from = ResumeOptions { from: Some(4), ..Default::default() };
+    let mut run = Run::resume_with(out, &overrides(6), from, &device).expect("a run");
+    run.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    drop(run);
+    let new: Vec<PathBuf> = event_files(out).into_iter().filter(|path| !files.contains(path)).collect();
+    files.extend(new);
+    assert_eq!(shown(&files), [1, 2, 3, 4, 5, 6]);
 }

@@ -19,15 +19,11 @@ fn config() -> gmflow_train::Config {
     common::tiny_with(&["train.steps=300", "checkpoint.every=7", "log.every=4", "train.micro_batch=40"])
 }
 
+/// Continues, whenever the process before was killed; only a run that was not begun is created.
 fn go_on(folder: &Path) -> Outcome {
-    let started = folder.join("checkpoints").read_dir().is_ok_and(|mut entries| entries.next().is_some());
-    let run = match Run::resume(folder, &[], &Device::flex()) {
-        Err(Error::NoCheckpoint { .. } | Error::Io { .. }) if !started => {
-            Run::create(config(), folder, true, &Device::flex())
-        }
-        // The first checkpoint had not been finished.
-        Err(Error::NoCheckpoint { .. }) => Run::create(config(), folder, true, &Device::flex()),
-        other => other,
+    let run = match folder.join("config.toml").exists() {
+        true => Run::resume(folder, &[], &Device::flex()),
+        false => Run::create(config(), folder, false, &Device::flex()),
     };
     run.expect("a run").run(&AtomicBool::new(false), &mut Silent).expect("training")
 }

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor};
 use gmflow::checkpoint::{
-    DataInfo, DataKind, LoadOptions, Model, ModelInfo, Precision, Progress, load_diffusers_spectrum,
+    DataInfo, DataKind, FileDigest, LoadOptions, Model, ModelInfo, Precision, Progress, load_diffusers_spectrum,
     load_diffusers_transformer, read_tensors, write_atomic, write_tensors,
 };
 use gmflow::guidance::Guidance;
@@ -11,6 +11,7 @@ use gmflow::kernel::Arithmetic;
 use gmflow::network::{
     Denoiser, GmDitConfig, HostTensor, Network, NetworkConfig, SpectrumMlpConfig, load_named, named_tensors,
 };
+use half::bf16;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -100,10 +101,12 @@ fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
     let path = dir.path().join("model.safetensors");
     let mut tensors = read_tensors(&path).expect("tensors");
     let name = "transformer_blocks.1.ff.net.2.weight";
-    *tensors.get_mut(name).and_then(|tensor| tensor.values.last_mut()).expect("a weight") = f32::INFINITY;
+    *tensors.get_mut(name).and_then(|tensor| tensor.values.last_mut()).expect("a weight") = 1e25;
     write_tensors(&path, &tensors.into_iter().collect::<Vec<_>>(), Precision::Bf16).expect("written");
+    let bytes = |value| bf16::from_f32(value).to_le_bytes();
+    replace_in(&path, &bytes(1e25), &bytes(f32::INFINITY));
     for arithmetic in [Arithmetic::Bf16, Arithmetic::Int8] {
-        let options = LoadOptions { pack: Some(arithmetic), ..LoadOptions::default() };
+        let options = LoadOptions { pack: Some(arithmetic), unverified: true, ..LoadOptions::default() };
         let error = Model::load_with(dir.path(), options, &device).expect_err("an infinite weight").to_string();
         assert!(error.contains(name) && error.contains("finite"), "{error}");
     }
@@ -113,7 +116,7 @@ fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
     tensors.remove(&block);
     let tensors: Vec<_> = tensors.into_iter().collect();
     write_tensors(&path, &tensors, Precision::F32).expect("written");
-    let options = LoadOptions { pack: Some(Arithmetic::F32), ..LoadOptions::default() };
+    let options = LoadOptions { pack: Some(Arithmetic::F32), unverified: true, ..LoadOptions::default() };
     let error = Model::load_with(dir.path(), options, &device).expect_err("a tensor is missing").to_string();
     assert!(error.contains(&block) && error.contains("model.safetensors"), "{error}");
 }
@@ -144,9 +147,11 @@ fn hostile_weights_are_refused_by_name() {
     model.save(dir.path(), &[], Precision::F32).expect("saved");
     let path = dir.path().join("model.safetensors");
     let whole = named_tensors(&model.network);
+    let unverified = LoadOptions { unverified: true, ..LoadOptions::default() };
+    let read = || message(Model::load_with(dir.path(), unverified, &Device::flex()));
     let load = |tensors: &[(String, HostTensor)]| {
         write_tensors(&path, tensors, Precision::F32).expect("written");
-        message(Model::load(dir.path(), None, &Device::flex()))
+        read()
     };
     assert!(load(&whole[1..]).contains(&whole[0].0));
 
@@ -161,7 +166,12 @@ fn hostile_weights_are_refused_by_name() {
 
     let mut poisoned = whole.clone();
     poisoned[3].1.values[0] = f32::NAN;
-    let error = load(&poisoned);
+    let error = message(write_tensors(&path, &poisoned, Precision::F32));
+    assert!(error.contains(&whole[3].0) && error.contains("finite"), "{error}");
+    poisoned[3].1.values[0] = 123.456;
+    write_tensors(&path, &poisoned, Precision::F32).expect("written");
+    replace_in(&path, &123.456f32.to_le_bytes(), &f32::NAN.to_le_bytes());
+    let error = read();
     assert!(error.contains(&whole[3].0) && error.contains("finite"), "{error}");
 
     write_tensors(&path, &whole, Precision::F32).expect("written");
@@ -175,6 +185,70 @@ fn hostile_weights_are_refused_by_name() {
     assert!(message(read_tensors(&path)).contains("model.safetensors"));
     fs::remove_file(&path).expect("removed");
     assert!(message(Model::load(dir.path(), None, &Device::flex())).contains("model.safetensors"));
+}
+
+/// Replaces the one place in a file that holds `old`.
+fn replace_in(path: &Path, old: &[u8], new: &[u8]) {
+    let mut bytes = fs::read(path).expect("bytes");
+    let places: Vec<usize> =
+        bytes.windows(old.len()).enumerate().filter(|(_, part)| *part == old).map(|(at, _)| at).collect();
+    assert_eq!(places.len(), 1, "{old:?}");
+    bytes[places[0]..places[0] + new.len()].copy_from_slice(new);
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn a_value_too_large_for_the_format_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("weights.safetensors");
+    let tensors = [("large".to_owned(), HostTensor { shape: vec![2], values: vec![1.0, 70_000.0] })];
+    write_tensors(&path, &tensors, Precision::Bf16).expect("written");
+    let error = message(write_tensors(&path, &tensors, Precision::F16));
+    assert!(error.contains("large") && error.contains("the range of f16") && error.contains("70000"), "{error}");
+    assert_eq!(read_tensors(&path).expect("the older file").len(), 1);
+}
+
+/// Flips bits in a weight file, in each number format: the digest in `model.json` finds every one, as the format cannot.
+#[test]
+fn damage_in_weights_is_found_by_the_digest() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let device = Device::flex();
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        let model = model();
+        let digests = model.save(dir.path(), &[("slow", &model.network)], precision).expect("saved");
+        for (file, ema) in [("model.safetensors", None), ("ema.slow.safetensors", Some("slow"))] {
+            let path = dir.path().join(file);
+            let whole = fs::read(&path).expect("bytes");
+            assert_eq!(digests[file], FileDigest::of_file(&path).expect("a digest"));
+            assert_eq!(digests[file], FileDigest::of_bytes(&whole));
+            for place in 1..40 {
+                let mut damaged = whole.clone();
+                // From the end: the header takes the beginning.
+                let at = whole.len() - 1 - place * 13;
+                damaged[at] ^= 1 << (place % 8);
+                fs::write(&path, damaged).expect("written");
+                let error = message(Model::load(dir.path(), ema, &device));
+                assert!(error.contains(file) && error.contains("damaged"), "{error}");
+            }
+            fs::write(&path, whole).expect("written");
+            Model::load(dir.path(), ema, &device).expect("whole again");
+        }
+        let digest = FileDigest::of_file(&dir.path().join("model.json")).expect("a digest");
+        assert_eq!(digests["model.json"], digest);
+    }
+}
+
+#[test]
+fn a_folder_without_digests_is_read_as_before() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = model();
+    model.save(dir.path(), &[], Precision::F32).expect("saved");
+    let path = dir.path().join("model.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("bytes")).expect("JSON");
+    json.as_object_mut().expect("a table").remove("files").expect("digests");
+    fs::write(&path, json.to_string()).expect("written");
+    let loaded = Model::load(dir.path(), None, &Device::flex()).expect("loaded");
+    assert!(named_tensors(&loaded.network) == named_tensors(&model.network));
 }
 
 #[test]

@@ -137,6 +137,7 @@ fn load(arguments: &EvalArgs, checkpoint: &Path, judge: &Judge) -> Result<(Model
         variant: arguments.published.variant.as_deref(),
         without_vae: arguments.vae.is_some(),
         pack: Some(precision),
+        unverified: arguments.published.no_verify,
     };
     let mut model = Model::load_with(&folder, options, &judge.device)?;
     if model.info.data.kind == DataKind::Latents {

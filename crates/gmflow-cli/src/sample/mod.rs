@@ -63,6 +63,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
         variant: arguments.published.variant.as_deref(),
         without_vae: true,
         pack: Some(precision),
+        unverified: arguments.published.no_verify,
     };
     let vae = if info.data.kind == DataKind::Latents && !arguments.latents {
         Some(stored_vae(&info, Some((&folder, options.variant)), arguments.vae.as_deref())?)

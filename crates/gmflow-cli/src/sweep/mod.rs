@@ -18,10 +18,11 @@ use crate::sample::{average, computed_in, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
 use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
-use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
+use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, remove_leftovers};
 use gmflow::kernel::{self, Arithmetic};
 use gmflow_eval::likelihood::TIMES;
 use gmflow_eval::{CompareConfig, Likelihood};
+use gmflow_files::FolderLock;
 use plan::{Cell, ModelPlan, Plan};
 use results::{Line, Results, likelihood_key};
 use serde_json::{Value, json};
@@ -33,6 +34,8 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
     let device = device(&arguments.device)?;
     let file = arguments.out.join("cells.jsonl");
     output::create_folder(&arguments.out)?;
+    let _lock = FolderLock::acquire(&arguments.out, "gmflow sweep")?;
+    remove_leftovers(&arguments.out, is_written)?;
     if arguments.force {
         output::remove_file(&file)?;
     }
@@ -52,6 +55,11 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
         bail!("{failed} of {} cells failed; the same call tries them again ({})", cells.len(), file.display());
     }
     Ok(())
+}
+
+/// Whether a sweep writes files with such a name.
+fn is_written(name: &str) -> bool {
+    ["md", "svg", "png", "jsonl"].iter().any(|ending| name.ends_with(&format!(".{ending}")))
 }
 
 struct Sweep {

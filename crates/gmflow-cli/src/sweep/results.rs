@@ -2,13 +2,14 @@
 
 use super::weights::Weights;
 use crate::eval::row::Row;
-use crate::failure::usage;
+use crate::failure::Usage;
 use anyhow::{Context, Result};
+use gmflow::checkpoint::write_atomic;
 use gmflow_eval::Likelihood;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// One cell's outcome, or the likelihood of a model, which all of its cells share.
@@ -49,6 +50,35 @@ impl Line {
     }
 }
 
+/// What a line of the file holds.
+enum Read {
+    /// An outcome.
+    Line(Box<Line>),
+    /// An outcome with a figure that is null, by its key.
+    Empty(Value),
+}
+
+/// Reads one line.
+fn read(text: &[u8]) -> serde_json::Result<Read> {
+    let mut value: Value = serde_json::from_slice(text)?;
+    if has_empty_figure(&value) {
+        return Ok(Read::Empty(value["key"].take()));
+    }
+    Ok(Read::Line(Box::new(Line::deserialize(value)?)))
+}
+
+/// Adds lines that cannot be read to a file of their own, and says why.
+fn set_aside(path: &Path, lines: &[(String, &[u8])]) -> Result<()> {
+    let aside = path.with_extension("jsonl.damaged");
+    for (message, _) in lines {
+        log::warn!("{message}; it is moved to {}", aside.display());
+    }
+    let bytes: Vec<u8> = lines.iter().flat_map(|(_, line)| line.iter().copied()).collect();
+    let file = File::options().create(true).append(true).open(&aside);
+    let written = file.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
+    written.with_context(|| aside.display().to_string())
+}
+
 /// The file of all outcomes.
 pub struct Results {
     file: File,
@@ -57,36 +87,48 @@ pub struct Results {
 }
 
 impl Results {
-    /// Opens or creates the file. A last line that was cut off by an interruption is dropped; one with a figure that is no number counts
-    /// as not there, and is named.
+    /// Opens or creates the file. A last line that was cut off by an interruption is dropped; one that cannot be read is moved to a file of
+    /// its own; one with a figure that is no number counts as not there. The last two are named.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut lines: Vec<Line> = Vec::new();
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let (mut lines, mut kept): (Vec<Line>, Vec<u8>) = (Vec::new(), Vec::new());
+        let mut damaged: Vec<(String, &[u8])> = Vec::new();
         let mut left_out: Vec<(String, Value)> = Vec::new();
-        for (number, line) in text[..whole].lines().enumerate() {
+        for (number, text) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let place = format!("{}, line {}", path.display(), number + 1);
-            let refused = |error| usage(&place, "a result of gmflow sweep", error);
-            let mut value: Value = serde_json::from_str(line).map_err(refused)?;
-            if has_empty_figure(&value) {
-                left_out.push((place, value["key"].take()));
-                continue;
+            match read(text) {
+                Err(error) => {
+                    damaged.push((format!("{place}: expected a result of gmflow sweep, got {error}"), text));
+                    continue;
+                }
+                Ok(Read::Empty(key)) => left_out.push((place, key)),
+                Ok(Read::Line(line)) => {
+                    left_out.retain(|(_, key)| *key != line.key);
+                    lines.retain(|other| other.key != line.key);
+                    lines.push(*line);
+                }
             }
-            let line = Line::deserialize(value).map_err(refused)?;
-            left_out.retain(|(_, key)| *key != line.key);
-            lines.retain(|other| other.key != line.key);
-            lines.push(line);
+            kept.extend_from_slice(text);
         }
         for (place, _) in left_out {
             log::warn!("{place}: expected numbers, got null for a figure; the line is left out");
         }
+        if let Some((message, _)) = damaged.first() {
+            if kept.is_empty() {
+                // No line of it is ours, so neither is the file.
+                return Err(Usage(message.clone()).into());
+            }
+            set_aside(path, &damaged)?;
+            write_atomic(path, &kept)?;
+        }
         let file = File::options().create(true).truncate(false).write(true).open(path);
         let mut file = file.with_context(|| path.display().to_string())?;
-        file.set_len(whole as u64)?;
+        file.set_len(kept.len() as u64)?;
         std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
         Ok(Self { file, lines })
     }

@@ -14,6 +14,8 @@ mod sample;
 #[path = "../../../gmflow/tests/hub/server.rs"]
 #[allow(dead_code)]
 mod server;
+#[cfg(unix)]
+mod signals;
 mod sweep;
 mod train;
 mod usage;

@@ -7,6 +7,46 @@ use gmflow::kernel::Arithmetic;
 use serde_json::{Value, json};
 
 #[test]
+fn a_line_that_cannot_be_read_costs_one_cell_and_two_sweeps_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    points_model(&folder.path().join("k2"), 2);
+    std::fs::write(folder.path().join("board.toml"), "[data.source]\nkind = 'density'\nname = 'checkerboard'\n")
+        .unwrap();
+    let plan = folder.path().join("plan.toml");
+    let rest = "[[model]]\nname = 'two'\ncheckpoint = 'k2'\n[[grid]]\nsolvers = ['gm-ode']\nsteps = [1, 2, 3]\n";
+    std::fs::write(&plan, format!("title = 'Toy'\nnum = 100\nreference = {{ data = 'board.toml' }}\n{rest}"))
+        .unwrap();
+    let out = folder.path().join("out");
+    let sweep = |extra: &[&str]| run(&[&["sweep", text(&plan), "--out", text(&out)], extra].concat());
+    assert_eq!(sweep(&[]).0, 0);
+    let cells = out.join("cells.jsonl");
+    let whole = std::fs::read(&cells).unwrap();
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    for bad in [&b"\xff\xfe\n"[..], b"{\"key\": 3}\n", b"nothing\n"] {
+        let aside = out.join("cells.jsonl.damaged");
+        let _ = std::fs::remove_file(&aside);
+        std::fs::write(&cells, [lines[0], bad, lines[2]].concat()).unwrap();
+        std::fs::write(out.join("table.md.4711.tmp"), "left by a killed process").unwrap();
+        let (code, _, stderr) = sweep(&[]);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stderr.contains("cells.jsonl, line 2: ") && stderr.contains("cells.jsonl.damaged"), "{stderr}");
+        assert_eq!(std::fs::read(&aside).unwrap(), bad);
+        let now = std::fs::read(&cells).unwrap();
+        assert!(now.starts_with(&[lines[0], lines[2]].concat()), "the others are not measured again");
+        assert_eq!(now.split_inclusive(|byte| *byte == b'\n').count(), 3);
+        assert!(!out.join("table.md.4711.tmp").exists());
+    }
+    let lock = gmflow_files::FolderLock::acquire(&out, "gmflow sweep").unwrap();
+    for extra in [&[][..], &["--force"]] {
+        let (code, _, stderr) = sweep(extra);
+        let holder = format!("in use by gmflow sweep (process {}", std::process::id());
+        assert!(code == 1 && stderr.contains(&holder), "{stderr}");
+    }
+    drop(lock);
+    assert_eq!(sweep(&[]).0, 0);
+}
+
+#[test]
 fn a_sweep_measures_every_cell_once_and_tries_failed_ones_again() {
     let folder = tempfile::tempdir().unwrap();
     points_model(&folder.path().join("k2"), 2);

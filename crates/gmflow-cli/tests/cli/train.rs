@@ -132,34 +132,97 @@ fn wrong_settings_are_usage_and_name_the_field() {
     assert!(!out.exists());
 }
 
-#[cfg(unix)]
 #[test]
-fn ctrl_c_leaves_a_checkpoint_to_resume_from() {
-    use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
+fn a_configuration_in_the_run_folder_is_refused_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("proj");
+    let text = format!("# my notes: do not lose\n{CONFIG}");
+    std::fs::create_dir_all(project.join("samples")).unwrap();
+    std::fs::write(project.join("samples/mine.png"), "x").unwrap();
+    let config = project.join("config.toml");
+    std::fs::write(&config, &text).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&project, &link).unwrap();
+    for (out, extra) in [(&project, &[][..]), (&project, &["--force"]), (&link, &["--force"])] {
+        let (code, _, stderr) = train(&config, out, extra);
+        assert_eq!(code, 2, "{stderr}");
+        assert!(stderr.contains("--out: expected a folder other than that of the configuration"), "{stderr}");
+    }
+    // By another name for the configuration the folder is refused for what it holds.
+    let other = write_config(folder.path(), CONFIG);
+    for extra in [&[][..], &["--force"], &["--resume"]] {
+        let (code, _, stderr) = train(&other, &project, extra);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("config.toml, samples that no run of gmflow wrote"), "{stderr}");
+    }
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), text);
+    assert_eq!(std::fs::read_to_string(project.join("samples/mine.png")).unwrap(), "x");
+    assert_eq!(std::fs::read_dir(&project).unwrap().count(), 2, "nothing is added");
+    // A run's own configuration serves to continue it, and not to begin another in its place.
+    let out = folder.path().join("run");
+    assert_eq!(train(&other, &out, &[]).0, 0);
+    assert_eq!(train(&out.join("config.toml"), &out, &["--resume", "--set", "train.steps=7"]).0, 0);
+    assert_eq!(train(&out.join("config.toml"), &out, &["--force"]).0, 2);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let (config, out) = (write_config(folder.path(), CONFIG), folder.path().join("run"));
-    let child = Command::new(assert_cmd::cargo::cargo_bin("gmflow"))
-        .args(["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--set", "train.steps=100000000"])
-        .args(["--set", "log.every=1"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    let has_begun = || std::fs::metadata(out.join("log.jsonl")).is_ok_and(|file| file.len() > 0);
-    while !has_begun() && start.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(stdout.contains("stopped") && stdout.contains("--resume"), "{stdout}");
-    let step: u64 = stdout.split("step ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
-    let goal = format!("train.steps={}", step + 2);
-    let (code, stdout, stderr) = train(&config, &out, &["--resume", "--set", &goal]);
+    assert_eq!(train(&config, &out, &["--set", "checkpoint.every=3"]).0, 0);
+    let path = out.join("checkpoints/step-00000006/optimizer.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (code, _, stderr) = train(&config, &out, &["--resume"]);
+    assert_eq!((code, stderr.trim_end().lines().count()), (1, 1), "{stderr}");
+    assert!(stderr.contains("optimizer.safetensors: checksum") && stderr.contains("--resume-from 3"), "{stderr}");
+    let (code, stdout, stderr) = train(&config, &out, &["--resume-from", "3", "--set", "train.steps=8"]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(stdout.contains(&format!("step {}", step + 2)), "{stdout}");
+    assert!(stdout.contains("step 8") && stderr.contains("step-00000006.old"), "{stdout}{stderr}");
+    let (code, _, stderr) = train(&config, &out, &["--resume-from", "3"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.contains("--resume-from: expected the step of a checkpoint") && stderr.contains("(6, 8)"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = train(&config, &out, &["--no-verify", "--force"]);
+    assert_eq!(code, 2, "{stderr}");
+}
+
+#[test]
+fn a_model_with_damage_is_not_sampled_from_unless_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, out) = (write_config(folder.path(), CONFIG), folder.path().join("run"));
+    assert_eq!(train(&config, &out, &[]).0, 0);
+    let model = folder.path().join("model");
+    let (run_folder, model_folder) = (out.to_str().unwrap(), model.to_str().unwrap());
+    let export =
+        ["export", "--checkpoint", run_folder, "--layout", "gmflow", "--precision", "f16", "--out", model_folder];
+    assert_eq!(run(&export).0, 0);
+    let path = model.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let points = folder.path().join("points.npz");
+    let sample = ["sample", "--checkpoint", model_folder, "--num", "5", "--out", points.to_str().unwrap()];
+    let (code, _, stderr) = run(&sample);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("model.safetensors: checksum") && stderr.contains("--no-verify"), "{stderr}");
+    assert!(!points.exists());
+    let (code, _, stderr) = run(&[&sample[..], &["--no-verify"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn a_learning_rate_beyond_all_bounds_is_an_error_and_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, out) = (write_config(folder.path(), CONFIG), folder.path().join("run"));
+    let (code, _, stderr) = train(&config, &out, &["--set", "train.lr=1e39", "--set", "train.steps=1"]);
+    assert_ne!(code, 0, "{stderr}");
+    assert!(stderr.contains("train.lr"), "{stderr}");
+    let checkpoints = out.join("checkpoints");
+    assert!(!checkpoints.exists() || std::fs::read_dir(checkpoints).unwrap().count() == 0);
 }

@@ -196,6 +196,7 @@ pub(crate) fn from_json<'a, T: Deserialize<'a>>(path: &Path, text: &'a str) -> R
     let mut reader = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = error.path().to_string();
+        let field = if field == "." { "content".to_owned() } else { field };
         Error::file(path, field, "what this version writes", error.into_inner())
     })
 }

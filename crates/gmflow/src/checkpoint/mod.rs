@@ -5,6 +5,7 @@
 //! atomically.
 
 mod diffusers;
+mod digest;
 mod file;
 pub mod hub;
 mod model;
@@ -16,7 +17,8 @@ pub use diffusers::{
     ExportOptions, StoredVae, export_diffusers, load_diffusers_spectrum, load_diffusers_transformer,
     load_diffusers_vae, weight_file,
 };
-pub use file::write_atomic;
+pub use digest::{Digests, FileDigest};
+pub use file::{remove_leftovers, write_atomic};
 pub use gmflow_files::what_is;
 pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress};
 pub use pytorch::PytorchFile;

@@ -1,9 +1,10 @@
 //! The folder of a trained model.
 
 use super::diffusers::{DiffusersFolder, is_diffusers};
+use super::digest::{Digests, FileDigest};
 use super::file;
 use super::weight_files::WeightFiles;
-use super::weights::{Precision, in_file, load_network, load_weights, write_module};
+use super::weights::{Precision, in_file, load_files, load_network, write_module};
 use crate::guidance::{Guidance, Variance};
 use crate::kernel::Arithmetic;
 use crate::network::{
@@ -130,6 +131,9 @@ fn no_shift() -> f32 {
 struct InfoFile {
     format: String,
     version: u32,
+    /// The digests of the weight files beside it; folders that were written earlier have none.
+    #[serde(default, skip_serializing_if = "Digests::is_empty")]
+    files: Digests,
     #[serde(flatten)]
     info: ModelInfo,
 }
@@ -159,6 +163,8 @@ pub struct LoadOptions<'a> {
     /// Packs the denoising network on the way, for many predictions in this arithmetic ([`Network::pack`]): more than its panels and one
     /// block's weights are never in memory.
     pub pack: Option<Arithmetic>,
+    /// Reads weight files without a look at the digests that `model.json` holds of them.
+    pub unverified: bool,
 }
 
 impl ModelInfo {
@@ -184,20 +190,10 @@ impl ModelInfo {
     /// # Errors
     /// [`Error::Io`] where it cannot be read, [`Error::File`] naming the field that is wrong.
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = dir.join(INFO_FILE);
-        if !path.is_file() && is_diffusers(dir) {
+        if !dir.join(INFO_FILE).is_file() && is_diffusers(dir) {
             return DiffusersFolder::open(dir)?.info();
         }
-        let stored: InfoFile = serde_json::from_slice(&file::read(&path)?)
-            .map_err(|error| Error::file(&path, "content", "the description of a model", error))?;
-        if stored.format != FORMAT {
-            return Err(Error::file(&path, "format", FORMAT, stored.format));
-        }
-        if stored.version != VERSION {
-            return Err(Error::file(&path, "version", VERSION.to_string(), stored.version));
-        }
-        stored.info.validate().map_err(|error| in_file(&path, error))?;
-        Ok(stored.info)
+        Ok(InfoFile::read(dir)?.info)
     }
 
     pub(super) fn validate(&self) -> Result<()> {
@@ -224,6 +220,23 @@ impl ModelInfo {
             return Err(Error::config("spectrum.base_size", expected, spectrum.base_size[0]));
         }
         Ok(())
+    }
+}
+
+impl InfoFile {
+    /// Reads and checks `model.json` in `dir`.
+    fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(INFO_FILE);
+        let stored: Self = serde_json::from_slice(&file::read(&path)?)
+            .map_err(|error| Error::file(&path, "content", "the description of a model", error))?;
+        if stored.format != FORMAT {
+            return Err(Error::file(&path, "format", FORMAT, stored.format));
+        }
+        if stored.version != VERSION {
+            return Err(Error::file(&path, "version", VERSION.to_string(), stored.version));
+        }
+        stored.info.validate().map_err(|error| in_file(&path, error))?;
+        Ok(stored)
     }
 }
 
@@ -265,21 +278,21 @@ impl Model {
         if let Some(variant) = options.variant {
             return Err(Error::config("variant", "none: the folder is not in the diffusers layout", variant));
         }
-        let info = ModelInfo::load(dir)?;
-        let weights = match options.ema {
-            None => dir.join(WEIGHTS_FILE),
-            Some(name) => dir.join(ema_file(name)?),
+        let stored = InfoFile::read(dir)?;
+        // Opened before the digests are looked at: what a file is in place of weights says more than that it is another.
+        let open = |name: &str| {
+            let files = WeightFiles::open(&dir.join(name))?;
+            let digest = stored.files.get(name).filter(|_| !options.unverified);
+            digest.map_or(Ok(()), |digest| digest.verify(files.path()))?;
+            Ok(files)
         };
-        let network = load_network(
-            info.network.build(Initializer::blank(device))?,
-            WeightFiles::open(&weights)?,
-            options.pack,
-        )?;
-        let spectrum = match &info.spectrum {
-            Some(config) => Some(load_weights(config.build(Initializer::blank(device))?, &dir.join(SPECTRUM_FILE))?),
+        let weights = open(&options.ema.map_or_else(|| Ok(WEIGHTS_FILE.into()), ema_file)?)?;
+        let network = load_network(stored.info.network.build(Initializer::blank(device))?, weights, options.pack)?;
+        let spectrum = match &stored.info.spectrum {
+            Some(config) => Some(load_files(config.build(Initializer::blank(device))?, open(SPECTRUM_FILE)?)?),
             None => None,
         };
-        Ok(Self { info, network, spectrum, vae: None })
+        Ok(Self { info: stored.info, network, spectrum, vae: None })
     }
 
     /// The weight files of a model folder, or the indices of those in shards, the main network's first.
@@ -309,22 +322,31 @@ impl Model {
         Ok(names)
     }
 
-    /// Writes a model folder: the weights, every named moving average, and `model.json` last, so that a folder with it
-    /// is complete.
-    pub fn save(&self, dir: &Path, emas: &[(&str, &Network)], precision: Precision) -> Result<()> {
+    /// Writes a model folder: the weights, every named moving average, and `model.json` with their digests last, so that a folder with it
+    /// is complete. Returns the digests of all of these files.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::File`] naming a parameter with a value that is not finite in that precision.
+    pub fn save(&self, dir: &Path, emas: &[(&str, &Network)], precision: Precision) -> Result<Digests> {
         fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
-        write_module(&dir.join(WEIGHTS_FILE), &self.network, precision)?;
+        let mut files = Digests::new();
+        files.insert(WEIGHTS_FILE.into(), write_module(&dir.join(WEIGHTS_FILE), &self.network, precision)?);
         for (name, network) in emas {
-            write_module(&dir.join(ema_file(name)?), *network, precision)?;
+            let file = ema_file(name)?;
+            let digest = write_module(&dir.join(&file), *network, precision)?;
+            files.insert(file, digest);
         }
         if let Some(spectrum) = &self.spectrum {
-            write_module(&dir.join(SPECTRUM_FILE), spectrum, precision)?;
+            files.insert(SPECTRUM_FILE.into(), write_module(&dir.join(SPECTRUM_FILE), spectrum, precision)?);
         }
-        let info = InfoFile { format: FORMAT.into(), version: VERSION, info: self.info.clone() };
+        let info =
+            InfoFile { format: FORMAT.into(), version: VERSION, files: files.clone(), info: self.info.clone() };
         let path = dir.join(INFO_FILE);
         let json = serde_json::to_vec_pretty(&info)
             .map_err(|error| Error::file(&path, "content", "values that JSON can hold", error))?;
-        file::write_atomic(&path, &json)
+        file::write_atomic(&path, &json)?;
+        files.insert(INFO_FILE.into(), FileDigest::of_bytes(&json));
+        Ok(files)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Weights in one safetensors file: number formats, writing, reading.
 
+use super::digest::FileDigest;
 use super::file;
 use super::weight_files::WeightFiles;
 use crate::kernel::Arithmetic;
@@ -74,30 +75,49 @@ impl Precision {
     }
 }
 
-/// Writes named tensors to a safetensors file, atomically.
-pub fn write_tensors(path: &Path, tensors: &[(String, HostTensor)], precision: Precision) -> Result<()> {
+/// Writes named tensors to a safetensors file, atomically, and returns the file's digest.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] naming a tensor with a value that is not finite in that precision: no file is written that cannot be
+/// loaded.
+pub fn write_tensors(path: &Path, tensors: &[(String, HostTensor)], precision: Precision) -> Result<FileDigest> {
     let named: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
-    write(path, &named, precision, |i| Ok(precision.encode(&tensors[i].1.values)))
+    write(path, &named, precision, |i| encode_finite(path, &tensors[i].0, &tensors[i].1.values, precision))
 }
 
 /// [`write_tensors`] of a module's parameters. One tensor at a time is copied.
-pub fn write_module<M: TorchNames>(path: &Path, module: &M, precision: Precision) -> Result<()> {
+///
+/// # Errors
+/// Those of [`write_tensors`].
+pub fn write_module<M: TorchNames>(path: &Path, module: &M, precision: Precision) -> Result<FileDigest> {
     write_lazy(path, &lazy_tensors(module), precision)
 }
 
 /// [`write_module`] for parameters that have been listed.
-pub(super) fn write_lazy(path: &Path, tensors: &[(String, LazyTensor)], precision: Precision) -> Result<()> {
+pub(super) fn write_lazy(path: &Path, tensors: &[(String, LazyTensor)], precision: Precision) -> Result<FileDigest> {
     let named: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
-    write(path, &named, precision, |i| Ok(precision.encode(&tensors[i].1.values())))
+    write(path, &named, precision, |i| encode_finite(path, &tensors[i].0, &tensors[i].1.values(), precision))
 }
 
-/// Writes the header of tensors with these names and shapes, and then the bytes that `data` gives for each.
+/// The bytes of a tensor; a value that is not finite, or becomes so in the precision, is refused.
+fn encode_finite(path: &Path, name: &str, values: &[f32], precision: Precision) -> Result<Vec<u8>> {
+    let unfit = |value: &&f32| !precision.round(**value).is_finite();
+    match values.par_chunks(CHUNK).find_map_first(|part| part.iter().find(unfit)) {
+        Some(value) => {
+            let expected = format!("finite values within the range of {}", precision.name());
+            Err(Error::file(path, format!("tensor {name}"), expected, value))
+        }
+        None => Ok(precision.encode(values)),
+    }
+}
+
+/// Writes the header of tensors with these names and shapes, and then the bytes that `data` gives for each; returns the file's digest.
 pub(super) fn write(
     path: &Path,
     tensors: &[(&str, &[usize])],
     precision: Precision,
     data: impl Fn(usize) -> Result<Vec<u8>>,
-) -> Result<()> {
+) -> Result<FileDigest> {
     let mut offset = 0;
     let mut infos = Vec::with_capacity(tensors.len());
     for (name, shape) in tensors {

@@ -174,7 +174,7 @@ impl Writer<'_> {
         let mut shards = shards(lazy_tensors(module), self.options);
         if let [all] = shards.as_mut_slice() {
             let path = folder.join(format!("{WEIGHTS_STEM}{variant}.safetensors"));
-            return write_lazy(&path, all, self.options.precision);
+            return write_lazy(&path, all, self.options.precision).map(|_| ());
         }
         let (count, mut weight_map, mut total) = (shards.len(), Map::new(), 0);
         for (i, shard) in shards.iter().enumerate() {

@@ -122,7 +122,8 @@ impl PytorchFile {
         self.check()?;
         let tensors: Vec<(&str, &Tensor)> = self.tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
         let shapes: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor.shape())).collect();
-        weights::write(out, &shapes, precision, |i| self.encoded(tensors[i].0, tensors[i].1, precision))
+        weights::write(out, &shapes, precision, |i| self.encoded(tensors[i].0, tensors[i].1, precision))?;
+        Ok(())
     }
 
     /// Writes the tensors as a component of a published checkpoint: `dir` with a copy of `config` and the weights, which

@@ -1,0 +1,55 @@
+//! The model that a checkpoint holds.
+
+use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Progress};
+use gmflow::guidance::{Guidance, Variance};
+use gmflow::solver::SecondOrder;
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::trainer::Trainer;
+use crate::{Error, Result};
+
+/// The model of the trainer's raw weights, with everything that its folder tells.
+///
+/// # Errors
+/// A configuration that JSON cannot hold.
+pub fn model(trainer: &Trainer) -> Result<Model> {
+    let (info, network) = (trainer.data_info(), trainer.snapshot(None)?);
+    let [channels, height, width] = info.shape;
+    let kind = match (info.points, &info.latent) {
+        (true, _) => DataKind::Points,
+        (false, Some(_)) => DataKind::Latents,
+        (false, None) => DataKind::Image,
+    };
+    // Labels that the network does not see are no part of the model.
+    let classes = info.classes.clone().filter(|_| network.null_class().is_some_and(|null| null > 0));
+    let training = serde_json::to_value(trainer.config())
+        .map_err(|error| Error::config("config", "values that JSON can hold", error))?;
+    let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
+    let sampler = trainer.config().sample.as_ref().map(|sample| sample.sampler);
+    let info = ModelInfo {
+        network: trainer.config().network.clone(),
+        spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
+        data: DataInfo { channels, height, width, kind },
+        latent: info.latent.clone(),
+        classes,
+        guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
+        reweight_by: sampler.map_or_else(Variance::default, |sampler| sampler.reweight_by),
+        shift: sampler.map_or(1.0, |sampler| sampler.shift),
+        second_order: sampler.map_or_else(SecondOrder::default, |sampler| sampler.second_order),
+        training: Some(training),
+        progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
+    };
+    Ok(Model { info, network, spectrum, vae: None })
+}
+
+/// The configuration that a checkpoint was made with.
+///
+/// # Errors
+/// A description that cannot be read, or holds none.
+pub(crate) fn config_of(folder: &Path) -> Result<Config> {
+    let training = ModelInfo::load(folder)?.training.unwrap_or_default();
+    serde_json::from_value(training)
+        .map_err(|error| Error::file(folder.join("model.json"), "training", "the configuration of a run", error))
+}
