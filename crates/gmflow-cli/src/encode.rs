@@ -5,6 +5,7 @@ use crate::data_source;
 use crate::device::device;
 use crate::failure::usage;
 use crate::output;
+use crate::terminal;
 use anyhow::{Context, Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::load_diffusers_vae;
@@ -111,7 +112,7 @@ impl Encoding<'_> {
         if first > limit {
             return Err(usage("--limit", format!("at least {first}, which are encoded already"), limit));
         }
-        let bar = output::rate(first as u64, limit as u64, "encoding");
+        let bar = terminal::rate(first as u64, limit as u64, "encoding", ("images", 1.0));
         // What a call before this one has neither written nor left to do, it left out.
         let mut left_out = first - writer.written();
         let mut waiting = Waiting::default();

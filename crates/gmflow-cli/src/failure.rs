@@ -44,7 +44,14 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(signal.exit_code());
     }
     // A terminal that is gone takes no message; the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "error: {}", one_line(&error));
+    let mut stderr = std::io::stderr();
+    let _ = match error.downcast_ref() {
+        // Each on a line of its own.
+        Some(gmflow_train::Error::Several(errors)) => {
+            errors.iter().try_for_each(|error| writeln!(stderr, "error: {error}"))
+        }
+        _ => writeln!(stderr, "error: {}", one_line(&error)),
+    };
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 
@@ -63,6 +70,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 cause.downcast_ref(),
                 Some(
                     Train::Config { .. }
+                        | Train::Several(_)
                         | Train::Toml { .. }
                         | Train::Gmflow(gmflow::Error::Config { .. })
                         | Train::Data(gmflow_data::Error::Config { .. })

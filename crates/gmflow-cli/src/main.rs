@@ -13,12 +13,16 @@ mod failure;
 mod images;
 mod import;
 mod info;
+mod init;
+mod local;
 mod output;
 mod plot;
 mod sample;
 mod sampler;
 mod signals;
 mod sweep;
+mod table;
+mod terminal;
 mod train;
 
 use clap::{CommandFactory, Parser};
@@ -40,13 +44,16 @@ fn keep_freed_memory() {
 fn main() -> ExitCode {
     keep_freed_memory();
     let cli = args::Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .target(env_logger::Target::Pipe(Box::new(terminal::Log)))
+        .init();
     failure::report(run(cli))
 }
 
 fn run(cli: args::Cli) -> anyhow::Result<()> {
     match cli.command {
         args::Command::Demo(arguments) => demo::run(&arguments),
+        args::Command::Init(arguments) => init::run(&arguments),
         args::Command::Train(arguments) => train::run(&arguments),
         args::Command::Sample(arguments) => sample::run(&arguments),
         args::Command::Info(arguments) => info::run(&arguments),

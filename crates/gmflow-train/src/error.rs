@@ -26,6 +26,9 @@ pub enum Error {
         /// The parser's message, with line and column.
         message: String,
     },
+    /// Several settings are wrong.
+    #[error("{}", several(.0))]
+    Several(Vec<Error>),
     /// The method, the network or a model folder refused.
     #[error(transparent)]
     Gmflow(#[from] gmflow::Error),
@@ -83,7 +86,7 @@ pub enum Error {
         step: u64,
     },
     /// The output folder already holds a run.
-    #[error("{}: already holds a run; resume it, overwrite it on purpose, or choose another folder", path.display())]
+    #[error("{}: already holds a run: --resume continues it, --force removes it and starts anew, --out names another folder", path.display())]
     RunExists {
         /// The output folder.
         path: PathBuf,
@@ -101,7 +104,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// The loss or a gradient is not finite; training stopped before the weights changed.
-    #[error("step {step}: {what} is not finite{}", dump.as_ref().map(|d| format!("; see {}", d.display())).unwrap_or_default())]
+    #[error(
+        "step {step}: {what} is not finite; lower train.lr, or set train.clip_grad_norm = 1.0 and a longer train.warmup_steps{}",
+        dump.as_ref().map(|d| format!("; what was computed is in {}", d.display())).unwrap_or_default()
+    )]
     NonFinite {
         /// The step, counted from 1, that would have been taken.
         step: u64,
@@ -132,6 +138,11 @@ fn advice(whole: Option<u64>) -> String {
     }
 }
 
+/// One line for each.
+fn several(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -143,6 +154,15 @@ impl Error {
             field: field.into(),
             expected: expected.into(),
             got: got.to_string(),
+        }
+    }
+
+    /// Nothing, the only error, or all of them as one.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Result<()> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => errors.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Several(errors)),
         }
     }
 
@@ -173,6 +193,7 @@ impl Error {
             Self::Config { field, expected, got, .. } => {
                 Self::Config { source_name: path.display().to_string(), field, expected, got }
             }
+            Self::Several(errors) => Self::Several(errors.into_iter().map(|error| error.in_file(path)).collect()),
             other => other,
         }
     }

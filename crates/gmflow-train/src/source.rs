@@ -18,23 +18,30 @@ const WORKERS: usize = 2;
 pub(crate) struct Source {
     loader: Loader,
     info: SourceInfo,
+    first_step: u64,
 }
 
 impl Source {
     /// Opens the data set and starts to prepare the batch of optimiser step `first_step`, counted from 0.
-    pub(crate) fn open(config: &Config, first_step: u64) -> Result<Self> {
+    /// What the configuration leaves to the data is filled in.
+    ///
+    /// # Errors
+    /// Data that cannot be opened, or that contradicts the configuration.
+    pub(crate) fn open(config: &mut Config, first_step: u64) -> Result<Self> {
         // The paths have been resolved when the configuration was loaded.
         let dataset = config.data.source.open(Path::new(""))?;
         let classes = dataset.class_names();
         let info = SourceInfo {
             shape: dataset.shape(),
             classes: (!classes.is_empty()).then(|| classes.to_vec()),
+            count: dataset.len(),
             points: matches!(dataset, Dataset::Points(_)),
             latent: match &dataset {
                 Dataset::Latents { latents, .. } => Some(latent_info(latents.manifest())),
                 _ => None,
             },
         };
+        config.fit(&info)?;
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
             seed: config.train.seed,
@@ -42,11 +49,16 @@ impl Source {
             workers: WORKERS,
             queue: config.data.queue,
         };
-        Ok(Self { loader: Loader::start(dataset, options)?, info })
+        Ok(Self { loader: Loader::start(dataset, options)?, info, first_step })
     }
 
     pub(crate) fn info(&self) -> &SourceInfo {
         &self.info
+    }
+
+    /// The optimiser step of the first batch.
+    pub(crate) fn first_step(&self) -> u64 {
+        self.first_step
     }
 
     pub(crate) fn next_batch(&mut self) -> Result<SourceBatch> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gmflow::network::NetworkConfig;
 use gmflow_train::{Config, Error};
 
 mod common;
@@ -122,4 +123,31 @@ fn settings_that_differ_are_named() {
     assert_eq!(names(&["train.lr=0.1"], &["train.lr=0.1"]), "");
     assert_eq!(names(&["train.lr=0.1", "loss.transition_ratio=0.5"], &[]), "loss.transition_ratio train.lr");
     assert_eq!(names(&[], &["train.warmup_steps=3", "train.micro_batch=8"]), "train.warmup_steps train.micro_batch");
+}
+
+#[test]
+fn a_smaller_batch_takes_the_parts_with_it() {
+    let text = "[data.source]\nkind = \"density\"\nname = \"moons\"\n[train]\nsteps = 1\nbatch_size = 128\nmicro_batch = 32\n";
+    let load = |overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let config = Config::parse(text, Path::new("a.toml"), &overrides).unwrap();
+        config.validate().map(|()| config.train.micro_batch).map_err(|error| error.to_string())
+    };
+    assert_eq!(load(&[]), Ok(Some(32)));
+    assert_eq!(load(&["train.batch_size=64"]), Ok(Some(32)));
+    assert_eq!(load(&["train.batch_size=2"]), Ok(Some(2)));
+    assert!(
+        load(&["train.batch_size=2", "train.micro_batch=4"]).is_err_and(|error| error.contains("train.micro_batch"))
+    );
+}
+
+#[test]
+fn what_is_not_said_is_small_and_taken_from_the_data() {
+    let text = "[data.source]\nkind = \"idx\"\nimages = \"x\"\n[network]\ntype = \"gm-dit\"\nnum_layers = 2\n[train]\nsteps = 1\n";
+    let config = Config::parse(text, Path::new("a.toml"), &[]).unwrap();
+    let NetworkConfig::GmDit(net) = &config.network else { panic!("a transformer") };
+    assert_eq!((net.hidden(), net.num_layers, config.train.batch_size), (192, 2, 32));
+    assert!(config.from_data.channels && config.from_data.size && config.from_data.classes && config.from_data.patch);
+    let resolved = Config::parse(&config.to_toml().unwrap(), Path::new("a.toml"), &[]).unwrap();
+    assert_eq!(resolved.from_data, gmflow_train::config::FromData::default(), "everything is written down");
 }

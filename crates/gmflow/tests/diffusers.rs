@@ -50,6 +50,7 @@ fn model() -> Model {
             guidance: Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 },
             shift: 2.0,
             progress: Progress { step: 7, images: 70 },
+            earlier: vec![Progress { step: 5, images: 50 }],
             ..ModelInfo::new(network, DataInfo { channels: 4, height: 4, width: 4, kind: DataKind::Latents })
         },
     }

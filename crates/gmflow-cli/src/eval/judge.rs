@@ -3,8 +3,8 @@
 use super::row::{ReferenceInfo, Row};
 use super::source::for_images;
 use crate::failure::usage;
-use crate::output;
 use crate::sampler::{Sampler, Wanted};
+use crate::terminal;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model};
@@ -74,7 +74,7 @@ impl Judge {
         let Reference::Set(real) = &self.reference else {
             return Err(usage("--fake", "points, for a density", "images"));
         };
-        let bar = output::progress(1, "comparing");
+        let bar = terminal::bar(1, "comparing", "parts");
         let metrics = compare(real, fake, self.config, &mut |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
@@ -180,7 +180,8 @@ impl Judge {
         let batch = order.batch.unwrap_or(at_once).min(num.max(1));
         let classes = model.info.network.num_classes();
         let classes = model.info.classes.as_ref().map_or(classes, Vec::len).min(classes);
-        let bar = output::progress(num as u64, "sampling");
+        let what = if data.kind == DataKind::Points { "points" } else { "images" };
+        let bar = terminal::bar(num as u64, "sampling", what);
         let mut seconds = 0.0;
         for start in (0..num).step_by(batch) {
             let range = start..(start + batch).min(num);
@@ -212,7 +213,7 @@ impl Judge {
             return Err(usage("--nll", expected, got));
         }
         let mut sum = LikelihoodSum::new(times)?;
-        let bar = output::progress(real.count as u64, "likelihood");
+        let bar = terminal::bar(real.count as u64, "likelihood", "images");
         let mut index = 0;
         for_images(real.images.as_ref(), real.corrupt, real.count, &mut |pixels, labels| {
             let seeds: Vec<u64> = (index..index + labels.len() as u64).collect();

@@ -2,7 +2,7 @@
 
 use super::Drawn;
 use crate::failure::usage;
-use crate::output;
+use crate::terminal;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{LatentInfo, Model, ModelInfo, StoredVae};
@@ -47,7 +47,7 @@ pub fn decode(drawn: &mut Drawn, vae: &Autoencoder, latent: &LatentInfo, tile: u
     let tiling = Tiling { size: tile, overlap: tile / 4 };
     let decoder = Decoder { vae, latent, tiling };
     let [c, h, w] = drawn.shape;
-    let bar = output::progress(drawn.seeds.len() as u64, "decoding");
+    let bar = terminal::bar(drawn.seeds.len() as u64, "decoding", "images");
     let mut images = Vec::new();
     for latents in drawn.values.chunks_exact(c * h * w) {
         let latents = Tensor::from_data(TensorData::new(latents.to_vec(), [1, c, h, w]), device);

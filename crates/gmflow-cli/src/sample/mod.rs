@@ -10,8 +10,10 @@ use crate::args::SampleArgs;
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
+use crate::local;
 use crate::output;
 use crate::sampler::{ModelTraits, Sampler, Wanted};
+use crate::terminal;
 use anyhow::Result;
 use burn::tensor::Device;
 use decoder::{decode, stored_vae};
@@ -48,6 +50,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
         return Err(usage("--class", "an index or a name", "nothing"));
     }
     let device = device(&arguments.device)?;
+    local::expect_beside(&arguments.checkpoint, arguments.vae.iter().chain(&arguments.noise))?;
     let folder = resolve(&arguments.checkpoint, &arguments.published)?;
     let info = ModelInfo::load(&folder)?;
     let traits = ModelTraits::of(&info);
@@ -115,7 +118,8 @@ fn draw(request: Request, model: &Model, sampler: &Sampler, device: &Device, mad
     let shape = [data.channels, data.height, data.width];
     let (count, size) = (request.seeds.len(), shape.iter().product::<usize>());
     let steps = sampler.config().steps;
-    let bar = output::progress((count * steps) as u64, "sampling");
+    let what = if data.kind == DataKind::Points { "points" } else { "images" };
+    let bar = terminal::rate(0, (count * steps) as u64, "sampling", (what, steps as f64));
     let mut values = Vec::with_capacity(count * size);
     for start in (0..count).step_by(request.batch) {
         let range = start..(start + request.batch).min(count);

@@ -6,6 +6,7 @@ mod help;
 mod hub;
 mod import;
 mod info;
+mod init;
 mod latents;
 mod models;
 mod published;

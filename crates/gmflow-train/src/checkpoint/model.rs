@@ -40,6 +40,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         second_order: sampler.map_or_else(SecondOrder::default, |sampler| sampler.second_order),
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
+        earlier: trainer.earlier().to_vec(),
     };
     Ok(Model { info, network, spectrum, vae: None })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, defaults};
 use crate::{Error, Result};
 
 impl Config {
@@ -37,13 +37,30 @@ impl Config {
         for text in overrides {
             apply_override(&mut table, text)?;
         }
-        let given = Value::Table(table);
-        let config: Self = serde_path_to_error::deserialize(given.clone()).map_err(|error| {
+        let given = Value::Table(table.clone());
+        let from_data = defaults::fill(&mut table);
+        let mut config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let field = error.path().to_string();
             field_error(path, &field, &error.into_inner().to_string())
         })?;
+        config.from_data = from_data;
+        config.fit_micro_batch(overrides);
         config.refuse_ignored(path, &given)?;
         Ok(config)
+    }
+
+    /// A part of a batch that an override made smaller than the file's parts becomes the whole batch.
+    fn fit_micro_batch(&mut self, overrides: &[String]) {
+        let is_set = |name: &str| {
+            overrides.iter().any(|text| text.split('=').next().is_some_and(|given| given.trim() == name))
+        };
+        let (batch, micro) = (self.train.batch_size, self.train.micro_batch.unwrap_or(0));
+        if micro > batch && is_set("train.batch_size") && !is_set("train.micro_batch") {
+            log::warn!(
+                "train.micro_batch: {micro} in the file is more than the batch of {batch}, which is computed at once"
+            );
+            self.train.micro_batch = Some(batch);
+        }
     }
 
     /// Serde lets any field pass beside a `kind` that has none of its own; what does not come back in the resolved form was

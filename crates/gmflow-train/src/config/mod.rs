@@ -1,10 +1,14 @@
 //! What a run is made from: one TOML file, checked once.
 
+mod defaults;
+mod fit;
 mod load;
 mod validate;
 
+pub use defaults::FromData;
+
 pub(crate) use load::from_json;
-pub(crate) use validate::check;
+pub(crate) use validate::{below, check};
 
 use gmflow::kernel::Arithmetic;
 use gmflow::loss::LossConfig;
@@ -24,9 +28,10 @@ pub use crate::schedule::Schedule;
 pub struct Config {
     /// What is learnt.
     pub data: DataConfig,
-    /// The network that predicts the velocity mixture.
+    /// The network that predicts the velocity mixture; absent: a small one for the kind of data. What the data tells, such as the number
+    /// of channels and classes, need not be given, and must agree with it.
     pub network: NetworkConfig,
-    /// The main network's loss.
+    /// The main network's loss; absent: the transition loss.
     pub loss: LossConfig,
     /// How training times are drawn.
     #[serde(default)]
@@ -48,6 +53,9 @@ pub struct Config {
     /// Sample pictures during training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
+    /// Settings that are taken from the data when it is opened.
+    #[serde(skip)]
+    pub from_data: FromData,
 }
 
 /// What is learnt: a 2-D density or a set of images.

@@ -83,7 +83,7 @@ pub(crate) fn check(field: &str, ok: bool, expected: &str, got: impl ToString) -
 }
 
 /// Puts the table's name before a field that a library named on its own.
-fn below(table: &str, error: Error) -> Error {
+pub(crate) fn below(table: &str, error: Error) -> Error {
     use gmflow_data::Error as Data;
     match error {
         Error::Gmflow(gmflow::Error::Config { field, expected, got })

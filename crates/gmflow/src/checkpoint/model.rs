@@ -120,6 +120,9 @@ pub struct ModelInfo {
     /// How far training had come.
     #[serde(default)]
     pub progress: Progress,
+    /// How far the trainings had come whose weights this one started from, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Progress>,
 }
 
 fn no_shift() -> f32 {
@@ -182,6 +185,7 @@ impl ModelInfo {
             second_order: SecondOrder::default(),
             training: None,
             progress: Progress::default(),
+            earlier: Vec::new(),
         }
     }
 

@@ -146,6 +146,15 @@ impl NetworkConfig {
         }
     }
 
+    /// What `type` says in a file.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Mlp2d(_) => "mlp2d",
+            Self::GmDit(_) => "gm-dit",
+            Self::Unet(_) => "unet",
+        }
+    }
+
     /// Mixture components K.
     pub fn num_gaussians(&self) -> usize {
         match self {

@@ -38,6 +38,9 @@ pub(super) struct OwnNotes {
     pub(super) second_order: SecondOrder,
     /// How far training had come.
     pub(super) progress: Progress,
+    /// How far the trainings had come that the weights come from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) earlier: Vec<Progress>,
     /// Height and width of a sample, where they are not those of the transformer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) size: Option<[usize; 2]>,
@@ -112,6 +115,7 @@ impl DiffusersFolder {
             second_order: self.notes.second_order,
             training: None,
             progress: self.notes.progress,
+            earlier: self.notes.earlier.clone(),
         };
         info.validate().map_err(|error| crate::checkpoint::weights::in_file(&path.join("config.json"), error))?;
         Ok(info)
