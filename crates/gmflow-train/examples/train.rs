@@ -4,10 +4,9 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use burn::tensor::Device;
-use gmflow_train::{Config, Lines, Result, Run, Summary};
+use gmflow_train::{Config, Progress, Result, Run};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,8 +22,7 @@ fn main() -> Result<()> {
     } else {
         Run::create(Config::load(Path::new(config), &overrides)?, out, flag("--force"), &device)?
     };
-    eprintln!("{}", Summary::new(run.trainer(), "cpu", out)?);
-    let samples = (run.trainer().config().train.batch_size, run.trainer().samples_are());
-    run.run(&AtomicBool::new(false), &mut Lines::new(std::io::stderr(), samples, Duration::from_secs(30)))?;
+    let mut progress = Progress::new(run.trainer().config().train.batch_size);
+    run.run(&AtomicBool::new(false), &mut progress)?;
     Ok(())
 }

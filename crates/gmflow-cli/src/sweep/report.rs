@@ -3,9 +3,8 @@
 use super::chart::{Chart, Curve};
 use super::plan::Plan;
 use super::results::Line;
-use crate::eval::row::{Row, tables};
+use crate::eval::row::{Row, likelihood_table, table};
 use crate::plot::{Heat, Panel, Sheet};
-use crate::table::{Form, Table};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use gmflow_data::Density;
@@ -19,20 +18,14 @@ const MOST_CURVES: usize = 12;
 /// The brightest colour stands for this multiple of the uniform density.
 const BRIGHTEST: f64 = 3.5;
 
-/// Writes table.md, best.md and the charts into `folder`; returns the tables in a form.
-pub fn write(
-    plan: &Plan,
-    lines: &[&Line],
-    density: Option<&Density>,
-    (folder, form): (&Path, Form),
-) -> Result<String> {
+/// Writes table.md, best.md and the charts into `folder`; returns the tables.
+pub fn write(plan: &Plan, lines: &[&Line], density: Option<&Density>, folder: &Path) -> Result<String> {
     let title = &plan.title;
     let rows: Vec<Row> = lines.iter().filter_map(|line| named(line)).collect();
-    let table = tables(&rows, Form::Markdown);
+    let table = table(&rows) + &likelihood_table(&rows);
     write_atomic(&folder.join("table.md"), format!("# {title}\n\n{table}").as_bytes())?;
     let curves = Curves::of(lines);
-    let best_table = curves.best_table();
-    let best = best_table.as_ref().map_or(String::new(), |table| table.write(Form::Markdown));
+    let best = curves.best_table();
     write_atomic(
         &folder.join("best.md"),
         format!("# {title}: the best guidance of every cell\n\n{best}").as_bytes(),
@@ -45,8 +38,7 @@ pub fn write(
             sheet.draw()?.write_png(&folder.join(format!("{stem}.png")), &[])?;
         }
     }
-    let best = best_table.map_or(String::new(), |table| format!("\n{}", table.write(form)));
-    Ok(tables(&rows, form) + &best)
+    Ok(if best.is_empty() { table } else { format!("{table}\n{best}") })
 }
 
 fn named(line: &Line) -> Option<Row> {
@@ -220,16 +212,16 @@ impl<'a> Curves<'a> {
         all.into_iter().filter(|(_, chart)| !chart.curves.is_empty()).collect()
     }
 
-    /// For each series and number of steps the guidance with the best distance and the one with the best precision; none where there is
+    /// For each series and number of steps the guidance with the best distance and the one with the best precision; empty where there is
     /// one guidance only.
-    fn best_table(&self) -> Option<Table> {
+    fn best_table(&self) -> String {
         let mut guidances: Vec<(bool, f64)> =
             self.0.iter().flat_map(|series| series.points.iter().map(|point| guidance(point.row))).collect();
         guidances.dedup();
+        let mut text = String::new();
         if guidances.len() < 2 {
-            return None;
+            return text;
         }
-        let mut lines = Vec::new();
         for series in &self.0 {
             let mut steps: Vec<f64> = series.points.iter().map(|point| point.steps).collect();
             steps.sort_by(f64::total_cmp);
@@ -241,21 +233,24 @@ impl<'a> Curves<'a> {
                     .filter_map(|point| Some((distance(point.row)?, point)))
                     .min_by(|a, b| a.0.total_cmp(&b.0));
                 let Some((nearest, at)) = nearest else { continue };
-                let mut line = vec![series.label.clone(), steps.to_string(), format!("{nearest:.4}")];
-                line.push(guidance(at.row).1.to_string());
+                let mut line = format!("| {} | {steps} | {nearest:.4} | {} |", series.label, guidance(at.row).1);
                 let sharpest = points
                     .iter()
                     .filter_map(|point| Some((precision(point.row)?, point)))
                     .max_by(|a, b| a.0.total_cmp(&b.0));
-                line.extend(match sharpest {
-                    Some((precision, at)) => [format!("{precision:.4}"), guidance(at.row).1.to_string()],
-                    None => [String::new(), String::new()],
-                });
-                lines.push(line);
+                match sharpest {
+                    Some((precision, at)) => line.push_str(&format!(" {precision:.4} | {} |\n", guidance(at.row).1)),
+                    None => line.push_str("  |  |\n"),
+                }
+                text.push_str(&line);
             }
         }
-        let names = ["curve", "steps", "best distance", "at guidance", "best precision", "at guidance"];
-        (!lines.is_empty()).then(|| Table { names: names.map(str::to_owned).to_vec(), lines })
+        if text.is_empty() {
+            return text;
+        }
+        format!(
+            "| curve | steps | best distance | at guidance | best precision | at guidance |\n|---|---|---|---|---|---|\n{text}"
+        )
     }
 }
 
