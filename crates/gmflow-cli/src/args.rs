@@ -57,7 +57,9 @@ pub struct Cli {
 pub enum Command {
     /// See the method win on a 2-D example, in about two minutes and without a download
     Demo(DemoArgs),
-    /// Train a model as a configuration file says, or continue a run
+    /// Look at a folder of pictures and write a configuration that fits it and this machine
+    Init(InitArgs),
+    /// Train a model as a configuration file says, or on a folder of pictures, or continue a run
     Train(TrainArgs),
     /// Draw samples from a trained model
     Sample(SampleArgs),
@@ -106,12 +108,81 @@ pub struct DemoArgs {
     pub seed: u64,
     /// Train each model for about this many seconds instead of a fixed number of steps (then the result depends on
     /// the machine's speed)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=LONGEST_DEMO))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: Option<u64>,
     /// Overwrite an earlier demo in the same folder
     #[arg(long)]
     pub force: bool,
     /// Print the table as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a plan for a set of pictures goes by.
+#[derive(Args, Debug, Default)]
+pub struct PlanArgs {
+    /// Height and width that the pictures are brought to [default: 32, or as they are where they are small and of one size]
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    pub size: Option<usize>,
+    /// How long training may take: the network and the number of steps follow from it [default: 120]
+    #[arg(long, value_name = "MIN", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub minutes: Option<u64>,
+    /// How many steps to train, whatever time they take
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "minutes")]
+    pub steps: Option<u64>,
+    /// The network [default: the largest that the time, the memory and the number of pictures allow]
+    #[arg(long, value_enum, value_name = "NETWORK")]
+    pub network: Option<NetworkSize>,
+}
+
+/// The networks of a plan.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkSize {
+    /// For a few minutes: pictures of simple shapes
+    Tiny,
+    /// For an hour or two on a laptop
+    Small,
+    /// For a night on a laptop
+    Medium,
+    /// For a GPU
+    Large,
+}
+
+impl From<NetworkSize> for gmflow_train::plan::NetworkSize {
+    fn from(size: NetworkSize) -> Self {
+        match size {
+            NetworkSize::Tiny => Self::Tiny,
+            NetworkSize::Small => Self::Small,
+            NetworkSize::Medium => Self::Medium,
+            NetworkSize::Large => Self::Large,
+        }
+    }
+}
+
+/// `gmflow init`.
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Looks at a set of pictures: how many, which classes, sizes and formats. Chooses the size to learn, a network that fits the \
+machine and the time, and the number of steps; takes a few steps to see how fast they are; and writes a short configuration with comments for \
+`gmflow train`, with the expected time to the first pictures that look like the data and to the end.",
+    after_help = "Examples:\n  gmflow init photos\n  gmflow init photos --minutes 30 --size 64 --out photos-64.toml\n  \
+gmflow init train-images-idx3-ubyte.gz --out digits.toml"
+)]
+pub struct InitArgs {
+    /// A folder of pictures, in one subfolder per class where there are classes; Parquet files, or a folder of them; or an IDX file
+    pub data: PathBuf,
+    /// The configuration to write [default: the name of the data and .toml]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -122,15 +193,17 @@ pub struct DemoArgs {
     long_about = "Trains the model that a TOML file describes: network, data, loss, optimiser, schedule. The run folder \
 holds the resolved configuration, checkpoints, logs (JSON lines and TensorBoard) and sample pictures. Ctrl-C, SIGTERM, SIGHUP and \
 SIGUSR1 write a checkpoint and stop, with the exit code 128 + the signal's number; --resume continues as if nothing had happened.",
-    after_help = "Examples:\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
+    after_help = "Examples:\n  gmflow train photos --minutes 30\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
 gmflow train configs/mnist.toml --out runs/mnist --resume\n  \
 gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set train.lr=1e-4\n  \
 gmflow train configs/mnist.toml --out runs/tuned --from models/mnist --set train.steps=1000 --set train.lr=1e-4"
 )]
 pub struct TrainArgs {
-    /// The configuration file (TOML)
+    /// The configuration file (TOML); or pictures, for which a configuration is chosen as by gmflow init
     pub config: PathBuf,
-    /// The run folder; without it, runs/ and the configuration file's name
+    #[command(flatten)]
+    pub plan: PlanArgs,
+    /// The run folder; without it, runs/ and the name of the configuration or the pictures
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Replace one setting of the file; may be repeated
@@ -377,7 +450,7 @@ pub struct StatsArgs {
 /// `gmflow eval`.
 #[derive(Args, Debug)]
 #[command(
-    long_about = "Compares samples with real data and prints one row of a Markdown table for each set: Fréchet distance (called FID \
+    long_about = "Compares samples with real data and prints one row of a table for each set: Fréchet distance (called FID \
 where the features are Inception's), kernel distance, Inception Score, precision, recall, density, coverage, colours, and, with --nll, \
 the likelihood. A checkpoint is sampled from on the way, without files. Models of points in the plane are compared with their density.",
     after_help = "Examples:\n  gmflow eval --real configs/cifar10.toml --fake samples/ --features inception=weights.pth\n  \
@@ -417,7 +490,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = count)]
     pub neighbours: usize,
     /// Subsets of the kernel distance
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
     pub kid_subsets: usize,
     /// Samples in a subset, or fewer where a set is smaller
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count)]
@@ -456,6 +529,9 @@ pub struct EvalArgs {
     /// Overwrite what is there
     #[arg(long)]
     pub force: bool,
+    /// Print the table in Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
     /// Print JSON instead of the table
     #[arg(long)]
     pub json: bool,
@@ -484,6 +560,9 @@ pub struct SweepArgs {
     /// Measure every cell anew
     #[arg(long)]
     pub force: bool,
+    /// Print the tables in Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
     /// Print the cells as JSON instead of the tables
     #[arg(long)]
     pub json: bool,
@@ -672,10 +751,10 @@ pub struct SamplerArgs {
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub order: Option<u8>,
     /// Network evaluations per sample (a guided evaluation counts once)
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     pub steps: usize,
     /// Sub-steps of gm-ode within a step, which need no network; without it as many as the steps call for
-    #[arg(long, value_name = "N", value_parser = steps)]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub substeps: Option<usize>,
     /// Probabilistic guidance in [0, 1); 0 is off [default: the guidance the model was given in training, else off]
     #[arg(long, value_name = "W", conflicts_with = "cfg")]
@@ -814,22 +893,13 @@ fn interval(text: &str) -> Result<[f64; 2], String> {
         .ok_or_else(|| "expected two numbers such as 0.2,0.8".to_owned())
 }
 
-/// The most seconds of a demo: a day.
-const LONGEST_DEMO: u64 = 24 * 60 * 60;
+/// The largest count that is taken for one: more is a slip of the finger.
+const LARGEST_COUNT: usize = 100_000_000;
 
 /// A number of things, at least one.
 fn count(text: &str) -> Result<usize, String> {
-    at_most(text, gmflow::limits::MOST_SAMPLES)
-}
-
-/// A number of steps or rounds, at least one.
-fn steps(text: &str) -> Result<usize, String> {
-    at_most(text, gmflow::limits::MOST_STEPS)
-}
-
-fn at_most(text: &str, most: usize) -> Result<usize, String> {
     text.parse()
         .ok()
-        .filter(|count| (1..=most).contains(count))
-        .ok_or_else(|| format!("expected a whole number from 1 to {most}"))
+        .filter(|count| (1..=LARGEST_COUNT).contains(count))
+        .ok_or_else(|| format!("expected a whole number from 1 to {LARGEST_COUNT}"))
 }

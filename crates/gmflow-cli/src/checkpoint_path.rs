@@ -2,7 +2,8 @@
 
 use crate::args::PublishedArgs;
 use crate::failure::usage;
-use crate::output;
+use crate::local::Near;
+use crate::terminal;
 use anyhow::Result;
 use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
 use indicatif::ProgressBar;
@@ -21,6 +22,9 @@ pub fn resolve(checkpoint: &Path, published: &PublishedArgs) -> Result<PathBuf> 
         true => None,
         false => checkpoint.to_str().and_then(HubId::parse),
     };
+    if let (Some(id), None) = (&id, revision) {
+        refuse_near(checkpoint, id)?;
+    }
     let Some(id) = id else {
         if let Some(revision) = revision {
             return Err(usage("--revision", "a repository on the hub, such as owner/name", revision));
@@ -33,6 +37,21 @@ pub fn resolve(checkpoint: &Path, published: &PublishedArgs) -> Result<PathBuf> 
     };
     let mut bars = Bars { bar: None };
     Ok(fetch(&id, variant, &hub_settings()?, &mut bars)?)
+}
+
+/// A local name with a slip is not asked of the hub.
+fn refuse_near(checkpoint: &Path, id: &HubId) -> Result<()> {
+    let near = Near::to(checkpoint);
+    let says_where = checkpoint.to_string_lossy().contains('@');
+    if near.names.is_empty() || says_where {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!(
+        "{}: no such folder; {}; the repository of this name on the hub is {}@main",
+        checkpoint.display(),
+        near.words(),
+        id.repo
+    ))
 }
 
 /// The hub's settings from the environment, by the names that its own programs give them.
@@ -66,7 +85,7 @@ struct Bars {
 impl DownloadProgress for Bars {
     fn start(&mut self, file: &str, bytes: u64) {
         self.finish();
-        self.bar = Some(output::download(bytes, file));
+        self.bar = Some(terminal::download(bytes, file));
     }
 
     fn advance(&mut self, bytes: u64) {
@@ -89,7 +108,10 @@ pub fn model_folder(path: &Path) -> Result<PathBuf> {
     }
     if let Err(error) = std::fs::read_dir(path) {
         let error = gmflow::Error::io(path, error);
-        return Err(anyhow::anyhow!("{error} (expected a local folder, or owner/name of a repository on the hub)"));
+        let near = Near::to(path).words();
+        return Err(anyhow::anyhow!(
+            "{error}; expected a local folder, or owner/name of a repository on the hub; {near}"
+        ));
     }
     latest_checkpoint(&path.join("checkpoints")).ok_or_else(|| {
         let expected = "model.json or model_index.json (a model), or checkpoints/step-*/model.json (a run)";

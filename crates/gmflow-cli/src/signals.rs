@@ -54,8 +54,8 @@ impl Signal {
 #[cfg(unix)]
 mod system {
     use super::{EXIT_CODE_BASE, Signal};
+    use crate::terminal;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
-    use std::io::Write;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
     use std::time::{Duration, Instant};
@@ -80,10 +80,9 @@ mod system {
                         stop.store(true, Ordering::SeqCst);
                         let name = Signal(signal).name();
                         // With the terminal gone there is nobody to tell.
-                        let _ = writeln!(
-                            std::io::stderr(),
-                            "{name}: stopping after this step, with a checkpoint; a second signal ends at once"
-                        );
+                        terminal::say(&format!(
+                            "{name}: stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
+                        ));
                     }
                     // Nothing is half written: every file is complete or under a name of its own.
                     Some(first) if first.elapsed() >= ONE_STOP => {

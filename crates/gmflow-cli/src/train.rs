@@ -4,13 +4,22 @@ use crate::args::{PublishedArgs, TrainArgs};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::{Signalled, usage};
+use crate::init;
+use crate::local;
 use crate::output;
 use crate::signals::Signals;
+use crate::terminal::{self, Training};
 use anyhow::Result;
 use burn::tensor::Device;
-use gmflow_train::{Config, Outcome, Progress, ResumeOptions, Run};
+use gmflow_data::DatasetConfig;
+use gmflow_train::plan::Plan;
+use gmflow_train::{Config, Lines, Observer, Outcome, ResumeOptions, Run, Summary, Trainer};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The time between lines where there is no terminal.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
 /// How the run ended.
 #[derive(Serialize)]
@@ -35,8 +44,8 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
     } else {
         create(arguments, &folder, &device)?
     };
-    let batch_size = run.trainer().config().train.batch_size;
-    let outcome = run.run(signals.stop(), &mut Progress::new(batch_size))?;
+    terminal::say(&Summary::new(run.trainer(), &arguments.device, &folder)?.to_string());
+    let outcome = run.run(signals.stop(), observer(run.trainer()).as_mut())?;
     let signal = signals.caught();
     let report = Report {
         finished: outcome == Outcome::Finished,
@@ -59,7 +68,8 @@ fn create(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> 
         return Err(usage("--no-verify", "--resume or --resume-from, which read a checkpoint", "neither"));
     }
     refuse_own_config(&arguments.config, folder)?;
-    let mut config = Config::load(&arguments.config, &arguments.set)?;
+    let mut config = configuration(arguments)?;
+    expect_data(&config)?;
     if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
         config.train.from = Some(resolve(from, &PublishedArgs::default())?);
     }
@@ -90,9 +100,47 @@ fn refuse_own_config(config: &Path, folder: &Path) -> Result<()> {
     }
 }
 
+/// The configuration of a file, or one for pictures.
+fn configuration(arguments: &TrainArgs) -> Result<Config> {
+    if is_configuration(&arguments.config) {
+        if arguments.plan.any() {
+            let expected =
+                "a folder of pictures with --size, --minutes, --steps and --network; --set changes a configuration";
+            return Err(usage("CONFIG", expected, arguments.config.display()));
+        }
+        return Ok(Config::load(&arguments.config, &arguments.set)?);
+    }
+    let plan = init::plan(&arguments.config, &arguments.plan, &arguments.device)?;
+    terminal::say(&plan.words());
+    Ok(plan.config(&arguments.set)?)
+}
+
+/// Whether a path names a configuration: everything but pictures does, so that what is wrong with it is said in those words.
+fn is_configuration(path: &Path) -> bool {
+    !path.is_dir() && DatasetConfig::guess(path).is_err()
+}
+
+/// The data must be there before weights are downloaded.
+fn expect_data(config: &Config) -> Result<()> {
+    let mut source = config.data.source.clone();
+    let paths = source.paths_mut();
+    let is_pattern = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
+    local::expect(paths.iter().map(|path| path.as_path()).filter(|path| !is_pattern(path)))
+}
+
+/// A bar where there is a terminal, otherwise a line every half minute.
+fn observer(trainer: &Trainer) -> Box<dyn Observer> {
+    let samples = (trainer.config().train.batch_size, trainer.samples_are());
+    match terminal::is_there() {
+        true => Box::new(Training::new(samples)),
+        false => Box::new(Lines::new(std::io::stderr(), samples, BETWEEN_LINES)),
+    }
+}
+
 /// A resumed run goes by its own configuration; what the file says otherwise by now is not lost without a word.
 fn warn_of_differences(arguments: &TrainArgs, used: &Config) -> Result<()> {
     let Ok(mut file) = Config::load(&arguments.config, &arguments.set) else { return Ok(()) };
+    file.fit_like(used);
     file.train.from.clone_from(&used.train.from); // told by --from, which a resumed run does not take
     let names = used.differences(&file)?;
     if !names.is_empty() {
@@ -114,7 +162,9 @@ impl Report {
     }
 }
 
-/// `runs/NAME` for `path/NAME.toml`.
+/// `runs/NAME` for `path/NAME.toml` and for pictures in `path/NAME`.
 fn default_folder(config: &Path) -> PathBuf {
-    Path::new("runs").join(config.file_stem().unwrap_or_default())
+    let name =
+        if is_configuration(config) { config.file_stem().unwrap_or_default().into() } else { Plan::name(config) };
+    Path::new("runs").join(name)
 }

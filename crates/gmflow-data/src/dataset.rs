@@ -67,6 +67,14 @@ impl Dataset {
         }
     }
 
+    /// The number of images of each class, as their labels say; `None` where it is not known, or without classes.
+    pub fn class_images(&self) -> Option<Vec<u64>> {
+        match self {
+            Self::Images { images, .. } => images.class_images(),
+            Self::Latents { .. } | Self::Points(_) => None,
+        }
+    }
+
     /// Whether it is a set of images without an image.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
@@ -186,7 +194,7 @@ impl Batches {
             match images.get(index) {
                 Ok(image) => return Ok((index, image)),
                 Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => self.name(index, &error),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.with_the_way_around()),
             }
             index = rng.random_range(0..images.len());
         }

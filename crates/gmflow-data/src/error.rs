@@ -75,6 +75,17 @@ impl Error {
         Self::Loader { expected: expected.into(), got: got.to_string() }
     }
 
+    /// The same with the setting that passes over damaged images.
+    pub(crate) fn with_the_way_around(self) -> Self {
+        match self {
+            Self::File { path, field, expected, got } => {
+                let got = format!("{got}; data.source.image.corrupt = \"skip\" passes over damaged images");
+                Self::File { path, field, expected, got }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the content of a file is at fault, so that [`Corrupt::Skip`](crate::Corrupt::Skip) may pass over it. A
     /// refusal by the operating system is not: it may be gone on the next attempt, and the order must not depend on it.
     pub fn is_corrupt(&self) -> bool {

@@ -70,6 +70,7 @@ mod order;
 mod rng;
 mod settings;
 mod source;
+mod survey;
 
 pub use config::DatasetConfig;
 pub use dataset::{Batch, Batches, Dataset};
@@ -83,3 +84,4 @@ pub use settings::{Background, Corrupt, ImageSettings, MAX_SIZE};
 #[cfg(feature = "parquet")]
 pub use source::{Columns, ParquetDataset};
 pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES};
+pub use survey::{Stored, Survey};

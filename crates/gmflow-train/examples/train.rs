@@ -4,9 +4,10 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use burn::tensor::Device;
-use gmflow_train::{Config, Progress, Result, Run};
+use gmflow_train::{Config, Lines, Result, Run, Summary};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,7 +23,8 @@ fn main() -> Result<()> {
     } else {
         Run::create(Config::load(Path::new(config), &overrides)?, out, flag("--force"), &device)?
     };
-    let mut progress = Progress::new(run.trainer().config().train.batch_size);
-    run.run(&AtomicBool::new(false), &mut progress)?;
+    eprintln!("{}", Summary::new(run.trainer(), "cpu", out)?);
+    let samples = (run.trainer().config().train.batch_size, run.trainer().samples_are());
+    run.run(&AtomicBool::new(false), &mut Lines::new(std::io::stderr(), samples, Duration::from_secs(30)))?;
     Ok(())
 }

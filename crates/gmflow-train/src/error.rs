@@ -2,16 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use gmflow_files::Wrong;
-
 /// What can go wrong in training; messages name the file or field, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is unknown, has the wrong type or is outside its domain.
-    #[error("{source_name}{}{field}: expected {expected}, got {got}", if source_name.is_empty() { "" } else { ": " })]
+    #[error("{source_name}: {field}: expected {expected}, got {got}")]
     Config {
-        /// The configuration file, or `--set` for an override; empty where the value came from neither.
+        /// The configuration file, or `--set` for an override.
         source_name: String,
         /// The setting's full name, such as `train.lr`.
         field: String,
@@ -20,6 +18,17 @@ pub enum Error {
         /// The value that was found.
         got: String,
     },
+    /// A configuration file is not TOML.
+    #[error("{}: {message}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// Several settings are wrong.
+    #[error("{}", several(.0))]
+    Several(Vec<Error>),
     /// The method, the network or a model folder refused.
     #[error(transparent)]
     Gmflow(#[from] gmflow::Error),
@@ -77,7 +86,7 @@ pub enum Error {
         step: u64,
     },
     /// The output folder already holds a run.
-    #[error("{}: already holds a run; resume it, overwrite it on purpose, or choose another folder", path.display())]
+    #[error("{}: already holds a run: --resume continues it, --force removes it and starts anew, --out names another folder", path.display())]
     RunExists {
         /// The output folder.
         path: PathBuf,
@@ -95,7 +104,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// The loss or a gradient is not finite; training stopped before the weights changed.
-    #[error("step {step}: {what} is not finite{}", dump.as_ref().map(|d| format!("; see {}", d.display())).unwrap_or_default())]
+    #[error(
+        "step {step}: {what} is not finite; lower train.lr, or set train.clip_grad_norm = 1.0 and a longer train.warmup_steps{}",
+        dump.as_ref().map(|d| format!("; what was computed is in {}", d.display())).unwrap_or_default()
+    )]
     NonFinite {
         /// The step, counted from 1, that would have been taken.
         step: u64,
@@ -126,6 +138,11 @@ fn advice(whole: Option<u64>) -> String {
     }
 }
 
+/// One line for each.
+fn several(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -133,17 +150,20 @@ impl Error {
     /// An [`Error::Config`] for a value outside its domain; the file's name is added by [`Error::in_file`].
     pub(crate) fn config(field: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
         Self::Config {
-            source_name: String::new(),
+            source_name: "config".into(),
             field: field.into(),
             expected: expected.into(),
             got: got.to_string(),
         }
     }
 
-    /// An [`Error::Config`] for what is wrong with a file or with an override.
-    pub(crate) fn wrong(source_name: impl ToString, wrong: Wrong) -> Self {
-        let Wrong { field, expected, got } = wrong;
-        Self::Config { source_name: source_name.to_string(), field, expected, got }
+    /// Nothing, the only error, or all of them as one.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Result<()> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => errors.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Several(errors)),
+        }
     }
 
     /// An [`Error::Io`] for `path`.
@@ -167,12 +187,13 @@ impl Error {
         matches!(self, Self::File { .. } | Self::Io { .. } | Self::Gmflow(Gmflow::File { .. } | Gmflow::Io { .. }))
     }
 
-    /// Names the configuration file in a configuration error, or the override that set the value.
-    pub(crate) fn in_file(self, path: &Path, overrides: &[String]) -> Self {
+    /// Names the configuration file in a configuration error.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
             Self::Config { field, expected, got, .. } => {
-                Self::Config { source_name: crate::config::source_of(&field, path, overrides), field, expected, got }
+                Self::Config { source_name: path.display().to_string(), field, expected, got }
             }
+            Self::Several(errors) => Self::Several(errors.into_iter().map(|error| error.in_file(path)).collect()),
             other => other,
         }
     }

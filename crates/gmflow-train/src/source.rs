@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
 use gmflow::checkpoint::LatentInfo;
-use gmflow::limits::{self, Training};
 use gmflow_data::{Dataset, LatentManifest, Loader, LoaderOptions};
 
 use crate::Result;
@@ -20,24 +18,30 @@ const WORKERS: usize = 2;
 pub(crate) struct Source {
     loader: Loader,
     info: SourceInfo,
+    first_step: u64,
 }
 
 impl Source {
     /// Opens the data set and starts to prepare the batch of optimiser step `first_step`, counted from 0.
-    pub(crate) fn open(config: &Config, first_step: u64, device: &Device) -> Result<Self> {
+    /// What the configuration leaves to the data is filled in.
+    ///
+    /// # Errors
+    /// Data that cannot be opened, or that contradicts the configuration.
+    pub(crate) fn open(config: &mut Config, first_step: u64) -> Result<Self> {
         // The paths have been resolved when the configuration was loaded.
         let dataset = config.data.source.open(Path::new(""))?;
         let classes = dataset.class_names();
         let info = SourceInfo {
             shape: dataset.shape(),
             classes: (!classes.is_empty()).then(|| classes.to_vec()),
+            count: dataset.len(),
             points: matches!(dataset, Dataset::Points(_)),
             latent: match &dataset {
                 Dataset::Latents { latents, .. } => Some(latent_info(latents.manifest())),
                 _ => None,
             },
         };
-        check_memory(config, &info, device)?;
+        config.fit(&info)?;
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
             seed: config.train.seed,
@@ -45,11 +49,16 @@ impl Source {
             workers: WORKERS,
             queue: config.data.queue,
         };
-        Ok(Self { loader: Loader::start(dataset, options)?, info })
+        Ok(Self { loader: Loader::start(dataset, options)?, info, first_step })
     }
 
     pub(crate) fn info(&self) -> &SourceInfo {
         &self.info
+    }
+
+    /// The optimiser step of the first batch.
+    pub(crate) fn first_step(&self) -> u64 {
+        self.first_step
     }
 
     pub(crate) fn next_batch(&mut self) -> Result<SourceBatch> {
@@ -57,21 +66,6 @@ impl Source {
         let labels = self.info.classes.is_some().then_some(batch.labels);
         Ok(SourceBatch { x0: batch.images, labels, indices: batch.indices })
     }
-}
-
-/// Refuses a run that does not fit in memory, before the first batch is prepared.
-fn check_memory(config: &Config, info: &SourceInfo, device: &Device) -> Result<()> {
-    Ok(limits::check_training(&Training {
-        network: &config.network,
-        shape: info.shape,
-        batch: config.train.batch_size,
-        micro_batch: config.train.micro_batch,
-        queue: config.data.queue,
-        averages: config.ema.len(),
-        all_trained: config.train.trains_all(),
-        recomputed: config.train.gradient_checkpointing,
-        device,
-    })?)
 }
 
 fn latent_info(manifest: &LatentManifest) -> LatentInfo {

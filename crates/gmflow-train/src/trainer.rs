@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::LatentInfo;
+use gmflow::checkpoint::{LatentInfo, Progress};
 use gmflow::kernel;
-use gmflow::limits;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
 
 use crate::batch::{DrawPlan, Feed, HostBatch};
-use crate::checkpoint;
+use crate::checkpoint::{self, Start};
 use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
 use crate::params::Values;
@@ -45,6 +44,8 @@ pub struct Trainer {
     device: Device,
     network: Trainable<Network>,
     spectrum: Option<Trainable<SpectrumMlp>>,
+    /// The trainings that the weights come from.
+    earlier: Vec<Progress>,
     info: SourceInfo,
     feed: Feed,
     step: u64,
@@ -55,6 +56,8 @@ pub struct Trainer {
 pub(crate) struct Networks {
     pub(crate) network: Trainable<Network>,
     pub(crate) spectrum: Option<Trainable<SpectrumMlp>>,
+    /// How far the trainings had come that the weights come from.
+    pub(crate) earlier: Vec<Progress>,
 }
 
 /// What one batch gives.
@@ -111,6 +114,8 @@ pub struct SourceInfo {
     pub shape: [usize; 3],
     /// The names of the classes, where the data has labels.
     pub classes: Option<Vec<String>>,
+    /// The number of images; none for points, which never repeat.
+    pub count: Option<usize>,
     /// Points in the plane rather than images.
     pub points: bool,
     /// Where the images are latents, what they are latents of.
@@ -123,31 +128,33 @@ impl Trainer {
     /// # Errors
     /// An invalid configuration, data that cannot be opened, a network that does not fit the data; weights that cannot be read or are
     /// another network's.
-    pub fn new(config: Config, device: &Device) -> Result<Self> {
+    pub fn new(mut config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
-        limits::check_weights(&config.network, (config.ema.len(), config.train.trains_all()), device)?;
+        let source = Source::open(&mut config, 0)?;
         let device_with_gradients = training_device(&config, device);
-        let (mut module, spectrum) = match &config.train.from {
-            None => (config.network.init(config.train.seed, &device_with_gradients)?, None),
+        let Start { mut network, spectrum, earlier } = match &config.train.from {
+            None => {
+                let network = config.network.init(config.train.seed, &device_with_gradients)?;
+                Start { network, spectrum: None, earlier: Vec::new() }
+            }
             Some(path) => checkpoint::weights(path, &config, &device_with_gradients)?,
         };
-        module.compute_in(config.train.precision);
-        let network = Trainable::new(module, &config.ema)?;
+        network.compute_in(config.train.precision);
+        let network = Trainable::new(network, &config.ema)?;
         let spectrum = spectrum.map(|module| Trainable::new(module, &[])).transpose()?;
-        Self::start(config, device, Networks { network, spectrum }, 0)
+        Self::start(config, device, Networks { network, spectrum, earlier }, source)
     }
 
-    /// Joins networks in training with their data from optimiser step `step` on. A spectrum network that the configuration
-    /// asks for and that is not there yet starts flat.
-    pub(crate) fn start(config: Config, device: &Device, networks: Networks, step: u64) -> Result<Self> {
-        let Networks { mut network, spectrum } = networks;
+    /// Joins networks in training with their data, from the optimiser step on that the data starts with. A spectrum network that the
+    /// configuration asks for and that is not there yet starts flat.
+    pub(crate) fn start(config: Config, device: &Device, networks: Networks, source: Source) -> Result<Self> {
+        let step = source.first_step();
+        let Networks { mut network, spectrum, earlier } = networks;
         if let (_, Some(why)) = config.network.computed_in(config.train.precision, device) {
             log::warn!("train.precision: {why}; it is computed in f32");
         }
-        let source = Source::open(&config, step, device)?;
         let info = source.info().clone();
         let null_class = network.module()?.null_class();
-        check_fit(&config, &info, null_class)?;
         let mut spectrum = match (spectrum_config(&config, &info)?, spectrum) {
             (Some(shape), None) => {
                 let module = shape.init(config.train.seed, &training_device(&config, device))?;
@@ -161,7 +168,7 @@ impl Trainer {
         train_only(config.train.only.as_deref().unwrap_or_default(), &mut network, spectrum.as_mut())?;
         let plan = DrawPlan::new(&config, null_class);
         let feed = Feed::start(source, plan, step, config.data.queue)?;
-        Ok(Self { device: device.clone(), config, network, spectrum, info, feed, step, dump_folder: None })
+        Ok(Self { device: device.clone(), config, network, spectrum, earlier, info, feed, step, dump_folder: None })
     }
 
     /// Takes one optimiser step on the next global batch.
@@ -257,6 +264,20 @@ impl Trainer {
         &self.info
     }
 
+    /// How far the trainings had come that the weights come from, the first one first.
+    pub fn earlier(&self) -> &[Progress] {
+        &self.earlier
+    }
+
+    /// What one sample is called: images, latents or points.
+    pub fn samples_are(&self) -> &'static str {
+        match (self.info.points, &self.info.latent) {
+            (true, _) => "points",
+            (false, Some(_)) => "latents",
+            (false, None) => "images",
+        }
+    }
+
     /// Optimiser steps taken.
     pub fn steps_taken(&self) -> u64 {
         self.step
@@ -321,41 +342,4 @@ pub(crate) fn spectrum_config(config: &Config, info: &SourceInfo) -> Result<Opti
         return Err(Error::config("spectrum.base_size", expected, shape.base_size[0]));
     }
     Ok(Some(shape))
-}
-
-/// The network must take the data's shape and labels.
-fn check_fit(config: &Config, info: &SourceInfo, null_class: Option<usize>) -> Result<()> {
-    let [c, h, w] = info.shape;
-    match &config.network {
-        gmflow::network::NetworkConfig::Mlp2d(_) if info.shape != [2, 1, 1] => {
-            return Err(Error::config("network.type", "gm-dit or unet for images", "mlp2d"));
-        }
-        gmflow::network::NetworkConfig::GmDit(net) => {
-            if net.in_channels != c {
-                return Err(Error::config("network.in_channels", format!("{c}, as in the data"), net.in_channels));
-            }
-            if h % net.patch_size != 0 || w % net.patch_size != 0 {
-                let expected = format!("a divisor of the image size {h}x{w}");
-                return Err(Error::config("network.patch_size", expected, net.patch_size));
-            }
-        }
-        gmflow::network::NetworkConfig::Unet(net) => {
-            if net.in_channels != c {
-                return Err(Error::config("network.in_channels", format!("{c}, as in the data"), net.in_channels));
-            }
-            if h % net.scale() != 0 || w % net.scale() != 0 {
-                let expected = format!("levels whose number n fits images of {h}x{w}: multiples of 2^(n - 1)");
-                return Err(Error::config("network.block_out_channels", expected, net.block_out_channels.len()));
-            }
-        }
-        _ => {}
-    }
-    let field = format!("network.{}", config.network.num_classes_field());
-    match (&info.classes, null_class) {
-        (Some(classes), Some(null)) if null > 0 && classes.len() > null => {
-            Err(Error::config(field, format!("at least {} classes", classes.len()), null))
-        }
-        (None, Some(null)) if null > 0 => Err(Error::config(field, "0, because the data has no labels", null)),
-        _ => Ok(()),
-    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use gmflow::network::NetworkConfig;
 use gmflow_train::{Config, Error, Run, Silent, Trainer, params};
 
 mod common;
@@ -240,4 +241,34 @@ fn dropout_does_not_depend_on_the_split_of_a_batch() {
     assert!((without[5] - whole[5]).abs() > 1e-3, "{without:?}, {whole:?}");
     let seed = losses(&["network.dropout=0.4", "train.micro_batch=6", "train.seed=3"]);
     assert_ne!(seed, whole);
+}
+
+#[test]
+fn channels_size_and_classes_are_those_of_the_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inferred = |network: &str| {
+        let mut config = load(folder.path(), &[&format!("network={{{network}}}")]);
+        config.train.steps = Some(1);
+        let trainer = Trainer::new(config, &Device::flex()).expect("a trainer");
+        trainer.config().network.clone()
+    };
+    let NetworkConfig::GmDit(net) = inferred("type=\"gm-dit\", num_layers=1") else { panic!("a transformer") };
+    assert_eq!([net.in_channels, net.sample_size, net.num_embeds_ada_norm, net.patch_size], [1, 8, 3, 1]);
+    let NetworkConfig::Unet(net) = inferred("type=\"unet\", block_out_channels=[8, 8]") else { panic!("a U-Net") };
+    assert_eq!([net.in_channels, net.sample_size, net.num_classes, net.norm_num_groups], [1, 8, 3, 2]);
+}
+
+#[test]
+fn what_differs_from_the_data_is_an_error_that_names_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let error =
+        |set: &[&str]| Trainer::new(load(folder.path(), set), &Device::flex()).expect_err("another size").to_string();
+    let size = error(&["network.sample_size=64"]);
+    assert!(size.contains("network.sample_size: expected 8") && size.contains("64"), "{size}");
+    let classes = error(&["network.num_embeds_ada_norm=10"]);
+    assert!(classes.contains("network.num_embeds_ada_norm: expected 3") && classes.contains("10"), "{classes}");
+    let out = error(&["network.out_channels=2"]);
+    assert!(out.contains("network.out_channels: expected 1") && out.ends_with("2"), "{out}");
+    let all = error(&["network.sample_size=64", "network.num_embeds_ada_norm=10", "network.in_channels=3"]);
+    assert_eq!(all.lines().count(), 3, "{all}");
 }

@@ -117,8 +117,8 @@ fn a_checkpoint_says_what_its_latents_are() {
     let latent = LatentInfo { scaling_factor: SCALE, shift_factor: 0.125, downsampling: 2, vae };
     assert_eq!(model.latent, Some(latent));
     assert_eq!(model.classes, Some(["a", "b", "c"].map(String::from).into()));
-    // Without an autoencoder the picture shows the latents: two rows of three, 8 pixels each.
-    assert_eq!(picture_size(&out), (28, 19));
+    // Without an autoencoder the picture shows the latents: three rows of two, 8 pixels each.
+    assert_eq!(picture_size(&out), (19, 28));
 }
 
 fn picture_size(run: &Path) -> (u32, u32) {
@@ -153,7 +153,7 @@ fn an_autoencoder_decodes_the_pictures() {
     let out = folder.path().join("run");
     let config = load(folder.path(), &["sample.vae=half"]);
     train(&mut Run::create(config, &out, false, &Device::flex()).expect("a run"));
-    assert_eq!(picture_size(&out), (52, 35), "16 pixels each");
+    assert_eq!(picture_size(&out), (35, 52), "16 pixels each");
 }
 
 #[test]

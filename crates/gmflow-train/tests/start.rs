@@ -62,7 +62,7 @@ fn weights_of_another_network_are_refused_by_the_field_that_differs() {
     )
     .expect("a network");
     let message = refused(other);
-    let parts = ["network.type", "\"mlp2d\", as in the checkpoint", "\"gm-dit\""];
+    let parts = ["network.type", "mlp2d for points", "gm-dit"];
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     let message = refused(from(&folder.path().join("nothing"), &[]));
     assert!(message.contains("nothing"), "{message}");

@@ -6,6 +6,7 @@ mod report;
 use crate::args::{DemoArgs, Solver};
 use crate::output;
 use crate::plot::{Heat, Panel, Sheet};
+use crate::terminal;
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::checkpoint::{Model, Precision, write_atomic};
@@ -82,7 +83,7 @@ fn train(preset: &Preset, arguments: &DemoArgs, device: &Device) -> Result<(Mode
     let components = config.network.num_gaussians();
     let average = config.ema.first().map(|ema| ema.name.clone());
     let (total, batch_size) = (config.total_steps(), config.train.batch_size);
-    let bar = output::progress(total, &format!("training K={components}"));
+    let bar = terminal::rate(0, total, &format!("training K={components}"), ("points", 1.0 / batch_size as f64));
     let start = Instant::now();
     let mut trainer = Trainer::new(config, device)?;
     while trainer.steps_taken() < total {
@@ -111,7 +112,7 @@ fn steps_within(seconds: u64, config: &Config, device: &Device) -> Result<u64> {
 
 /// Samples with every number of steps; returns the figures and the pictures.
 fn measure(model: &Model, solver: Solver, name: &str, seed: u64, device: &Device) -> Result<(Vec<Row>, Vec<Panel>)> {
-    let bar = output::progress(STEPS.len() as u64, &format!("sampling {name}"));
+    let bar = terminal::bar(STEPS.len() as u64, &format!("sampling {name}"), "pictures");
     let (mut rows, mut panels) = (Vec::new(), Vec::new());
     for steps in STEPS {
         let start = Instant::now();

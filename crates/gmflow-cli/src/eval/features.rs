@@ -5,6 +5,7 @@ use crate::args::{ClassifierSize, FeatureArgs, FeaturesTrainArgs};
 use crate::data_source;
 use crate::failure::usage;
 use crate::output;
+use crate::terminal;
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::kernel;
@@ -34,7 +35,7 @@ pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<Featur
             Some(folder) => PathBuf::from(folder).join("features"),
             None => std::env::home_dir().unwrap_or_default().join(CACHE),
         };
-        let bar = output::download(0, INCEPTION.file);
+        let bar = terminal::download(0, INCEPTION.file);
         let path = INCEPTION.fetch(&folder, arguments.offline, &mut |bytes| bar.inc(bytes));
         bar.finish_and_clear();
         path
@@ -56,7 +57,7 @@ pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
         return Err(usage("data.source", "labelled images", "points or latents"));
     };
     let settings = settings(arguments, horizontal_flip)?;
-    let bar = output::progress((images.len() * settings.epochs) as u64, "training");
+    let bar = terminal::bar((images.len() * settings.epochs) as u64, "training", "images");
     let start = Instant::now();
     let mut progress = |done: classifier::Progress| {
         bar.set_length(done.total);

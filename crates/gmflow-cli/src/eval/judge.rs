@@ -3,19 +3,18 @@
 use super::row::{ReferenceInfo, Row};
 use super::source::for_images;
 use crate::failure::usage;
-use crate::output;
 use crate::sampler::{Sampler, Wanted};
+use crate::terminal;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model};
 use gmflow::kernel::Arithmetic;
-use gmflow::limits::{self, Need};
 use gmflow::network::Tiling;
 use gmflow::pipeline::Decoder;
 use gmflow_data::{Corrupt, Density, ImageDataset};
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::points::{PointsConfig, PointsDistance};
-use gmflow_eval::{CompareConfig, Likelihood, LikelihoodSum, SampleSet, SetBuilder, check_covariances, compare};
+use gmflow_eval::{CompareConfig, Likelihood, LikelihoodSum, SampleSet, SetBuilder, compare};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,7 +74,7 @@ impl Judge {
         let Reference::Set(real) = &self.reference else {
             return Err(usage("--fake", "points, for a density", "images"));
         };
-        let bar = output::progress(1, "comparing");
+        let bar = terminal::bar(1, "comparing", "parts");
         let metrics = compare(real, fake, self.config, &mut |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
@@ -125,7 +124,6 @@ impl Judge {
         see: &mut dyn FnMut(&[[f32; 2]]),
     ) -> Result<Row> {
         let kind = model.info.data.kind;
-        self.check_memory(model, sampler, order)?;
         let seconds;
         let row = match (&self.reference, kind) {
             (Reference::Density(..), DataKind::Points) => {
@@ -168,32 +166,6 @@ impl Judge {
         })
     }
 
-    /// Refuses what does not fit in memory before the first sample is drawn: a batch in the network, and what is kept of all samples.
-    fn check_memory(&self, model: &Model, sampler: &Sampler, order: Order) -> Result<()> {
-        let data = model.info.data;
-        let points = data.kind == DataKind::Points;
-        let batch = order.batch.unwrap_or(if points { POINTS_AT_ONCE } else { IMAGES_AT_ONCE });
-        let rows = batch.saturating_mul(if sampler.config().guidance.is_active() { 2 } else { 1 });
-        let shape = [data.channels, data.height, data.width];
-        limits::prediction(&model.info.network, shape, rows, &self.device)?.check(
-            "--batch",
-            batch,
-            "lower --batch",
-        )?;
-        let num = order.num.unwrap_or(0);
-        let need = match &self.reference {
-            // The values, and the same as pairs.
-            Reference::Density(..) => Need::new().floats("points", &[2, 2, num as u128]),
-            Reference::Set(real) => {
-                let columns = real.moments.mean().len();
-                check_covariances(columns)?;
-                let kept = if self.config.moments_only { 0 } else { 2 * num as u128 };
-                Need::new().floats("features", &[kept, columns as u128])
-            }
-        };
-        Ok(need.check("--num", num, "lower --num, or leave out what needs all features (--moments-only)")?)
-    }
-
     /// Draws samples, decoded where they are latents, batch by batch; returns the seconds that it took.
     fn draw(
         &self,
@@ -208,7 +180,8 @@ impl Judge {
         let batch = order.batch.unwrap_or(at_once).min(num.max(1));
         let classes = model.info.network.num_classes();
         let classes = model.info.classes.as_ref().map_or(classes, Vec::len).min(classes);
-        let bar = output::progress(num as u64, "sampling");
+        let what = if data.kind == DataKind::Points { "points" } else { "images" };
+        let bar = terminal::bar(num as u64, "sampling", what);
         let mut seconds = 0.0;
         for start in (0..num).step_by(batch) {
             let range = start..(start + batch).min(num);
@@ -240,7 +213,7 @@ impl Judge {
             return Err(usage("--nll", expected, got));
         }
         let mut sum = LikelihoodSum::new(times)?;
-        let bar = output::progress(real.count as u64, "likelihood");
+        let bar = terminal::bar(real.count as u64, "likelihood", "images");
         let mut index = 0;
         for_images(real.images.as_ref(), real.corrupt, real.count, &mut |pixels, labels| {
             let seeds: Vec<u64> = (index..index + labels.len() as u64).collect();

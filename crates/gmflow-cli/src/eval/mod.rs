@@ -10,19 +10,22 @@ use crate::args::EvalArgs;
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
+use crate::local::{self, Near};
 use crate::output;
 use crate::sample::{average, computed_in, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
+use crate::table::Form;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
+use gmflow::checkpoint::hub::HubId;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, write_atomic};
 use gmflow::kernel::{self, Arithmetic};
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::{CompareConfig, KernelDistanceConfig, Neighbours};
 use judge::{Judge, Order, RealImages, Reference};
-use row::{Row, likelihood_table, table};
+use row::{Row, tables};
 use source::{PRECOMPUTED, Reading, Source};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(arguments: &EvalArgs) -> Result<()> {
@@ -30,15 +33,30 @@ pub fn run(arguments: &EvalArgs) -> Result<()> {
     let markdown = arguments.out.as_ref().map(|out| out.with_extension("md"));
     let files = arguments.out.iter().chain(&markdown).map(|path| path.as_path());
     output::refuse_existing(files, arguments.force)?;
+    expect_local(arguments)?;
     let device = device(&arguments.device)?;
     let rows = kernel::in_pool(|| rows(arguments, &device))?;
-    let table = table(&rows) + &likelihood_table(&rows);
     if let (Some(out), Some(markdown)) = (&arguments.out, &markdown) {
         output::create_parent(out)?;
         write_atomic(out, serde_json::to_string_pretty(&rows)?.as_bytes())?;
-        write_atomic(markdown, table.as_bytes())?;
+        write_atomic(markdown, tables(&rows, Form::Markdown).as_bytes())?;
     }
-    if arguments.json { output::json(&rows) } else { output::line(table.trim_end()) }
+    if arguments.json {
+        output::json(&rows)
+    } else {
+        output::line(tables(&rows, Form::new(arguments.markdown)).trim_end())
+    }
+}
+
+/// Everything on this machine must be there before anything is downloaded.
+fn expect_local(arguments: &EvalArgs) -> Result<()> {
+    if !arguments.real.exists() {
+        let got = format!("{}, which is not there; {}", arguments.real.display(), Near::to(&arguments.real).words());
+        return Err(usage("--real", "data or statistics", got));
+    }
+    let is_local = |path: &&PathBuf| path.to_str().and_then(HubId::parse).is_none();
+    let fakes = arguments.fake.iter().filter(is_local);
+    local::expect(fakes.chain(&arguments.vae).map(PathBuf::as_path))
 }
 
 fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {

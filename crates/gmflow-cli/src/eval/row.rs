@@ -1,5 +1,6 @@
 //! One measured set of samples, as JSON and as a row of a table.
 
+use crate::table::{Form, Table};
 use gmflow::kernel::Arithmetic;
 use gmflow_eval::features::FeatureInfo;
 use gmflow_eval::points::PointsDistance;
@@ -106,8 +107,8 @@ impl Row {
     }
 }
 
-/// A Markdown table of some rows, without columns that are empty in all of them.
-pub fn table(rows: &[Row]) -> String {
+/// A table of some rows, without columns that are empty in all of them.
+pub fn table(rows: &[Row]) -> Table {
     let rows: Vec<_> = rows.iter().map(Row::cells).collect();
     let mut names: Vec<&str> = Vec::new();
     for (name, value) in rows.iter().flatten() {
@@ -123,12 +124,18 @@ pub fn table(rows: &[Row]) -> String {
             |name: &&str| row.iter().find(|cell| cell.0 == *name).map(|cell| cell.1.clone()).unwrap_or_default();
         names.iter().map(cell).collect()
     });
-    markdown(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), lines)
+    let lines = lines.collect();
+    Table { names: names.iter().map(|name| (*name).to_owned()).collect(), lines }
 }
 
-/// A table of the likelihoods by time, after an empty line: a line for each part of the time, columns for each set. Empty where no row
-/// has any.
-pub fn likelihood_table(rows: &[Row]) -> String {
+/// Both tables of some rows, the second after an empty line where there is one.
+pub fn tables(rows: &[Row], form: Form) -> String {
+    let likelihoods = likelihood_table(rows).map_or(String::new(), |table| format!("\n{}", table.write(form)));
+    table(rows).write(form) + &likelihoods
+}
+
+/// A table of the likelihoods by time: a line for each part of the time, columns for each set. None where no row has any.
+fn likelihood_table(rows: &[Row]) -> Option<Table> {
     let mut sets: Vec<(&str, &[LikelihoodAt])> = Vec::new();
     for row in rows {
         let parts = row.likelihood.as_ref().map_or(&[][..], |likelihood| &likelihood.by_time);
@@ -140,7 +147,7 @@ pub fn likelihood_table(rows: &[Row]) -> String {
     parts.sort_by(|a, b| a.from.total_cmp(&b.from).then(a.to.total_cmp(&b.to)));
     parts.dedup_by_key(|at| (at.from, at.to));
     if parts.is_empty() {
-        return String::new();
+        return None;
     }
     let mut names = vec!["bits/dim at t (data is 0, noise 1)".to_owned(), "images".to_owned()];
     for (name, parts) in &sets {
@@ -161,7 +168,7 @@ pub fn likelihood_table(rows: &[Row]) -> String {
         }
         cells
     });
-    format!("\n{}", markdown(&names, lines))
+    Some(Table { lines: lines.collect(), names })
 }
 
 fn has_spectrum(parts: &[LikelihoodAt]) -> bool {
@@ -172,13 +179,6 @@ fn has_spectrum(parts: &[LikelihoodAt]) -> bool {
 fn short(time: f64) -> String {
     let text = format!("{time:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// A Markdown table of a heading and lines.
-fn markdown(names: &[String], lines: impl Iterator<Item = Vec<String>>) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let head = format!("{}|{}\n", line(names), "---|".repeat(names.len()));
-    head + &lines.map(|cells| line(&cells)).collect::<String>()
 }
 
 fn plain(value: &Value) -> String {

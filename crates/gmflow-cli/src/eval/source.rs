@@ -3,7 +3,7 @@
 use crate::checkpoint_path::model_folder;
 use crate::data_source;
 use crate::failure::usage;
-use crate::output;
+use crate::terminal;
 use anyhow::{Result, anyhow};
 use gmflow_data::{Corrupt, Dataset, Density, FolderDataset, ImageDataset, ImageSettings};
 use gmflow_eval::arrays::{npz_names, read_features, read_mu_sigma, read_samples};
@@ -95,7 +95,7 @@ impl Source {
             Self::Images(images, corrupt) => {
                 let count = images.len().min(limit);
                 let mut builder = SetBuilder::new(network.ok_or_else(asked)?, images.shape(), keep);
-                let bar = output::progress(count as u64, "features");
+                let bar = terminal::bar(count as u64, "features", "images");
                 for_images(images.as_ref(), corrupt, count, &mut |pixels, _| {
                     builder.add(pixels)?;
                     bar.inc((pixels.len() / images.shape().iter().product::<usize>().max(1)) as u64);
@@ -109,7 +109,7 @@ impl Source {
                 let all = values.len() / size;
                 let count = all.min(limit);
                 let mut builder = SetBuilder::new(network.ok_or_else(asked)?, shape, keep);
-                let bar = output::progress(count as u64, "features");
+                let bar = terminal::bar(count as u64, "features", "images");
                 for chunk in values[..count * size].chunks(AT_ONCE * size) {
                     builder.add(chunk)?;
                     bar.inc((chunk.len() / size) as u64);

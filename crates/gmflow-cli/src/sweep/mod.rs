@@ -13,10 +13,11 @@ use crate::eval::judge::{Judge, Order, RealImages};
 use crate::eval::row::Row;
 use crate::eval::source::{Reading, Source};
 use crate::eval::{features, judge};
-use crate::failure::one_line;
 use crate::output;
 use crate::sample::{average, computed_in, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
+use crate::table::Form;
+use crate::terminal;
 use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, remove_leftovers};
@@ -47,7 +48,7 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
     let lines: Vec<&Line> = cells.iter().filter_map(|cell| sweep.finished(cell)).collect();
     let plan = &sweep.plan;
     let density = sweep.density()?;
-    let table = report::write(plan, &lines, density.as_ref(), &arguments.out)?;
+    let table = report::write(plan, &lines, density.as_ref(), (&arguments.out, Form::new(arguments.markdown)))?;
     match arguments.json {
         true => output::json(&lines)?,
         false => output::line(table.trim_end())?,
@@ -137,7 +138,7 @@ impl Sweep {
             return Ok(0);
         }
         let bench = self.bench()?;
-        let bar = output::progress(missing.len() as u64, "cells");
+        let bar = terminal::bar(missing.len() as u64, "cells", "cells");
         let (mut loaded, mut failed) = (None, 0);
         for cell in missing {
             let (key, model) = (self.plan.key(&cell), self.plan.models[cell.model].name.clone());
@@ -148,9 +149,8 @@ impl Sweep {
                 Ok((row, histogram)) => Line { row: Some(row), histogram, ..line },
                 Err(error) => {
                     failed += 1;
-                    let error = one_line(&error);
-                    log::warn!("{}, {}, {} steps: {error}", line.model, line.label, cell.sampler.steps);
-                    Line { error: Some(error), ..line }
+                    log::warn!("{}, {}, {} steps: {error:#}", line.model, line.label, cell.sampler.steps);
+                    Line { error: Some(format!("{error:#}")), ..line }
                 }
             };
             self.results.add(line)?;

@@ -3,8 +3,9 @@
 use super::chart::{Chart, Curve};
 use super::plan::Plan;
 use super::results::Line;
-use crate::eval::row::{Row, likelihood_table, table};
+use crate::eval::row::{Row, tables};
 use crate::plot::{Heat, Panel, Sheet};
+use crate::table::{Form, Table};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use gmflow_data::Density;
@@ -18,14 +19,20 @@ const MOST_CURVES: usize = 12;
 /// The brightest colour stands for this multiple of the uniform density.
 const BRIGHTEST: f64 = 3.5;
 
-/// Writes table.md, best.md and the charts into `folder`; returns the tables.
-pub fn write(plan: &Plan, lines: &[&Line], density: Option<&Density>, folder: &Path) -> Result<String> {
+/// Writes table.md, best.md and the charts into `folder`; returns the tables in a form.
+pub fn write(
+    plan: &Plan,
+    lines: &[&Line],
+    density: Option<&Density>,
+    (folder, form): (&Path, Form),
+) -> Result<String> {
     let title = &plan.title;
     let rows: Vec<Row> = lines.iter().filter_map(|line| named(line)).collect();
-    let table = table(&rows) + &likelihood_table(&rows);
+    let table = tables(&rows, Form::Markdown);
     write_atomic(&folder.join("table.md"), format!("# {title}\n\n{table}").as_bytes())?;
     let curves = Curves::of(lines);
-    let best = curves.best_table();
+    let best_table = curves.best_table();
+    let best = best_table.as_ref().map_or(String::new(), |table| table.write(Form::Markdown));
     write_atomic(
         &folder.join("best.md"),
         format!("# {title}: the best guidance of every cell\n\n{best}").as_bytes(),
@@ -38,7 +45,8 @@ pub fn write(plan: &Plan, lines: &[&Line], density: Option<&Density>, folder: &P
             sheet.draw()?.write_png(&folder.join(format!("{stem}.png")), &[])?;
         }
     }
-    Ok(if best.is_empty() { table } else { format!("{table}\n{best}") })
+    let best = best_table.map_or(String::new(), |table| format!("\n{}", table.write(form)));
+    Ok(tables(&rows, form) + &best)
 }
 
 fn named(line: &Line) -> Option<Row> {
@@ -212,16 +220,16 @@ impl<'a> Curves<'a> {
         all.into_iter().filter(|(_, chart)| !chart.curves.is_empty()).collect()
     }
 
-    /// For each series and number of steps the guidance with the best distance and the one with the best precision; empty where there is
+    /// For each series and number of steps the guidance with the best distance and the one with the best precision; none where there is
     /// one guidance only.
-    fn best_table(&self) -> String {
+    fn best_table(&self) -> Option<Table> {
         let mut guidances: Vec<(bool, f64)> =
             self.0.iter().flat_map(|series| series.points.iter().map(|point| guidance(point.row))).collect();
         guidances.dedup();
-        let mut text = String::new();
         if guidances.len() < 2 {
-            return text;
+            return None;
         }
+        let mut lines = Vec::new();
         for series in &self.0 {
             let mut steps: Vec<f64> = series.points.iter().map(|point| point.steps).collect();
             steps.sort_by(f64::total_cmp);
@@ -233,24 +241,21 @@ impl<'a> Curves<'a> {
                     .filter_map(|point| Some((distance(point.row)?, point)))
                     .min_by(|a, b| a.0.total_cmp(&b.0));
                 let Some((nearest, at)) = nearest else { continue };
-                let mut line = format!("| {} | {steps} | {nearest:.4} | {} |", series.label, guidance(at.row).1);
+                let mut line = vec![series.label.clone(), steps.to_string(), format!("{nearest:.4}")];
+                line.push(guidance(at.row).1.to_string());
                 let sharpest = points
                     .iter()
                     .filter_map(|point| Some((precision(point.row)?, point)))
                     .max_by(|a, b| a.0.total_cmp(&b.0));
-                match sharpest {
-                    Some((precision, at)) => line.push_str(&format!(" {precision:.4} | {} |\n", guidance(at.row).1)),
-                    None => line.push_str("  |  |\n"),
-                }
-                text.push_str(&line);
+                line.extend(match sharpest {
+                    Some((precision, at)) => [format!("{precision:.4}"), guidance(at.row).1.to_string()],
+                    None => [String::new(), String::new()],
+                });
+                lines.push(line);
             }
         }
-        if text.is_empty() {
-            return text;
-        }
-        format!(
-            "| curve | steps | best distance | at guidance | best precision | at guidance |\n|---|---|---|---|---|---|\n{text}"
-        )
+        let names = ["curve", "steps", "best distance", "at guidance", "best precision", "at guidance"];
+        (!lines.is_empty()).then(|| Table { names: names.map(str::to_owned).to_vec(), lines })
     }
 }
 

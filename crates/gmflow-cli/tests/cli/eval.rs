@@ -98,6 +98,7 @@ fn a_classifier_is_trained_and_its_features_are_named() {
         "9",
         "--steps",
         "1",
+        "--markdown",
         "--out",
         text(&out),
     ]);
@@ -149,7 +150,20 @@ fn likelihoods_stand_by_time_below_the_table() {
     image_model(&without);
     let out = folder.path().join("figures.json");
     let fakes = ["eval", "--real", text(&data), "--features", "pixels", "--fake", text(&with), text(&without)];
-    let settings = ["--num", "8", "--steps", "1", "--nll", "--nll-times", "5", "--limit", "30", "--out", text(&out)];
+    let settings = [
+        "--num",
+        "8",
+        "--steps",
+        "1",
+        "--nll",
+        "--nll-times",
+        "5",
+        "--limit",
+        "30",
+        "--out",
+        text(&out),
+        "--markdown",
+    ];
     let printed = done(&[&fakes[..], &settings].concat());
     assert_eq!(std::fs::read_to_string(out.with_extension("md")).unwrap().trim_end(), printed.trim_end());
     let (_, by_time) = printed.split_once("\n\n").unwrap();

@@ -78,7 +78,7 @@ fn the_recipe_for_imagenet_runs_at_toy_size() {
     // Decoded: two pictures of 16x16 with a frame of one pixel.
     let picture = folder.join("run/samples/step-00000004.png");
     let size = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(picture).unwrap())).read_info().unwrap();
-    assert_eq!((size.info().width, size.info().height), (35, 18));
+    assert_eq!((size.info().width, size.info().height), (18, 35));
     let (code, _, stderr) = train(folder, "run", &["--set", "train.steps=6", "--resume"]);
     assert_eq!(code, 0, "{stderr}");
     // Bit for bit what a run without an interruption gives.

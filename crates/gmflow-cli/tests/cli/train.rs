@@ -53,6 +53,7 @@ fn a_run_starts_from_the_weights_of_another() {
     assert_eq!(code, 0);
     let source = first.join("checkpoints/step-00000006");
     assert!(stdout.contains(&format!("from          {}", source.display())), "{stdout}");
+    assert!(stdout.contains("trained       6 + 2 steps, 192 + 64 samples"), "{stdout}");
 
     let (code, _, stderr) = train(&config, &second, &[&["--resume"], &only[..]].concat());
     assert_eq!(code, 0, "{stderr}");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Image, ImageDataset};
 use crate::decode::{Format, decode, dimensions};
 use crate::settings::ImageSettings;
+use crate::survey::Stored;
 use crate::{Error, Result};
 
 /// Most bytes one image file may have.
@@ -100,6 +101,22 @@ impl ImageDataset for FolderDataset {
 
     fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    fn class_images(&self) -> Option<Vec<u64>> {
+        let mut counts = vec![0; self.class_names.len()];
+        for (_, label) in &self.files {
+            *counts.get_mut(*label as usize)? += 1;
+        }
+        (!counts.is_empty()).then_some(counts)
+    }
+
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let found = self.files.get(index);
+        let (path, _) =
+            found.ok_or_else(|| Error::config("index", format!("less than {}", self.files.len()), index))?;
+        let format = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).unwrap_or_default();
+        Ok(Stored { size: size_of(path, &read(path)?)?, format })
     }
 
     fn get(&self, index: usize) -> Result<Image> {

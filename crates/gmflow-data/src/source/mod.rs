@@ -11,6 +11,7 @@ pub use idx::{IdxDataset, MAX_IDX_BYTES};
 pub use parquet::{Columns, ParquetDataset};
 
 use crate::Result;
+use crate::survey::Stored;
 
 /// One image with its class.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,21 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
 
     /// The names of the classes; empty for a set without classes. Every label is below its length otherwise.
     fn class_names(&self) -> &[String];
+
+    /// The number of images of each class, as their labels say; `None` where it is not known, or for a set without classes.
+    fn class_images(&self) -> Option<Vec<u64>> {
+        None
+    }
+
+    /// How the image at `index` is stored: by default in the set's own form, of one size.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let [_, height, width] = self.shape();
+        let _ = index;
+        Ok(Stored { size: [height, width], format: "raw".to_owned() })
+    }
 
     /// The image at `index`.
     ///

@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::{Image, ImageDataset};
 use crate::decode::{Format, decode, dimensions};
 use crate::settings::{ImageSettings, MAX_SIZE};
+use crate::survey::Stored;
 use crate::{Error, Result};
 
 /// Which columns hold the images and the labels; columns that are not named are found by their type.
@@ -97,12 +98,18 @@ impl ImageDataset for ParquetDataset {
         &self.class_names
     }
 
-    fn get(&self, index: usize) -> Result<Image> {
-        let position = self.starts.partition_point(|&start| start <= index).saturating_sub(1);
-        let (Some(chunk), Some(start)) = (self.chunks.get(position), self.starts.get(position)) else {
-            return Err(Error::config("index", format!("less than {}", self.len()), index));
+    fn stored(&self, index: usize) -> Result<Stored> {
+        let (chunk, row) = self.place(index)?;
+        let fault = |expected: &str, got: String| {
+            Error::file(&chunk.path, format!("row {}", chunk.first_row + row), expected, got)
         };
-        let row = index - start;
+        let bytes = chunk.bytes(row).ok_or_else(|| fault("an encoded image", "null".into()))?;
+        let size = dimensions(bytes).map_err(|error| fault(&error.expected, error.got))?;
+        Ok(Stored { size, format: "parquet".to_owned() })
+    }
+
+    fn get(&self, index: usize) -> Result<Image> {
+        let (chunk, row) = self.place(index)?;
         let fault = |expected: &str, got: String| {
             Error::file(&chunk.path, format!("row {}", chunk.first_row + row), expected, got)
         };
@@ -116,6 +123,17 @@ impl ImageDataset for ParquetDataset {
                 .ok_or_else(|| fault(&format!("a label below {}", self.class_names.len()), format!("{label:?}")))?,
         };
         Ok(Image { pixels, label })
+    }
+}
+
+impl ParquetDataset {
+    /// The part that holds the image at `index`, and its row there.
+    fn place(&self, index: usize) -> Result<(&Chunk, usize)> {
+        let position = self.starts.partition_point(|&start| start <= index).saturating_sub(1);
+        match (self.chunks.get(position), self.starts.get(position)) {
+            (Some(chunk), Some(start)) => Ok((chunk, index - start)),
+            _ => Err(Error::config("index", format!("less than {}", self.len()), index)),
+        }
     }
 }
 

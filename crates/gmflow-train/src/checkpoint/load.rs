@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{LoadOptions, Model, read_tensors};
+use gmflow::checkpoint::{LoadOptions, Model, Progress, read_tensors};
 use gmflow::network::{HostTensor, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use rayon::prelude::*;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::ema::Ema;
 use crate::optimizer::AdamW;
 use crate::params::{self, Values};
+use crate::source::Source;
 use crate::trainable::{ParamInfo, Trainable};
 use crate::trainer::{Networks, Trainer, training_device};
 use crate::{Error, Result};
@@ -23,7 +24,7 @@ use crate::{Error, Result};
 /// # Errors
 /// A damaged file; a value that is not finite; a network or batch size that differs from the checkpoint's; an average that the checkpoint
 /// does not have.
-pub fn load(folder: &Path, config: Config, device: &Device, verify: bool) -> Result<Trainer> {
+pub fn load(folder: &Path, mut config: Config, device: &Device, verify: bool) -> Result<Trainer> {
     let state = State::read(folder, verify)?;
     if verify {
         verify_files(folder, &state)?;
@@ -32,6 +33,7 @@ pub fn load(folder: &Path, config: Config, device: &Device, verify: bool) -> Res
         let expected = format!("{}, as in the checkpoint", state.batch_size);
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
+    let source = Source::open(&mut config, state.step)?;
     // The digests in the state are those of the model's files too.
     let options = LoadOptions { unverified: !state.files.is_empty() || !verify, ..LoadOptions::default() };
     let mut model = Model::load_with(folder, options, &training_device(&config, device))?;
@@ -50,7 +52,7 @@ pub fn load(folder: &Path, config: Config, device: &Device, verify: bool) -> Res
         }
         _ => None,
     };
-    Trainer::start(config, device, Networks { network, spectrum }, state.step)
+    Trainer::start(config, device, Networks { network, spectrum, earlier: model.info.earlier }, source)
 }
 
 /// Checks that a checkpoint is whole: its state, and every file by its digest. The weight files of a checkpoint that was written without
@@ -82,19 +84,30 @@ fn verify_files(folder: &Path, state: &State) -> Result<()> {
     Ok(state.files.par_iter().try_for_each(check)?)
 }
 
+/// What a run starts from.
+pub(crate) struct Start {
+    pub(crate) network: Network,
+    pub(crate) spectrum: Option<SpectrumMlp>,
+    /// How far the trainings had come that the weights come from.
+    pub(crate) earlier: Vec<Progress>,
+}
+
 /// The networks whose weights a run starts from: those of a model folder or of a run's latest checkpoint, the first average by name before
 /// the weights themselves; the spectrum network only where one is trained.
 ///
 /// # Errors
 /// A folder that holds neither; a damaged file; another network than the configuration's.
-pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<(Network, Option<SpectrumMlp>)> {
+pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<Start> {
     let folder = if path.join("checkpoints").is_dir() { latest(path)? } else { path.to_path_buf() };
     let average = Model::ema_names(&folder)?.into_iter().next();
     let options = LoadOptions { ema: average.as_deref(), without_vae: true, ..LoadOptions::default() };
     let model = Model::load_with(&folder, options, device)?;
     check_network(&model.info.network, config)?;
     check_spectrum(model.info.spectrum.as_ref(), config)?;
-    Ok((model.network, model.spectrum.filter(|_| config.spectrum.is_some())))
+    let spectrum = model.spectrum.filter(|_| config.spectrum.is_some());
+    let mut earlier = model.info.earlier;
+    earlier.extend(Some(model.info.progress).filter(|progress| progress.step > 0));
+    Ok(Start { network: model.network, spectrum, earlier })
 }
 
 /// The network of a checkpoint must be the configuration's.

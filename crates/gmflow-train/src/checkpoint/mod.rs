@@ -8,7 +8,7 @@ mod load;
 mod model;
 mod state;
 
-pub(crate) use load::weights;
+pub(crate) use load::{Start, weights};
 pub use load::{load, verify};
 pub(crate) use model::config_of;
 pub use model::model;

@@ -3,7 +3,6 @@
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Progress};
 use gmflow::guidance::{Guidance, Variance};
 use gmflow::solver::SecondOrder;
-use gmflow_files::{Wrong, json};
 
 use std::path::Path;
 
@@ -41,6 +40,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         second_order: sampler.map_or_else(SecondOrder::default, |sampler| sampler.second_order),
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
+        earlier: trainer.earlier().to_vec(),
     };
     Ok(Model { info, network, spectrum, vae: None })
 }
@@ -51,7 +51,6 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
 /// A description that cannot be read, or holds none.
 pub(crate) fn config_of(folder: &Path) -> Result<Config> {
     let training = ModelInfo::load(folder)?.training.unwrap_or_default();
-    json::from_value(training).map_err(|Wrong { field, expected, got }| {
-        Error::file(folder.join("model.json"), format!("training.{field}"), expected, got)
-    })
+    serde_json::from_value(training)
+        .map_err(|error| Error::file(folder.join("model.json"), "training", "the configuration of a run", error))
 }

@@ -1,10 +1,14 @@
 //! What a run is made from: one TOML file, checked once.
 
+mod defaults;
+mod fit;
 mod load;
 mod validate;
 
-pub(crate) use load::{from_json, source_of};
-pub(crate) use validate::check;
+pub use defaults::FromData;
+
+pub(crate) use load::from_json;
+pub(crate) use validate::{below, check};
 
 use gmflow::kernel::Arithmetic;
 use gmflow::loss::LossConfig;
@@ -24,9 +28,10 @@ pub use crate::schedule::Schedule;
 pub struct Config {
     /// What is learnt.
     pub data: DataConfig,
-    /// The network that predicts the velocity mixture.
+    /// The network that predicts the velocity mixture; absent: a small one for the kind of data. What the data tells, such as the number
+    /// of channels and classes, need not be given, and must agree with it.
     pub network: NetworkConfig,
-    /// The main network's loss.
+    /// The main network's loss; absent: the transition loss.
     pub loss: LossConfig,
     /// How training times are drawn.
     #[serde(default)]
@@ -48,6 +53,9 @@ pub struct Config {
     /// Sample pictures during training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
+    /// Settings that are taken from the data when it is opened.
+    #[serde(skip)]
+    pub from_data: FromData,
 }
 
 /// What is learnt: a 2-D density or a set of images.
@@ -118,8 +126,8 @@ pub struct TrainConfig {
     /// Probability that a label is replaced by the null class, which guidance needs.
     #[serde(default)]
     pub label_dropout: f64,
-    /// Seed of the weights, the data order and every draw; above 9223372036854775807 in quotes.
-    #[serde(default, with = "gmflow_files::seed")]
+    /// Seed of the weights, the data order and every draw.
+    #[serde(default)]
     pub seed: u64,
     /// Weights to start from: a model folder, ours or in the diffusers layout, or a run, whose latest checkpoint counts. An average is
     /// taken before the weights themselves. Absent: weights drawn from the seed.
@@ -183,13 +191,6 @@ pub struct SampleConfig {
     /// The folder of the autoencoder that decodes latents; absent: pictures show the first three channels of latents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vae: Option<PathBuf>,
-}
-
-impl TrainConfig {
-    /// Whether all parameters are trained.
-    pub(crate) fn trains_all(&self) -> bool {
-        self.only.as_ref().is_none_or(Vec::is_empty)
-    }
 }
 
 impl Config {

@@ -13,7 +13,6 @@ use crate::network::{
 use crate::solver::SecondOrder;
 use crate::{Error, Result};
 use burn::tensor::Device;
-use gmflow_files::json;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,6 +120,9 @@ pub struct ModelInfo {
     /// How far training had come.
     #[serde(default)]
     pub progress: Progress,
+    /// How far the trainings had come whose weights this one started from, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Progress>,
 }
 
 fn no_shift() -> f32 {
@@ -183,6 +185,7 @@ impl ModelInfo {
             second_order: SecondOrder::default(),
             training: None,
             progress: Progress::default(),
+            earlier: Vec::new(),
         }
     }
 
@@ -198,7 +201,7 @@ impl ModelInfo {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        self.network.validate().map_err(|error| below("network", error))?;
+        self.network.validate()?;
         if !(self.shift.is_finite() && self.shift > 0.0) {
             return Err(Error::config("shift", "a positive number", self.shift));
         }
@@ -215,7 +218,7 @@ impl ModelInfo {
             latent.validate()?;
         }
         let Some(spectrum) = &self.spectrum else { return Ok(()) };
-        spectrum.validate().map_err(|error| below("spectrum", error))?;
+        spectrum.validate()?;
         if spectrum.base_size[0] != self.data.channels {
             let expected = format!("{} channels", self.data.channels);
             return Err(Error::config("spectrum.base_size", expected, spectrum.base_size[0]));
@@ -228,7 +231,8 @@ impl InfoFile {
     /// Reads and checks `model.json` in `dir`.
     fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(INFO_FILE);
-        let stored: Self = json::read(&file::read(&path)?).map_err(|wrong| Error::wrong(&path, wrong))?;
+        let stored: Self = serde_json::from_slice(&file::read(&path)?)
+            .map_err(|error| Error::file(&path, "content", "the description of a model", error))?;
         if stored.format != FORMAT {
             return Err(Error::file(&path, "format", FORMAT, stored.format));
         }
@@ -237,14 +241,6 @@ impl InfoFile {
         }
         stored.info.validate().map_err(|error| in_file(&path, error))?;
         Ok(stored)
-    }
-}
-
-/// Puts a table's name before the field of an error.
-fn below(table: &str, error: Error) -> Error {
-    match error {
-        Error::Config { field, expected, got } => Error::config(format!("{table}.{field}"), expected, got),
-        other => other,
     }
 }
 

@@ -95,6 +95,7 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
         reweight_by: model.info.reweight_by,
         second_order: model.info.second_order,
         progress: model.info.progress,
+        earlier: model.info.earlier.clone(),
         size: (!square).then_some([data.height, data.width]),
     };
     index.insert(OWN_KEY.into(), as_json(&dir.join(INDEX_FILE), &notes)?);

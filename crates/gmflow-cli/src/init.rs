@@ -1,0 +1,73 @@
+//! `gmflow init`: a configuration for a set of pictures.
+
+use crate::args::{InitArgs, PlanArgs};
+use crate::device::device;
+use crate::{output, terminal};
+use anyhow::Result;
+use gmflow::checkpoint::write_atomic;
+use gmflow_data::DatasetConfig;
+use gmflow_train::plan::{Plan, PlanOptions};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Runs the command.
+pub fn run(arguments: &InitArgs) -> Result<()> {
+    let out = arguments.out.clone().unwrap_or_else(|| Plan::name(&arguments.data).with_extension("toml"));
+    output::refuse_existing([out.as_path()], arguments.force)?;
+    let plan = plan(&arguments.data, &arguments.plan, &arguments.device)?;
+    let seen_from = seen_from(&plan.source, &out)?;
+    output::create_parent(&out)?;
+    write_atomic(&out, plan.toml(Some(&seen_from))?.as_bytes())?;
+    if arguments.json {
+        let [first, all] = plan.expected().map(|time| time.as_secs_f64());
+        let classes: Vec<_> =
+            plan.survey.classes.iter().map(|(name, count)| json!({"name": name, "images": count})).collect();
+        return output::json(&json!({
+            "out": out, "images": plan.survey.images, "classes": classes, "size": plan.size, "channels": plan.channels,
+            "network": plan.network.name(), "steps": plan.steps, "step_seconds": plan.step_time.as_secs_f64(),
+            "recognisable_seconds": first, "seconds": all,
+        }));
+    }
+    output::line(&plan.words())?;
+    output::line(&format!("written   {}\nnext      gmflow train {}", out.display(), out.display()))
+}
+
+/// Looks at the data, chooses and times a few steps, with word of it: that takes some seconds.
+pub fn plan(data: &Path, options: &PlanArgs, device_name: &str) -> Result<Plan> {
+    let device = device(device_name)?;
+    terminal::say(&format!("looking at {} and timing a few steps", data.display()));
+    Ok(Plan::new(data, options.options(), &device)?)
+}
+
+impl PlanArgs {
+    fn options(&self) -> PlanOptions {
+        PlanOptions {
+            size: self.size,
+            budget: self.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+            steps: self.steps,
+            network: self.network.map(Into::into),
+        }
+    }
+
+    /// Whether anything is asked for.
+    pub fn any(&self) -> bool {
+        self.size.is_some() || self.minutes.is_some() || self.steps.is_some() || self.network.is_some()
+    }
+}
+
+/// The data set with paths that hold from the folder of `file`: as they are where that is the working directory, otherwise from the root.
+fn seen_from(source: &DatasetConfig, file: &Path) -> Result<DatasetConfig> {
+    let mut source = source.clone();
+    let here = file.parent().is_none_or(|folder| folder.as_os_str().is_empty());
+    for path in source.paths_mut() {
+        if !here && path.is_relative() {
+            *path = absolute(path)?;
+        }
+    }
+    Ok(source)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
+}

@@ -1,0 +1,176 @@
+//! What a set of images holds: for people, and for whoever chooses settings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::{Dataset, DatasetConfig, Error, ImageSettings, Result};
+
+/// Images that are looked at, evenly spread over the set.
+const LOOKED_AT: usize = 200;
+/// Height and width at which it is seen whether images are grey.
+const GLANCE: usize = 16;
+/// Two channels of a grey image differ by less than this, after compression: values are in [-1, 1].
+const GREY: f32 = 0.02;
+
+/// What is known of an image as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Height and width in pixels.
+    pub size: [usize; 2],
+    /// How it is stored, such as `jpg`.
+    pub format: String,
+}
+
+/// What a set of images holds. Sizes, formats and colours are of up to 200 images, evenly spread over the set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Survey {
+    /// Images in the set, damaged ones included.
+    pub images: usize,
+    /// The names of the classes, each with its number of images where that is known; empty without classes.
+    pub classes: Vec<(String, Option<u64>)>,
+    /// Images that were looked at and could be read.
+    pub looked_at: usize,
+    /// Height and width of the smallest and the largest image, by their shorter sides.
+    pub sizes: [[usize; 2]; 2],
+    /// The formats, each with its number among the images that were looked at.
+    pub formats: BTreeMap<String, usize>,
+    /// Whether all of them are grey.
+    pub grey: bool,
+    /// Images among them that could not be read, and what was wrong with the first.
+    pub damaged: Option<(usize, String)>,
+}
+
+impl DatasetConfig {
+    /// What is at a path: a folder of images, Parquet files, or an IDX file of images with its labels beside it.
+    ///
+    /// # Errors
+    /// A path that does not exist, or whose name tells none of these.
+    pub fn guess(path: &Path) -> Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        let image = ImageSettings::default();
+        let parquet = |path: &Path| Self::Parquet {
+            path: path.into(),
+            image_column: None,
+            label_column: None,
+            image: image.clone(),
+        };
+        if metadata.is_dir() {
+            return Ok(match has_parquet(path)? {
+                true => parquet(path),
+                false => Self::Folder { path: path.into(), image },
+            });
+        }
+        if name.ends_with(".parquet") {
+            return Ok(parquet(path));
+        }
+        if name.contains("idx3") {
+            return Ok(Self::Idx { images: path.into(), labels: labels_beside(path), image });
+        }
+        let expected = "a folder of pictures, *.parquet, or an IDX file with idx3 in its name";
+        Err(Error::config("data", expected, path.display()))
+    }
+
+    /// The settings of images, to be changed; `None` where there are none.
+    pub fn image_mut(&mut self) -> Option<&mut ImageSettings> {
+        match self {
+            Self::Idx { image, .. } | Self::Parquet { image, .. } | Self::Folder { image, .. } => Some(image),
+            _ => None,
+        }
+    }
+
+    /// Looks at a set of images.
+    ///
+    /// # Errors
+    /// As [`DatasetConfig::open`]; a set without images, or one of which no image could be read.
+    pub fn survey(&self) -> Result<Survey> {
+        let mut glance = self.clone();
+        let settings = glance.image_mut().ok_or_else(|| Error::config("data", "images", "points or latents"))?;
+        (settings.size, settings.channels) = (Some(GLANCE), Some(3));
+        let dataset = glance.open(Path::new(""))?;
+        let Dataset::Images { images, .. } = &dataset else {
+            return Err(Error::config("data", "images", "points or latents"));
+        };
+        let count = images.len();
+        let mut survey = Survey {
+            images: count,
+            classes: class_counts(&dataset),
+            looked_at: 0,
+            sizes: [[usize::MAX; 2], [0; 2]],
+            formats: BTreeMap::new(),
+            grey: true,
+            damaged: None,
+        };
+        let looked_at = count.min(LOOKED_AT);
+        for number in 0..looked_at {
+            let index = number * count / looked_at;
+            match images.stored(index).and_then(|stored| Ok((stored, images.get(index)?))) {
+                Ok((stored, image)) => survey.add(stored, &image.pixels),
+                Err(error) => survey.damaged.get_or_insert((0, error.to_string())).0 += 1,
+            }
+        }
+        match (survey.looked_at, survey.damaged) {
+            (0, damaged) => {
+                let got = damaged.map_or_else(|| "none".to_owned(), |(_, first)| format!("none: {first}"));
+                Err(Error::config("data", "images that can be read", got))
+            }
+            (_, damaged) => Ok(Survey { damaged, ..survey }),
+        }
+    }
+}
+
+impl Survey {
+    fn add(&mut self, Stored { size, format }: Stored, pixels: &[f32]) {
+        let shorter = |size: [usize; 2]| size[0].min(size[1]);
+        self.looked_at += 1;
+        *self.formats.entry(format).or_default() += 1;
+        if shorter(size) < shorter(self.sizes[0]) {
+            self.sizes[0] = size;
+        }
+        if shorter(size) > shorter(self.sizes[1]) {
+            self.sizes[1] = size;
+        }
+        let [red, others @ ..] =
+            [0, 1, 2].map(|channel| pixels.iter().skip(channel * GLANCE * GLANCE).take(GLANCE * GLANCE));
+        let same = |other: std::iter::Take<std::iter::Skip<std::slice::Iter<f32>>>| {
+            red.clone().zip(other).all(|(a, b)| (a - b).abs() < GREY)
+        };
+        self.grey = self.grey && others.into_iter().all(same);
+    }
+
+    /// The shorter side of the smallest image.
+    pub fn smallest(&self) -> usize {
+        self.sizes[0][0].min(self.sizes[0][1])
+    }
+
+    /// Whether all images that were looked at are of one square size.
+    pub fn one_square_size(&self) -> bool {
+        let [[h, w], largest] = self.sizes;
+        h == w && largest == [h, w]
+    }
+}
+
+/// The classes with their numbers of images.
+fn class_counts(dataset: &Dataset) -> Vec<(String, Option<u64>)> {
+    let counts = dataset.class_images();
+    let count = |index: usize| counts.as_ref().and_then(|counts| counts.get(index).copied());
+    dataset.class_names().iter().enumerate().map(|(index, name)| (name.clone(), count(index))).collect()
+}
+
+/// Whether a folder holds Parquet files itself.
+fn has_parquet(folder: &Path) -> Result<bool> {
+    for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
+        let path = entry.map_err(|error| Error::io(folder, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "parquet") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The file of labels that belongs to one of images by its name, where it is there.
+fn labels_beside(images: &Path) -> Option<PathBuf> {
+    let name = images.file_name()?.to_str()?;
+    let labels = images.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
+    (labels != images && labels.is_file()).then_some(labels)
+}

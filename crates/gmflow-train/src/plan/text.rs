@@ -1,0 +1,209 @@
+//! A plan as a configuration with comments, and in words.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use gmflow_data::DatasetConfig;
+use toml::Value;
+
+use super::{BATCH, Plan, RECOGNISABLE};
+use crate::progress::{about, grouped};
+use crate::{Error, Result};
+
+/// Time between checkpoints, and between pictures.
+const BETWEEN: Duration = Duration::from_secs(300);
+/// Pictures in a grid: of each class equally many, and of few classes not fewer than two.
+const PICTURES: usize = 36;
+/// Classes that are named in a line.
+const NAMED: usize = 12;
+
+/// The configuration.
+pub(super) fn toml(plan: &Plan, source: &DatasetConfig) -> Result<String> {
+    let Plan { size, channels, network, steps, .. } = plan;
+    let (levels, blocks, attention) = network.shape();
+    let every = round((BETWEEN.as_secs_f64() / plan.step_time.as_secs_f64().max(1e-6)) as u64);
+    let every = every.clamp(1, round(steps / 4).max(1));
+    let classes = plan.survey.classes.len();
+    let num = match classes {
+        1..=PICTURES => (PICTURES / classes).max(2) * classes,
+        _ => PICTURES,
+    };
+    // The average's half-life grows with training; beyond this it forgets what is older than a tenth of the run.
+    let half_life = (steps * BATCH / 10).max(1);
+    let dropout = if classes > 1 { 0.1 } else { 0.0 };
+    let guidance = match classes > 1 {
+        true => ", guidance = { kind = \"probabilistic\", scale = 0.2, orthogonal = 1.0 }",
+        false => "",
+    };
+    Ok(format!(
+        r#"# {found}
+# On the machine that this was written on: {expected}.
+# What to do when they do not: docs/train-on-your-pictures.md.
+
+[data.source]
+{source}
+# Pictures are cut to a square and brought to this size. A mirrored picture is as good for most photos, and not for text:
+# horizontal_flip = true then doubles the data. corrupt = "skip" passes over files that cannot be read.
+image = {{ size = {size}, channels = {channels}, horizontal_flip = false, corrupt = "refuse" }}
+
+# The {name} network of `gmflow init`. Channels, size and classes are taken from the data.
+[network]
+type = "unet"
+num_gaussians = 4
+block_out_channels = {levels:?}
+layers_per_block = {blocks}
+attention_levels = {attention:?}
+
+[loss]
+kind = "transition"
+transition_ratio = 0.5
+
+[time]
+sampling = "logit-normal"
+
+[train]
+batch_size = {BATCH}
+steps = {steps}
+lr = {lr}
+betas = [0.9, 0.99]
+warmup_steps = {warmup}
+schedule = {{ kind = "cosine", hold = 0.4, final_ratio = 0.02 }}
+clip_grad_norm = 1.0
+label_dropout = {dropout:?}
+seed = 1
+
+# The average of the weights, which samples better than the weights themselves.
+[[ema]]
+name = "ema"
+decay = {{ kind = "ramp-up", half_life = {half_life}, ratio = 0.05 }}
+
+[checkpoint]
+every = {every}
+
+[log]
+every = {log}
+
+# Pictures during training: runs/NAME/samples.
+[sample]
+every = {every}
+num = {num}
+sampler = {{ solver = {{ kind = "gm-ode" }}, steps = 8, reweight_by = "pixel"{guidance} }}
+"#,
+        found = found(plan),
+        expected = expected(plan),
+        source = source_lines(source)?,
+        name = network.name(),
+        lr = network.lr(),
+        warmup = (steps / 20).clamp(1, 400),
+        log = (every / 10).max(1),
+    ))
+}
+
+/// The number with one digit that counts.
+fn round(number: u64) -> u64 {
+    let unit = 10u64.pow(number.max(1).ilog10());
+    number / unit * unit
+}
+
+/// Kind and paths of a data set, each on a line.
+fn source_lines(source: &DatasetConfig) -> Result<String> {
+    let text = |path: &Path| match path.to_str() {
+        Some(text) => Ok(Value::String(text.to_owned()).to_string()),
+        None => Err(Error::config("data", "a path that is text", path.display())),
+    };
+    let mut lines = BTreeMap::new();
+    let kind = match source {
+        DatasetConfig::Idx { images, labels, .. } => {
+            lines.insert("images", text(images)?);
+            if let Some(labels) = labels {
+                lines.insert("labels", text(labels)?);
+            }
+            "idx"
+        }
+        DatasetConfig::Parquet { path, .. } => {
+            lines.insert("path", text(path)?);
+            "parquet"
+        }
+        DatasetConfig::Folder { path, .. } => {
+            lines.insert("path", text(path)?);
+            "folder"
+        }
+        _ => return Err(Error::config("data", "images", "points or latents")),
+    };
+    let lines: Vec<String> = lines.iter().map(|(name, value)| format!("\n{name} = {value}")).collect();
+    Ok(format!("kind = \"{kind}\"{}", lines.concat()))
+}
+
+/// What the data holds, in a line.
+fn found(plan: &Plan) -> String {
+    let classes = &plan.survey.classes;
+    let counted = |(name, count): &(String, Option<u64>)| match count {
+        Some(count) => format!("{} {}", one_line(name), grouped(*count)),
+        None => one_line(name),
+    };
+    let mut named: Vec<String> = classes.iter().take(NAMED).map(counted).collect();
+    if classes.len() > NAMED {
+        named.push("...".into());
+    }
+    let images = grouped(plan.survey.images as u64);
+    match classes.len() {
+        0 => format!("{images} pictures without classes"),
+        1 => format!("{images} pictures in 1 class: {}", named.join(", ")),
+        count => format!("{images} pictures in {count} classes: {}", named.join(", ")),
+    }
+}
+
+/// A name may hold anything; a comment ends with its line.
+fn one_line(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What was found and chosen.
+pub(super) fn words(plan: &Plan) -> String {
+    let Plan { survey, size, channels, network, steps, step_time, .. } = plan;
+    let [[h0, w0], [h1, w1]] = survey.sizes;
+    let sizes = if [h0, w0] == [h1, w1] { format!("{w0}x{h0}") } else { format!("{w0}x{h0} to {w1}x{h1}") };
+    let formats: Vec<String> = survey.formats.keys().cloned().collect();
+    let looked_at = match survey.looked_at < survey.images {
+        true => format!(" (of {} that were looked at)", survey.looked_at),
+        false => String::new(),
+    };
+    let colours = if *channels == 1 { "grey" } else { "colours" };
+    let mut text =
+        format!("data      {}\n          {sizes}, {}, {colours}{looked_at}\n", found(plan), formats.join(", "));
+    if let Some((count, error)) = &survey.damaged {
+        text += &format!(
+            "damaged   {count} of those: {error}\n          image.corrupt = \"skip\" passes over such files\n"
+        );
+    }
+    text += &format!("learnt    {size}x{size}, {channels} channels\n");
+    text +=
+        &format!("network   {}: {} a step of {BATCH} pictures on this machine\n", network.name(), short(*step_time));
+    text += &format!("training  {} steps\n", grouped(*steps));
+    text += &format!("expected  {}", expected(plan));
+    text
+}
+
+/// When there will be pictures that look like the data, and the end.
+fn expected(plan: &Plan) -> String {
+    let ([first, all], recognisable) = (plan.expected(), grouped(RECOGNISABLE));
+    match plan.steps < RECOGNISABLE {
+        true => {
+            format!("the end in {}; pictures that look like the data need about {recognisable} steps", about(all))
+        }
+        false => format!(
+            "pictures that look like the data in {} (step {recognisable}), the end in {}",
+            about(first),
+            about(all)
+        ),
+    }
+}
+
+/// A time below a minute with two digits.
+fn short(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds => format!("{seconds:.1} s"),
+    }
+}
