@@ -102,6 +102,7 @@ fn refuse_own_config(config: &Path, folder: &Path) -> Result<()> {
 
 /// The configuration of a file, or one for pictures.
 fn configuration(arguments: &TrainArgs) -> Result<Config> {
+    local::expect([arguments.config.as_path()])?;
     if is_configuration(&arguments.config) {
         if arguments.plan.any() {
             let expected =

@@ -13,6 +13,7 @@ use crate::eval::judge::{Judge, Order, RealImages};
 use crate::eval::row::Row;
 use crate::eval::source::{Reading, Source};
 use crate::eval::{features, judge};
+use crate::local;
 use crate::output;
 use crate::sample::{average, computed_in, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
@@ -33,6 +34,7 @@ use weights::{Weights, weights};
 /// Runs the command.
 pub fn run(arguments: &SweepArgs) -> Result<()> {
     let plan = Plan::read(&arguments.plan)?;
+    local::expect([plan.reference.data.as_path()])?;
     let device = device(&arguments.device)?;
     let file = arguments.out.join("cells.jsonl");
     output::create_folder(&arguments.out)?;

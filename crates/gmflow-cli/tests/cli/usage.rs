@@ -82,3 +82,28 @@ fn commands_and_their_required_arguments() {
     assert_eq!(run(&["train", "a.toml", "--resume", "--force"]).0, 2);
     assert_eq!(run(&["demo", "--seconds", "0"]).0, 2);
 }
+
+#[test]
+fn a_mistyped_path_lists_what_is_near_and_asks_no_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("models/mnist")).unwrap();
+    let attempt = |arguments: &[&str]| {
+        let mut command = assert_cmd::Command::cargo_bin("gmflow").unwrap();
+        // Whoever asked this address would say so.
+        command.current_dir(folder.path()).env("HF_ENDPOINT", "http://127.0.0.1:1");
+        let output = command.args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let stderr = attempt(&["sample", "--checkpoint", "models/mnits", "--out", "out"]);
+    assert!(stderr.contains("did you mean models/mnist?") && stderr.contains("searched: models"), "{stderr}");
+    assert!(!stderr.contains("127.0.0.1"), "{stderr}");
+    let stderr = attempt(&["info", "mnst"]);
+    assert!(stderr.contains("did you mean models/mnist?"), "{stderr}");
+    std::fs::write(folder.path().join("mine.toml"), "").unwrap();
+    let stderr = attempt(&["train", "mien.toml"]);
+    assert!(stderr.contains("did you mean mine.toml?"), "{stderr}");
+    let stderr = attempt(&["sample", "--checkpoint", "owner/name", "--vae", "no-vae", "--out", "out"]);
+    assert!(stderr.contains("no-vae") && !stderr.contains("127.0.0.1"), "{stderr}");
+    assert!(!folder.path().join("runs").exists() && !folder.path().join("out").exists());
+}
