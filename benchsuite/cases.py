@@ -86,6 +86,8 @@ CASES = [
     training("small_dit_training/f32", "DiT 12 layers, 6x64, 64 tokens, batch 32, training step, f32", 1.4, memory=True),
     training("small_dit_training/bf16", "the same DiT, training step, bf16 against autocast", 1.0),
     training("unet_training/8", "U-Net of CIFAR-10, batch 8, training step", None),
+    training("small_unet_training/f32", "small U-Net, 64 128 128 channels, batch 64, training step, f32", None),
+    training("small_unet_training/bf16", "the same U-Net, training step, bf16 against autocast", 1.5),
     Case(
         "decode/32x32x4", "autoencoder, 32x32x4 to 256x256x3", 1.0,
         bench="decode", ours="decode/32x32x4", rival="decode/32x32x4", group="decode",

@@ -202,11 +202,13 @@ class Attend(nn.Module):
 class Unet(nn.Module):
     """The U-Net of Ho et al. (2020) for CIFAR-10 with a mixture head."""
 
-    def __init__(self, k, channels=3, widths=(128, 256, 256, 256), attention=(1,), layers=2):
+    def __init__(self, k, channels=3, widths=(128, 256, 256, 256), attention=(1,), layers=2, classes=0, constant_std=False):
         super().__init__()
         c, e = widths[0], 4 * widths[0]
         self.k, self.channels, self.first = k, channels, c
         self.time = nn.Sequential(nn.Linear(c, e), nn.SiLU(), nn.Linear(e, e))
+        self.labels = nn.Embedding(classes + 1, e) if classes else None
+        self.constant_std = constant_std
         self.conv_in = nn.Conv2d(channels, c, 3, padding=1)
         skips, self.down, self.up = [c], nn.ModuleList(), nn.ModuleList()
         for i, o in enumerate(widths):
@@ -228,10 +230,12 @@ class Unet(nn.Module):
         self.norm_out, self.conv_out = nn.GroupNorm(32, c, 1e-6), nn.Conv2d(c, k * (channels + 1), 3, padding=1)
         self.log_std = nn.Sequential(nn.SiLU(), nn.Linear(e, 512), nn.SiLU(), nn.Linear(512, 1))
 
-    def forward(self, x, t, _label):
+    def forward(self, x, t, label):
         half = self.first // 2
         angles = 1000 * t[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / (half - 1))
         embedding = self.time(torch.cat([angles.sin(), angles.cos()], -1))
+        if self.labels is not None:
+            embedding = embedding + self.labels(label)
         activated = F.silu(embedding)
         x = self.conv_in(x)
         skips = [x]
@@ -247,6 +251,8 @@ class Unet(nn.Module):
         x = self.conv_out(F.silu(self.norm_out(x)))
         means = x[:, : self.k * self.channels].unflatten(1, (self.k, self.channels))
         log_weights = x[:, self.k * self.channels :].log_softmax(1)[:, :, None]
+        if self.constant_std:
+            return means, log_weights, torch.zeros(len(x), 1, 1, 1, 1)
         return means, log_weights, self.log_std(embedding.detach())[:, :, None, None, None]
 
 
@@ -255,6 +261,16 @@ def unet_training(mode):
     b = 8
     inputs = torch.randn(b, 3, 32, 32), torch.rand(b), None
     return training_case(Unet(2), inputs, torch.randn(b, 3, 32, 32), mode)
+
+
+def small_unet_training(mode, bf16):
+    """Class-conditional, batch 64, all tensors of images with their channels last."""
+    torch.manual_seed(0)
+    b = 64
+    net = Unet(1, widths=(64, 128, 128), attention=(2,), classes=10, constant_std=True)
+    net = net.to(memory_format=torch.channels_last)
+    inputs = torch.randn(b, 3, 32, 32).to(memory_format=torch.channels_last), torch.rand(b), torch.arange(b) % 10
+    return training_case(net, inputs, torch.randn(b, 3, 32, 32), mode, bf16)
 
 
 def autoencoder():
@@ -308,6 +324,8 @@ def cases():
         found[f"small_dit_training/{precision}"] = functools.partial(small_dit_training, precision)
     found |= {
         "unet_training/8": unet_training,
+        "small_unet_training/f32": functools.partial(small_unet_training, bf16=False),
+        "small_unet_training/bf16": functools.partial(small_unet_training, bf16=True),
         "decode/32x32x4": decode,
         "conv/128x32x32x32 training": lambda _mode: conv(32, 128, 32, True),
         "conv/256x8x8x32 training": lambda _mode: conv(32, 256, 8, True),

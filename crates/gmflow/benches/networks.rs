@@ -237,6 +237,29 @@ fn unet_training(c: &mut Criterion) {
     report(fastest);
 }
 
+/// A class-conditional U-Net of 5 million parameters for CIFAR-10, K = 1, with attention at 8x8.
+fn small_unet_training(c: &mut Criterion) {
+    let config = UnetConfig {
+        num_gaussians: 1,
+        block_out_channels: vec![64, 128, 128],
+        attention_levels: vec![2],
+        num_classes: 10,
+        constant_logstd: Some(0.0),
+        ..UnetConfig::default()
+    };
+    let mut group = c.benchmark_group("small_unet_training");
+    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
+    for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16)] {
+        let mut step = None;
+        let mut fastest = Duration::MAX;
+        group.bench_function(name, |bencher| {
+            let build = || training(NetworkConfig::Unet(config.clone()), 64, [3, 32, 32], arithmetic);
+            measure(bencher, &mut fastest, step.get_or_insert_with(build));
+        });
+        report(fastest);
+    }
+}
+
 /// One 3x3 convolution and, as `burn`, the tensor library's own.
 fn conv(c: &mut Criterion) {
     type Conv = fn(Tensor<4>, Tensor<4>, Tensor<1>) -> Tensor<4>;
@@ -275,7 +298,16 @@ fn conv(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, xl_forward, linear, small_dit_training, mlp_training, unet_training, conv);
+criterion_group!(
+    benches,
+    xl_forward,
+    linear,
+    small_dit_training,
+    mlp_training,
+    unet_training,
+    small_unet_training,
+    conv
+);
 
 fn main() {
     // SAFETY: an option of the allocator in use: freed memory is kept, as the binary does.

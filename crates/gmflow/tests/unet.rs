@@ -1,11 +1,13 @@
 //! The U-Net against a recording of diffusers' `UNet2DModel` (`data/unet_tiny.py`), and its configuration.
 #![allow(missing_docs)]
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use gmflow::kernel::Arithmetic;
 use gmflow::network::{
     Denoiser, HostTensor, Network, NetworkConfig, UnetConfig, load_named, named_tensors, parameter_names,
 };
+use gmflow::rng::{Purpose, normals};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -94,6 +96,67 @@ fn diffusers_network_is_reproduced() {
             if !name.ends_with("to_k.bias") {
                 assert_close(name, &got, &get(&format!("grad.{name}")).values);
             }
+        }
+    }
+}
+
+/// Moves every parameter by a draw: no block is its shortcut then.
+struct Move(u64);
+
+impl ModuleMapper for Move {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.0 += 1;
+        param.map(|value| {
+            let (shape, device) = (value.dims(), value.device());
+            let draws = normals(5, Purpose::Estimate, self.0, shape.iter().product());
+            let draws = Tensor::<D>::from_data(TensorData::new(draws, shape), &device).inner();
+            (value.inner() + draws * 0.05).autodiff().require_grad()
+        })
+    }
+}
+
+/// The prediction of a network with all kinds of layers and the gradient of every parameter, of a sum with fixed weights.
+fn gradients_in(arithmetic: Arithmetic) -> Vec<(String, Vec<f32>)> {
+    let shape = UnetConfig {
+        sample_size: 16,
+        block_out_channels: vec![32, 48, 64],
+        norm_num_groups: 8,
+        num_classes: 3,
+        constant_logstd: Some(0.0),
+        ..UnetConfig::default()
+    };
+    let device = Device::flex().autodiff();
+    let mut network = NetworkConfig::Unet(shape).init(0, &device).expect("a valid network").map(&mut Move(0));
+    network.compute_in(arithmetic);
+    let draw = |index: u64| {
+        let values = normals(6, Purpose::Estimate, index, 4 * 3 * 16 * 16);
+        Tensor::<4>::from_data(TensorData::new(values, [4, 3, 16, 16]), &device)
+    };
+    let label = Tensor::<1, Int>::from_data(TensorData::new(vec![0i64, 1, 2, 3], [4]), &device);
+    let t = Tensor::from_floats([0.1, 0.4, 0.7, 0.9], &device);
+    let mixture = network.forward(draw(0), t, Some(label)).0;
+    let mean = mixture.means.clone().narrow(1, 0, 1);
+    let gradients = (mean * draw(1).reshape([4, 1, 3, 16, 16])).sum().backward();
+    let mut visitor = Collect { gradients: &gradients, found: Vec::new() };
+    network.visit(&mut visitor);
+    let names = parameter_names(&network).into_iter().map(|(_, name)| name);
+    let found = names.zip(visitor.found).map(|(name, found)| (name, found.unwrap_or_default()));
+    std::iter::once(("means".to_owned(), values(mixture.means))).chain(found).collect()
+}
+
+/// Of every tensor the distance from the one in f32 relative to its length. Rounding is 1.2 % for one convolution; through the 50 layers the most
+/// that was seen is 8 %, in gradients of biases.
+#[test]
+fn gradients_in_bf16_are_near_those_in_f32() {
+    let [got, want] = [Arithmetic::Bf16, Arithmetic::F32].map(gradients_in);
+    for ((name, got), (_, want)) in got.iter().zip(&want) {
+        assert_eq!(got.len(), want.len(), "{name}");
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let error: f64 = got.iter().zip(want).map(|(a, b)| square(a - b)).sum();
+        let error = (error / want.iter().map(|b| square(*b)).sum::<f64>()).sqrt();
+        // The exact gradient of a key's bias is zero.
+        if !want.is_empty() && !name.ends_with("to_k.bias") {
+            assert!(error < 0.12, "{name}: off by {error}");
         }
     }
 }

@@ -122,7 +122,7 @@ fn the_precision_that_is_recorded_is_the_one_that_was_computed() {
         ("transformer", "bf16", if bf16 { "bf16" } else { "f32" }, (!bf16).then_some("AVX512-BF16")),
         ("transformer", "int8", if int8 { "int8" } else { "f32" }, (!int8).then_some("AVX512-VNNI")),
         ("points", "bf16", if bf16 { "bf16" } else { "f32" }, (!bf16).then_some("AVX512-BF16")),
-        ("unet", "bf16", "f32", Some("no layers")),
+        ("unet", "bf16", if bf16 { "bf16" } else { "f32" }, (!bf16).then_some("AVX512-BF16")),
         ("unet", "int8", "f32", Some("no layers")),
         ("unet", "f32", "f32", None),
     ] {

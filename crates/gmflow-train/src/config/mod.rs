@@ -140,7 +140,8 @@ pub struct TrainConfig {
     /// Recompute activations in the backward pass: less memory, more time.
     #[serde(default)]
     pub gradient_checkpointing: bool,
-    /// What the heavy linear layers multiply, forward and backward: `f32`, or `bf16` with sums, weights and everything else in f32.
+    /// What the heavy linear layers and the convolutions multiply, forward and backward: `f32`, or `bf16` with sums, weights and everything else
+    /// in f32.
     #[serde(default)]
     pub precision: Arithmetic,
 }

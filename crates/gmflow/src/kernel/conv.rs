@@ -8,6 +8,9 @@ use super::arch::{Loop, vectorised};
 use super::dense::{Matrix, Target, Write, product};
 use super::group_norm::plane_sums;
 use super::memory::build;
+#[cfg(target_arch = "x86_64")]
+use super::mixed;
+use super::panels::Arithmetic;
 use super::winograd;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -54,7 +57,7 @@ impl Sizes {
     }
 
     /// Weights of one input channel.
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
 
@@ -64,12 +67,12 @@ impl Sizes {
     }
 
     /// Whether the unfolded image is the image itself.
-    fn pointwise(&self) -> bool {
+    pub(super) fn pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.stride == 1 && self.padding == [0; 4]
     }
 
     /// The output rows in tiles, for an unfolded width of `channels` input channels.
-    fn tiles(&self, channels: usize) -> Vec<Range<usize>> {
+    pub(super) fn tiles(&self, channels: usize) -> Vec<Range<usize>> {
         let [oh, ow] = self.out;
         let rows = if self.pointwise() { oh } else { (TILE / (channels * self.taps() * ow).max(1)).clamp(1, oh) };
         (0..oh).step_by(rows).map(|first| first..(first + rows).min(oh)).collect()
@@ -128,6 +131,12 @@ impl Loop for Unfold<'_> {
                 let row = &mut row[inside];
                 if stride == 1 {
                     row.copy_from_slice(&x[source..source + row.len()]);
+                } else if let (2, [most @ .., last]) = (stride, &mut *row) {
+                    // In pairs, which compilers vectorise; behind the last there may be none.
+                    for (out, [x, _]) in most.iter_mut().zip(x[source..].as_chunks::<2>().0) {
+                        *out = *x;
+                    }
+                    *last = x[source + 2 * most.len()];
                 } else if !row.is_empty() {
                     for (out, x) in row.iter_mut().zip(x[source..].iter().step_by(stride)) {
                         *out = *x;
@@ -139,12 +148,12 @@ impl Loop for Unfold<'_> {
 }
 
 /// Adds a tile to the pixels that it was unfolded from.
-struct Fold<'a> {
-    tile: &'a [f32],
-    dx: &'a mut [f32],
-    channels: usize,
-    rows: Range<usize>,
-    sizes: &'a Sizes,
+pub(super) struct Fold<'a> {
+    pub(super) tile: &'a [f32],
+    pub(super) dx: &'a mut [f32],
+    pub(super) channels: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) sizes: &'a Sizes,
 }
 
 impl Loop for Fold<'_> {
@@ -157,7 +166,12 @@ impl Loop for Fold<'_> {
             #[inline(always)]
             |at, inside, source| {
                 let row = &tile[at..at + ow][inside];
-                if !row.is_empty() {
+                if let (2, [most @ .., last]) = (stride, row) {
+                    for (pair, x) in dx[source..].as_chunks_mut::<2>().0.iter_mut().zip(most) {
+                        *pair = [pair[0] + *x, pair[1]];
+                    }
+                    dx[source + 2 * most.len()] += *last;
+                } else if !row.is_empty() {
                     for (out, x) in dx[source..].iter_mut().step_by(stride).zip(row) {
                         *out += *x;
                     }
@@ -168,7 +182,13 @@ impl Loop for Fold<'_> {
 }
 
 /// The patches of some channels of a sample as a matrix: the image itself where it can be, else unfolded into `buffer`.
-fn patches(buffer: &mut Vec<f32>, x: &[f32], channels: usize, rows: Range<usize>, sizes: &Sizes) -> Matrix {
+pub(super) fn patches(
+    buffer: &mut Vec<f32>,
+    x: &[f32],
+    channels: usize,
+    rows: Range<usize>,
+    sizes: &Sizes,
+) -> Matrix {
     let pixels = rows.len() * sizes.out[1];
     if sizes.pointwise() {
         return Matrix::rows(x, pixels);
@@ -178,11 +198,21 @@ fn patches(buffer: &mut Vec<f32>, x: &[f32], channels: usize, rows: Range<usize>
     Matrix::rows(buffer, pixels)
 }
 
-/// The convolution of x `[b c h w]` with weight `[o c kh kw]`, plus bias `[o]`.
-pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Vec<f32> {
+/// Whether a convolution that is asked for in bf16 is computed in it.
+#[cfg(target_arch = "x86_64")]
+fn is_mixed(arithmetic: Arithmetic) -> bool {
+    arithmetic == Arithmetic::Bf16 && mixed::has_instructions()
+}
+
+/// The convolution of x `[b c h w]` with weight `[o c kh kw]`, plus bias `[o]`, in the arithmetic that is asked for where it is worth it.
+pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arithmetic: Arithmetic) -> Vec<f32> {
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let k = c * sizes.taps();
     assert_eq!((x.len(), weight.len(), bias.len()), (b * c * h * w, o * k, o), "conv2d: sizes of x, weight and bias");
+    #[cfg(target_arch = "x86_64")]
+    if is_mixed(arithmetic) {
+        return mixed::conv(x, weight, bias, sizes);
+    }
     if winograd::applies(sizes) {
         return winograd::conv(x, weight, bias, sizes, winograd::Kernel::fastest());
     }
@@ -208,10 +238,14 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Ve
 }
 
 /// The gradient with respect to x.
-pub(super) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Vec<f32> {
+pub(super) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes, arithmetic: Arithmetic) -> Vec<f32> {
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let (taps, plane) = (sizes.taps(), sizes.pixels());
     assert_eq!((grad.len(), weight.len()), (b * o * plane, o * c * taps), "conv2d: sizes of gradient and weight");
+    #[cfg(target_arch = "x86_64")]
+    if is_mixed(arithmetic) {
+        return mixed::conv_grad_input(grad, weight, sizes);
+    }
     if winograd::applies(sizes) {
         return winograd::conv_grad_input(grad, weight, sizes, winograd::Kernel::fastest());
     }
@@ -248,10 +282,14 @@ pub(super) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Ve
 }
 
 /// The gradient with respect to the weight. Each task owns a part of it and adds up the batch in order.
-pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f32> {
+pub(super) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, arithmetic: Arithmetic) -> Vec<f32> {
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let (taps, plane) = (sizes.taps(), sizes.pixels());
     assert_eq!((grad.len(), x.len()), (b * o * plane, b * c * h * w), "conv2d: sizes of gradient and x");
+    #[cfg(target_arch = "x86_64")]
+    if is_mixed(arithmetic) {
+        return mixed::conv_grad_weight(grad, x, sizes);
+    }
     if winograd::applies(sizes) {
         return winograd::conv_grad_weight(grad, x, sizes, winograd::Kernel::fastest());
     }

@@ -5,6 +5,8 @@
 
 use super::arch::{Loop, vectorised};
 use super::memory::{build, par_rows};
+#[cfg(target_arch = "x86_64")]
+use super::mixed;
 use super::ops::{tensor, values};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{
@@ -29,6 +31,13 @@ pub struct Mask {
 }
 
 impl Mask {
+    /// The same for passes over the images of `b` samples.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn of_samples(&self, b: usize) -> mixed::Dropout {
+        let keys = (0..b).map(|sample| self.keys(sample)).collect();
+        mixed::Dropout { keys, threshold: self.threshold(), scale: self.scale() }
+    }
+
     /// The two keys of a sample's hash; a sample without a key has that of 0.
     fn keys(&self, sample: usize) -> [u32; 2] {
         // SplitMix64, whose neighbouring inputs have independent outputs.

@@ -3,6 +3,7 @@
 use super::conv::{self, Window};
 use super::group_norm;
 use super::ops::{tensor, values};
+use super::panels::Arithmetic;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{
     base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
@@ -33,6 +34,7 @@ pub trait ImageOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         window: Window,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
     /// Group norm.
     fn image_group_norm(
@@ -55,6 +57,7 @@ pub trait ImageGrads: Backend {
         weight: FloatTensor<Self>,
         x: [usize; 4],
         window: Window,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
     /// Of the convolution, with respect to a weight of shape `weight`.
     fn image_conv_grad_weight(
@@ -62,6 +65,7 @@ pub trait ImageGrads: Backend {
         x: FloatTensor<Self>,
         weight: [usize; 4],
         window: Window,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self>;
     /// Of the convolution, with respect to the bias.
     fn image_conv_grad_bias(grad: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -80,7 +84,7 @@ pub trait ImageGrads: Backend {
 type Tensor = FloatTensor<Flex>;
 
 /// The sizes of an image batch or a weight.
-fn sizes4(x: &impl TensorMetadata) -> [usize; 4] {
+pub(super) fn sizes4(x: &impl TensorMetadata) -> [usize; 4] {
     let shape = x.shape();
     [shape[0], shape[1], shape[2], shape[3]]
 }
@@ -91,10 +95,10 @@ fn norm_sizes(x: &Tensor, groups: usize) -> group_norm::Sizes {
 }
 
 impl ImageOps for Flex {
-    fn image_conv(x: Tensor, weight: Tensor, bias: Tensor, window: Window) -> Tensor {
+    fn image_conv(x: Tensor, weight: Tensor, bias: Tensor, window: Window, arithmetic: Arithmetic) -> Tensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let sizes = conv::Sizes::new(sizes4(&x), sizes4(&weight), window);
-        let y = conv::conv(values(&x), values(&weight), values(&bias), &sizes);
+        let y = conv::conv(values(&x), values(&weight), values(&bias), &sizes, arithmetic);
         tensor(y, [sizes.b, sizes.o, sizes.out[0], sizes.out[1]])
     }
 
@@ -118,16 +122,28 @@ impl ImageOps for Flex {
 }
 
 impl ImageGrads for Flex {
-    fn image_conv_grad_input(grad: Tensor, weight: Tensor, x: [usize; 4], window: Window) -> Tensor {
+    fn image_conv_grad_input(
+        grad: Tensor,
+        weight: Tensor,
+        x: [usize; 4],
+        window: Window,
+        arithmetic: Arithmetic,
+    ) -> Tensor {
         let (grad, weight) = (grad.to_contiguous(), weight.to_contiguous());
         let sizes = conv::Sizes::new(x, sizes4(&weight), window);
-        tensor(conv::conv_grad_input(values(&grad), values(&weight), &sizes), x)
+        tensor(conv::conv_grad_input(values(&grad), values(&weight), &sizes, arithmetic), x)
     }
 
-    fn image_conv_grad_weight(grad: Tensor, x: Tensor, weight: [usize; 4], window: Window) -> Tensor {
+    fn image_conv_grad_weight(
+        grad: Tensor,
+        x: Tensor,
+        weight: [usize; 4],
+        window: Window,
+        arithmetic: Arithmetic,
+    ) -> Tensor {
         let (grad, x) = (grad.to_contiguous(), x.to_contiguous());
         let sizes = conv::Sizes::new(sizes4(&x), weight, window);
-        tensor(conv::conv_grad_weight(values(&grad), values(&x), &sizes), weight)
+        tensor(conv::conv_grad_weight(values(&grad), values(&x), &sizes, arithmetic), weight)
     }
 
     fn image_conv_grad_bias(grad: Tensor) -> Tensor {
@@ -161,19 +177,21 @@ impl ImageGrads for Flex {
 struct ConvBackward;
 
 impl<B: ImageOps + ImageGrads> Backward<B, 3> for ConvBackward {
-    type State = ([NodeId; 2], Window);
+    type State = ([NodeId; 2], Window, Arithmetic);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (inputs, window) = ops.state;
+        let (inputs, window, arithmetic) = ops.state;
         let [x, weight] = inputs.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
         let (x_shape, weight_shape) = (sizes4(&x), sizes4(&weight));
         let [x_node, weight_node, bias_node] = ops.parents;
         if let Some(node) = x_node {
-            grads.register::<B>(node.id, B::image_conv_grad_input(grad.clone(), weight, x_shape, window));
+            let dx = B::image_conv_grad_input(grad.clone(), weight, x_shape, window, arithmetic);
+            grads.register::<B>(node.id, dx);
         }
         if let Some(node) = weight_node {
-            grads.register::<B>(node.id, B::image_conv_grad_weight(grad.clone(), x, weight_shape, window));
+            let dw = B::image_conv_grad_weight(grad.clone(), x, weight_shape, window, arithmetic);
+            grads.register::<B>(node.id, dw);
         }
         if let Some(node) = bias_node {
             grads.register::<B>(node.id, B::image_conv_grad_bias(grad));
@@ -277,12 +295,16 @@ impl<B: ImageOps + ImageGrads, C: CheckpointStrategy> ImageOps for Autodiff<B, C
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         window: Window,
+        arithmetic: Arithmetic,
     ) -> FloatTensor<Self> {
-        let run =
-            || B::image_conv(x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone(), window);
+        let inputs = || (x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone());
+        let run = || {
+            let (x, weight, bias) = inputs();
+            B::image_conv(x, weight, bias, window, arithmetic)
+        };
         match ConvBackward.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let state = ([prep.checkpoint(&x), prep.checkpoint(&weight)], window);
+                let state = ([prep.checkpoint(&x), prep.checkpoint(&weight)], window, arithmetic);
                 prep.finish(state, run())
             }
             OpsKind::UnTracked(prep) => prep.finish(run()),

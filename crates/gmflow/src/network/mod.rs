@@ -92,13 +92,14 @@ impl NetworkConfig {
         let concerned = match self {
             Self::GmDit(_) => true,
             Self::Mlp2d(config) => config.num_layers > 1,
-            Self::Unet(_) => false,
+            // On a GPU convolutions are the tensor library's, in f32.
+            Self::Unet(_) => asked == Arithmetic::Bf16 && kernel::on_cpu(device),
         };
         if asked == Arithmetic::F32 || concerned && asked.is_available_on(device) {
             return (asked, None);
         }
         let why = match asked {
-            _ if !concerned => "this network has no layers that are computed otherwise",
+            _ if !concerned => "this network has no layers for it",
             Arithmetic::Int8 if kernel::on_cpu(device) => "this processor has no AVX512-VNNI",
             Arithmetic::Int8 => "there are no products of 8-bit integers on this device",
             _ if kernel::on_cpu(device) => "this processor has no AVX512-BF16",
@@ -201,18 +202,25 @@ impl Network {
         }
     }
 
-    /// Computes the linear layers of transformer blocks, and those of a perceptron but for the standard deviation's, in this arithmetic,
-    /// gradients too; the first and last layers of transformers, embeddings, norms, attention and everything after the network stay in
-    /// f32. Without the instructions for it f32 remains, as it does for int8, which has no gradients.
+    /// Computes the linear layers of transformer blocks, those of a perceptron but for the standard deviation's, and the convolutions and
+    /// linear layers of a U-Net's blocks in this arithmetic, gradients too; the first and last layers of transformers and U-Nets, embeddings,
+    /// norms, attention and everything after the network stay in f32. Without the instructions for it f32 remains, as it does for int8,
+    /// which has no gradients.
     pub fn compute_in(&mut self, arithmetic: Arithmetic) {
+        if let Self::Unet(net) = self {
+            net.compute_in(arithmetic);
+        }
         self.heavy_linears(arithmetic, |layer, arithmetic| layer.compute_in(arithmetic));
     }
 
     /// Makes the network ready for many predictions: the weights of the same layers are packed in the order in which products read
     /// them, and in bf16 halved, in int8 quartered (but for what modulates norms, which takes bf16), where the processor has AVX-512, for
     /// bf16 AVX512-BF16 and for int8 AVX512-VNNI; otherwise f32 remains, or nothing changes. On a GPU only bf16 changes anything. The
-    /// network can then neither be trained nor saved.
+    /// network can then neither be trained nor saved. A U-Net has nothing to pack: it computes in bf16 where that is asked for.
     pub fn pack(&mut self, arithmetic: Arithmetic) {
+        if let Self::Unet(net) = self {
+            net.compute_in(arithmetic);
+        }
         self.heavy_linears(arithmetic, |layer, arithmetic| layer.pack(arithmetic));
     }
 

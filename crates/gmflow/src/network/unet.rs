@@ -9,8 +9,9 @@ use super::linear::{Init, Initializer, Linear};
 use super::unet_blocks::{DownBlock, MidBlock, Pass, UpBlock};
 use super::unet_config::UnetConfig;
 use super::{Denoiser, TorchNames, log_std_head, predict_log_std};
+use crate::Result;
+use crate::kernel::{self, Arithmetic};
 use crate::mixture::{GaussianMixture, VelocityMixture};
-use crate::{Result, kernel};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 use std::sync::Arc;
@@ -80,6 +81,15 @@ impl Unet {
             log_std: log_std_head(&config.log_std_widths(), &mut init),
             config: config.clone(),
         })
+    }
+
+    /// Computes the convolutions, but for the first and the last, and the linear layers of attention in this arithmetic: bf16 on
+    /// CPUs, otherwise f32.
+    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+        let arithmetic = if self.conv_in.is_on_cpu() { arithmetic.with_gradients() } else { Arithmetic::F32 };
+        self.down_blocks.iter_mut().for_each(|block| block.compute_in(arithmetic));
+        self.mid_block.compute_in(arithmetic);
+        self.up_blocks.iter_mut().for_each(|block| block.compute_in(arithmetic));
     }
 
     /// The network's shape.

@@ -1,9 +1,9 @@
 //! The parts of a U-Net: residual blocks, attention, changes of size.
 
-use super::conv::{Conv2d, GroupNorm};
+use super::conv::{Conv2d, GroupNorm, Input, joined};
 use super::linear::{Init, Initializer, Linear};
 use super::unet_config::UnetConfig;
-use crate::kernel;
+use crate::kernel::{self, Arithmetic};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use std::sync::Arc;
@@ -32,10 +32,11 @@ impl Pass {
         Self { embedding: kernel::silu(embedding), dropout }
     }
 
-    fn drop(&mut self, x: Tensor<4>) -> Tensor<4> {
-        let Some(Dropout { keys, rate, layers }) = &mut self.dropout else { return x };
+    /// What the next layer with dropout drops.
+    fn next_dropout(&mut self) -> Option<(Arc<[u64]>, u64, f64)> {
+        let Dropout { keys, rate, layers } = self.dropout.as_mut()?;
         *layers += 1;
-        kernel::dropout(x, keys.clone(), *layers, *rate)
+        Some((keys.clone(), *layers, *rate))
     }
 }
 
@@ -64,13 +65,27 @@ impl ResnetBlock {
         }
     }
 
-    /// Maps `[b c h w]` to `[b o h w]`.
-    pub(super) fn forward(&self, x: Tensor<4>, pass: &mut Pass) -> Tensor<4> {
-        let y = self.conv1.forward(self.norm1.forward_silu(x.clone()));
-        let y = kernel::add_channels(y, self.time_emb_proj.forward_by_row(pass.embedding.clone()));
-        let y = self.conv2.forward(pass.drop(self.norm2.forward_silu(y)));
-        let x = self.conv_shortcut.as_ref().map_or_else(|| x.clone(), |conv| conv.forward(x.clone()));
-        x + y
+    /// Maps `[b c h w]`, joined by the channels of `skip`, to `[b o h w]`.
+    pub(super) fn forward(&self, x: Tensor<4>, skip: Option<Tensor<4>>, pass: &mut Pass) -> Tensor<4> {
+        let shift = Some(self.time_emb_proj.forward_by_row(pass.embedding.clone()));
+        // Joined for both that read it, where the first does not read two tensors as they are.
+        let (x, skip) = if self.conv1.is_mixed(&x) { (x, skip) } else { (joined(x, skip), None) };
+        let input = Input { x: x.clone(), skip: skip.clone(), dropout: None, shift, residual: None };
+        let y = self.conv1.forward_normalised(&self.norm1, input);
+        let residual = match (&self.conv_shortcut, skip) {
+            (Some(conv), Some(skip)) => conv.forward_joined(x, skip),
+            (Some(conv), None) => conv.forward(x),
+            (None, skip) => joined(x, skip),
+        };
+        let dropout = pass.next_dropout();
+        let input = Input { x: y, skip: None, dropout, shift: None, residual: Some(residual) };
+        self.conv2.forward_normalised(&self.norm2, input)
+    }
+
+    fn compute_in(&mut self, arithmetic: Arithmetic) {
+        [&mut self.conv1, &mut self.conv2].into_iter().chain(&mut self.conv_shortcut).for_each(|conv| {
+            conv.compute_in(arithmetic);
+        });
     }
 }
 
@@ -106,6 +121,12 @@ impl Attention {
         let y = kernel::attention(q, k, v, b, self.heads);
         let y = self.to_out.iter().fold(y, |y, layer| layer.forward(y));
         x + y.reshape([b, h * w, c]).swap_dims(1, 2).reshape([b, c, h, w])
+    }
+
+    fn compute_in(&mut self, arithmetic: Arithmetic) {
+        [&mut self.to_q, &mut self.to_k, &mut self.to_v].into_iter().chain(&mut self.to_out).for_each(|layer| {
+            layer.compute_in(arithmetic);
+        });
     }
 }
 
@@ -145,10 +166,14 @@ impl DownBlock {
         }
     }
 
+    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+        compute_in(&mut self.resnets, &mut self.attentions, &mut self.downsamplers, arithmetic);
+    }
+
     /// Maps `[b c h w]`, and leaves the result of every layer in `skips`.
     pub(super) fn forward(&self, mut x: Tensor<4>, pass: &mut Pass, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, pass);
+            x = resnet.forward(x, None, pass);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x);
             }
@@ -177,9 +202,13 @@ impl MidBlock {
         }
     }
 
+    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+        compute_in(&mut self.resnets, &mut self.attentions, &mut [], arithmetic);
+    }
+
     pub(super) fn forward(&self, mut x: Tensor<4>, pass: &mut Pass) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, pass);
+            x = resnet.forward(x, None, pass);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x);
             }
@@ -217,11 +246,14 @@ impl UpBlock {
         }
     }
 
+    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+        compute_in(&mut self.resnets, &mut self.attentions, &mut self.upsamplers, arithmetic);
+    }
+
     /// Maps `[b c h w]`, joining each layer's input with the latest of `skips`.
     pub(super) fn forward(&self, mut x: Tensor<4>, pass: &mut Pass, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            let joined = std::iter::once(x).chain(skips.pop()).collect();
-            x = resnet.forward(Tensor::cat(joined, 1), pass);
+            x = resnet.forward(x, skips.pop(), pass);
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x);
             }
@@ -231,6 +263,18 @@ impl UpBlock {
         }
         x
     }
+}
+
+/// The arithmetic of all parts of a level.
+fn compute_in(
+    resnets: &mut [ResnetBlock],
+    attentions: &mut [Attention],
+    resamplers: &mut [Resampler],
+    arithmetic: Arithmetic,
+) {
+    resnets.iter_mut().for_each(|resnet| resnet.compute_in(arithmetic));
+    attentions.iter_mut().for_each(|attention| attention.compute_in(arithmetic));
+    resamplers.iter_mut().for_each(|resampler| resampler.conv.compute_in(arithmetic));
 }
 
 /// Attention behind each of `count` layers, where the level has it.

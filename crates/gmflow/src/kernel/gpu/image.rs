@@ -3,6 +3,10 @@
 use super::super::conv::{Sizes, Window};
 use super::super::dropout::{DropoutOps, Mask, sample_width};
 use super::super::image_ops::{GroupNormKind, ImageGrads, ImageOps};
+use super::super::norm_conv_ops::{
+    NormConvGradients, NormConvGrads, NormConvInputs, NormConvKind, NormConvOps, parts,
+};
+use super::super::panels::Arithmetic;
 use super::rows::{activation, activation_slope, count, empty_like, group_sum, moments, row_grid};
 use super::{cubecl, empty, grid, input, output, sizes};
 use burn::backend::TensorMetadata;
@@ -190,7 +194,7 @@ fn plane_sums(x: CubeTensor) -> CubeTensor {
 }
 
 impl ImageOps for CubeBackend {
-    fn image_conv(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, window: Window) -> CubeTensor {
+    fn image_conv(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, window: Window, _: Arithmetic) -> CubeTensor {
         // Checks that they fit.
         Sizes::new(sizes(&x), sizes(&weight), window);
         CubeBackend::conv2d(padded(x, window), weight, Some(bias), options(window))
@@ -237,14 +241,26 @@ impl ImageOps for CubeBackend {
 }
 
 impl ImageGrads for CubeBackend {
-    fn image_conv_grad_input(grad: CubeTensor, weight: CubeTensor, x: [usize; 4], window: Window) -> CubeTensor {
+    fn image_conv_grad_input(
+        grad: CubeTensor,
+        weight: CubeTensor,
+        x: [usize; 4],
+        window: Window,
+        _: Arithmetic,
+    ) -> CubeTensor {
         // Of the input the tensor library reads no more than the shape.
         let like = empty(&grad, padded_shape(x, window));
         let dx = CubeBackend::conv2d_x_backward(like, weight, grad, options(window));
         if is_even(window) { dx } else { CubeBackend::float_slice(dx, &inside(x, window)) }
     }
 
-    fn image_conv_grad_weight(grad: CubeTensor, x: CubeTensor, weight: [usize; 4], window: Window) -> CubeTensor {
+    fn image_conv_grad_weight(
+        grad: CubeTensor,
+        x: CubeTensor,
+        weight: [usize; 4],
+        window: Window,
+        _: Arithmetic,
+    ) -> CubeTensor {
         let like = empty(&grad, weight);
         CubeBackend::conv2d_weight_backward(padded(x, window), like, grad, options(window))
     }
@@ -316,5 +332,31 @@ impl DropoutOps for CubeBackend {
         let factors = mask.apply(&vec![1.0; shape.iter().product()], sample_width(&x));
         let factors = CubeBackend::float_from_data(TensorData::new(factors, shape), &x.device);
         CubeBackend::float_mul(x, factors)
+    }
+}
+
+impl NormConvOps for CubeBackend {
+    fn image_norm_conv(
+        x: CubeTensor,
+        skip: CubeTensor,
+        norm_weight: CubeTensor,
+        norm_bias: CubeTensor,
+        weight: CubeTensor,
+        shift: CubeTensor,
+        residual: CubeTensor,
+        kind: NormConvKind,
+    ) -> CubeTensor {
+        let x = std::iter::once(x).chain(kind.has_skip.then_some(skip)).collect();
+        parts::forward::<Self>(NormConvInputs { x, norm: [norm_weight, norm_bias], weight }, shift, residual, kind)
+    }
+}
+
+impl NormConvGrads for CubeBackend {
+    fn image_norm_conv_grad(
+        inputs: NormConvInputs<CubeTensor>,
+        grad: CubeTensor,
+        kind: NormConvKind,
+    ) -> NormConvGradients<CubeTensor> {
+        parts::backward::<Self>(inputs, grad, kind)
     }
 }

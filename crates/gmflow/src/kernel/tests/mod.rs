@@ -2,6 +2,7 @@
 
 mod dropout;
 mod image;
+mod mixed;
 mod nll;
 mod reference;
 mod transport;
