@@ -77,7 +77,7 @@ pub enum SolverConfig {
     /// UniPC-2: the predictor of DPM-Solver++ 2M and a corrector of order 3 that needs no further call.
     #[serde(rename = "unipc")]
     UniPc,
-    /// DEIS of order 2.
+    /// DEIS of order 2; as in diffusers, the last step is of order 1 where there are fewer than 15.
     Deis,
     /// SA-Solver, predictor and corrector of order 2.
     SaSolver {

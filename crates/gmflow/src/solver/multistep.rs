@@ -23,7 +23,7 @@ pub(super) enum Multistep {
     Dpmpp2s,
     /// UniP-2 followed by UniC, with B(h) = e^h - 1.
     UniPc,
-    /// DEIS of order 2 in the logarithm of sigma/alpha.
+    /// DEIS of order 2 in the logarithm of sigma/alpha. The last step is of order 1 in fewer than 15 steps, as in diffusers.
     Deis,
     /// A stochastic Adams predictor and corrector of order 2 with the noise tau for t in [0.2, 0.8], and none elsewhere.
     SaSolver {
@@ -45,7 +45,7 @@ pub(super) struct Node {
     noise: Option<Tensor<4>>,
 }
 
-/// One step. The last one, which lands on 0, is the predicted x0 in every rule.
+/// One step. The last one, which lands on 0, is the predicted x0 in every rule but [`Multistep::Deis`] in 15 steps or more.
 pub(super) fn step(state: SolverState, span: Span, context: &mut Context, rule: Multistep) -> SolverState {
     let SolverState { x, mut history, .. } = state;
     let mixture = (context.predict)(&x, span.t).mixture();
@@ -59,7 +59,7 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, rule: 
     let noise = noisy.then(|| context.draws.normal(Purpose::Transition, span.index, x.dims()));
     history.insert(0, Node { t: span.t, x, x0, noise });
     history.truncate(2);
-    let next = if span.to == 0.0 { history[0].x0.clone() } else { stepped(&step, &history) };
+    let next = stepped(&step, &history);
     if let Some(observe) = &mut context.observe {
         let x0 = &history[0].x0;
         observe(&SubStep { step: span.index, substep: 0, last: true, mixture: &mixture, x0, x: &next });

@@ -9,6 +9,8 @@ use crate::solver::Span;
 
 /// alpha at t = 1 in these rules: lambda has to be finite.
 const LEAST_ALPHA: f64 = 1e-6;
+/// The last step of DEIS is of order 2 where there are as many steps as this: the rule of diffusers.
+const DEIS_ORDER_2_TO_THE_END: usize = 15;
 /// SA-Solver adds noise between these times.
 const NOISY: [f32; 2] = [0.2, 0.8];
 
@@ -44,8 +46,9 @@ impl Multistep {
     pub(super) fn step(self, span: Span, history: &[Node]) -> Step {
         let (t, to) = (span.t, span.to);
         let before = history.first().map(|node| node.t);
+        let keeps_order = self == Self::Deis && span.index + 1 >= DEIS_ORDER_2_TO_THE_END;
         match self {
-            _ if to <= 0.0 => Step { now: (0.0, 1.0), ..Step::default() },
+            _ if to <= 0.0 && !keeps_order => Step { now: (0.0, 1.0), ..Step::default() },
             Self::Dpmpp2m | Self::UniPc => dpmpp_2m(t, to, before),
             Self::Dpmpp2mSde => dpmpp_2m_sde(t, to, before),
             Self::Dpmpp2s => match before.filter(|_| span.index % 2 == 1) {
@@ -100,13 +103,16 @@ fn dpmpp_2s(start: f64, middle: f64, to: f64) -> Step {
 }
 
 /// The first-order step plus alpha_to c (eps_before - eps), where c integrates, over rho = sigma/alpha, the line in log rho that is 0 at
-/// t and 1 before it, and eps = (x - alpha x0)/sigma.
+/// t and 1 before it, and eps = (x - alpha x0)/sigma. c has a limit where `to` is 0.
 fn deis(t: f64, to: f64, before: Option<f64>) -> Step {
     let first = dpmpp_2m(t, to, None);
     let Some(before) = before else { return first };
     let rho = |t: f64| t / floored(t);
     let (from, earlier) = (rho(t), rho(before));
-    let antiderivative = |at: f64| at * ((at / from).ln() - 1.0) / (earlier / from).ln();
+    let antiderivative = |at: f64| match at {
+        0.0 => 0.0,
+        _ => at * ((at / from).ln() - 1.0) / (earlier / from).ln(),
+    };
     let c = floored(to) * (antiderivative(rho(to)) - antiderivative(from));
     let eps = |t: f64| (1.0 / t, -floored(t) / t);
     let ((x, x0), (x_before, x0_before)) = (eps(t), eps(before));
