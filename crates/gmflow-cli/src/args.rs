@@ -689,8 +689,9 @@ pub struct SampleArgs {
     /// How many samples; without it 16 images or 10000 points
     #[arg(long, value_name = "N", value_parser = count)]
     pub num: Option<usize>,
-    /// Classes by index or name; samples take them in turn. Without it, all classes in turn
-    #[arg(long, value_name = "C,...", value_delimiter = ',')]
+    /// A class by its label, one of the label's synonyms or its index, or several with commas between them; may be repeated. What is a
+    /// whole label is one class, commas and all. Samples take the classes in turn [default: all classes]
+    #[arg(long, value_name = "CLASS", allow_negative_numbers = true)]
     pub class: Vec<String>,
     #[command(flatten)]
     pub sampler: SamplerArgs,

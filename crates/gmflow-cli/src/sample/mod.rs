@@ -45,9 +45,8 @@ pub struct Drawn {
 /// Runs the command.
 pub fn run(arguments: &SampleArgs) -> Result<()> {
     arguments.sampler.check()?;
-    let classes_are_named = arguments.class.iter().all(|class| !class.trim().is_empty());
-    if !classes_are_named {
-        return Err(usage("--class", "an index or a name", "nothing"));
+    if arguments.class.iter().any(|class| class.trim().is_empty()) {
+        return Err(usage("--class", "a label, a synonym or an index", "nothing"));
     }
     let device = device(&arguments.device)?;
     local::expect_beside(&arguments.checkpoint, arguments.vae.iter().chain(&arguments.noise))?;

@@ -19,6 +19,11 @@ pub fn points_model(folder: &Path, components: usize) {
 
 /// A transformer with 2 Gaussians on grey 8x8 images of the classes cat, dog and 7, with one moving average.
 pub fn image_model(folder: &Path) {
+    labelled_model(folder, &["cat", "dog", "7"]);
+}
+
+/// The same with other classes.
+pub fn labelled_model(folder: &Path, labels: &[&str]) {
     let config = GmDitConfig {
         num_gaussians: 2,
         num_attention_heads: 2,
@@ -27,11 +32,11 @@ pub fn image_model(folder: &Path) {
         sample_size: 8,
         patch_size: 2,
         in_channels: 1,
-        num_embeds_ada_norm: 3,
+        num_embeds_ada_norm: labels.len(),
         ..Default::default()
     };
     let data = DataInfo { channels: 1, height: 8, width: 8, kind: DataKind::Image };
-    let classes = Some(["cat", "dog", "7"].map(String::from).into());
+    let classes = Some(labels.iter().map(|&label| label.to_owned()).collect());
     save(folder, NetworkConfig::GmDit(config), data, classes, &["slow"]);
 }
 

@@ -1,6 +1,6 @@
 //! `gmflow sample`: files, reproducibility, metadata, and what it refuses.
 
-use crate::models::{image_model, points_model, spectral_model, unet_model};
+use crate::models::{image_model, labelled_model, points_model, spectral_model, unet_model};
 use crate::run;
 use std::path::Path;
 
@@ -177,6 +177,33 @@ fn a_grid_is_one_picture() {
     assert!(folder.path().join("grid.png").is_file());
 }
 
+/// Labels as in the published list of ImageNet's, where one is a part of another.
+#[test]
+fn a_label_with_commas_is_one_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let labels =
+        ["missile", "projectile, missile", "crane", "crane", "cardigan", "Cardigan, Welsh corgi", "red,green", "red"];
+    labelled_model(&model, &labels);
+    let mut number = 0;
+    let mut drawn = |asked: &[&str]| {
+        number += 1;
+        let out = folder.path().join(number.to_string());
+        let classes = asked.iter().flat_map(|class| ["--class", class]);
+        let extra: Vec<&str> = ["--num", "4", "--steps", "1", "--json"].into_iter().chain(classes).collect();
+        let (code, _, stderr) = try_sample(&model, &out, &extra);
+        let class = |seed: usize| read_png(&out.join(format!("{seed:06}.png"))).1["class"].as_u64().unwrap();
+        if code == 0 { Ok([0, 1, 2, 3].map(class)) } else { Err((code, stderr)) }
+    };
+    for (class, label) in labels.iter().enumerate().filter(|(_, label)| **label != "crane") {
+        assert_eq!(drawn(&[label]).unwrap(), [class as u64; 4], "{label}");
+    }
+    assert_eq!(drawn(&["missile,red,green"]).unwrap(), [0, 6, 0, 6]);
+    assert_eq!(drawn(&["3", "projectile,missile", "red"]).unwrap(), [3, 1, 7, 3]);
+    let (code, stderr) = drawn(&["crane"]).unwrap_err();
+    assert!(code == 2 && stderr.contains("--class") && stderr.contains("2 (") && stderr.contains("3 ("), "{stderr}");
+}
+
 #[test]
 fn points_give_arrays_and_a_histogram() {
     let folder = tempfile::tempdir().unwrap();
@@ -242,8 +269,10 @@ fn what_does_not_fit_the_model_is_usage() {
     points_model(&points, 1);
     let out = folder.path().join("out");
     for (model, extra, words) in [
-        (&images, &["--class", "bird"][..], "cat, dog, 7"),
+        (&images, &["--class", "bird"][..], r#""cat", "dog", "7", got bird"#),
         (&images, &["--class", "3"], "below 3"),
+        (&images, &["--class", "dog,,cat"], "got nothing"),
+        (&images, &["--class", "dog", "--class", "dog or cat"], "dog or cat"),
         (&images, &["--spectral", "on", "--solver", "gm-sde"], "spectrum"),
         (&images, &["--ema", "fast"], "slow"),
         (&points, &["--class", "0"], "class"),

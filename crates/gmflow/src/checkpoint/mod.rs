@@ -4,6 +4,7 @@
 //! diffusers library, which [`export_diffusers`] writes. A [`PytorchFile`] becomes one of their files. Every file is written
 //! atomically.
 
+mod class_names;
 mod diffusers;
 mod digest;
 mod file;
@@ -13,6 +14,7 @@ mod pytorch;
 mod weight_files;
 mod weights;
 
+pub use class_names::ClassNames;
 pub use diffusers::{
     ExportOptions, StoredVae, export_diffusers, load_diffusers_spectrum, load_diffusers_transformer,
     load_diffusers_vae, weight_file,

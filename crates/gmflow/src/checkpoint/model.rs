@@ -1,5 +1,6 @@
 //! The folder of a trained model.
 
+use super::ClassNames;
 use super::diffusers::{DiffusersFolder, is_diffusers};
 use super::digest::{Digests, FileDigest};
 use super::file;
@@ -171,6 +172,11 @@ pub struct LoadOptions<'a> {
 }
 
 impl ModelInfo {
+    /// The classes by the names that they can be asked for.
+    pub fn class_names(&self) -> ClassNames<'_> {
+        ClassNames::new(self.classes.as_deref().unwrap_or_default(), self.network.num_classes())
+    }
+
     /// A model without a spectrum network, classes, training and guidance, of samples that are no latents.
     pub fn new(network: NetworkConfig, data: DataInfo) -> Self {
         Self {
