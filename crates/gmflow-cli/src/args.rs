@@ -1,7 +1,7 @@
 //! The command line as the user writes it. What an argument means together with others is decided by the commands.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 const ABOUT: &str = "Gaussian mixture flow matching: train a generative model, sample from it in a few steps";
@@ -340,6 +340,28 @@ pub struct FeatureArgs {
     pub offline: bool,
 }
 
+/// What the numbers of array files are.
+#[derive(Args, Debug, Clone, Copy, Default)]
+pub struct ArrayArgs {
+    /// The numbers that are black and white in array files of images: -1,1 or 0,1 or 0,255 or others [default: uint8 is 0,255; floating-point
+    /// numbers are -1,1, and are refused where they lie outside or none is negative; files of gmflow sample are -1,1]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = range, allow_hyphen_values = true)]
+    pub range: Option<[f64; 2]>,
+    /// Where the channels of array files of images are [default: the axis of size 1 or 3, or the one that fits the reference]
+    #[arg(long, value_enum)]
+    pub layout: Option<ArrayLayout>,
+}
+
+/// Where the channels of images are.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArrayLayout {
+    /// [n, c, h, w]
+    Nchw,
+    /// [n, h, w, c]
+    Nhwc,
+}
+
 /// `gmflow features`.
 #[derive(Subcommand, Debug)]
 pub enum FeaturesCommand {
@@ -423,10 +445,12 @@ pub enum ClassifierSize {
     after_help = "Example:\n  gmflow stats configs/mnist.toml --features classifier=mnist-features.safetensors --out mnist.stats.safetensors"
 )]
 pub struct StatsArgs {
-    /// A configuration file (TOML) whose [data.source] table names images, a folder of images, or an array file
+    /// A configuration file (TOML) whose [data.source] table names images, a folder of images, or an array file (.npy, .npz, .safetensors)
     pub data: PathBuf,
     #[command(flatten)]
     pub features: FeatureArgs,
+    #[command(flatten)]
+    pub arrays: ArrayArgs,
     /// Height and width that the images of a folder are brought to [default: as they are, all of one size]
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
@@ -462,11 +486,14 @@ pub struct EvalArgs {
     /// images, an array file, or a .npz of mu and sigma
     #[arg(long, value_name = "DATA|STATS")]
     pub real: PathBuf,
-    /// What is measured: folders of images, array files (samples [n c h w]), run folders, models or published checkpoints
+    /// What is measured: folders of images, array files (.npy, .npz, .safetensors; images [n c h w] or [n h w c], points [n 2]), run folders,
+    /// models or published checkpoints
     #[arg(long, value_name = "DIR|FILE|ID", num_args = 1.., required = true)]
     pub fake: Vec<PathBuf>,
     #[command(flatten)]
     pub features: FeatureArgs,
+    #[command(flatten)]
+    pub arrays: ArrayArgs,
     /// How many samples are drawn from a checkpoint [default: as many as the reference has, at most 10000]
     #[arg(long, value_name = "N", value_parser = count)]
     pub num: Option<usize>,
@@ -672,8 +699,9 @@ impl From<Arithmetic> for gmflow::kernel::Arithmetic {
 #[derive(Args, Debug)]
 #[command(
     long_about = "Draws samples from a trained model. Sample i uses seed S+i for everything random in it, so it is the \
-same whatever --batch and --num are. Image models give one PNG per sample, or a grid, or one array file; every PNG says in a \
-text chunk how it was made. Models of 2-D points give an array file and a picture of their histogram.",
+same whatever --batch and --num are. Image models give one PNG per sample, or a grid, or one array file; every file says in its \
+metadata how it was made. Models of 2-D points give an array file and a picture of their histogram. A folder takes samples of the \
+same settings with other seeds beside those that are there; those of other settings are refused.",
     after_help = "Examples:\n  gmflow sample --checkpoint models/mnist --class 7 --steps 6 --out sevens\n  \
 gmflow sample --checkpoint models/mnist --num 100 --grid --out digits.png\n  \
 gmflow sample --checkpoint runs/mnist --solver gm-sde --steps 32 --num 1000 --format npz --out samples.npz"
@@ -683,7 +711,7 @@ pub struct SampleArgs {
     /// Hugging Face hub
     #[arg(long, value_name = "DIR|ID")]
     pub checkpoint: PathBuf,
-    /// Where to write: a folder, or a file when the name ends in .png (with --grid), .npz or .safetensors
+    /// Where to write: a folder, or a file when the name ends in .png (with --grid), .npz or .safetensors, in upper or lower case
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
     /// How many samples; without it 16 images or 10000 points
@@ -701,7 +729,8 @@ pub struct SampleArgs {
     /// How many samples are computed at once; without it 16 images or 4096 points. The result does not depend on it
     #[arg(long, value_name = "B", value_parser = count)]
     pub batch: Option<usize>,
-    /// Start from this noise instead of the seeds': tensor `noise` [n c h w] of a safetensors file
+    /// Start from this noise instead of the seeds': tensor `noise` [n c h w] of a safetensors file, float32 with mean 0 and
+    /// standard deviation 1
     #[arg(long, value_name = "FILE", conflicts_with = "num")]
     pub noise: Option<PathBuf>,
     /// Write one picture with all images
@@ -733,7 +762,7 @@ pub struct SampleArgs {
     /// Where to compute: cpu, or in a build for GPUs cuda, vulkan, wgpu, with an index as in cuda:1, or gpu
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-    /// Overwrite existing files
+    /// Replace the samples that are there: in a folder, remove those of other settings. Files that gmflow sample did not write stay
     #[arg(long)]
     pub force: bool,
     /// Print what was written as JSON
@@ -892,6 +921,19 @@ fn interval(text: &str) -> Result<[f64; 2], String> {
     numbers
         .and_then(|numbers| numbers.try_into().ok())
         .ok_or_else(|| "expected two numbers such as 0.2,0.8".to_owned())
+}
+
+/// Two numbers with a comma or two dots between them, the lower one first.
+fn range(text: &str) -> Result<[f64; 2], String> {
+    let plain = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let numbers: Option<Vec<f64>> = match plain.split_once("..") {
+        Some((low, high)) => [low, high].iter().map(|number| number.trim().parse().ok()).collect(),
+        None => plain.split(',').map(|number| number.trim().parse().ok()).collect(),
+    };
+    numbers
+        .and_then(|numbers| <[f64; 2]>::try_from(numbers).ok())
+        .filter(|[low, high]| low.is_finite() && high.is_finite() && low < high)
+        .ok_or_else(|| "expected two numbers, the lower one first, such as 0,255 or -1,1".to_owned())
 }
 
 /// The largest count that is taken for one: more is a slip of the finger.

@@ -57,6 +57,8 @@ fn refuse_near(checkpoint: &Path, id: &HubId) -> Result<()> {
 /// The hub's settings from the environment, by the names that its own programs give them.
 fn hub_settings() -> Result<HubSettings> {
     let read = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    // A variable that was filled from a file often ends with a line break.
+    let word = |name: &str| read(name).map(|value| value.trim().to_owned());
     let home = match read("HF_HOME") {
         Some(home) => PathBuf::from(home),
         None => std::env::home_dir()
@@ -66,11 +68,11 @@ fn hub_settings() -> Result<HubSettings> {
             .join(HUB_HOME),
     };
     let from_file = || std::fs::read_to_string(home.join("token")).ok().map(|token| token.trim().to_owned());
-    let token = read("HF_TOKEN").or_else(|| read("HUGGING_FACE_HUB_TOKEN")).or_else(from_file);
+    let token = word("HF_TOKEN").or_else(|| word("HUGGING_FACE_HUB_TOKEN")).or_else(from_file);
     let offline =
-        read("HF_HUB_OFFLINE").is_some_and(|value| !matches!(value.to_lowercase().as_str(), "0" | "false" | "no"));
+        word("HF_HUB_OFFLINE").is_some_and(|value| !matches!(value.to_lowercase().as_str(), "0" | "false" | "no"));
     Ok(HubSettings {
-        endpoint: read("HF_ENDPOINT"),
+        endpoint: word("HF_ENDPOINT"),
         token: token.filter(|token| !token.is_empty()),
         cache: read("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
         offline,

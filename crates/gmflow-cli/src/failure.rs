@@ -86,8 +86,20 @@ fn reader_left(error: &anyhow::Error) -> bool {
     })
 }
 
-fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+/// The error with its causes, on one line.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let lines = cause.to_string();
+        let text = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        // Many messages hold their cause, and some what is said before them.
+        match parts.last_mut() {
+            Some(last) if text.starts_with(&format!("{last}: ")) => *last = text,
+            Some(last) if last.ends_with(&text) => {}
+            _ => parts.push(text),
+        }
+    }
+    parts.join(": ")
 }
 
 #[cfg(test)]
@@ -98,6 +110,18 @@ mod tests {
     fn a_message_of_many_lines_becomes_one() {
         let error = anyhow::anyhow!("TOML parse error\n  |\n3 | x = 1\n\nunknown field");
         assert_eq!(one_line(&error), "TOML parse error; |; 3 | x = 1; unknown field");
+    }
+
+    #[test]
+    fn what_a_message_holds_is_not_said_again() {
+        use anyhow::Context;
+        let missing = || gmflow::Error::io("x.png", std::io::ErrorKind::NotFound.into());
+        let message = missing().to_string();
+        assert_eq!(one_line(&missing().into()), message);
+        let nested = Err::<(), _>(missing()).context("x.png").context("cell 3").unwrap_err();
+        assert_eq!(one_line(&nested), format!("cell 3: {message}"));
+        let apart = Err::<(), _>(missing()).context("eval of y").unwrap_err();
+        assert_eq!(one_line(&apart), format!("eval of y: {message}"));
     }
 
     #[test]

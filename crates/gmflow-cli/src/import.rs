@@ -13,6 +13,9 @@ const COMPONENT_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 /// Runs the command.
 pub fn run(arguments: &ImportArgs) -> Result<()> {
     let out = &arguments.out;
+    if arguments.config.is_none() {
+        output::require_ending(out, "safetensors")?;
+    }
     output::refuse_existing([out.as_path()], arguments.force)?;
     let mut file = PytorchFile::open(&arguments.file, arguments.key.as_deref())?;
     if let Some(prefix) = &arguments.prefix {

@@ -181,8 +181,11 @@ fn settings(config: &impl Serialize) -> Result<String> {
 /// The first few names.
 fn shortened(names: &[String]) -> String {
     const SHOWN: usize = 10;
-    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN { format!("{shown}, ...") } else { shown }
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    // A label may hold commas.
+    let between = if shown.iter().any(|name| name.contains(',')) { "; " } else { ", " };
+    let more = if names.len() > SHOWN { format!("{between}...") } else { String::new() };
+    shown.join(between) + &more
 }
 
 #[cfg(test)]

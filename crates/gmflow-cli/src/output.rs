@@ -1,5 +1,6 @@
 //! Writing results: to stdout without minding a closed pipe, to files without destroying what is there.
 
+use crate::failure::usage;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::path::Path;
@@ -27,6 +28,14 @@ pub fn refuse_existing<'a>(paths: impl IntoIterator<Item = &'a Path>, force: boo
     match existing {
         Some(path) => bail!("{}: exists already; --force overwrites it", path.display()),
         None => Ok(()),
+    }
+}
+
+/// Checks that a file that is to be written has the ending of its only format, in upper or lower case.
+pub fn require_ending(path: &Path, ending: &str) -> Result<()> {
+    match path.extension() {
+        Some(found) if found.eq_ignore_ascii_case(ending) => Ok(()),
+        _ => Err(usage("--out", format!("a file name ending in .{ending}"), path.display())),
     }
 }
 

@@ -51,7 +51,9 @@ impl Table {
     }
 
     fn markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        // A file or a model may be called like what ends a cell.
+        let cell = |text: &String| text.replace('|', "\\|").replace(['\n', '\r'], " ");
+        let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(cell).collect::<Vec<_>>().join(" | "));
         let head = format!("{}|{}\n", line(&self.names), "---|".repeat(self.names.len()));
         head + &self.lines.iter().map(|cells| line(cells)).collect::<String>()
     }
@@ -119,5 +121,11 @@ mod tests {
         let expected =
             "| samples of | steps | Fréchet |\n|---|---|---|\n| models/mnist | 8 | 1.25 |\n| b | 16 | 10.5 |\n";
         assert_eq!(table().write(Form::Markdown), expected);
+    }
+
+    #[test]
+    fn what_would_end_a_cell_is_escaped() {
+        let table = Table { names: vec!["a|b".into(), "c".into()], lines: vec![vec!["x\ny".into(), "1|2".into()]] };
+        assert_eq!(table.write(Form::Markdown), "| a\\|b | c |\n|---|---|\n| x y | 1\\|2 |\n");
     }
 }

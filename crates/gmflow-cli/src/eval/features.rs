@@ -45,6 +45,7 @@ pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<Featur
 
 /// Runs `gmflow features train`.
 pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
+    output::require_ending(&arguments.out, "safetensors")?;
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let config = match arguments.data.is_dir() {
         true => {

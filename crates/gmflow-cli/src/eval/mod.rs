@@ -20,6 +20,7 @@ use burn::tensor::Device;
 use gmflow::checkpoint::hub::HubId;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, write_atomic};
 use gmflow::kernel::{self, Arithmetic};
+use gmflow_eval::arrays::Samples;
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::{CompareConfig, KernelDistanceConfig, Neighbours};
 use judge::{Judge, Order, RealImages, Reference};
@@ -30,6 +31,8 @@ use std::path::{Path, PathBuf};
 /// Runs the command.
 pub fn run(arguments: &EvalArgs) -> Result<()> {
     arguments.sampler.check()?;
+    // Another ending could be that of the table beside it.
+    arguments.out.as_deref().map_or(Ok(()), |out| output::require_ending(out, "json"))?;
     let markdown = arguments.out.as_ref().map(|out| out.with_extension("md"));
     let files = arguments.out.iter().chain(&markdown).map(|path| path.as_path());
     output::refuse_existing(files, arguments.force)?;
@@ -70,7 +73,7 @@ fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
         moments_only: arguments.moments_only,
     };
     let precomputed = arguments.features.features == PRECOMPUTED;
-    let reading = Reading { precomputed, size: arguments.size, like: None };
+    let reading = Reading { precomputed, size: arguments.size, like: None, arrays: arguments.arrays };
     let real = Source::open(&arguments.real, &reading)?;
     let network = match real {
         Source::Density(_) => None,
@@ -119,7 +122,8 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
         Reference::Density(..) => None,
     };
     let precomputed = arguments.features.features == PRECOMPUTED;
-    let source = Source::open(fake, &Reading { precomputed, size: None, like: shape.as_ref() })?;
+    let reading = Reading { precomputed, size: None, like: shape.as_ref(), arrays: arguments.arrays };
+    let source = Source::open(fake, &reading)?;
     match source {
         Source::Checkpoint(path) => {
             let (model, precision) = load(arguments, &path, judge)?;
@@ -131,7 +135,7 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
             let likelihood = likelihood.with_context(|| fake.display().to_string())?;
             Ok(Row { likelihood, ..row })
         }
-        Source::Samples { values, shape: [2, 1, 1] } => judge.points(name, &values),
+        Source::Samples(Samples { values, shape: [2, 1, 1] }) => judge.points(name, &values),
         other => {
             let keep = !judge.config.moments_only;
             let set = other.into_set(fake, judge.network.as_ref(), (None, keep))?;
@@ -139,6 +143,9 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
                 && real != fake
             {
                 return Err(usage("--fake", format!("images of {real:?}, as the reference"), format!("{fake:?}")));
+            }
+            if set.info.count < 2 {
+                return Err(usage(&name, "at least 2 samples", set.info.count));
             }
             judge.set(name, &set)
         }

@@ -1,12 +1,15 @@
 //! What a path stands for: data, samples, statistics or a checkpoint.
 
+use crate::args::{ArrayArgs, ArrayLayout};
 use crate::checkpoint_path::model_folder;
 use crate::data_source;
 use crate::failure::usage;
 use crate::terminal;
 use anyhow::{Result, anyhow};
 use gmflow_data::{Corrupt, Dataset, Density, FolderDataset, ImageDataset, ImageSettings};
-use gmflow_eval::arrays::{npz_names, read_features, read_mu_sigma, read_samples};
+use gmflow_eval::arrays::{
+    Layout, SampleReading, Samples, npz_has_samples, npz_names, read_features, read_mu_sigma, read_samples,
+};
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::{SampleSet, SetBuilder};
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ pub enum Source {
     /// Real or generated images.
     Images(Arc<dyn ImageDataset>, Corrupt),
     /// Samples in an array file.
-    Samples { values: Vec<f32>, shape: [usize; 3] },
+    Samples(Samples),
     /// A 2-D density.
     Density(Density),
     /// Features and their moments.
@@ -32,6 +35,7 @@ pub enum Source {
 }
 
 /// How paths are to be understood.
+#[derive(Default)]
 pub struct Reading<'a> {
     /// Whether arrays hold vectors rather than samples.
     pub precomputed: bool,
@@ -39,6 +43,18 @@ pub struct Reading<'a> {
     pub size: Option<usize>,
     /// `[c h w]` of the reference, for samples whose channels a file does not tell.
     pub like: Option<&'a [usize; 3]>,
+    /// What the numbers of arrays are.
+    pub arrays: ArrayArgs,
+}
+
+impl Reading<'_> {
+    fn samples(&self) -> SampleReading {
+        let layout = self.arrays.layout.map(|layout| match layout {
+            ArrayLayout::Nchw => Layout::Nchw,
+            ArrayLayout::Nhwc => Layout::Nhwc,
+        });
+        SampleReading { range: self.arrays.range, layout, like: self.like.copied() }
+    }
 }
 
 impl Source {
@@ -61,16 +77,20 @@ impl Source {
                 Dataset::Latents { .. } => Err(usage("data.source", "images or points", "latents")),
             },
             "safetensors" if SampleSet::is_saved(path) => Ok(Self::Set(Box::new(SampleSet::load(path)?))),
-            "npz" if npz_names(path)?.iter().any(|name| name == "sigma") => {
+            // References of other programs may hold images beside their moments.
+            "npz"
+                if npz_names(path)?.iter().any(|name| name == "sigma")
+                    && (reading.precomputed || !npz_has_samples(path)?) =>
+            {
                 Ok(Self::Set(Box::new(SampleSet::of_moments(read_mu_sigma(path)?, name()))))
             }
             "npy" | "npz" | "safetensors" if reading.precomputed => {
+                if reading.arrays.range.is_some() || reading.arrays.layout.is_some() {
+                    return Err(usage("--range, --layout", "array files of images", "--features precomputed"));
+                }
                 Ok(Self::Set(Box::new(SampleSet::of_vectors(read_features(path)?, name())?)))
             }
-            "npy" | "npz" | "safetensors" => {
-                let (values, shape) = read_samples(path)?;
-                Ok(Self::Samples { values, shape })
-            }
+            "npy" | "npz" | "safetensors" => Ok(Self::Samples(read_samples(path, &reading.samples())?)),
             _ => {
                 Err(usage(&name(), "a folder, or a file ending in .toml, .npy, .npz or .safetensors", "another file"))
             }
@@ -104,7 +124,7 @@ impl Source {
                 bar.finish_and_clear();
                 Ok(builder.finish(described(count, images.len()), images.class_names().to_vec())?)
             }
-            Self::Samples { values, shape } => {
+            Self::Samples(Samples { values, shape }) => {
                 let size: usize = shape.iter().product::<usize>().max(1);
                 let all = values.len() / size;
                 let count = all.min(limit);
@@ -115,6 +135,9 @@ impl Source {
                     bar.inc((chunk.len() / size) as u64);
                 }
                 bar.finish_and_clear();
+                if count == 0 {
+                    return Err(usage(&path.display().to_string(), "at least 2 samples", 0));
+                }
                 Ok(builder.finish(described(count, all), Vec::new())?)
             }
             Self::Density(_) | Self::Checkpoint(_) => {

@@ -11,9 +11,11 @@ use serde_json::json;
 
 /// Runs the command.
 pub fn run(arguments: &StatsArgs) -> Result<()> {
+    output::require_ending(&arguments.out, "safetensors")?;
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let precomputed = arguments.features.features == PRECOMPUTED;
-    let source = Source::open(&arguments.data, &Reading { precomputed, size: arguments.size, like: None })?;
+    let reading = Reading { precomputed, size: arguments.size, like: None, arrays: arguments.arrays };
+    let source = Source::open(&arguments.data, &reading)?;
     let network = features::network(&arguments.features, &Device::flex())?;
     let kept = (arguments.limit, !arguments.moments_only);
     let set = kernel::in_pool(|| source.into_set(&arguments.data, network.as_ref(), kept))?;

@@ -17,6 +17,13 @@ const SMALLEST_IN_GRID: usize = 64;
 /// The gap between the images of a grid.
 const GAP: usize = 2;
 
+/// The endings of what can be written, and of files that a folder is hardly called like.
+const FORMATS: [&str; 3] = ["png", "npz", "safetensors"];
+const OTHER_FORMATS: [&str; 24] = [
+    "jpg", "jpeg", "jfif", "jpe", "jxl", "webp", "gif", "bmp", "tif", "tiff", "avif", "svg", "pdf", "npy", "pt",
+    "pth", "bin", "pkl", "json", "csv", "txt", "zip", "tar", "mp4",
+];
+
 /// The files of one invocation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Files {
@@ -39,8 +46,8 @@ impl Files {
     /// Decides from the arguments and what the model makes.
     pub fn plan(arguments: &SampleArgs, kind: DataKind) -> Result<Self> {
         let out = &arguments.out;
-        let extension = out.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let format = arguments.format.unwrap_or(match (kind, extension) {
+        let extension = extension(out);
+        let format = arguments.format.unwrap_or(match (kind, extension.as_str()) {
             (_, "safetensors") => Format::Safetensors,
             (DataKind::Points, _) | (_, "npz") => Format::Npz,
             (DataKind::Image | DataKind::Latents, _) => Format::Png,
@@ -51,12 +58,26 @@ impl Files {
         if arguments.latents && (kind != DataKind::Latents || arguments.grid || format == Format::Png) {
             return Err(usage("--latents", "a model of latents, and npz or safetensors", "something else"));
         }
+        let wanted = match format {
+            Format::Png => "png",
+            Format::Npz => "npz",
+            Format::Safetensors => "safetensors",
+        };
+        let is_of_a_file = FORMATS.contains(&extension.as_str()) || OTHER_FORMATS.contains(&extension.as_str());
+        if is_of_a_file && extension != wanted && !out.is_dir() {
+            let expected = match (kind, arguments.format) {
+                (DataKind::Points, None) => "a folder, or a file name ending in .npz or .safetensors".to_owned(),
+                (_, None) => "a folder, or a file name ending in .png (with --grid), .npz or .safetensors".to_owned(),
+                (_, Some(_)) => format!("a folder, or a file name ending in .{wanted}"),
+            };
+            return Err(usage("--out", expected, out.display()));
+        }
         let file = |wanted: &str, name: &str| {
-            if extension == wanted { out.clone() } else { out.join(name) }
+            if extension == wanted && !out.is_dir() { out.clone() } else { out.join(name) }
         };
         Ok(match format {
             _ if arguments.grid => Self::Grid(file("png", "grid.png")),
-            Format::Png if extension == "png" => {
+            Format::Png if extension == "png" && !out.is_dir() => {
                 return Err(usage("--out", "a folder, or --grid for one picture", out.display()));
             }
             Format::Png => Self::Images(out.clone()),
@@ -105,6 +126,11 @@ impl Files {
             }
         }
     }
+}
+
+/// The ending of a name, in lower case.
+fn extension(path: &Path) -> String {
+    path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
 fn image_path(folder: &Path, seed: u64) -> PathBuf {

@@ -1,6 +1,7 @@
 //! `gmflow sample`: from a checkpoint to files of samples.
 
 mod decoder;
+mod earlier;
 mod files;
 mod request;
 
@@ -57,9 +58,14 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let files = Files::plan(arguments, info.data.kind)?;
     let request = Request::new(arguments, &info)?;
     let paths = files.paths(&request.seeds);
-    output::refuse_existing(paths.iter().map(|path| path.as_path()), arguments.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
     let precision = computed_in(arguments.precision.into(), &info, &device);
+    let is_points = info.data.kind == DataKind::Points;
+    let mut made_by = made_by(arguments, &folder, average.as_deref(), sampler.describe(is_points));
+    made_by["precision"] = json!(precision);
+    let names_are_ours = !paths.contains(&arguments.out);
+    let in_folder = names_are_ours.then_some(arguments.out.as_path());
+    let outdated = earlier::check(&paths, in_folder, &made_by, arguments.force)?;
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
@@ -74,15 +80,16 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     };
     let model = Model::load_with(&folder, options, &device)?;
     files.create_folder()?;
-    let mut made_by =
-        made_by(arguments, &folder, average.as_deref(), sampler.describe(info.data.kind == DataKind::Points));
-    made_by["precision"] = json!(precision);
     let mut drawn = draw(request, &model, &sampler, &device, made_by)?;
     // The one network makes room for the other.
     let info = model.info;
     drop((model.network, model.spectrum));
     if let (Some(vae), Some(latent)) = (vae, &info.latent) {
         decode(&mut drawn, &vae.load(&device)?, latent, arguments.vae_tile, &device)?;
+    }
+    if !outdated.is_empty() {
+        log::warn!("{}: {} samples of other settings are removed", arguments.out.display(), outdated.len());
+        outdated.iter().try_for_each(|path| output::remove_file(path))?;
     }
     files.write(&drawn)?;
     report(arguments, &drawn, &paths)
@@ -155,6 +162,9 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
         made_by["vae"] = json!(vae);
     }
     made_by["noise"] = json!(arguments.noise);
+    if arguments.latents {
+        made_by["latents"] = json!(true);
+    }
     made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));
     made_by
 }

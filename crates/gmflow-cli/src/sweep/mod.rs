@@ -6,13 +6,14 @@ mod report;
 mod results;
 mod weights;
 
-use crate::args::{FeatureArgs, PublishedArgs, SweepArgs};
+use crate::args::{ArrayArgs, FeatureArgs, PublishedArgs, SweepArgs};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::eval::judge::{Judge, Order, RealImages};
 use crate::eval::row::Row;
 use crate::eval::source::{Reading, Source};
 use crate::eval::{features, judge};
+use crate::failure::one_line;
 use crate::local;
 use crate::output;
 use crate::sample::{average, computed_in, find_vae};
@@ -151,8 +152,9 @@ impl Sweep {
                 Ok((row, histogram)) => Line { row: Some(row), histogram, ..line },
                 Err(error) => {
                     failed += 1;
-                    log::warn!("{}, {}, {} steps: {error:#}", line.model, line.label, cell.sampler.steps);
-                    Line { error: Some(format!("{error:#}")), ..line }
+                    let error = one_line(&error);
+                    log::warn!("{}, {}, {} steps: {error}", line.model, line.label, cell.sampler.steps);
+                    Line { error: Some(error), ..line }
                 }
             };
             self.results.add(line)?;
@@ -210,7 +212,8 @@ impl Sweep {
 
     fn bench(&self) -> Result<Bench> {
         let reference = &self.plan.reference;
-        let real = Source::open(&reference.data, &Reading { precomputed: false, size: None, like: None })?;
+        let arrays = ArrayArgs { range: reference.range, layout: reference.layout };
+        let real = Source::open(&reference.data, &Reading { arrays, ..Reading::default() })?;
         let network = match real {
             Source::Density(_) => None,
             _ => {
@@ -228,8 +231,8 @@ impl Sweep {
 
     /// The density that points are compared with, for pictures.
     fn density(&self) -> Result<Option<gmflow_data::Density>> {
-        let reading = Reading { precomputed: false, size: None, like: None };
-        let is_toml = self.plan.reference.data.extension().is_some_and(|ending| ending == "toml");
+        let reading = Reading::default();
+        let is_toml = self.plan.reference.data.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
         match is_toml.then(|| Source::open(&self.plan.reference.data, &reading)).transpose()? {
             Some(Source::Density(density)) => Ok(Some(density)),
             _ => Ok(None),

@@ -1,6 +1,6 @@
 //! What a sweep measures: one TOML file.
 
-use crate::args::{Carry, ReweightBy, SamplerArgs, Solver, Switch};
+use crate::args::{ArrayLayout, Carry, ReweightBy, SamplerArgs, Solver, Switch};
 use crate::failure::usage;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -63,6 +63,12 @@ pub struct ReferencePlan {
     /// Leave out what needs all vectors.
     #[serde(default)]
     pub moments_only: bool,
+    /// The numbers that are black and white in an array file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
+    /// Where the channels of an array file are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<ArrayLayout>,
 }
 
 fn inception() -> String {
@@ -195,17 +201,23 @@ impl Plan {
                 return Err(usage("grid", "solvers and steps of at least 1", "none, or 0 steps"));
             }
         }
+        if let Some([low, high]) =
+            self.reference.range.filter(|[low, high]| !(low.is_finite() && high.is_finite() && low < high))
+        {
+            return Err(usage("reference.range", "two numbers, the lower one first", format!("{low}, {high}")));
+        }
         let cells = self.cells()?;
         for chart in &self.charts {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if chart.name.is_empty() || !chart.name.chars().all(plain) {
                 return Err(usage("chart.name", "letters, digits, - and _", &chart.name));
             }
-            // Classifier-free guidance adds to a curve's label.
+            // Names and labels may hold commas: the whole label counts. Classifier-free guidance adds to it.
             let known = |label: &String| {
-                cells
-                    .iter()
-                    .any(|cell| label.starts_with(&format!("{}, {}", self.models[cell.model].name, cell.label)))
+                cells.iter().any(|cell| {
+                    let name = format!("{}, {}", self.models[cell.model].name, cell.label);
+                    *label == name || *label == format!("{name}, CFG")
+                })
             };
             if let Some(unknown) = chart.curves.iter().find(|label| !known(label)) {
                 return Err(usage(
@@ -352,6 +364,7 @@ mod tests {
             ("solvers = [{ solver = 'euler', order = 2 }]\nsteps = [1]\n", "order"),
             ("solvers = ['euler']\nsteps = [1]\nsteeps = 3\n", "steeps"),
             ("solvers = ['euler']\nsteps = [1]\n[[chart]]\nname = 'x'\ncurves = ['a, heun']\n", "a, heun"),
+            ("solvers = ['euler']\nsteps = [1]\n[[chart]]\nname = 'x'\ncurves = ['a, euler 2']\n", "a, euler 2"),
             ("solvers = ['euler']\nsteps = [1]\n[[chart]]\nname = '../x'\ncurves = ['a, euler']\n", "../x"),
         ] {
             let message = format!("{:#}", plan(grid).unwrap_err());

@@ -177,9 +177,10 @@ impl<'a> Curves<'a> {
         if self.0.len() <= MOST_CURVES {
             add("", self.0.iter().collect(), &plan.title);
         } else {
-            for model in &plan.models {
-                let of_model = self.0.iter().filter(|series| series.model == model.name).collect();
-                add(&format!("-{}", file_name(&model.name)), of_model, &plan.title);
+            let names: Vec<&str> = plan.models.iter().map(|model| model.name.as_str()).collect();
+            for (model, file) in names.iter().zip(file_names(&names)) {
+                let of_model = self.0.iter().filter(|series| series.model == *model).collect();
+                add(&format!("-{file}"), of_model, &plan.title);
             }
         }
         for chart in &plan.charts {
@@ -271,22 +272,31 @@ fn by_steps(curves: Vec<(f64, Curve)>) -> Vec<(Option<f64>, Vec<Curve>)> {
     all.into_iter().map(|steps| (Some(steps), of(steps))).collect()
 }
 
-/// Letters and digits of a name.
-fn file_name(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
+/// Letters and digits of each name; a number is added where those of several names are the same.
+fn file_names(names: &[&str]) -> Vec<String> {
+    let mut files: Vec<String> = Vec::new();
+    for name in names {
+        let plain = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let plain = if plain.is_empty() { "model".to_owned() } else { plain };
+        let numbered = (2..).map(|number| format!("{plain}-{number}"));
+        let free = std::iter::once(plain.clone()).chain(numbered).find(|file| !files.contains(file));
+        files.push(free.unwrap_or(plain));
+    }
+    files
 }
 
 /// A sheet of histograms for every model: a row for each solver, a column for each number of steps.
 fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String, Sheet)>> {
     let range = PointsConfig::default().range;
     let truth = density.bin_masses(BINS, [-range, range]).unwrap_or_else(|| vec![0.0; BINS * BINS]);
-    let mut models: Vec<&str> = lines.iter().map(|line| line.model.as_str()).collect();
-    models.dedup();
-    let mut sheets = Vec::new();
-    for (index, model) in models.iter().enumerate() {
-        if models[..index].contains(model) {
-            continue;
+    let mut models: Vec<&str> = Vec::new();
+    for line in lines {
+        if !models.contains(&line.model.as_str()) {
+            models.push(&line.model);
         }
+    }
+    let mut sheets = Vec::new();
+    for (model, file) in models.iter().zip(file_names(&models)) {
         let of_model: Vec<&&Line> = lines.iter().filter(|line| line.model == *model).collect();
         let steps_of = |line: &Line| line.row.as_ref().and_then(|row| row.sampler.as_ref()?["steps"].as_u64());
         let mut steps: Vec<u64> = of_model.iter().filter_map(|line| steps_of(line)).collect();
@@ -325,7 +335,7 @@ fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String
         let heat = Heat { bins: BINS, range, shares: truth.clone() };
         let reference = ("true density".into(), Panel { heat, caption: format!("chance alone: TV {chance:.3}") });
         let sheet = Sheet { title: format!("{title}: {model}"), columns, rows, reference, brightest: BRIGHTEST };
-        sheets.push((format!("histograms-{}", file_name(model)), sheet));
+        sheets.push((format!("histograms-{file}"), sheet));
     }
     Ok(sheets)
 }
@@ -333,6 +343,14 @@ fn sheets(title: &str, lines: &[&Line], density: &Density) -> Result<Vec<(String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_with_names_alike_have_files_of_their_own() {
+        assert_eq!(
+            file_names(&["K = 8", "K8", "模型", "k-8", "+", "k82"]),
+            ["k8", "k8-2", "model", "k8-3", "model-2", "k82"]
+        );
+    }
 
     #[test]
     fn curves_of_all_steps_share_a_chart_unless_they_are_too_many() {

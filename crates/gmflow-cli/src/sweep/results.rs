@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One cell's outcome, or the likelihood of a model, which all of its cells share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,6 +81,7 @@ fn set_aside(path: &Path, lines: &[(String, &[u8])]) -> Result<()> {
 
 /// The file of all outcomes.
 pub struct Results {
+    path: PathBuf,
     file: File,
     /// Outcomes of this and earlier calls; of several with one key the last counts.
     pub lines: Vec<Line>,
@@ -128,9 +129,10 @@ impl Results {
         }
         let file = File::options().create(true).truncate(false).write(true).open(path);
         let mut file = file.with_context(|| path.display().to_string())?;
-        file.set_len(kept.len() as u64)?;
-        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
-        Ok(Self { file, lines })
+        let ready =
+            file.set_len(kept.len() as u64).and_then(|()| std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)));
+        ready.with_context(|| path.display().to_string())?;
+        Ok(Self { path: path.to_owned(), file, lines })
     }
 
     /// The outcome of a cell that is finished, and was measured with these files.
@@ -155,8 +157,8 @@ impl Results {
     pub fn add(&mut self, line: Line) -> Result<()> {
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
-        self.file.write_all(text.as_bytes())?;
-        self.file.sync_data()?;
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        written.with_context(|| self.path.display().to_string())?;
         self.lines.retain(|other| other.key != line.key);
         self.lines.push(line);
         Ok(())
@@ -185,4 +187,20 @@ fn has_empty_figure(line: &Value) -> bool {
     let (row, figures) = (line.get("row"), ["metrics", "points", "likelihood"]);
     let of_row = figures.iter().filter_map(|name| row?.get(name));
     of_row.chain(line.get("likelihood")).any(has_null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_cannot_be_written_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cells.jsonl");
+        std::fs::write(&path, "").unwrap();
+        let mut results = Results { file: File::open(&path).unwrap(), path, lines: Vec::new() };
+        let error = results.add(Line::of(json!({}), "model".into(), None)).unwrap_err();
+        assert!(crate::failure::one_line(&error).contains("cells.jsonl: "), "{error:#}");
+        assert!(results.lines.is_empty());
+    }
 }

@@ -6,11 +6,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 fn run(hub: &Hub, home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    run_with(hub, home, &[], arguments)
+}
+
+/// With these variables of the environment.
+fn run_with(hub: &Hub, home: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
     let mut command = assert_cmd::Command::cargo_bin("gmflow").unwrap();
     let command = command.args(arguments).env("HF_ENDPOINT", &hub.address).env("HF_HOME", home);
     for name in ["HF_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"] {
         command.env_remove(name);
     }
+    command.envs(variables.iter().copied());
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
@@ -36,6 +42,22 @@ fn a_repository_is_shown_sampled_and_kept() {
     let (code, _, stderr) = run(&hub, home.path(), &[&sample[..], &[out.to_str().unwrap()]].concat());
     assert_eq!(code, 0, "{stderr}");
     assert!(out.join("000000.png").is_file());
+}
+
+#[test]
+fn a_token_with_a_line_break_at_its_end_is_that_token() {
+    let (hub, home) = (hub(), tempfile::tempdir().unwrap());
+    for (index, variables) in
+        [&[("HF_TOKEN", "secret\n")][..], &[("HF_TOKEN", " \n"), ("HUGGING_FACE_HUB_TOKEN", "\tsecret \r\n")]]
+            .into_iter()
+            .enumerate()
+    {
+        let home = home.path().join(index.to_string());
+        let (code, _, stderr) = run_with(&hub, &home, variables, &["info", "owner/name"]);
+        assert_eq!(code, 0, "{stderr}");
+        let shown = hub.requests().into_iter().filter_map(|request| request.authorization);
+        assert!(shown.clone().count() > 0 && shown.into_iter().all(|shown| shown == "Bearer secret"));
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The `gmflow` command as a user meets it, by topic.
 
+mod arrays;
 mod eval;
 mod export;
 mod help;

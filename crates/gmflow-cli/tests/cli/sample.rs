@@ -244,21 +244,124 @@ fn every_solver_runs_where_it_belongs() {
     }
 }
 
+/// The files of a folder in order.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 #[test]
-fn existing_files_stay_unless_forced() {
+fn force_replaces_samples_and_no_other_files() {
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("model"), folder.path().join("out"));
     image_model(&model);
     let extra = ["--num", "2", "--steps", "1"];
+    let forced = [&extra[..], &["--force"]].concat();
+    let refused = |out: &Path, extra: &[&str], part: &str| {
+        let (code, _, stderr) = try_sample(&model, out, extra);
+        assert!(code == 1 && stderr.contains(part), "{code}: {stderr}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    };
     std::fs::create_dir(&out).unwrap();
-    std::fs::write(out.join("000001.png"), "mine").unwrap();
-    let (code, _, stderr) = try_sample(&model, &out, &extra);
-    assert_eq!(code, 1);
-    assert!(stderr.contains("000001.png") && stderr.contains("--force"), "{stderr}");
-    assert_eq!(std::fs::read(out.join("000001.png")).unwrap(), b"mine");
-    assert!(!out.join("000000.png").exists(), "nothing is written when one file is in the way");
-    sample(&model, &out, &[&extra[..], &["--force"]].concat());
-    assert_ne!(std::fs::read(out.join("000001.png")).unwrap(), b"mine");
+    std::fs::write(out.join("notes.txt"), "mine").unwrap();
+    // A picture of the user's own, and what is no picture.
+    let photo = out.join("000001.png");
+    let mut encoder = png::Encoder::new(std::fs::File::create(&photo).unwrap(), 1, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(&[7]).unwrap();
+    let bytes = std::fs::read(&photo).unwrap();
+    refused(&out, &extra, "000001.png");
+    refused(&out, &forced, "gmflow sample did not write it");
+    assert_eq!(std::fs::read(&photo).unwrap(), bytes);
+    assert_eq!(names(&out), ["000001.png", "notes.txt"], "nothing is written when one file is in the way");
+    std::fs::remove_file(&photo).unwrap();
+    sample(&model, &out, &extra);
+    refused(&out, &extra, "--force");
+    let old = read_png(&photo).0;
+    sample(&model, &out, &[&forced[..], &["--class", "7"]].concat());
+    assert_ne!(read_png(&photo).0, old);
+    for name in ["a.npz", "a.safetensors", "a.png"] {
+        let file = folder.path().join(name);
+        let extra = if name == "a.png" { [&extra[..], &["--grid"]].concat() } else { extra.to_vec() };
+        let forced = [&extra[..], &["--force"]].concat();
+        std::fs::write(&file, "mine").unwrap();
+        refused(&file, &forced, name);
+        std::fs::remove_file(&file).unwrap();
+        sample(&model, &file, &forced);
+        refused(&file, &extra, "--force");
+        sample(&model, &file, &forced);
+    }
+}
+
+#[test]
+fn samples_of_other_settings_are_not_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("out"));
+    image_model(&model);
+    sample(&model, &out, &["--num", "3", "--steps", "1"]);
+    // The same settings and other seeds go side by side.
+    sample(&model, &out, &["--num", "2", "--seed", "10", "--steps", "1", "--class", "dog"]);
+    let five = ["000000.png", "000001.png", "000002.png", "000010.png", "000011.png"];
+    assert_eq!(names(&out), five);
+    std::fs::write(out.join("9.png"), "no sample").unwrap();
+    for extra in [
+        &["--steps", "2"][..],
+        &["--steps", "1", "--ema", "none"],
+        &["--steps", "1", "--solver", "gm-sde"],
+        &["--steps", "2", "--grid"],
+        &["--steps", "2", "--format", "npz"],
+    ] {
+        let (code, _, stderr) = try_sample(&model, &out, &[&["--num", "1", "--seed", "50"], extra].concat());
+        assert!(code == 1 && stderr.contains("000000.png") && stderr.contains("--force"), "{extra:?}: {stderr}");
+    }
+    let (_, _, stderr) = try_sample(&model, &out, &["--num", "1", "--seed", "50", "--steps", "2"]);
+    assert!(stderr.contains("steps 1, now 2"), "{stderr}");
+    let (code, _, stderr) = try_sample(&model, &out, &["--num", "2", "--seed", "1", "--steps", "2", "--force"]);
+    assert!(code == 0 && stderr.contains("3 samples of other settings are removed"), "{stderr}");
+    assert_eq!(names(&out), ["000001.png", "000002.png", "9.png"]);
+    assert_eq!(std::fs::read(out.join("9.png")).unwrap(), b"no sample");
+    assert_eq!(read_png(&out.join("000001.png")).1["steps"], 2);
+    // A name of one's own says which is which.
+    sample(&model, &out.join("one-step.png"), &["--num", "1", "--steps", "1", "--grid"]);
+    sample(&model, &out, &["--num", "1", "--seed", "20", "--steps", "2"]);
+}
+
+#[test]
+fn the_ending_of_a_name_says_the_format_or_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, points) = (folder.path().join("images"), folder.path().join("points"));
+    image_model(&images);
+    points_model(&points, 2);
+    let extra = ["--num", "2", "--steps", "1"];
+    let path = |name: &str| folder.path().join(name);
+    sample(&images, &path("a.PNG"), &[&extra[..], &["--grid"]].concat());
+    assert_eq!(read_png(&path("a.PNG")).1["solver"], "gm-ode");
+    sample(&images, &path("a.Safetensors"), &extra);
+    assert_eq!(read_samples(&path("a.Safetensors")).0, [2, 1, 8, 8]);
+    sample(&points, &path("p.NPZ"), &extra);
+    assert!(path("p.NPZ").is_file() && path("p.png").is_file());
+    for (model, name, more, part) in [
+        (&images, "b.jpg", &[][..], ".png (with --grid), .npz or .safetensors"),
+        (&images, "b.jpg", &["--grid"], ".png"),
+        (&images, "b.PNG", &[], "--grid"),
+        (&images, "b.webp", &["--format", "png"], ".png"),
+        (&images, "b.npy", &[], ".npz"),
+        (&images, "b.png", &["--format", "npz"], ".npz"),
+        (&points, "b.png", &[], ".npz or .safetensors"),
+        (&points, "b.npz", &["--format", "safetensors"], ".safetensors"),
+    ] {
+        let (code, _, stderr) = try_sample(model, &path(name), &[&extra[..], more].concat());
+        assert!(code == 2 && stderr.contains("--out") && stderr.contains(part), "{name}: {stderr}");
+        assert!(!path(name).exists());
+    }
+    // A folder may be called like anything that is no file.
+    sample(&images, &path("v1.5"), &extra);
+    assert_eq!(names(&path("v1.5")), ["000000.png", "000001.png"]);
+    std::fs::create_dir(path("folder.png")).unwrap();
+    sample(&images, &path("folder.png"), &extra);
+    assert!(path("folder.png/000001.png").is_file());
 }
 
 #[test]
@@ -325,6 +428,12 @@ fn noise_that_does_not_fit_is_refused_with_its_file() {
     attempt("[n, 1, 8, 8]");
     write_noise(&noise, &[1, 1, 8, 8], &[f32::NAN; 64]);
     attempt("finite");
+    // Numbers from 0 to 1 are no noise, but may be wanted.
+    let uniform: Vec<f32> = (0..64).map(|i| i as f32 / 63.0).collect();
+    write_noise(&noise, &[1, 1, 8, 8], &uniform);
+    let arguments = ["--noise", noise.to_str().unwrap(), "--steps", "1"];
+    let (code, _, stderr) = try_sample(&model, &folder.path().join("uniform"), &arguments);
+    assert!(code == 0 && stderr.contains("mean 0 and standard deviation 1, got 0.500"), "{stderr}");
 }
 
 #[test]

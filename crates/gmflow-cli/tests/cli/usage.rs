@@ -71,6 +71,24 @@ fn a_checkpoint_that_is_not_there_is_a_failure_and_not_usage() {
 }
 
 #[test]
+fn a_name_for_a_file_has_the_ending_of_its_format() {
+    for (arguments, ending) in [
+        (&["eval", "--real", "none", "--fake", "none", "--out", "figures.md"][..], ".json"),
+        (&["eval", "--real", "none", "--fake", "none", "--out", "figures"], ".json"),
+        (&["stats", "none", "--out", "reference.npz"], ".safetensors"),
+        (&["features", "train", "none", "--out", "features.pth"], ".safetensors"),
+        (&["import", "none.pth", "--out", "weights.bin"], ".safetensors"),
+    ] {
+        let (code, _, stderr) = run(arguments);
+        assert!(code == 2 && stderr.contains("--out") && stderr.contains(ending), "{arguments:?}: {stderr}");
+    }
+    // In upper case too: what is missing is the data.
+    let (_, _, stderr) =
+        run(&["eval", "--real", "no-data", "--fake", "none", "--features", "pixels", "--out", "a.JSON"]);
+    assert!(stderr.contains("no-data") && !stderr.contains("ending"), "{stderr}");
+}
+
+#[test]
 fn commands_and_their_required_arguments() {
     for arguments in [&["paint"][..], &["train"], &["sample"], &["info"], &["completions"], &["completions", "cobol"]]
     {
