@@ -108,7 +108,7 @@ pub struct DemoArgs {
     pub seed: u64,
     /// Train each model for about this many seconds instead of a fixed number of steps (then the result depends on
     /// the machine's speed)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=LONGEST_DEMO))]
     pub seconds: Option<u64>,
     /// Overwrite an earlier demo in the same folder
     #[arg(long)]
@@ -517,7 +517,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = count)]
     pub neighbours: usize,
     /// Subsets of the kernel distance
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = steps)]
     pub kid_subsets: usize,
     /// Samples in a subset, or fewer where a set is smaller
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count)]
@@ -781,10 +781,10 @@ pub struct SamplerArgs {
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub order: Option<u8>,
     /// Network evaluations per sample (a guided evaluation counts once)
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = steps)]
     pub steps: usize,
     /// Sub-steps of gm-ode within a step, which need no network; without it as many as the steps call for
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = steps)]
     pub substeps: Option<usize>,
     /// Probabilistic guidance in [0, 1); 0 is off [default: the guidance the model was given in training, else off]
     #[arg(long, value_name = "W", conflicts_with = "cfg")]
@@ -936,13 +936,22 @@ fn range(text: &str) -> Result<[f64; 2], String> {
         .ok_or_else(|| "expected two numbers, the lower one first, such as 0,255 or -1,1".to_owned())
 }
 
-/// The largest count that is taken for one: more is a slip of the finger.
-const LARGEST_COUNT: usize = 100_000_000;
+/// The most seconds of a demo: a day.
+const LONGEST_DEMO: u64 = 24 * 60 * 60;
 
 /// A number of things, at least one.
 fn count(text: &str) -> Result<usize, String> {
+    at_most(text, gmflow::limits::MOST_SAMPLES)
+}
+
+/// A number of steps or rounds, at least one.
+fn steps(text: &str) -> Result<usize, String> {
+    at_most(text, gmflow::limits::MOST_STEPS)
+}
+
+fn at_most(text: &str, most: usize) -> Result<usize, String> {
     text.parse()
         .ok()
-        .filter(|count| (1..=LARGEST_COUNT).contains(count))
-        .ok_or_else(|| format!("expected a whole number from 1 to {LARGEST_COUNT}"))
+        .filter(|count| (1..=most).contains(count))
+        .ok_or_else(|| format!("expected a whole number from 1 to {most}"))
 }

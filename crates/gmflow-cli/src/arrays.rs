@@ -1,7 +1,7 @@
 //! Samples as arrays: NumPy archives and safetensors.
 
 use anyhow::{Context, Result};
-use gmflow::checkpoint::write_atomic;
+use gmflow::checkpoint::{read_header, write_atomic};
 use npyz::WriterBuilder;
 use safetensors::tensor::{Dtype, TensorView};
 use std::io::Cursor;
@@ -81,6 +81,7 @@ const ENOUGH: usize = 64;
 pub fn read_noise(path: &Path, sample_shape: [usize; 3]) -> Result<Vec<f32>> {
     let refused = |expected: String, got: String| gmflow::Error::file(path, "noise", expected, got);
     let bytes = std::fs::read(path).map_err(|error| gmflow::Error::io(path, error))?;
+    read_header(&bytes).map_err(|wrong| gmflow::Error::wrong(path, wrong))?;
     let file = safetensors::SafeTensors::deserialize(&bytes)
         .with_context(|| format!("{}: expected a safetensors file", path.display()))?;
     let noise =

@@ -1,24 +1,46 @@
 //! The data set that a configuration file names.
 
-use crate::failure::Usage;
+use crate::failure::{Usage, usage};
 use anyhow::{Context, Result};
 use gmflow_data::DatasetConfig;
+use gmflow_files::{Wrong, text, toml as settings};
+use serde::Deserialize;
 use std::path::Path;
+use toml::{Table, Value};
+
+/// What this command needs of a configuration.
+#[derive(Deserialize)]
+struct File {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    source: DatasetConfig,
+}
 
 /// The [data.source] table of a file; its relative paths are taken from the working directory, or else from the file's folder.
 pub fn from_toml(path: &Path) -> Result<DatasetConfig> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let wrong = |message: String| Usage(format!("{}: {message}", path.display()));
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-    let source = table.get("data").and_then(|data| data.get("source"));
-    let source = source.ok_or_else(|| wrong("data.source: expected a table, got none".into()))?.clone();
-    let mut config: DatasetConfig =
-        source.try_into().map_err(|error: toml::de::Error| wrong(format!("data.source: {}", error.message())))?;
+    let text = text::read(path).with_context(|| path.display().to_string())?;
+    let wrong = |wrong: Wrong| Usage(format!("{}: {wrong}", path.display()));
+    let table = text.and_then(|text| settings::table(&text)).map_err(wrong)?;
+    if table.get("data").and_then(|data| data.get("source")).is_none() {
+        let expected = "a table that names the data";
+        return Err(usage(&format!("{}: data.source", path.display()), expected, "none"));
+    }
+    let File { data: Data { mut source } } = settings::settings(only_data(table)).map_err(wrong)?;
+    let config = &mut source;
     for data in config.paths_mut() {
         let beside = path.parent().unwrap_or(Path::new("")).join(&*data);
         if data.is_relative() && !data.exists() && beside.exists() {
             *data = beside;
         }
     }
-    Ok(config)
+    Ok(source)
+}
+
+/// The same without the other tables, which are nothing to this command.
+fn only_data(mut table: Table) -> Table {
+    let data = table.remove("data").unwrap_or(Value::Boolean(false));
+    Table::from_iter([("data".to_owned(), data)])
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::load_diffusers_vae;
 use gmflow::kernel;
+use gmflow::limits;
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow_data::{
     Corrupt, Dataset, DatasetConfig, EncodedBatch, ImageDataset, ImageSettings, LatentManifest, LatentPrecision,
@@ -29,6 +30,7 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     };
     let vae = load_diffusers_vae(&arguments.vae, None, &device)?;
     vae.check_image(images.shape())?;
+    check_memory(arguments, images.as_ref(), &vae, &device)?;
     if arguments.force {
         remove_cache(&arguments.out)?;
     }
@@ -45,6 +47,16 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     }
     let damaged = if left_out > 0 { format!(", {left_out} damaged images left out") } else { String::new() };
     output::line(&format!("{count} latents in {}{damaged}", arguments.out.display()))
+}
+
+/// Refuses a batch that does not fit in memory.
+fn check_memory(arguments: &EncodeArgs, images: &dyn ImageDataset, vae: &Autoencoder, device: &Device) -> Result<()> {
+    let batch = arguments.batch.min(images.len().max(1));
+    let shape = images.shape();
+    let pixels = shape.map(|size| size as u128);
+    let need = limits::decoding(vae.config(), shape, (batch, Tiling::default().size), device)?;
+    let need = need.floats("images", &[batch as u128, pixels[0], pixels[1], pixels[2]]);
+    Ok(need.check("--batch", batch, "lower --batch")?)
 }
 
 /// The data set that the arguments name; its relative paths are taken from the working directory, or else from the file's folder.

@@ -71,7 +71,6 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 Some(
                     Train::Config { .. }
                         | Train::Several(_)
-                        | Train::Toml { .. }
                         | Train::Gmflow(gmflow::Error::Config { .. })
                         | Train::Data(gmflow_data::Error::Config { .. })
                 )

@@ -22,6 +22,7 @@ pub fn run(arguments: &ImportArgs) -> Result<()> {
         file = file.select(prefix)?;
     }
     let (tensors, left_out) = (file.len(), file.left_out());
+    let integers = file.integers().to_vec();
     let precision = arguments.precision.into();
     let written = match &arguments.config {
         Some(config) => {
@@ -34,6 +35,10 @@ pub fn run(arguments: &ImportArgs) -> Result<()> {
             out.clone()
         }
     };
+    if let [first, more @ ..] = &integers[..] {
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        log::warn!("tensor {first}{more}: integers are no weights and are left out");
+    }
     let bytes = std::fs::metadata(&written).with_context(|| written.display().to_string())?.len();
     if arguments.json {
         return output::json(&json!({ "out": out, "tensors": tensors, "left_out": left_out, "bytes": bytes }));

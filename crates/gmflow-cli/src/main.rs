@@ -1,5 +1,6 @@
 //! The `gmflow` command: parse, validate, call a library function, print.
 
+mod allocator;
 mod args;
 mod arrays;
 mod checkpoint_path;
@@ -28,21 +29,11 @@ mod train;
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
-/// The system's allocator gives every large tensor back to the kernel and has it cleared again on the next step.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// mimalloc's number for the delay before unused memory goes back to the system, in milliseconds; -1 is never.
-const PURGE_DELAY: i32 = 15;
-
-/// Keeps freed memory for the next step: given back, it would be cleared anew, a quarter of the time of a training step.
-fn keep_freed_memory() {
-    // SAFETY: an option of the allocator in use; MIMALLOC_PURGE_DELAY in the environment goes before it.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1) };
-}
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
-    keep_freed_memory();
+    allocator::keep_freed_memory();
     let cli = args::Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .target(env_logger::Target::Pipe(Box::new(terminal::Log)))
@@ -51,6 +42,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: args::Cli) -> anyhow::Result<()> {
+    if !matches!(cli.command, args::Command::Completions { .. }) {
+        // Before anything is taken of it.
+        gmflow::limits::available();
+        gmflow::kernel::start_threads()?;
+    }
     match cli.command {
         args::Command::Demo(arguments) => demo::run(&arguments),
         args::Command::Init(arguments) => init::run(&arguments),

@@ -19,7 +19,10 @@ pub fn line(text: &str) -> Result<()> {
 
 /// Prints `value` as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
-    line(&serde_json::to_string_pretty(value)?)
+    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    serde_json::to_writer_pretty(&mut stdout, value).map_err(std::io::Error::from)?;
+    writeln!(stdout)?;
+    Ok(stdout.flush()?)
 }
 
 /// Fails if one of `paths` exists, unless `force`: to be called before the work that fills them.

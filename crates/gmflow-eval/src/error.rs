@@ -66,6 +66,18 @@ impl Error {
         Self::File { path: path.to_owned(), field: field.into(), expected: expected.into(), got: got.to_string() }
     }
 
+    /// An [`Error::File`] for what is wrong in the file at `path`.
+    pub fn wrong(path: &Path, wrong: gmflow_files::Wrong) -> Self {
+        let gmflow_files::Wrong { field, expected, got } = wrong;
+        Self::file(path, field, expected, got)
+    }
+
+    /// An [`Error::File`] for what is wrong in an entry of a file's metadata.
+    pub(crate) fn in_metadata(path: &Path, entry: &str, wrong: gmflow_files::Wrong) -> Self {
+        let field = format!("{entry}: {}", wrong.field);
+        Self::wrong(path, gmflow_files::Wrong { field, ..wrong })
+    }
+
     /// An [`Error::Io`].
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }

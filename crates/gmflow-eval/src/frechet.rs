@@ -2,6 +2,20 @@
 
 use crate::{Error, Moments, Result};
 use faer::{Mat, MatRef, Side};
+use gmflow::limits::Need;
+
+/// Refuses vectors of so many numbers that their covariances, and what a distance of them is computed in, do not fit in memory.
+///
+/// # Errors
+/// [`gmflow::Error::Memory`].
+pub fn check_covariances(columns: usize) -> Result<()> {
+    /// Matrices in f64 that exist at once: two sets' sums, two covariances, eigenvectors, two products, and room to work in.
+    const MATRICES: u128 = 8;
+    const F64: u128 = 8;
+    let need = Need::new().bytes("covariances", (columns as u128).pow(2) * MATRICES * F64);
+    let advice = "compare by features of fewer numbers (--features classifier=FILE), or smaller images";
+    Ok(need.check("numbers in a feature vector", columns, advice)?)
+}
 
 /// |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the moments' means and covariances.
 ///
@@ -15,6 +29,7 @@ pub fn frechet_distance(a: &Moments, b: &Moments) -> Result<f64> {
     if b.mean().len() != d {
         return Err(Error::config("features", format!("{d} columns in both sets"), b.mean().len()));
     }
+    check_covariances(d)?;
     let (covariance_a, covariance_b) = (a.covariance()?, b.covariance()?);
     let trace = |covariance: &[f64]| covariance.iter().step_by(d + 1).sum::<f64>();
     let means: f64 = a.mean().iter().zip(b.mean()).map(|(x, y)| (x - y) * (x - y)).sum();

@@ -19,7 +19,7 @@ pub mod set;
 
 pub use compare::{CompareConfig, Metrics, compare};
 pub use error::{Error, Result};
-pub use frechet::frechet_distance;
+pub use frechet::{check_covariances, frechet_distance};
 pub use image_stats::{ImageStats, ImageStatsSum};
 pub use inception_score::inception_score;
 pub use kernel_distance::{KernelDistanceConfig, Spread, kernel_distance};

@@ -2,7 +2,6 @@
 
 use crate::{Error, Result};
 use npyz::TypeChar;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -177,8 +176,7 @@ impl<'a> TensorFile<'a> {
         let file = File::open(path).map_err(|error| Error::io(path, error))?;
         // SAFETY: the map is read only; a file that shrinks meanwhile ends the program, as with any other mapped weights.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
-        let (length, header) =
-            SafeTensors::read_metadata(&map).map_err(|error| Error::file(path, "header", "safetensors", error))?;
+        let (length, header) = gmflow::checkpoint::read_header(&map).map_err(|wrong| Error::wrong(path, wrong))?;
         Ok(Self { path, file, start: (size_of::<u64>() + length) as u64, header })
     }
 

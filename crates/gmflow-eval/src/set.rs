@@ -5,6 +5,7 @@ use crate::features::{FeatureInfo, FeatureNetwork};
 use crate::numbers::TensorFile;
 use crate::{Error, ImageStats, ImageStatsSum, Matrix, Moments, Result};
 use gmflow::checkpoint::write_atomic;
+use gmflow_files::json;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -170,8 +171,7 @@ impl SampleSet {
         let file = TensorFile::open(path)?;
         let text = file.entry(METADATA);
         let text = text.ok_or_else(|| Error::file(path, METADATA, "an entry of the metadata", "none"))?;
-        let info: SetInfo =
-            serde_json::from_str(text).map_err(|error| Error::file(path, METADATA, "a description", error))?;
+        let info: SetInfo = json::read(text.as_bytes()).map_err(|wrong| Error::in_metadata(path, METADATA, wrong))?;
         let is = |name: &str, wanted: Dtype| match file.info(name) {
             Some(tensor) if tensor.dtype != wanted => {
                 Err(Error::file(path, name, format!("{wanted:?}"), format!("{:?}", tensor.dtype)))

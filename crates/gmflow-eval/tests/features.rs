@@ -64,9 +64,11 @@ fn a_classifier_learns_is_reproducible_and_comes_back_from_its_file() {
     assert!(message.contains("[1, 9, 9]"), "{message}");
     // Damage.
     let bytes = std::fs::read(&file).unwrap();
-    for (name, bytes, part) in
-        [("short", &bytes[..bytes.len() / 2], "header"), ("other", &b"{}"[..], "header"), ("none", &[][..], "header")]
-    {
+    for (name, bytes, part) in [
+        ("short", &bytes[..bytes.len() / 2], "header"),
+        ("other", &b"{}"[..], "a JSON text"),
+        ("none", &[][..], "an empty file"),
+    ] {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         let message = Classifier::load(&path, &Device::flex()).unwrap_err().to_string();

@@ -2,9 +2,37 @@
 //!
 //! - [`FolderLock`]: one process at a time writes into a folder.
 //! - [`what_is`]: what a file really is that is not what it should be.
+//! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
+//! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
 
+pub mod json;
+mod locate;
 pub mod lock;
+pub mod seed;
+pub mod text;
+pub mod toml;
 mod what;
+mod words;
 
 pub use lock::{FolderLock, LockError};
 pub use what::what_is;
+pub use words::{choices, nearest};
+
+/// What is wrong with a file or a setting, in plain words. The caller adds the name of the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: expected {expected}, got {got}")]
+pub struct Wrong {
+    /// The setting's full name, such as `train.lr`, or the place in the file, such as "line 3, column 5".
+    pub field: String,
+    /// What was expected there.
+    pub expected: String,
+    /// What was found, and a hint where there is one.
+    pub got: String,
+}
+
+impl Wrong {
+    /// Joins the three parts.
+    pub fn new(field: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Self {
+        Self { field: field.into(), expected: expected.into(), got: got.into() }
+    }
+}

@@ -35,7 +35,6 @@ const STARTS: &[(&[u8], &str)] = &[
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"MATLAB 5.0", "a MATLAB file"),
     (b"GGUF", "a GGUF file"),
-    (b"PK\x03\x04", "a ZIP archive"),
     (b"PK\x05\x06", "an empty ZIP archive"),
     (b"\x1f\x8b", "a gzip file (decompress it first)"),
     (b"\xfd7zXZ\0", "an xz file (decompress it first)"),
@@ -105,12 +104,32 @@ fn container(start: &[u8]) -> Option<&'static str> {
     if length.is_some_and(|length| (2..1 << 32).contains(&length)) && at(8, 1) == b"{" {
         return Some("a safetensors file");
     }
+    if start.starts_with(b"PK\x03\x04") {
+        return archive(start);
+    }
     match start {
-        [0x80, 2..=5, ..] => Some("a Python pickle"),
+        [0x80, 2..=5, ..] => Some("a Python pickle (`gmflow import` turns one of weights into safetensors)"),
         [0, 0, 8..=14, 1..=4, ..] => Some("an IDX file"),
         [b'P', b'1'..=b'6', b' ' | b'\t' | b'\r' | b'\n' | b'#', ..] => Some("a PNM image"),
         _ => None,
     }
+}
+
+/// What a ZIP archive holds, by the name of its first entry.
+fn archive(start: &[u8]) -> Option<&'static str> {
+    let length =
+        start.get(26..28).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u16::from_le_bytes(*bytes));
+    let name = start.get(30..).map(|rest| &rest[..rest.len().min(usize::from(length))]).unwrap_or_default();
+    Some(if name.ends_with(b".npy") {
+        "a NumPy archive (.npz)"
+    } else if [&b"/data.pkl"[..], b"/byteorder", b"/version", b"/.format_version"]
+        .iter()
+        .any(|end| name.ends_with(end))
+    {
+        "a PyTorch file (`gmflow import` turns it into safetensors)"
+    } else {
+        "a ZIP archive"
+    })
 }
 
 /// Kinds of text.
@@ -155,9 +174,12 @@ mod tests {
     fn what_stands_in_place_of_a_file_is_named() {
         let mut tar = vec![b'a'; 512];
         tar[257..262].copy_from_slice(b"ustar");
+        let zip = |name: &[u8]| {
+            [b"PK\x03\x04", &[0; 22][..], &(name.len() as u16).to_le_bytes(), &[0; 2], name, b"more"].concat()
+        };
         let mut bitmap = b"BM\x36\x30\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
         bitmap.extend([0; 20]);
-        let cases: [(&[u8], Option<&str>); 22] = [
+        let cases: [(&[u8], Option<&str>); 25] = [
             (b"", Some("an empty file")),
             (&[0; 100], Some("zero bytes")),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", Some("Git LFS")),
@@ -172,6 +194,9 @@ mod tests {
             (b"\xef\xbb\xbf[train]", Some("JSON")),
             (b"\xef\xbb\xbfsteps = 1", Some("byte order mark")),
             (b"PK\x03\x04\x14\0", Some("ZIP")),
+            (&zip(b"archive/data.pkl"), Some("a PyTorch file")),
+            (&zip(b"samples.npy"), Some("NumPy")),
+            (&zip(b"notes.txt"), Some("a ZIP archive")),
             (b"\x80\x02}q\0", Some("pickle")),
             (b"\x10\0\0\0\0\0\0\0{\"a\":{}}", Some("safetensors")),
             (b"RIFF\x10\0\0\0WEBPVP8 ", Some("WebP")),

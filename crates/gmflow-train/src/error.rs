@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use gmflow_files::Wrong;
+
 /// What can go wrong in training; messages name the file or field, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is unknown, has the wrong type or is outside its domain.
-    #[error("{source_name}: {field}: expected {expected}, got {got}")]
+    #[error("{source_name}{}{field}: expected {expected}, got {got}", if source_name.is_empty() { "" } else { ": " })]
     Config {
-        /// The configuration file, or `--set` for an override.
+        /// The configuration file, or `--set` for an override; empty where the value came from neither.
         source_name: String,
         /// The setting's full name, such as `train.lr`.
         field: String,
@@ -17,14 +19,6 @@ pub enum Error {
         expected: String,
         /// The value that was found.
         got: String,
-    },
-    /// A configuration file is not TOML.
-    #[error("{}: {message}", path.display())]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's message, with line and column.
-        message: String,
     },
     /// Several settings are wrong.
     #[error("{}", several(.0))]
@@ -150,7 +144,7 @@ impl Error {
     /// An [`Error::Config`] for a value outside its domain; the file's name is added by [`Error::in_file`].
     pub(crate) fn config(field: impl Into<String>, expected: impl Into<String>, got: impl ToString) -> Self {
         Self::Config {
-            source_name: "config".into(),
+            source_name: String::new(),
             field: field.into(),
             expected: expected.into(),
             got: got.to_string(),
@@ -164,6 +158,12 @@ impl Error {
             1 => errors.pop().map_or(Ok(()), Err),
             _ => Err(Self::Several(errors)),
         }
+    }
+
+    /// An [`Error::Config`] for what is wrong with a file or with an override.
+    pub(crate) fn wrong(source_name: impl ToString, wrong: Wrong) -> Self {
+        let Wrong { field, expected, got } = wrong;
+        Self::Config { source_name: source_name.to_string(), field, expected, got }
     }
 
     /// An [`Error::Io`] for `path`.
@@ -187,13 +187,15 @@ impl Error {
         matches!(self, Self::File { .. } | Self::Io { .. } | Self::Gmflow(Gmflow::File { .. } | Gmflow::Io { .. }))
     }
 
-    /// Names the configuration file in a configuration error.
-    pub(crate) fn in_file(self, path: &Path) -> Self {
+    /// Names the configuration file in a configuration error, or the override that set the value.
+    pub(crate) fn in_file(self, path: &Path, overrides: &[String]) -> Self {
         match self {
             Self::Config { field, expected, got, .. } => {
-                Self::Config { source_name: path.display().to_string(), field, expected, got }
+                Self::Config { source_name: crate::config::source_of(&field, path, overrides), field, expected, got }
             }
-            Self::Several(errors) => Self::Several(errors.into_iter().map(|error| error.in_file(path)).collect()),
+            Self::Several(errors) => {
+                Self::Several(errors.into_iter().map(|error| error.in_file(path, overrides)).collect())
+            }
             other => other,
         }
     }

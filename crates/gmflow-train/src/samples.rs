@@ -3,6 +3,7 @@
 
 use burn::tensor::Tensor;
 use gmflow::checkpoint::{LatentInfo, load_diffusers_vae};
+use gmflow::limits::Need;
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow::pipeline::{Decoder, Pipeline, SampleRequest};
 use gmflow_data::density::histogram;
@@ -112,6 +113,12 @@ impl<'a> Show<'a> {
 /// # Errors
 /// An autoencoder that cannot be read, does not fit the latents, or is named where the data are none.
 pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
+    let info = trainer.data_info();
+    let factor = if sample.vae.is_some() { info.latent.as_ref().map_or(1, |latent| latent.downsampling) } else { 1 };
+    let [c, h, w] = info.shape.map(|size| size as u128);
+    let picture =
+        Need::new().floats("samples in the picture", &[sample.num as u128, c, h, w, (factor * factor) as u128]);
+    picture.check("sample.num", sample.num, "lower sample.num")?;
     Show::new(trainer, sample).map(|_| ())
 }
 

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use gmflow::checkpoint::LatentInfo;
+use gmflow::limits::{self, Training};
 use gmflow_data::{Dataset, LatentManifest, Loader, LoaderOptions};
 
 use crate::Result;
@@ -27,7 +29,7 @@ impl Source {
     ///
     /// # Errors
     /// Data that cannot be opened, or that contradicts the configuration.
-    pub(crate) fn open(config: &mut Config, first_step: u64) -> Result<Self> {
+    pub(crate) fn open(config: &mut Config, first_step: u64, device: &Device) -> Result<Self> {
         // The paths have been resolved when the configuration was loaded.
         let dataset = config.data.source.open(Path::new(""))?;
         let classes = dataset.class_names();
@@ -42,6 +44,7 @@ impl Source {
             },
         };
         config.fit(&info)?;
+        check_memory(config, &info, device)?;
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
             seed: config.train.seed,
@@ -66,6 +69,21 @@ impl Source {
         let labels = self.info.classes.is_some().then_some(batch.labels);
         Ok(SourceBatch { x0: batch.images, labels, indices: batch.indices })
     }
+}
+
+/// Refuses a run that does not fit in memory, before the first batch is prepared.
+fn check_memory(config: &Config, info: &SourceInfo, device: &Device) -> Result<()> {
+    Ok(limits::check_training(&Training {
+        network: &config.network,
+        shape: info.shape,
+        batch: config.train.batch_size,
+        micro_batch: config.train.micro_batch,
+        queue: config.data.queue,
+        averages: config.ema.len(),
+        all_trained: config.train.trains_all(),
+        recomputed: config.train.gradient_checkpointing,
+        device,
+    })?)
 }
 
 fn latent_info(manifest: &LatentManifest) -> LatentInfo {

@@ -130,7 +130,7 @@ impl Trainer {
     /// another network's.
     pub fn new(mut config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
-        let source = Source::open(&mut config, 0)?;
+        let source = Source::open(&mut config, 0, device)?;
         let device_with_gradients = training_device(&config, device);
         let Start { mut network, spectrum, earlier } = match &config.train.from {
             None => {

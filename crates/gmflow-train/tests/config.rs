@@ -38,7 +38,10 @@ fn the_resolved_form_reads_back() {
 #[test]
 fn an_unknown_field_is_named_with_the_nearest_known() {
     let text = message(&["train.batchsize=3"]);
-    assert!(text.contains("train") && text.contains("batchsize") && text.contains("`batch_size`?"), "{text}");
+    assert!(
+        text.contains("train") && text.contains("batchsize") && text.contains("did you mean batch_size?"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -50,7 +53,7 @@ fn a_field_of_another_kind_is_refused() {
         ("sample={every=1, num=1, sampler={solver={kind=\"euler\", order=2}, steps=1}}", "solver.order"),
     ] {
         let text = message(&[set]);
-        assert!(text.contains(field) && text.contains("unknown field"), "{set}: {text}");
+        assert!(text.contains(field) && text.contains("an unknown name"), "{set}: {text}");
     }
     assert_eq!(load(&["time={sampling=\"uniform\", shift=3.0}"]).expect("valid").time.time(0.5), 0.75);
 }
@@ -65,7 +68,7 @@ fn defaults_may_be_given() {
 #[test]
 fn a_wrong_type_is_named() {
     let text = message(&["train.lr=\"fast\""]);
-    assert!(text.starts_with("tiny.toml: train.lr: expected f64"), "{text}");
+    assert!(text == "--set: train.lr: expected a number, got the text \"fast\"", "{text}");
 }
 
 #[test]
@@ -98,8 +101,32 @@ fn values_outside_their_domain_are_named() {
 
 #[test]
 fn malformed_overrides_are_refused() {
-    for set in ["train.lr", "=3", "train..lr=1", "train.lr.x=1", "ema.7.name=a"] {
-        assert!(load(&[set]).is_err(), "{set}");
+    for (set, words) in [
+        ("train.lr", "train.lr: expected name=value, such as train.lr=1e-4, got no = in it"),
+        ("=3", "name: expected a name such as train.lr, got no name before ="),
+        ("train..lr=1", "train..lr: expected a name such as train.lr, got a name with an empty part"),
+        ("train.lr.x=1", "train.lr.x: expected a table or a list above it, got 0.003, which has nothing called x"),
+        ("ema.7.name=a", "ema.7.name: expected 0 in the place of 7, the only entry, got 7"),
+        ("ema.-1.name=a", "ema.-1.name: expected 0 in the place of -1, the only entry, got -1"),
+        ("TRAIN.lr=1", "TRAIN: expected data, network, loss"),
+        ("train.micro_batch=", "train.micro_batch: expected a whole number of at least 0, got an empty text"),
+        ("train.betas=[0.8]", "train.betas: expected a list of 2 values, got a list of 1"),
+        ("train.schedule=cosine", "train.schedule: expected a table, got the text \"cosine\""),
+        ("train.lr=1e400", "train.lr: expected a number, got the text \"1e400\""),
+        ("train.steps=null", "train.steps: expected a whole number of at least 0, got the text \"null\""),
+        (
+            "train.steps=18446744073709551615",
+            "train.steps: expected a whole number of at least 0, got 18446744073709551615, which is more than 2^63",
+        ),
+        ("train.steps=-1", "train.steps: expected a whole number of at least 0, got -1"),
+        ("train.seed=-1", "train.seed: expected a whole number from 0 to 18446744073709551615"),
+        ("train.precision=fp16", "train.precision: expected f32, bf16 or int8, got \"fp16\" (did you mean bf16?)"),
+        ("network.num_layers=x", "network.num_layers: expected a whole number of at least 0, got the text \"x\""),
+        ("network.type=mlp", "network.type: expected mlp2d, gm-dit or unet, got \"mlp\""),
+        ("data.source.name=2020-01-01", "data.source.name: expected checkerboard, moons, spirals, rings"),
+    ] {
+        let text = message(&[set]);
+        assert!(text.starts_with(&format!("--set: {words}")), "{set}: {text}");
     }
 }
 
@@ -150,4 +177,124 @@ fn what_is_not_said_is_small_and_taken_from_the_data() {
     assert!(config.from_data.channels && config.from_data.size && config.from_data.classes && config.from_data.patch);
     let resolved = Config::parse(&config.to_toml().unwrap(), Path::new("a.toml"), &[]).unwrap();
     assert_eq!(resolved.from_data, gmflow_train::config::FromData::default(), "everything is written down");
+}
+
+/// Words of Rust and of its libraries, which no message may have.
+const RUST: [&str; 14] = [
+    "Some(",
+    "None",
+    "usize",
+    "u64",
+    "f64",
+    "enum",
+    "variant",
+    "struct",
+    "invalid type",
+    "sequence",
+    "newtype",
+    "`kind`",
+    "unit ",
+    "map,",
+];
+
+#[test]
+fn messages_are_in_plain_words() {
+    for set in [
+        "train=3",
+        "train=[]",
+        "data=x",
+        "data.source=x",
+        "data.source={}",
+        "network=7",
+        "network={type='unet',num_layers=3}",
+        "network.type=7",
+        "loss=[]",
+        "loss.kind=3",
+        "loss={}",
+        "time=1",
+        "time.sampling=x",
+        "ema=3",
+        "ema=[3]",
+        "ema=[{}]",
+        "ema.0.decay=x",
+        "ema.0.decay={}",
+        "spectrum=x",
+        "spectrum.layers=3",
+        "spectrum.layers=[-1]",
+        "sample=1",
+        "sample={every=1}",
+        "sample={every=1,num=1,sampler={steps=1}}",
+        "sample={every=1,num=1,sampler={steps=1,solver='euler'}}",
+        "sample={every=1,num=1,sampler={steps=-1,solver={kind='euler'}}}",
+        "sample={every=1,num=1,sampler={steps=1,solver={kind='gm-ode',order='x'}}}",
+        "sample={every=1,num=1,sampler={steps=1,solver={kind='x'}}}",
+        "sample={every=1,num=1,sampler={steps=1,solver={kind='euler'},guidance={kind='x'}}}",
+        "train.only=x",
+        "train.only=[3]",
+        "train.from=3",
+        "train.lr=[1]",
+        "train.images=100",
+        "train.gradient_checkpointing=1",
+        "network.constant_logstd=x",
+        "network.block_out_channels=[3]",
+        "log={every='x'}",
+        "checkpoint=x",
+        "train.schedule.kind=x",
+        "train.schedule={kind='cosine',hold='x'}",
+        "data.source.kind=folder",
+    ] {
+        let text = message(&[set]);
+        assert!(text.contains(": expected ") && text.contains(", got "), "{set}: {text}");
+        for word in RUST {
+            assert!(!text.contains(word), "{set}: {word} in: {text}");
+        }
+        let name = set.split(['=', '.']).next().unwrap_or_default();
+        assert!(text.split(": expected").next().is_some_and(|field| field.contains(name)), "{set}: {text}");
+    }
+}
+
+#[test]
+fn seeds_of_64_bits_are_taken_and_come_back() {
+    let config = load(&["train.seed=18446744073709551615"]).expect("the largest seed");
+    assert_eq!(config.train.seed, u64::MAX);
+    let text = config.to_toml().expect("TOML");
+    assert_eq!(Config::parse(&text, Path::new("again.toml"), &[]).expect("its own form"), config);
+    assert_eq!(load(&["train.lr=.5"]).expect("valid").train.lr, 0.5);
+    assert_eq!(load(&["train.lr=5."]).expect("valid").train.lr, 5.0);
+}
+
+/// What editors and other systems do to a text file.
+#[test]
+fn files_from_other_editors_are_read_or_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.toml");
+    let load = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).expect("written");
+        Config::load(&path, &[]).map_err(|error| error.to_string())
+    };
+    let text = common::TINY;
+    let plain = load(text.as_bytes()).expect("valid");
+    assert_eq!(load(text.replace('\n', "\r\n").as_bytes()), Ok(plain.clone()), "lines end as on Windows");
+    assert_eq!(load(format!("\u{feff}{text}").as_bytes()), Ok(plain.clone()), "a byte order mark");
+    assert_eq!(load(text.replace('\n', "\n\t").as_bytes()), Ok(plain), "tabs");
+    let wide: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let latin = [b"# Gr\xf6\xdfe\n", text.as_bytes()].concat();
+    let seed = "[train]\nseed = 18446744073709551615\n";
+    for (bytes, words) in [
+        (&wide[..], "text in UTF-16"),
+        (&latin[..], "line 1: expected text in UTF-8, got the byte 0xf6, as in Latin-1"),
+        (b"PK\x03\x04\xff", "a ZIP archive"),
+        (text.replace('\n', "\r").as_bytes(), "carriage return alone"),
+        (text.replace('"', "\u{201c}").as_bytes(), "typographic quotes"),
+        (b"lr\xc2\xa0= 1", "line 1, column 3: expected TOML"),
+        (b"data:\n  source: x\n", "TOML is written name = value"),
+        (b"path = \"C:\\Users\\x\"", "in double quotes a backslash begins an escape"),
+        (b"a = 1\na = 2\n", "line 2, column 1: expected every name once, got a a second time"),
+        (seed.as_bytes(), "write a larger one in quotes"),
+        (b"", "data: expected a value, got none: the setting is missing"),
+    ] {
+        let message = load(bytes).expect_err("must be refused");
+        assert!(message.starts_with(&path.display().to_string()) && message.contains(words), "{words}: {message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
 }

@@ -26,6 +26,22 @@ pub enum Error {
         /// The value that was found.
         got: String,
     },
+    /// What is asked for does not fit in memory. Nothing of it has been taken.
+    #[error(
+        "{field}: expected a value that fits in memory, got {got}: it needs {need}, and there are {there}; {advice}"
+    )]
+    Memory {
+        /// The setting that asks for it.
+        field: String,
+        /// Its value.
+        got: String,
+        /// What is needed, for people.
+        need: String,
+        /// What is there, and what bounds it.
+        there: String,
+        /// What to lower.
+        advice: String,
+    },
     /// A file is not what it should be.
     #[error("{}: {field}: expected {expected}, got {got}", path.display())]
     File {
@@ -90,6 +106,12 @@ impl Error {
     /// An [`Error::Hub`].
     pub fn hub(id: &impl std::fmt::Display, message: impl Into<String>) -> Self {
         Self::Hub { id: id.to_string(), message: message.into() }
+    }
+
+    /// An [`Error::File`] for what is wrong in the file at `path`.
+    pub fn wrong(path: impl Into<PathBuf>, wrong: gmflow_files::Wrong) -> Self {
+        let gmflow_files::Wrong { field, expected, got } = wrong;
+        Self::file(path, field, expected, got)
     }
 
     /// An [`Error::File`].

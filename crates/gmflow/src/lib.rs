@@ -9,6 +9,7 @@ pub mod device;
 pub mod error;
 pub mod guidance;
 pub mod kernel;
+pub mod limits;
 pub mod loss;
 pub mod mixture;
 pub mod network;

@@ -1,6 +1,6 @@
 //! Time t in [0, 1]: alpha = 1 - t, sigma = t; sampling grids and training-time distributions.
 
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 use serde::{Deserialize, Serialize};
 
 /// The grid of a sampler with `steps` network calls: `steps + 1` falling times from 1 to 0.
@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 /// u_i = 1 - i/n and t_i = s u_i / (1 + (s - 1) u_i) with the shift s, applied exactly once. In f32, because that is the
 /// precision in which published schedules are tabulated.
 pub fn grid(steps: usize, shift: f32) -> Result<Vec<f32>> {
-    if steps == 0 {
-        return Err(Error::config("steps", "at least 1", steps));
-    }
+    limits::count("steps", steps, limits::MOST_STEPS)?;
     if !(shift.is_finite() && shift > 0.0) {
         return Err(Error::config("shift", "a positive number", shift));
     }

@@ -156,7 +156,7 @@ fn hostile_weights_are_refused_by_name() {
     assert!(load(&whole[1..]).contains(&whole[0].0));
 
     let mut extra = whole.clone();
-    extra.push(("stowaway".into(), HostTensor { shape: vec![1], values: vec![0.0] }));
+    extra.push(("transformer_blocks.9.stowaway".into(), HostTensor { shape: vec![1], values: vec![0.0] }));
     assert!(load(&extra).contains("stowaway"));
 
     let mut wrong = whole.clone();

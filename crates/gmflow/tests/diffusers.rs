@@ -262,8 +262,16 @@ fn hostile_weights_of_a_component_are_named() {
     };
     refused(&good[1..], &good[0].0);
     let mut bad = good.clone();
-    bad[5].1.values[0] = f32::INFINITY;
-    refused(&bad, &good[5].0);
+    // An infinite weight is not written: it comes into the file by damage.
+    bad[5].1.values[0] = 123.456;
+    write_tensors(&path, &bad, Precision::F32).expect("written");
+    let (mark, infinite) = (123.456f32.to_le_bytes(), f32::INFINITY.to_le_bytes());
+    let mut bytes = fs::read(&path).expect("bytes");
+    let at = bytes.windows(4).position(|four| four == mark).expect("the marked weight");
+    bytes[at..at + 4].copy_from_slice(&infinite);
+    fs::write(&path, bytes).expect("written");
+    let error = message(load(dir.path()));
+    assert!(error.contains(&good[5].0) && error.contains("finite"), "{error}");
     let mut bad = good.clone();
     bad.push(("decoder.extra".into(), HostTensor { shape: vec![1], values: vec![1.0] }));
     refused(&bad, "decoder.extra");

@@ -64,7 +64,9 @@ fn every_number_format_and_layout_is_read() {
 fn a_key_is_found_or_chosen() {
     let names = |file: PytorchFile| file.shapes().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
     assert_eq!(names(open("flat.pt").expect("whole")), ["b", "w"]);
-    assert!(names(open("nested.pt").expect("whole")).contains(&"diffusion.steps".to_owned()));
+    let all = open("nested.pt").expect("whole");
+    assert_eq!(all.integers(), ["diffusion.steps"], "of the chosen key, without it");
+    assert!(names(all).iter().all(|name| name.starts_with("diffusion")));
     let optimizer = PytorchFile::open(&data("nested.pt"), Some("optimizer")).expect("a key");
     assert_eq!(names(optimizer), ["state.0.exp_avg"]);
     let error = message(PytorchFile::open(&data("nested.pt"), Some("model")));
@@ -83,8 +85,6 @@ fn a_prefix_that_is_not_there_is_answered_with_those_that_are() {
 
 #[test]
 fn numbers_that_weights_cannot_be_are_refused_by_name() {
-    let error = message(converted(&open("nested.pt").expect("whole"), Precision::F32));
-    assert!(error.contains("tensor diffusion.steps") && error.contains("I64"), "{error}");
     let error = message(converted(&open("not_finite.pt").expect("whole"), Precision::F32));
     assert!(error.contains("tensor broken") && error.contains("NaN"), "{error}");
     let large = open("large.pt").expect("whole");

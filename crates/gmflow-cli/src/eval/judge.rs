@@ -9,12 +9,13 @@ use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model};
 use gmflow::kernel::Arithmetic;
+use gmflow::limits::{self, Need};
 use gmflow::network::Tiling;
 use gmflow::pipeline::Decoder;
 use gmflow_data::{Corrupt, Density, ImageDataset};
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::points::{PointsConfig, PointsDistance};
-use gmflow_eval::{CompareConfig, Likelihood, LikelihoodSum, SampleSet, SetBuilder, compare};
+use gmflow_eval::{CompareConfig, Likelihood, LikelihoodSum, SampleSet, SetBuilder, check_covariances, compare};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -124,6 +125,7 @@ impl Judge {
         see: &mut dyn FnMut(&[[f32; 2]]),
     ) -> Result<Row> {
         let kind = model.info.data.kind;
+        self.check_memory(model, sampler, order)?;
         let seconds;
         let row = match (&self.reference, kind) {
             (Reference::Density(..), DataKind::Points) => {
@@ -164,6 +166,32 @@ impl Judge {
             seconds: Some(seconds),
             ..row
         })
+    }
+
+    /// Refuses what does not fit in memory before the first sample is drawn: a batch in the network, and what is kept of all samples.
+    fn check_memory(&self, model: &Model, sampler: &Sampler, order: Order) -> Result<()> {
+        let data = model.info.data;
+        let points = data.kind == DataKind::Points;
+        let batch = order.batch.unwrap_or(if points { POINTS_AT_ONCE } else { IMAGES_AT_ONCE });
+        let rows = batch.saturating_mul(if sampler.config().guidance.is_active() { 2 } else { 1 });
+        let shape = [data.channels, data.height, data.width];
+        limits::prediction(&model.info.network, shape, rows, &self.device)?.check(
+            "--batch",
+            batch,
+            "lower --batch",
+        )?;
+        let num = order.num.unwrap_or(0);
+        let need = match &self.reference {
+            // The values, and the same as pairs.
+            Reference::Density(..) => Need::new().floats("points", &[2, 2, num as u128]),
+            Reference::Set(real) => {
+                let columns = real.moments.mean().len();
+                check_covariances(columns)?;
+                let kept = if self.config.moments_only { 0 } else { 2 * num as u128 };
+                Need::new().floats("features", &[kept, columns as u128])
+            }
+        };
+        Ok(need.check("--num", num, "lower --num, or leave out what needs all features (--moments-only)")?)
     }
 
     /// Draws samples, decoded where they are latents, batch by batch; returns the seconds that it took.

@@ -42,24 +42,25 @@ pub fn stored_vae(info: &ModelInfo, own: Option<(&Path, Option<&str>)>, asked: O
     }
 }
 
-/// Replaces latents by the images that they stand for.
-pub fn decode(drawn: &mut Drawn, vae: &Autoencoder, latent: &LatentInfo, tile: usize, device: &Device) -> Result<()> {
-    let tiling = Tiling { size: tile, overlap: tile / 4 };
-    let decoder = Decoder { vae, latent, tiling };
-    let [c, h, w] = drawn.shape;
-    let bar = terminal::bar(drawn.seeds.len() as u64, "decoding", "images");
-    let mut images = Vec::new();
-    for latents in drawn.values.chunks_exact(c * h * w) {
-        let latents = Tensor::from_data(TensorData::new(latents.to_vec(), [1, c, h, w]), device);
-        let image = decoder.decode(latents, &mut |_, _| {})?; // [1 c h*f w*f]
+/// Hands over the images that latents stand for, one at a time; `decoder` is the autoencoder, what the latents are, and the side of a tile.
+pub fn decode(
+    latents: Drawn,
+    (vae, latent, tile): (&Autoencoder, &LatentInfo, usize),
+    device: &Device,
+    take: &mut dyn FnMut(Drawn) -> Result<()>,
+) -> Result<()> {
+    let decoder = Decoder { vae, latent, tiling: Tiling { size: tile, overlap: tile / 4 } };
+    let [c, h, w] = latents.shape;
+    let bar = terminal::bar(latents.seeds.len() as u64, "decoding", "images");
+    for (index, values) in latents.values.chunks_exact(c * h * w).enumerate() {
+        let values = Tensor::from_data(TensorData::new(values.to_vec(), [1, c, h, w]), device);
+        let image = decoder.decode(values, &mut |_, _| {})?; // [1 c h*f w*f]
         let [_, c, h, w] = image.dims();
-        drawn.shape = [c, h, w];
         let values: Vec<f32> =
             image.into_data().try_into_vec().map_err(|error| anyhow!("the images cannot be read: {error:?}"))?;
-        images.extend(values);
+        take(latents.one(index, values, [c, h, w]))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    drawn.values = images;
     Ok(())
 }

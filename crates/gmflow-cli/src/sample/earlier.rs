@@ -1,5 +1,6 @@
 //! What is there already where samples are to be written: earlier samples, and files of others.
 
+use super::files::Paths;
 use crate::failure::usage;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -23,7 +24,7 @@ const LONGEST_HEADER: u64 = 100 << 20;
 ///
 /// # Errors
 /// A file that is in the way, or samples of other settings.
-pub fn check(paths: &[PathBuf], folder: Option<&Path>, made_by: &Value, force: bool) -> Result<Vec<PathBuf>> {
+pub fn check(paths: Paths, folder: Option<&Path>, made_by: &Value, force: bool) -> Result<Vec<PathBuf>> {
     let mut others = Vec::new();
     for path in folder.map(samples_in).transpose()?.unwrap_or_default() {
         let Some(difference) = read(&path).and_then(|theirs| difference(&theirs, made_by)) else { continue };
@@ -36,7 +37,7 @@ pub fn check(paths: &[PathBuf], folder: Option<&Path>, made_by: &Value, force: b
         }
         others.push(path);
     }
-    for path in paths.iter().filter(|path| path.symlink_metadata().is_ok()) {
+    for path in &paths.existing()? {
         let name = path.display();
         if read(path).is_none() {
             bail!("{name}: exists already, and gmflow sample did not write it; move it, or write elsewhere");

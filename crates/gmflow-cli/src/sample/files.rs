@@ -9,6 +9,7 @@ use crate::output;
 use crate::plot::{Heat, with_axes};
 use anyhow::{Context, Result};
 use gmflow::checkpoint::DataKind;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -92,13 +93,9 @@ impl Files {
         })
     }
 
-    /// The paths for samples with `seeds`.
-    pub fn paths(&self, seeds: &[u64]) -> Vec<PathBuf> {
-        match self {
-            Self::Images(folder) => seeds.iter().map(|seed| image_path(folder, *seed)).collect(),
-            Self::Grid(path) => vec![path.clone()],
-            Self::Array { path, picture, .. } => [path.clone()].into_iter().chain(picture.clone()).collect(),
-        }
+    /// The paths for `count` samples with seeds from `first` on.
+    pub fn paths(&self, first: u64, count: usize) -> Paths<'_> {
+        Paths { files: self, first, count }
     }
 
     /// Creates the folder that the files lie in.
@@ -131,6 +128,63 @@ impl Files {
 /// The ending of a name, in lower case.
 fn extension(path: &Path) -> String {
     path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+/// The paths of samples, of which there may be more than fit in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Paths<'a> {
+    files: &'a Files,
+    first: u64,
+    count: usize,
+}
+
+impl Paths<'_> {
+    /// Every path.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = PathBuf> + '_> {
+        match self.files {
+            Files::Images(folder) => {
+                let seed = |index: usize| self.first.wrapping_add(index as u64);
+                Box::new((0..self.count).map(move |index| image_path(folder, seed(index))))
+            }
+            Files::Grid(path) => Box::new(std::iter::once(path.clone())),
+            Files::Array { path, picture, .. } => Box::new([path.clone()].into_iter().chain(picture.clone())),
+        }
+    }
+
+    /// Whether a path is one of them.
+    pub fn contains(&self, path: &Path) -> bool {
+        let Files::Images(folder) = self.files else { return self.iter().any(|ours| ours == path) };
+        let seed = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        let of_this_call = |seed: &u64| seed.wrapping_sub(self.first) < self.count as u64;
+        seed.filter(of_this_call).is_some_and(|seed| image_path(folder, seed) == path)
+    }
+
+    /// Those that exist.
+    pub fn existing(&self) -> Result<Vec<PathBuf>> {
+        let Files::Images(folder) = self.files else {
+            return Ok(self.iter().filter(|path| path.symlink_metadata().is_ok()).collect());
+        };
+        // The folder may hold far fewer files than are asked for.
+        let entries = match std::fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| folder.display().to_string())?,
+        };
+        let mut existing = Vec::new();
+        for entry in entries {
+            let path = entry.with_context(|| folder.display().to_string())?.path();
+            if self.contains(&path) {
+                existing.push(path);
+            }
+        }
+        existing.sort();
+        Ok(existing)
+    }
+}
+
+impl Serialize for Paths<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
 }
 
 fn image_path(folder: &Path, seed: u64) -> PathBuf {
@@ -211,5 +265,31 @@ impl Drawn {
             made_by["classes"] = json!(classes);
         }
         made_by
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_known_without_being_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::Images(folder.path().to_owned());
+        let paths = files.paths(u64::MAX, 3);
+        let names = ["18446744073709551615.png", "000000.png", "000001.png"].map(|name| folder.path().join(name));
+        assert_eq!(paths.iter().collect::<Vec<_>>(), names);
+        assert!(names.iter().all(|name| paths.contains(name)));
+        for other in ["000002.png", "0.png", "000001.jpg", "x.png", "18446744073709551614.png"] {
+            assert!(!paths.contains(&folder.path().join(other)), "{other}");
+        }
+        assert!(!paths.contains(Path::new("elsewhere/000000.png")));
+        std::fs::write(&names[2], "x").unwrap();
+        std::fs::write(folder.path().join("000002.png"), "x").unwrap();
+        assert_eq!(paths.existing().unwrap(), names[2..]);
+        let many = files.paths(0, usize::MAX);
+        assert_eq!(many.existing().unwrap().len(), 2, "however many are asked for");
+        assert_eq!(serde_json::to_value(paths).unwrap().as_array().unwrap().len(), 3);
+        assert!(Files::Images(folder.path().join("gone")).paths(0, 9).existing().unwrap().is_empty());
     }
 }

@@ -4,6 +4,7 @@ mod decoder;
 mod earlier;
 mod files;
 mod request;
+mod stream;
 
 pub use decoder::find_vae;
 
@@ -18,12 +19,18 @@ use crate::terminal;
 use anyhow::Result;
 use burn::tensor::Device;
 use decoder::{decode, stored_vae};
-use files::Files;
+use files::{Files, Paths};
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
 use gmflow::kernel::Arithmetic;
 use request::Request;
+use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
+use stream::{Stream, check_memory};
+
+/// Latents that are drawn before any of them is decoded, so that the one network can make room for the other.
+const LATENTS: usize = 4096;
 
 /// Samples with all that is known of them.
 pub struct Drawn {
@@ -38,7 +45,7 @@ pub struct Drawn {
     /// One class per sample, of models with classes.
     pub classes: Option<Vec<usize>>,
     /// Names of the classes, where the model has them.
-    pub class_names: Vec<String>,
+    pub class_names: Arc<[String]>,
     /// How the samples were made, all but seed and class.
     pub made_by: Value,
 }
@@ -56,8 +63,10 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let traits = ModelTraits::of(&info);
     let sampler = Sampler::new(&arguments.sampler, traits)?;
     let files = Files::plan(arguments, info.data.kind)?;
+    let counts = Request::counts(arguments, &info)?;
+    check_memory(arguments, &info, &files, (counts.0, counts.1, sampler.config().guidance.is_active()), &device)?;
     let request = Request::new(arguments, &info)?;
-    let paths = files.paths(&request.seeds);
+    let paths = files.paths(arguments.seed, request.count);
     let average = average(&folder, arguments.ema.as_deref())?;
     let precision = computed_in(arguments.precision.into(), &info, &device);
     let is_points = info.data.kind == DataKind::Points;
@@ -65,7 +74,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     made_by["precision"] = json!(precision);
     let names_are_ours = !paths.contains(&arguments.out);
     let in_folder = names_are_ours.then_some(arguments.out.as_path());
-    let outdated = earlier::check(&paths, in_folder, &made_by, arguments.force)?;
+    let outdated = earlier::check(paths, in_folder, &made_by, arguments.force)?;
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.published.variant.as_deref(),
@@ -80,19 +89,30 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     };
     let model = Model::load_with(&folder, options, &device)?;
     files.create_folder()?;
-    let mut drawn = draw(request, &model, &sampler, &device, made_by)?;
-    // The one network makes room for the other.
-    let info = model.info;
-    drop((model.network, model.spectrum));
-    if let (Some(vae), Some(latent)) = (vae, &info.latent) {
-        decode(&mut drawn, &vae.load(&device)?, latent, arguments.vae_tile, &device)?;
+    let mut stream = Stream::new(&files, outdated);
+    let drawing = Drawing { request: &request, model: &model, sampler: &sampler, device: &device, made_by: &made_by };
+    match (vae, &info.latent) {
+        (Some(vae), Some(latent)) if request.count <= LATENTS => {
+            let mut latents: Option<Drawn> = None;
+            drawing.run(&mut |batch| {
+                match &mut latents {
+                    Some(latents) => latents.append(batch),
+                    none => *none = Some(batch),
+                }
+                Ok(())
+            })?;
+            drop((model.network, model.spectrum));
+            let decoder = (&vae.load(&device)?, latent, arguments.vae_tile);
+            latents.map_or(Ok(()), |latents| decode(latents, decoder, &device, &mut |image| stream.take(image)))?;
+        }
+        (Some(vae), Some(latent)) => {
+            let decoder = (&vae.load(&device)?, latent, arguments.vae_tile);
+            drawing.run(&mut |batch| decode(batch, decoder, &device, &mut |image| stream.take(image)))?;
+        }
+        _ => drawing.run(&mut |batch| stream.take(batch))?,
     }
-    if !outdated.is_empty() {
-        log::warn!("{}: {} samples of other settings are removed", arguments.out.display(), outdated.len());
-        outdated.iter().try_for_each(|path| output::remove_file(path))?;
-    }
-    files.write(&drawn)?;
-    report(arguments, &drawn, &paths)
+    stream.finish()?;
+    report(arguments, (info.data.kind, request.count), &made_by, paths)
 }
 
 /// What the network of a model is computed in, with a warning where that is not what is asked for.
@@ -119,35 +139,73 @@ pub fn average(folder: &Path, asked: Option<&str>) -> Result<Option<String>> {
     }
 }
 
-fn draw(request: Request, model: &Model, sampler: &Sampler, device: &Device, made_by: Value) -> Result<Drawn> {
-    let data = model.info.data;
-    let shape = [data.channels, data.height, data.width];
-    let (count, size) = (request.seeds.len(), shape.iter().product::<usize>());
-    let steps = sampler.config().steps;
-    let what = if data.kind == DataKind::Points { "points" } else { "images" };
-    let bar = terminal::rate(0, (count * steps) as u64, "sampling", (what, steps as f64));
-    let mut values = Vec::with_capacity(count * size);
-    for start in (0..count).step_by(request.batch) {
-        let range = start..(start + request.batch).min(count);
-        let wanted = Wanted {
-            seeds: &request.seeds[range.clone()],
-            classes: request.classes.as_ref().map(|classes| &classes[range.clone()]),
-            noise: request.noise.as_ref().map(|noise| &noise[range.start * size..range.end * size]),
-            device,
-        };
-        let mut progress = |done, _| bar.set_position((start * steps + range.len() * done) as u64);
-        values.extend(sampler.draw(model, wanted, &mut progress)?);
+/// What is drawn, and how.
+struct Drawing<'a> {
+    request: &'a Request,
+    model: &'a Model,
+    sampler: &'a Sampler,
+    device: &'a Device,
+    made_by: &'a Value,
+}
+
+impl Drawing<'_> {
+    /// Draws batch by batch and hands every batch over.
+    fn run(&self, take: &mut dyn FnMut(Drawn) -> Result<()>) -> Result<()> {
+        let Self { request, model, sampler, device, made_by } = *self;
+        let data = model.info.data;
+        let shape = [data.channels, data.height, data.width];
+        let (count, size) = (request.count, shape.iter().product::<usize>());
+        let steps = sampler.config().steps;
+        let what = if data.kind == DataKind::Points { "points" } else { "images" };
+        let bar = terminal::rate(0, count.saturating_mul(steps) as u64, "sampling", (what, steps as f64));
+        let class_names: Arc<[String]> = model.info.classes.clone().unwrap_or_default().into();
+        for start in (0..count).step_by(request.batch) {
+            let range = start..start.saturating_add(request.batch).min(count);
+            let (seeds, classes) = (request.seeds(range.clone()), request.classes(range.clone()));
+            let wanted = Wanted {
+                seeds: &seeds,
+                classes: classes.as_deref(),
+                noise: request.noise.as_ref().map(|noise| &noise[range.start * size..range.end * size]),
+                device,
+            };
+            let mut progress = |done, _| bar.set_position((start * steps + range.len() * done) as u64);
+            take(Drawn {
+                values: sampler.draw(model, wanted, &mut progress)?,
+                shape,
+                points: data.kind == DataKind::Points,
+                seeds,
+                classes,
+                class_names: Arc::clone(&class_names),
+                made_by: made_by.clone(),
+            })?;
+        }
+        bar.finish_and_clear();
+        Ok(())
     }
-    bar.finish_and_clear();
-    Ok(Drawn {
-        values,
-        shape,
-        points: data.kind == DataKind::Points,
-        seeds: request.seeds,
-        classes: request.classes,
-        class_names: model.info.classes.clone().unwrap_or_default(),
-        made_by,
-    })
+}
+
+impl Drawn {
+    /// Adds the samples of another batch behind these.
+    fn append(&mut self, batch: Self) {
+        self.values.extend(batch.values);
+        self.seeds.extend(batch.seeds);
+        if let (Some(classes), Some(more)) = (&mut self.classes, batch.classes) {
+            classes.extend(more);
+        }
+    }
+
+    /// Sample `index` alone, with other values.
+    fn one(&self, index: usize, values: Vec<f32>, shape: [usize; 3]) -> Self {
+        Self {
+            values,
+            shape,
+            points: self.points,
+            seeds: self.seeds.get(index).copied().into_iter().collect(),
+            classes: self.classes.as_ref().map(|classes| classes.get(index).copied().into_iter().collect()),
+            class_names: Arc::clone(&self.class_names),
+            made_by: self.made_by.clone(),
+        }
+    }
 }
 
 /// How the samples are made, all but seed and class.
@@ -169,14 +227,22 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
     made_by
 }
 
-fn report(arguments: &SampleArgs, drawn: &Drawn, paths: &[PathBuf]) -> Result<()> {
-    let count = drawn.seeds.len();
+/// What was written, as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    num: usize,
+    files: Paths<'a>,
+    sampling: &'a Value,
+}
+
+fn report(arguments: &SampleArgs, (kind, num): (DataKind, usize), made_by: &Value, paths: Paths) -> Result<()> {
     if arguments.json {
-        return output::json(&json!({"num": count, "files": paths, "sampling": drawn.made_by}));
+        return output::json(&Report { num, files: paths, sampling: made_by });
     }
-    let what = if drawn.points { "points" } else { "images" };
-    match paths {
-        [path] => output::line(&format!("{count} {what} in {}", path.display())),
-        _ => output::line(&format!("{count} {what} in {}", arguments.out.display())),
+    let what = if kind == DataKind::Points { "points" } else { "images" };
+    let mut files = paths.iter();
+    match (files.next(), files.next()) {
+        (Some(path), None) => output::line(&format!("{num} {what} in {}", path.display())),
+        _ => output::line(&format!("{num} {what} in {}", arguments.out.display())),
     }
 }

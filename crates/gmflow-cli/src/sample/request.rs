@@ -5,6 +5,7 @@ use crate::arrays::read_noise;
 use crate::failure::usage;
 use anyhow::Result;
 use gmflow::checkpoint::{ClassNames, DataKind, ModelInfo};
+use std::ops::Range;
 
 const IMAGES: usize = 16;
 const POINTS: usize = 10_000;
@@ -14,10 +15,12 @@ const POINTS_AT_ONCE: usize = 4096;
 /// The samples that are asked for.
 #[derive(Debug, PartialEq)]
 pub struct Request {
-    /// One seed per sample.
-    pub seeds: Vec<u64>,
-    /// One class per sample, of models with classes.
-    pub classes: Option<Vec<usize>>,
+    /// How many samples.
+    pub count: usize,
+    /// The seed of the first; those behind it follow.
+    seed: u64,
+    /// The classes that samples take in turn, of models with classes.
+    turns: Option<Vec<usize>>,
     /// The noise to start from instead of the seeds', `[n c h w]`.
     pub noise: Option<Vec<f32>>,
     /// Samples computed at once.
@@ -25,22 +28,38 @@ pub struct Request {
 }
 
 impl Request {
-    /// Checks the arguments against the model.
-    pub fn new(arguments: &SampleArgs, info: &ModelInfo) -> Result<Self> {
-        let shape = [info.data.channels, info.data.height, info.data.width];
-        let noise = arguments.noise.as_deref().map(|path| read_noise(path, shape)).transpose()?;
+    /// How many samples are asked for, where noise does not say it, and how many of them are computed at once.
+    pub fn counts(arguments: &SampleArgs, info: &ModelInfo) -> Result<(usize, usize)> {
         let (count, batch) = match info.data.kind {
             DataKind::Image | DataKind::Latents => (IMAGES, IMAGES_AT_ONCE),
             DataKind::Points => (POINTS, POINTS_AT_ONCE),
         };
+        let count = arguments.num.unwrap_or(count);
+        Ok((count, arguments.batch.unwrap_or(batch).min(count.max(1))))
+    }
+
+    /// Checks the arguments against the model.
+    pub fn new(arguments: &SampleArgs, info: &ModelInfo) -> Result<Self> {
+        let shape = [info.data.channels, info.data.height, info.data.width];
+        let (count, batch) = Self::counts(arguments, info)?;
+        let noise = arguments.noise.as_deref().map(|path| read_noise(path, shape)).transpose()?;
         let count = match &noise {
             Some(noise) => noise.len() / shape.iter().product::<usize>(),
-            None => arguments.num.unwrap_or(count),
+            None => count,
         };
-        let seeds = (0..count as u64).map(|index| arguments.seed.wrapping_add(index)).collect();
         let classes = classes(&arguments.class, info)?;
-        let classes = classes.map(|classes| classes.iter().copied().cycle().take(count).collect());
-        Ok(Self { seeds, classes, noise, batch: arguments.batch.unwrap_or(batch) })
+        Ok(Self { count, seed: arguments.seed, turns: classes, noise, batch })
+    }
+
+    /// The seeds of samples.
+    pub fn seeds(&self, range: Range<usize>) -> Vec<u64> {
+        range.map(|index| self.seed.wrapping_add(index as u64)).collect()
+    }
+
+    /// The classes of samples.
+    pub fn classes(&self, range: Range<usize>) -> Option<Vec<usize>> {
+        let turns = self.turns.as_ref().filter(|turns| !turns.is_empty())?;
+        Some(range.map(|index| turns[index % turns.len()]).collect())
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a sweep measures: one TOML file.
 
 use crate::args::{ArrayLayout, Carry, ReweightBy, SamplerArgs, Solver, Switch};
-use crate::failure::usage;
+use crate::failure::{Usage, usage};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use gmflow::kernel::Arithmetic;
+use gmflow::limits;
+use gmflow_files::{text, toml as settings};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +21,7 @@ pub struct Plan {
     /// Samples in each cell.
     pub num: usize,
     /// The seed of the first sample of every cell.
-    #[serde(default)]
+    #[serde(default, with = "gmflow_files::seed")]
     pub seed: u64,
     /// Samples computed at once.
     #[serde(default)]
@@ -169,9 +171,11 @@ pub struct Cell {
 impl Plan {
     /// Reads and checks a plan.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut plan: Self = toml::from_str(&text)
-            .map_err(|error| usage(&path.display().to_string(), "a plan", error.to_string().trim_end()))?;
+        let text = text::read(path).with_context(|| path.display().to_string())?;
+        let mut plan: Self = text
+            .and_then(|text| settings::table(&text))
+            .and_then(settings::settings)
+            .map_err(|wrong| Usage(format!("{}: {wrong}", path.display())))?;
         plan.check().with_context(|| path.display().to_string())?;
         let here = path.parent().unwrap_or(Path::new(""));
         let checkpoints = plan.models.iter_mut().map(|model| &mut model.checkpoint);
@@ -185,8 +189,14 @@ impl Plan {
     }
 
     fn check(&self) -> Result<()> {
-        if self.num < 2 {
-            return Err(usage("num", "at least 2", self.num));
+        if !(2..=limits::MOST_SAMPLES).contains(&self.num) {
+            return Err(usage("num", format!("2 to {}", limits::MOST_SAMPLES), self.num));
+        }
+        if let Some(batch) = self.batch.filter(|batch| !(1..=limits::MOST_SAMPLES).contains(batch)) {
+            return Err(usage("batch", format!("1 to {}", limits::MOST_SAMPLES), batch));
+        }
+        if let Some(limit) = self.reference.limit.filter(|limit| *limit < 2) {
+            return Err(usage("reference.limit", "at least 2", limit));
         }
         if self.models.is_empty() || self.grids.is_empty() {
             return Err(usage("model, grid", "at least one of each", "none"));
@@ -197,8 +207,13 @@ impl Plan {
             }
         }
         for grid in &self.grids {
-            if grid.solvers.is_empty() || grid.steps.is_empty() || grid.steps.contains(&0) {
-                return Err(usage("grid", "solvers and steps of at least 1", "none, or 0 steps"));
+            if grid.solvers.is_empty() || grid.steps.is_empty() {
+                return Err(usage("grid", "at least one solver and one number of steps", "none"));
+            }
+            let substeps =
+                grid.solvers.iter().filter_map(|solver| Some(("grid.solvers.substeps", solver.settings().substeps?)));
+            for (field, value) in grid.steps.iter().map(|steps| ("grid.steps", *steps)).chain(substeps) {
+                limits::count(field, value, limits::MOST_STEPS)?;
             }
         }
         if let Some([low, high]) =

@@ -46,13 +46,20 @@ fn a_file_is_written_once_and_in_the_precision_asked_for() {
 }
 
 #[test]
+fn integers_are_left_out_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = import("nested.pt", &folder.path().join("out.safetensors"), &[]);
+    assert!(code == 0 && stdout.contains("left out"), "{stdout} {stderr}");
+    assert!(stderr.contains("tensor diffusion.steps: integers are no weights"), "{stderr}");
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     for (file, extra, word) in [
         ("nested.pt", &["--prefix", "model."][..], "diffusion_ema.denoising."),
         ("nested.pt", &["--key", "weights"], "state_dict."),
-        ("nested.pt", &[], "diffusion.steps"),
         ("not_finite.pt", &[], "broken"),
         ("compressed.pt", &[], "compress"),
         ("command.pt", &[], "command.pt"),

@@ -9,6 +9,8 @@ mod import;
 mod info;
 mod init;
 mod latents;
+mod limits;
+mod messages;
 mod models;
 mod published;
 mod sample;

@@ -13,10 +13,10 @@ pub use training::{Progress, TrainSettings, train};
 
 use crate::{Error, Matrix, Result};
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::checkpoint::{read_tensors, write_atomic};
+use gmflow::checkpoint::{read_header, read_tensors, write_atomic};
 use gmflow::network::HostTensor;
+use gmflow_files::json;
 use network::{Layers, Parameters};
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -74,12 +74,11 @@ impl Classifier {
     /// A file that is none of these, or with tensors that do not fit what it says of itself.
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-        let (_, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| Error::file(path, "header", "safetensors", error))?;
+        let (_, metadata) = read_header(&bytes).map_err(|wrong| Error::wrong(path, wrong))?;
         let text = metadata.metadata().as_ref().and_then(|entries| entries.get(METADATA));
         let text = text.ok_or_else(|| Error::file(path, METADATA, "an entry of the metadata", "none"))?;
         let info: ClassifierInfo =
-            serde_json::from_str(text).map_err(|error| Error::file(path, METADATA, "a description", error))?;
+            json::read(text.as_bytes()).map_err(|wrong| Error::in_metadata(path, METADATA, wrong))?;
         info.settings.validate().map_err(|error| Error::file(path, METADATA, "settings in range", error))?;
         let mut tensors = read_tensors(path)?;
         let mut parameters = Parameters::new();

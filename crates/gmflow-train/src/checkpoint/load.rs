@@ -33,7 +33,7 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, verify: bool) ->
         let expected = format!("{}, as in the checkpoint", state.batch_size);
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
-    let source = Source::open(&mut config, state.step)?;
+    let source = Source::open(&mut config, state.step, device)?;
     // The digests in the state are those of the model's files too.
     let options = LoadOptions { unverified: !state.files.is_empty() || !verify, ..LoadOptions::default() };
     let mut model = Model::load_with(folder, options, &training_device(&config, device))?;

@@ -3,6 +3,7 @@
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Progress};
 use gmflow::guidance::{Guidance, Variance};
 use gmflow::solver::SecondOrder;
+use gmflow_files::{Wrong, json};
 
 use std::path::Path;
 
@@ -51,6 +52,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
 /// A description that cannot be read, or holds none.
 pub(crate) fn config_of(folder: &Path) -> Result<Config> {
     let training = ModelInfo::load(folder)?.training.unwrap_or_default();
-    serde_json::from_value(training)
-        .map_err(|error| Error::file(folder.join("model.json"), "training", "the configuration of a run", error))
+    json::from_value(training).map_err(|Wrong { field, expected, got }| {
+        Error::file(folder.join("model.json"), format!("training.{field}"), expected, got)
+    })
 }

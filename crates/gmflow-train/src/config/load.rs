@@ -2,26 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use gmflow_files::{Wrong, json, nearest, text, toml as settings};
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::{Config, defaults};
 use crate::{Error, Result};
 
+/// Where a message says that a value from the command line stands.
+const OVERRIDE: &str = "--set";
+
 impl Config {
     /// Reads `path`, applies `overrides` of the form `a.b=value` in order and checks the result.
     ///
-    /// A value is read as TOML, and as a plain string where it is not TOML, so that `train.schedule=cosine` needs no
+    /// A value is read as TOML, and as a plain string where it is not TOML, so that `train.precision=bf16` needs no
     /// quotes. A number in the name is an index into a list: `ema.0.decay=0.99`.
     ///
     /// # Errors
     /// A file that cannot be read or is not TOML, an unknown field (with the nearest known name), a wrong type, a value
     /// outside its domain. Every message names the field.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
+        let text = text::read(path).map_err(|source| Error::io(path, source))?;
+        let text = text.map_err(|wrong| Error::wrong(path.display(), wrong))?;
         let mut config = Self::parse(&text, path, overrides)?;
         config.resolve_paths(path.parent().unwrap_or(Path::new("")));
-        config.validate().map_err(|error| error.in_file(path))?;
+        config.validate().map_err(|error| error.in_file(path, overrides))?;
         Ok(config)
     }
 
@@ -30,22 +35,17 @@ impl Config {
     /// # Errors
     /// As [`Config::load`], but for the checks of single values.
     pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| Error::Toml {
-            path: path.to_path_buf(),
-            message: error.to_string().trim_end().to_string(),
-        })?;
+        let mut table = settings::table(text).map_err(|wrong| Error::wrong(path.display(), wrong))?;
         for text in overrides {
             apply_override(&mut table, text)?;
         }
         let given = Value::Table(table.clone());
         let from_data = defaults::fill(&mut table);
-        let mut config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-            let field = error.path().to_string();
-            field_error(path, &field, &error.into_inner().to_string())
-        })?;
+        let mut config: Self = settings::settings(table)
+            .map_err(|wrong| Error::wrong(path.display(), wrong).in_file(path, overrides))?;
         config.from_data = from_data;
         config.fit_micro_batch(overrides);
-        config.refuse_ignored(path, &given)?;
+        config.refuse_ignored(path, &given).map_err(|error| error.in_file(path, overrides))?;
         Ok(config)
     }
 
@@ -70,12 +70,12 @@ impl Config {
             self.to_toml()?.parse().map_err(|error| Error::config("config", "values that TOML can hold", error))?;
         match ignored(given, &Value::Table(resolved)) {
             None => Ok(()),
-            Some(field) => Err(Error::Config {
-                source_name: path.display().to_string(),
-                field,
-                expected: "a field of this kind of table".into(),
-                got: "an unknown field".into(),
-            }),
+            Some((field, known)) => {
+                let last = field.rsplit('.').next().unwrap_or_default();
+                let hint = nearest(last, &known).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
+                let expected = "a setting that this kind of table has";
+                Err(Error::wrong(path.display(), Wrong::new(&field, expected, format!("an unknown name{hint}"))))
+            }
         }
     }
 
@@ -126,19 +126,21 @@ fn differing(above: &str, a: &Table, b: &Table, names: &mut Vec<String>) {
     }
 }
 
-/// The full name of a key in `given` that `resolved` does not have.
-fn ignored(given: &Value, resolved: &Value) -> Option<String> {
-    let below = |key: String, given: &Value, resolved: Option<&Value>| match resolved {
-        None => Some(key),
-        Some(resolved) => ignored(given, resolved).map(|field| format!("{key}.{field}")),
+/// The full name of a key in `given` that `resolved` does not have, and the names that it has there.
+fn ignored(given: &Value, resolved: &Value) -> Option<(String, Vec<String>)> {
+    let below = |key: String, given: &Value, resolved: Option<&Value>, known: &dyn Fn() -> Vec<String>| match resolved
+    {
+        None => Some((key, known())),
+        Some(resolved) => ignored(given, resolved).map(|(field, known)| (format!("{key}.{field}"), known)),
     };
     match (given, resolved) {
         (Value::Table(given), Value::Table(resolved)) => {
-            given.iter().find_map(|(key, value)| below(key.clone(), value, resolved.get(key)))
+            let known = || resolved.keys().cloned().collect();
+            given.iter().find_map(|(key, value)| below(key.clone(), value, resolved.get(key), &known))
         }
         (Value::Array(given), Value::Array(resolved)) => {
             let mut pairs = given.iter().zip(resolved).enumerate();
-            pairs.find_map(|(i, (given, resolved))| below(i.to_string(), given, Some(resolved)))
+            pairs.find_map(|(i, (given, resolved))| below(i.to_string(), given, Some(resolved), &Vec::new))
         }
         _ => None,
     }
@@ -146,74 +148,85 @@ fn ignored(given: &Value, resolved: &Value) -> Option<String> {
 
 /// Sets one `a.b=value` in the table; missing tables on the way are made, and unknown names are found by the caller.
 fn apply_override(table: &mut Table, text: &str) -> Result<()> {
-    let bad = |expected: &str, got: &str| Error::Config {
-        source_name: "--set".into(),
-        field: text.split('=').next().unwrap_or_default().to_string(),
-        expected: expected.into(),
-        got: got.into(),
+    let bad = |expected: &str, got: String| {
+        let field = text.split('=').next().unwrap_or_default().trim();
+        let field = if field.is_empty() { "name" } else { field };
+        Error::wrong(OVERRIDE, Wrong::new(field, expected, got))
     };
-    let (name, raw) = text.split_once('=').ok_or_else(|| bad("name=value", text))?;
-    let value = match format!("v = {raw}").parse::<Table>() {
-        Ok(mut parsed) => parsed.remove("v").unwrap_or(Value::String(raw.into())),
-        Err(_) => Value::String(raw.trim().into()),
+    let example = "name=value, such as train.lr=1e-4";
+    let (name, raw) = text.split_once('=').ok_or_else(|| bad(example, "no = in it".into()))?;
+    let value = override_value(raw);
+    let keys: Vec<&str> = name.trim().split('.').map(str::trim).collect();
+    let Some((last, parents)) = keys.split_last().filter(|_| keys.iter().all(|key| !key.is_empty())) else {
+        let got = if name.trim().is_empty() { "no name before =" } else { "a name with an empty part" };
+        return Err(bad("a name such as train.lr", got.into()));
     };
-    let keys: Vec<&str> = name.trim().split('.').collect();
-    let Some((last, parents)) = keys.split_last() else { return Err(bad("name=value", text)) };
-    if keys.iter().any(|key| key.is_empty()) {
-        return Err(bad("a name such as train.lr", name));
-    }
     let mut slot: Option<&mut Value> = None;
     for key in parents {
         slot = Some(match slot {
             None => table.entry(*key).or_insert_with(|| Value::Table(Table::new())),
-            Some(parent) => child(parent, key).ok_or_else(|| bad("the name of a setting in a table", key))?,
+            Some(parent) => child(parent, key).map_err(|(expected, got)| bad(&expected, got))?,
         });
     }
     match slot {
         None => *table.entry(*last).or_insert(Value::Boolean(false)) = value,
-        Some(parent) => {
-            *child(parent, last).ok_or_else(|| bad("the name of a setting in a table", last))? = value;
-        }
+        Some(parent) => *child(parent, last).map_err(|(expected, got)| bad(&expected, got))? = value,
     }
     Ok(())
 }
 
-/// The place of `key` in a table (made if absent) or in a list (an index that exists).
-fn child<'a>(parent: &'a mut Value, key: &str) -> Option<&'a mut Value> {
-    match parent {
-        Value::Table(table) => Some(table.entry(key).or_insert_with(|| Value::Table(Table::new()))),
-        Value::Array(list) => key.parse::<usize>().ok().and_then(|index| list.get_mut(index)),
-        _ => None,
+/// The value of an override: TOML, or else the text itself.
+fn override_value(raw: &str) -> Value {
+    match format!("v = {raw}").parse::<Table>() {
+        // More lines would be more settings, which have no place here.
+        Ok(mut parsed) if parsed.len() == 1 => parsed.remove("v").unwrap_or(Value::String(raw.into())),
+        _ => short_number(raw.trim()).unwrap_or_else(|| Value::String(raw.trim().into())),
     }
 }
 
-/// Turns serde's sentence into field, expected and got, and adds the nearest known name for an unknown one.
-fn field_error(path: &Path, field: &str, message: &str) -> Error {
-    let message = message.trim().lines().next().unwrap_or_default().to_string();
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let (expected, got) = match (message.split_once(", expected "), quoted.split_first()) {
-        (Some((got, expected)), Some((unknown, known))) if message.starts_with("unknown ") => {
-            let nearest = known
-                .iter()
-                .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
-                .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
-                .min_by_key(|(distance, _)| *distance);
-            let hint = nearest.map(|(_, name)| format!(" (did you mean `{name}`?)")).unwrap_or_default();
-            (expected.to_string(), format!("{got}{hint}"))
+/// A number without a digit before or behind its point, which TOML does not have.
+fn short_number(text: &str) -> Option<Value> {
+    let point = text.starts_with('.') || text.ends_with('.') || text.contains(".e");
+    let plain = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | '-' | '+'));
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.filter(|_| point && plain).map(Value::Float)
+}
+
+/// The place of `key` in a table (made if absent) or in a list (an index that exists); or what was expected and what was found.
+fn child<'a>(parent: &'a mut Value, key: &str) -> Result<&'a mut Value, (String, String)> {
+    match parent {
+        Value::Table(table) => Ok(table.entry(key).or_insert_with(|| Value::Table(Table::new()))),
+        Value::Array(list) => {
+            let expected = match list.len() {
+                0 => "a list with entries to change".to_owned(),
+                1 => format!("0 in the place of {key}, the only entry"),
+                length => format!("a number from 0 to {} in the place of {key}", length - 1),
+            };
+            let got = if list.is_empty() { "an empty list".to_owned() } else { key.to_owned() };
+            key.parse::<usize>().ok().and_then(|index| list.get_mut(index)).ok_or((expected, got))
         }
-        (Some((got, expected)), _) => (expected.to_string(), got.trim_start_matches("invalid type: ").to_string()),
-        (None, _) => ("a valid value".to_string(), message.clone()),
-    };
-    let field = if field == "." { "config" } else { field };
-    Error::Config { source_name: path.display().to_string(), field: field.to_string(), expected, got }
+        other => {
+            let got = format!("{}, which has nothing called {key}", settings::describe(other));
+            Err(("a table or a list above it".to_owned(), got))
+        }
+    }
+}
+
+/// Whether an override sets `field`, the table that it stands in, or something in it.
+pub(crate) fn is_overridden(field: &str, overrides: &[String]) -> bool {
+    let reaches = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+    overrides.iter().any(|text| {
+        let name = text.split('=').next().unwrap_or_default().trim();
+        reaches(field, name) || reaches(name, field)
+    })
+}
+
+/// How a message calls the place where `field` got its value.
+pub(crate) fn source_of(field: &str, path: &Path, overrides: &[String]) -> String {
+    if is_overridden(field, overrides) { OVERRIDE.to_owned() } else { path.display().to_string() }
 }
 
 /// Reads a value of any deserialisable kind from JSON text, with field names in errors.
-pub(crate) fn from_json<'a, T: Deserialize<'a>>(path: &Path, text: &'a str) -> Result<T> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let field = error.path().to_string();
-        let field = if field == "." { "content".to_owned() } else { field };
-        Error::file(path, field, "what this version writes", error.into_inner())
-    })
+pub(crate) fn from_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    json::read(text.as_bytes()).map_err(|Wrong { field, expected, got }| Error::file(path, field, expected, got))
 }

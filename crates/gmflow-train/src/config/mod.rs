@@ -7,7 +7,7 @@ mod validate;
 
 pub use defaults::FromData;
 
-pub(crate) use load::from_json;
+pub(crate) use load::{from_json, source_of};
 pub(crate) use validate::{below, check};
 
 use gmflow::kernel::Arithmetic;
@@ -126,8 +126,8 @@ pub struct TrainConfig {
     /// Probability that a label is replaced by the null class, which guidance needs.
     #[serde(default)]
     pub label_dropout: f64,
-    /// Seed of the weights, the data order and every draw.
-    #[serde(default)]
+    /// Seed of the weights, the data order and every draw; above 9223372036854775807 in quotes.
+    #[serde(default, with = "gmflow_files::seed")]
     pub seed: u64,
     /// Weights to start from: a model folder, ours or in the diffusers layout, or a run, whose latest checkpoint counts. An average is
     /// taken before the weights themselves. Absent: weights drawn from the seed.
@@ -192,6 +192,13 @@ pub struct SampleConfig {
     /// The folder of the autoencoder that decodes latents; absent: pictures show the first three channels of latents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vae: Option<PathBuf>,
+}
+
+impl TrainConfig {
+    /// Whether all parameters are trained.
+    pub(crate) fn trains_all(&self) -> bool {
+        self.only.as_ref().is_none_or(Vec::is_empty)
+    }
 }
 
 impl Config {

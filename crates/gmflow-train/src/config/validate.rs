@@ -2,6 +2,8 @@
 
 use super::Config;
 use crate::{Error, Result};
+use gmflow::limits;
+use gmflow::network::SpectrumMlpConfig;
 
 impl Config {
     /// Checks every value once.
@@ -16,6 +18,11 @@ impl Config {
         self.validate_averages()?;
         self.time.validate().map_err(|error| below("time", Error::from(error)))?;
         if let Some(spectrum) = &self.spectrum {
+            let shape = SpectrumMlpConfig {
+                base_size: spectrum.base_size.unwrap_or([1; 3]),
+                layers: spectrum.layers.clone(),
+            };
+            shape.validate().map_err(|error| below("spectrum", Error::from(error)))?;
             let weight = spectrum.weight;
             check("spectrum.weight", weight.is_finite() && weight > 0.0, "a positive number", weight)?;
         }
@@ -28,13 +35,21 @@ impl Config {
 
     fn validate_train(&self) -> Result<()> {
         let train = &self.train;
-        check("train.batch_size", train.batch_size > 0, "at least 1", train.batch_size)?;
+        let batches = 1..=limits::MOST_BATCH;
+        let range = format!("1 to {}", limits::MOST_BATCH);
+        check("train.batch_size", batches.contains(&train.batch_size), &range, train.batch_size)?;
         let micro = self.train.micro_batch.unwrap_or(1);
         let range = format!("1 to train.batch_size ({})", train.batch_size);
         check("train.micro_batch", (1..=train.batch_size).contains(&micro), &range, micro)?;
-        let budget = format!("steps {:?} and images {:?}", train.steps, train.images);
-        check("train.steps", train.steps.is_some() != train.images.is_some(), "either steps or images", budget)?;
-        check("train.steps", self.total_steps() > 0, "at least one step", self.total_steps())?;
+        let budget = if train.steps.is_some() { "both" } else { "neither" };
+        let one = train.steps.is_some() != train.images.is_some();
+        check("train.steps", one, "either train.steps or train.images", budget)?;
+        let steps = 1..=limits::MOST_TRAIN_STEPS;
+        let range = format!("1 to {} steps", limits::MOST_TRAIN_STEPS);
+        check("train.steps", steps.contains(&self.total_steps()), &range, self.total_steps())?;
+        // Every sample of a run has a number.
+        let samples = self.total_steps().checked_mul(train.batch_size as u64).filter(|all| *all < u64::MAX / 2);
+        check("train.steps", samples.is_some(), "fewer than 2^63 samples in all", self.total_steps())?;
         check("train.lr", train.lr.is_finite() && train.lr >= 0.0, "a number of at least 0", train.lr)?;
         for beta in train.betas {
             check("train.betas", (0.0..1.0).contains(&beta), "two numbers in [0, 1)", beta)?;

@@ -8,6 +8,7 @@ mod class_names;
 mod diffusers;
 mod digest;
 mod file;
+mod header;
 pub mod hub;
 mod model;
 mod pytorch;
@@ -22,6 +23,7 @@ pub use diffusers::{
 pub use digest::{Digests, FileDigest};
 pub use file::{remove_leftovers, write_atomic};
 pub use gmflow_files::what_is;
+pub use header::read as read_header;
 pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress};
 pub use pytorch::PytorchFile;
 pub use weight_files::{StoredTensor, WeightFiles};

@@ -14,6 +14,7 @@ use crate::network::{
 use crate::solver::SecondOrder;
 use crate::{Error, Result};
 use burn::tensor::Device;
+use gmflow_files::json;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -207,7 +208,7 @@ impl ModelInfo {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        self.network.validate()?;
+        self.network.validate().map_err(|error| below("network", error))?;
         if !(self.shift.is_finite() && self.shift > 0.0) {
             return Err(Error::config("shift", "a positive number", self.shift));
         }
@@ -224,7 +225,7 @@ impl ModelInfo {
             latent.validate()?;
         }
         let Some(spectrum) = &self.spectrum else { return Ok(()) };
-        spectrum.validate()?;
+        spectrum.validate().map_err(|error| below("spectrum", error))?;
         if spectrum.base_size[0] != self.data.channels {
             let expected = format!("{} channels", self.data.channels);
             return Err(Error::config("spectrum.base_size", expected, spectrum.base_size[0]));
@@ -237,8 +238,7 @@ impl InfoFile {
     /// Reads and checks `model.json` in `dir`.
     fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(INFO_FILE);
-        let stored: Self = serde_json::from_slice(&file::read(&path)?)
-            .map_err(|error| Error::file(&path, "content", "the description of a model", error))?;
+        let stored: Self = json::read(&file::read(&path)?).map_err(|wrong| Error::wrong(&path, wrong))?;
         if stored.format != FORMAT {
             return Err(Error::file(&path, "format", FORMAT, stored.format));
         }
@@ -247,6 +247,14 @@ impl InfoFile {
         }
         stored.info.validate().map_err(|error| in_file(&path, error))?;
         Ok(stored)
+    }
+}
+
+/// Puts a table's name before the field of an error.
+fn below(table: &str, error: Error) -> Error {
+    match error {
+        Error::Config { field, expected, got } => Error::config(format!("{table}.{field}"), expected, got),
+        other => other,
     }
 }
 

@@ -3,12 +3,13 @@
 //! Tensors are converted one at a time, when the network asks for them, and their pages are given back, so that loading needs
 //! little more memory than the weights in f32. A file must not be shortened by others while it is read.
 
-use super::file;
 use super::weights::decode;
+use super::{file, header};
 use crate::network::{HostTensor, TensorSource};
 use crate::{Error, Result};
+use gmflow_files::json;
 use memmap2::{Mmap, UncheckedAdvice};
-use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -69,8 +70,7 @@ struct Index {
 
 impl Index {
     fn read(path: &Path) -> Result<Self> {
-        serde_json::from_slice(&file::read(path)?)
-            .map_err(|error| Error::file(path, "content", "an index with a weight_map", error))
+        json::read(&file::read(path)?).map_err(|wrong| Error::wrong(path, wrong))
     }
 
     /// The names of the shards, all of them files beside the index.
@@ -140,8 +140,7 @@ impl WeightFiles {
         }
         // SAFETY: the map is only read. Should another process shorten the file meanwhile, the system stops this one.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
-        let (length, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|error| Error::file(path, "header", "a complete safetensors file", error))?;
+        let (length, metadata) = header::read(&map).map_err(|wrong| Error::wrong(path, wrong))?;
         let number = self.files.len();
         for (name, info) in metadata.tensors() {
             let entry = Entry { file: number, info: info.clone(), shape: info.shape.clone() };
@@ -186,9 +185,10 @@ impl WeightFiles {
         Ok(self)
     }
 
-    /// Every tensor that is left.
+    /// Every tensor of numbers with a fraction that is left.
     pub(super) fn read_all(mut self) -> Result<BTreeMap<String, HostTensor>> {
-        let names: Vec<String> = self.tensors.keys().cloned().collect();
+        let floats = self.tensors.iter().filter(|(_, entry)| is_float(entry.info.dtype));
+        let names: Vec<String> = floats.map(|(name, _)| name.clone()).collect();
         let mut all = BTreeMap::new();
         for name in names {
             if let Some(tensor) = self.take(&name)? {
@@ -204,9 +204,8 @@ impl TensorSource for WeightFiles {
         let Some(Entry { file, info, shape }) = self.tensors.remove(name) else { return Ok(None) };
         let Some(file) = self.files.get(file) else { return Ok(None) };
         let bytes = file.bytes(&info);
-        let values = decode(info.dtype, bytes).ok_or_else(|| {
-            Error::file(&file.path, format!("tensor {name}"), "f32, bf16 or f16", format!("{:?}", info.dtype))
-        })?;
+        let values = decode(info.dtype, bytes)
+            .ok_or_else(|| Error::file(&file.path, format!("tensor {name}"), "f32, f64, bf16 or f16", info.dtype))?;
         file.release(&info);
         Ok(Some(HostTensor { shape, values }))
     }
@@ -221,8 +220,15 @@ impl TensorSource for WeightFiles {
         Some(result)
     }
 
-    fn left(&self) -> Option<String> {
-        self.tensors.keys().next().cloned()
+    fn left(&self) -> Vec<String> {
+        let could_be_taken = |entry: &Entry| is_float(entry.info.dtype) && !entry.shape.contains(&0);
+        let (left, never): (Vec<_>, Vec<_>) = self.tensors.iter().partition(|(_, entry)| could_be_taken(entry));
+        if let Some((name, entry)) = never.first() {
+            let (path, more) = (self.path.display(), never.len() - 1);
+            let kind = entry.info.dtype;
+            log::debug!("{path}: tensor {name} ({kind}) and {more} more hold no weights and are left out");
+        }
+        left.into_iter().map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -248,6 +254,22 @@ impl Mapped {
         #[cfg(unix)]
         drop(released);
     }
+}
+
+/// Whether tensors of this number format may be weights. Integers are counters and indices, which training leaves beside them.
+fn is_float(dtype: Dtype) -> bool {
+    !matches!(
+        dtype,
+        Dtype::BOOL
+            | Dtype::U8
+            | Dtype::I8
+            | Dtype::I16
+            | Dtype::U16
+            | Dtype::I32
+            | Dtype::U32
+            | Dtype::I64
+            | Dtype::U64
+    )
 }
 
 /// Whether `name` can only be a file beside the one that names it.

@@ -151,7 +151,7 @@ pub(super) fn write(
     .map_err(|error| failure.unwrap_or(error))
 }
 
-/// Reads every tensor of a safetensors file (f32, bf16 or f16) as f32.
+/// Reads every tensor of a safetensors file (f32, f64, bf16 or f16) as f32; integers are left out.
 ///
 /// # Errors
 /// [`Error::Io`] where it cannot be read; [`Error::File`] where it is truncated, not a safetensors file or holds
@@ -196,6 +196,7 @@ pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::F32 => Some(convert(bytes, f32::from_le_bytes)),
         Dtype::BF16 => Some(convert(bytes, |b| bf16::from_le_bytes(b).to_f32())),
         Dtype::F16 => Some(convert(bytes, |b| f16::from_le_bytes(b).to_f32())),
+        Dtype::F64 => Some(convert(bytes, |b| f64::from_le_bytes(b) as f32)),
         _ => None,
     }
 }

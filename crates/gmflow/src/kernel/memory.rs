@@ -1,6 +1,7 @@
 //! Buffers and the division of work among threads.
 
 use super::lanes::VECTOR;
+use crate::{Error, Result};
 use bytemuck::AnyBitPattern;
 use rayon::prelude::*;
 use std::cell::Cell;
@@ -12,6 +13,27 @@ const TASK: usize = 16 * 1024;
 /// which costs small networks more than their arithmetic.
 pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
+}
+
+/// Starts the threads of the pool, which otherwise begin with the first kernel: a program that cannot have them learns it here.
+///
+/// # Errors
+/// [`Error::Io`] where the system refuses a thread: its stack has no memory, or there are too many processes.
+pub fn start_threads() -> Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    match rayon::ThreadPoolBuilder::new().build_global() {
+        Ok(()) => Ok(()),
+        Err(error) => match std::error::Error::source(&error) {
+            // Some other part of the program has started them.
+            None => Ok(()),
+            Some(cause) => {
+                let advice =
+                    "allow the process more memory or processes (ulimit -v, ulimit -u), or set RAYON_NUM_THREADS=1";
+                let error = std::io::Error::other(format!("cannot be started ({cause}): {advice}"));
+                Err(Error::io(format!("{threads} threads"), error))
+            }
+        },
+    }
 }
 
 /// A vector of `n` values that `fill` writes; large vectors are not zeroed first.

@@ -46,7 +46,7 @@ mod winograd;
 mod winograd_tiles;
 
 pub(crate) use guide::ShiftRule;
-pub use memory::in_pool;
+pub use memory::{in_pool, start_threads};
 pub use optim::{AdamW, lerp, square_sums};
 pub use panels::{Arithmetic, Panels};
 pub(crate) use passes::{Asked, Shifted, covariances, transport};

@@ -2,14 +2,9 @@
 
 use super::gmdit::GmDit;
 use super::linear::Initializer;
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-
-/// The most layers, heads, channels or components that are taken for sense.
-const LARGEST: usize = 1 << 14;
-/// The most pixels to a side or classes that are taken for sense.
-const LARGEST_COUNT: usize = 1 << 24;
 
 /// The shape of a [`GmDit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,22 +66,19 @@ impl GmDitConfig {
             ("num_gaussians", self.num_gaussians),
             ("num_attention_heads", self.num_attention_heads),
             ("attention_head_dim", self.attention_head_dim),
-            ("num_layers", self.num_layers),
             ("patch_size", self.patch_size),
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels()),
             ("logstd_inner_dim", self.logstd_inner_dim),
-            ("gm_num_logstd_layers", self.gm_num_logstd_layers),
         ] {
-            super::at_least_one(field, value)?;
-            if value > LARGEST {
-                return Err(Error::config(field, format!("at most {LARGEST}"), value));
-            }
+            limits::count(field, value, limits::MOST_WIDTH)?;
         }
-        for (field, value) in [("sample_size", self.sample_size), ("num_embeds_ada_norm", self.num_embeds_ada_norm)] {
-            if value > LARGEST_COUNT {
-                return Err(Error::config(field, format!("at most {LARGEST_COUNT}"), value));
-            }
+        limits::count("num_layers", self.num_layers, limits::MOST_LAYERS)?;
+        limits::count("gm_num_logstd_layers", self.gm_num_logstd_layers, limits::MOST_LAYERS)?;
+        limits::count("sample_size", self.sample_size, limits::MOST_PIXELS)?;
+        if self.num_embeds_ada_norm > limits::MOST_CLASSES {
+            let expected = format!("0 to {}", limits::MOST_CLASSES);
+            return Err(Error::config("num_embeds_ada_norm", expected, self.num_embeds_ada_norm));
         }
         if self.sample_size < self.patch_size {
             return Err(Error::config("sample_size", "at least patch_size", self.sample_size));
@@ -120,8 +112,8 @@ impl GmDitConfig {
     }
 
     /// Outputs per pixel: K means of `out_channels` and K log weights.
-    pub(super) fn head_channels(&self) -> usize {
-        self.num_gaussians * (self.out_channels() + 1)
+    pub(crate) fn head_channels(&self) -> usize {
+        self.num_gaussians.saturating_mul(self.out_channels().saturating_add(1))
     }
 
     /// Inputs and outputs of each layer of the log-std head; none where the log standard deviation is constant.

@@ -4,7 +4,7 @@ use super::embedding::{point_features, time_features};
 use super::linear::{Init, Initializer, Linear};
 use super::{Denoiser, TorchNames, constant_log_std};
 use crate::mixture::{GaussianMixture, VelocityMixture};
-use crate::{Error, Result, kernel};
+use crate::{Error, Result, kernel, limits};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -50,11 +50,12 @@ impl Default for Mlp2dConfig {
 impl Mlp2dConfig {
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
-        super::at_least_one("num_gaussians", self.num_gaussians)?;
-        super::at_least_one("hidden_dim", self.hidden_dim)?;
-        super::at_least_one("num_layers", self.num_layers)?;
-        if self.embed_dim < 4 || !self.embed_dim.is_multiple_of(4) {
-            return Err(Error::config("embed_dim", "a positive multiple of 4", self.embed_dim));
+        limits::count("num_gaussians", self.num_gaussians, limits::MOST_WIDTH)?;
+        limits::count("hidden_dim", self.hidden_dim, limits::MOST_WIDTH)?;
+        limits::count("num_layers", self.num_layers, limits::MOST_LAYERS)?;
+        if !(4..=limits::MOST_WIDTH).contains(&self.embed_dim) || !self.embed_dim.is_multiple_of(4) {
+            let expected = format!("a multiple of 4 up to {}", limits::MOST_WIDTH);
+            return Err(Error::config("embed_dim", expected, self.embed_dim));
         }
         if !(self.pos_min_period > 0.0 && self.pos_min_period.is_finite()) {
             return Err(Error::config("pos_min_period", "a positive number", self.pos_min_period));

@@ -33,7 +33,7 @@ pub use unet_config::UnetConfig;
 
 use crate::kernel::Arithmetic;
 use crate::mixture::VelocityMixture;
-use crate::{Error, Result, kernel};
+use crate::{Error, Result, kernel, limits};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -227,10 +227,8 @@ impl Network {
     /// The samples of a forward and backward pass beyond which training on this device gets slower, where there is such a number: on the
     /// CPU so many points that what a perceptron's layers hold for the way back stays in the last-level cache.
     pub fn fastest_pass(&self, device: &Device) -> Option<usize> {
-        /// Values of one layer.
-        const VALUES: usize = 512 * 1024;
         match self {
-            Self::Mlp2d(net) if kernel::on_cpu(device) => Some((VALUES / net.config().hidden_dim).max(1)),
+            Self::Mlp2d(net) if kernel::on_cpu(device) => Some(limits::fastest_pass_of_points(net.config())),
             Self::Mlp2d(_) | Self::GmDit(_) | Self::Unet(_) => None,
         }
     }
@@ -354,10 +352,6 @@ fn log_std_name(path: &str) -> String {
 /// The same log standard deviation `[b 1 1 1 1]` for every sample.
 fn constant_log_std(value: Option<f64>, b: usize, device: &Device) -> Tensor<5> {
     Tensor::full([b, 1, 1, 1, 1], value.unwrap_or(0.0), device)
-}
-
-fn at_least_one(field: &str, value: usize) -> Result<()> {
-    if value == 0 { Err(Error::config(field, "at least 1", value)) } else { Ok(()) }
 }
 
 fn finite_log_std(value: Option<f64>) -> Result<()> {

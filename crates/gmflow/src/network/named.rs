@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Values that one thread looks through at a time.
 const CHUNK: usize = 1 << 16;
@@ -69,8 +69,8 @@ pub trait TensorSource {
         None
     }
 
-    /// The name of a tensor that nobody has taken.
-    fn left(&self) -> Option<String>;
+    /// The names of the tensors that nobody has taken, but for those that no network could take.
+    fn left(&self) -> Vec<String>;
 }
 
 impl TensorSource for BTreeMap<String, HostTensor> {
@@ -78,8 +78,8 @@ impl TensorSource for BTreeMap<String, HostTensor> {
         Ok(self.remove(name))
     }
 
-    fn left(&self) -> Option<String> {
-        self.keys().next().cloned()
+    fn left(&self) -> Vec<String> {
+        self.keys().cloned().collect()
     }
 }
 
@@ -132,6 +132,11 @@ pub(crate) fn load_packed(
 
 fn tensor_error(name: &str, expected: impl Into<String>, got: impl ToString) -> Error {
     Error::config(format!("tensor {name}"), expected, got)
+}
+
+/// The part of a network that a tensor belongs to: its name up to the first dot.
+fn part(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
 }
 
 /// Keeps the path of field names during a traversal; enum variants add nothing to it.
@@ -220,27 +225,49 @@ struct Load<S> {
     within: String,
     /// Parameters that have a value are passed over.
     keeps_initialised: bool,
+    /// The first parts of the names of the network's parameters.
+    parts: BTreeSet<String>,
 }
 
 impl<S: TensorSource> Load<S> {
     fn new(to_name: fn(&str) -> String, tensors: S) -> Self {
-        Self { path: Vec::new(), to_name, tensors, error: None, within: String::new(), keeps_initialised: false }
+        Self {
+            path: Vec::new(),
+            to_name,
+            tensors,
+            error: None,
+            within: String::new(),
+            keeps_initialised: false,
+            parts: BTreeSet::new(),
+        }
     }
 
     /// The module, unless there was an error or a tensor is left.
     fn finish<M>(self, module: M) -> Result<M> {
-        match (self.error, self.tensors.left()) {
-            (Some(error), _) => Err(error),
-            (None, Some(name)) => Err(tensor_error(&name, "no such tensor in this network", "a tensor")),
-            (None, None) => Ok(module),
+        if let Some(error) = self.error {
+            return Err(error);
         }
+        let left = self.tensors.left();
+        // A part of this network that its config does not have is another network's; what stands beside it is nothing to it.
+        if let Some(name) = left.iter().find(|name| self.parts.contains(part(name))) {
+            return Err(tensor_error(name, "no such tensor in this network", "a tensor"));
+        }
+        if let Some(first) = left.first() {
+            let names = if left.len() == 1 { first.clone() } else { format!("{first} and {} more", left.len() - 1) };
+            log::warn!("tensor {names}: it belongs to no part of this network and is left out");
+        }
+        Ok(module)
     }
 
     /// Takes the checked values of the parameter at the current path.
     fn take(&mut self, shape: &[usize]) -> Result<Vec<f32>> {
         let name = (self.to_name)(&self.path.join("."));
+        self.parts.insert(part(&name).to_owned());
         let Some(tensor) = self.tensors.take(&name)? else {
-            return Err(tensor_error(&name, format!("shape {shape:?}"), "no tensor"));
+            let longer =
+                self.tensors.left().into_iter().find_map(|there| there.strip_suffix(&name).map(str::to_owned));
+            let hint = longer.map(|prefix| format!(", and names that begin with {prefix}")).unwrap_or_default();
+            return Err(tensor_error(&name, format!("shape {shape:?}"), format!("no tensor of that name{hint}")));
         };
         if tensor.shape != shape || tensor.values.len() != shape.iter().product::<usize>() {
             return Err(tensor_error(&name, format!("shape {shape:?}"), format!("shape {:?}", tensor.shape)));

@@ -3,12 +3,12 @@
 use super::TorchNames;
 use super::linear::{Init, Initializer, Linear};
 use crate::mixture::IsoGaussian;
-use crate::{Error, Result, kernel};
+use crate::{Error, Result, kernel, limits};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// The most values of a spectrum or channels of a layer that are taken for sense.
+/// The most values of a spectrum that are taken for sense.
 const LARGEST: usize = 1 << 28;
 
 /// The shape of a [`SpectrumMlp`].
@@ -40,8 +40,15 @@ impl SpectrumMlpConfig {
                 format!("{:?}", self.base_size),
             ));
         }
-        if self.layers.iter().any(|width| *width > LARGEST) {
-            return Err(Error::config("layers", format!("at most {LARGEST}"), format!("{:?}", self.layers)));
+        if self.layers.len() > limits::MOST_LAYERS {
+            return Err(Error::config(
+                "layers",
+                format!("at most {} layers", limits::MOST_LAYERS),
+                self.layers.len(),
+            ));
+        }
+        if let Some(width) = self.layers.iter().find(|width| **width > limits::MOST_WIDTH) {
+            return Err(Error::config("layers", format!("widths of at most {}", limits::MOST_WIDTH), width));
         }
         if self.layers.contains(&0) {
             return Err(Error::config("layers", "positive widths", format!("{:?}", self.layers)));

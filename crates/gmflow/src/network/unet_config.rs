@@ -2,14 +2,9 @@
 
 use super::linear::Initializer;
 use super::unet::Unet;
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-
-/// The most blocks, channels or components that are taken for sense.
-const LARGEST: usize = 1 << 14;
-/// The most classes that are taken for sense.
-const LARGEST_COUNT: usize = 1 << 24;
 
 /// The shape of a [`Unet`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,21 +79,18 @@ impl UnetConfig {
     pub fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("num_gaussians", self.num_gaussians),
-            ("sample_size", self.sample_size),
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels()),
-            ("layers_per_block", self.layers_per_block),
             ("norm_num_groups", self.norm_num_groups),
             ("logstd_inner_dim", self.logstd_inner_dim),
-            ("gm_num_logstd_layers", self.gm_num_logstd_layers),
         ] {
-            super::at_least_one(field, value)?;
-            if value > LARGEST {
-                return Err(Error::config(field, format!("at most {LARGEST}"), value));
-            }
+            limits::count(field, value, limits::MOST_WIDTH)?;
         }
-        if self.num_classes > LARGEST_COUNT {
-            return Err(Error::config("num_classes", format!("at most {LARGEST_COUNT}"), self.num_classes));
+        limits::count("layers_per_block", self.layers_per_block, limits::MOST_LAYERS)?;
+        limits::count("gm_num_logstd_layers", self.gm_num_logstd_layers, limits::MOST_LAYERS)?;
+        limits::count("sample_size", self.sample_size, limits::MOST_PIXELS)?;
+        if self.num_classes > limits::MOST_CLASSES {
+            return Err(Error::config("num_classes", format!("0 to {}", limits::MOST_CLASSES), self.num_classes));
         }
         self.validate_levels()?;
         if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
@@ -127,8 +119,8 @@ impl UnetConfig {
         let groups = self.norm_num_groups;
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
             let field = format!("block_out_channels.{level}");
-            if !(1..=LARGEST).contains(&channels) || !channels.is_multiple_of(groups) {
-                let expected = format!("a multiple of norm_num_groups ({groups}) up to {LARGEST}");
+            if !(1..=limits::MOST_WIDTH).contains(&channels) || !channels.is_multiple_of(groups) {
+                let expected = format!("a multiple of norm_num_groups ({groups}) up to {}", limits::MOST_WIDTH);
                 return Err(Error::config(field, expected, channels));
             }
             let head = self.attention_head_dim.unwrap_or(channels);
@@ -170,8 +162,8 @@ impl UnetConfig {
     }
 
     /// Outputs per pixel: K means of `out_channels` and K log weights.
-    pub(super) fn head_channels(&self) -> usize {
-        self.num_gaussians * (self.out_channels() + 1)
+    pub(crate) fn head_channels(&self) -> usize {
+        self.num_gaussians.saturating_mul(self.out_channels().saturating_add(1))
     }
 
     /// Channels of the sinusoidal time features.

@@ -14,7 +14,7 @@ use crate::mixture::{DataMixture, GaussianMixture};
 use crate::network::SpectrumMlp;
 use crate::path::Evidence;
 use crate::rng::{self, Purpose};
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mixture::{Motion, Settings};
 use multistep::{Multistep, Node};
@@ -136,10 +136,7 @@ impl SolverConfig {
         if !(1..=2).contains(&order) {
             return Err(Error::config("order", "1 or 2", order));
         }
-        if substeps == Some(0) {
-            return Err(Error::config("substeps", "at least 1", 0));
-        }
-        Ok(())
+        limits::count("substeps", substeps.unwrap_or(1), limits::MOST_STEPS)
     }
 
     /// Sub-steps of GM-ODE per network call where none are given: 8 for 4 and 6 steps on images, otherwise 128 shared among

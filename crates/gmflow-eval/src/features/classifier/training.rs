@@ -5,6 +5,7 @@ use super::{Architecture, Augment, Classifier, ClassifierInfo, on_device};
 use crate::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use gmflow::kernel::AdamW;
+use gmflow::limits::Need;
 use gmflow::network::HostTensor;
 use gmflow::rng::{Purpose, normals};
 use gmflow_data::{Corrupt, Image, ImageDataset};
@@ -126,6 +127,9 @@ pub fn train(
     if classes.len() < 2 {
         return Err(Error::config("classes", "at least 2, named in the data set", classes.len()));
     }
+    let pixels = images.shape().map(|size| size as u128);
+    let need = Need::new().floats("all images", &[images.len() as u128, pixels[0], pixels[1], pixels[2]]);
+    need.check("images", images.len(), "use smaller images (image.size), or fewer of them")?;
     let mut all = Vec::with_capacity(images.len());
     for index in 0..images.len() {
         match images.get(index) {

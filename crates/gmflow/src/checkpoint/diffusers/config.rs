@@ -5,9 +5,14 @@ use crate::checkpoint::file;
 use crate::checkpoint::weights::in_file;
 use crate::network::{AutoencoderConfig, GmDitConfig, NetworkConfig, SpectrumMlpConfig, UnetConfig};
 use crate::{Error, Result};
+use gmflow_files::json;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::path::Path;
+
+/// The file that describes a scheduler.
+const SCHEDULER_FILE: &str = "scheduler_config.json";
 
 /// A component by what its config says.
 #[derive(Debug)]
@@ -28,7 +33,7 @@ impl ComponentConfig {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] naming the field that is unknown, out of range or of another architecture.
     pub fn read(dir: &Path) -> Result<Self> {
-        let scheduler = dir.join("scheduler_config.json");
+        let scheduler = dir.join(SCHEDULER_FILE);
         let path = if scheduler.is_file() { scheduler } else { dir.join(CONFIG_FILE) };
         Self::parse(&path, &file::read(&path)?)
     }
@@ -38,33 +43,44 @@ impl ComponentConfig {
     /// # Errors
     /// [`Error::File`], as [`ComponentConfig::read`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let fields: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|error| Error::file(path, "content", "a JSON object", error))?;
-        let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        // Fields with an underscore are the library's own notes.
-        let fields: Map<String, Value> = fields.into_iter().filter(|(name, _)| !name.starts_with('_')).collect();
+        let fields = json::object(bytes).map_err(|wrong| Error::wrong(path, wrong))?;
+        let class = class_name(&fields).to_owned();
+        // Fields with an underscore are the library's own notes; the format of the numbers stands in the weights themselves.
+        let is_note = |name: &str| name.starts_with('_') || matches!(name, "torch_dtype" | "dtype");
+        let fields: Map<String, Value> = fields.into_iter().filter(|(name, _)| !is_note(name)).collect();
         match kind(&class, &fields) {
             Some(Kind::Transformer) => {
                 transformer(path, fields).map(|config| Self::Denoiser(NetworkConfig::GmDit(config)))
             }
             Some(Kind::Unet) => {
-                let config: UnetConfig = read_as(path, fields)?;
+                let config = read_as(path, fields, &UnetConfig::default())?;
                 config.validate().map_err(|error| in_file(path, error))?;
                 Ok(Self::Denoiser(NetworkConfig::Unet(config)))
             }
             Some(Kind::Spectrum) => {
-                let config: SpectrumMlpConfig = read_as(path, fields)?;
+                let example = SpectrumMlpConfig { base_size: [1; 3], layers: Vec::new() };
+                let config = read_as(path, fields, &example)?;
                 config.validate().map_err(|error| in_file(path, error))?;
                 Ok(Self::Spectrum(config))
             }
             Some(Kind::Autoencoder) => autoencoder(path, fields).map(Self::Autoencoder),
-            Some(Kind::Scheduler) => scheduler(path, &fields),
+            Some(Kind::Scheduler) => scheduler(path, &class, &fields),
             None => {
                 let expected =
                     "GMDiTTransformer2DModel, GMUNet2DModel, SpectrumMLP, AutoencoderKL or a flow scheduler";
-                Err(Error::file(path, "_class_name", expected, format!("{class:?}")))
+                let got = if class.is_empty() { "none, and fields of no known network" } else { &class };
+                Err(Error::file(path, "_class_name", expected, got))
             }
         }
+    }
+
+    /// Whether the folder holds a component of a kind that this library has; others, such as tokenisers, are parts of other models.
+    pub fn is_known(dir: &Path) -> bool {
+        if dir.join(SCHEDULER_FILE).is_file() {
+            return true;
+        }
+        let fields = std::fs::read(dir.join(CONFIG_FILE)).ok().and_then(|bytes| json::object(&bytes).ok());
+        fields.is_some_and(|fields| kind(class_name(&fields), &fields).is_some())
     }
 
     /// The error for a component of another kind than wanted.
@@ -86,6 +102,10 @@ enum Kind {
     Spectrum,
     Autoencoder,
     Scheduler,
+}
+
+fn class_name(fields: &Map<String, Value>) -> &str {
+    fields.get("_class_name").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// What a config describes: by the name of its class, or else by a field that only one kind has.
@@ -124,7 +144,7 @@ fn transformer(path: &Path, mut fields: Map<String, Value>) -> Result<GmDitConfi
     for field in ["norm_num_groups", "upcast_attention"] {
         fields.remove(field);
     }
-    let config: GmDitConfig = read_as(path, fields)?;
+    let config = read_as(path, fields, &GmDitConfig::default())?;
     config.validate().map_err(|error| in_file(path, error))?;
     Ok(config)
 }
@@ -154,16 +174,45 @@ fn autoencoder(path: &Path, mut fields: Map<String, Value>) -> Result<Autoencode
     if let Some(size) = fields.get("sample_size").and_then(Value::as_array).and_then(|sizes| sizes.first()).cloned() {
         fields.insert("sample_size".into(), size);
     }
-    let config: AutoencoderConfig = read_as(path, fields)?;
+    let config = read_as(path, fields, &AutoencoderConfig::default())?;
     config.validate().map_err(|error| in_file(path, error))?;
     Ok(config)
 }
 
-fn scheduler(path: &Path, fields: &Map<String, Value>) -> Result<ComponentConfig> {
-    let shift = fields.get("shift").map_or(Some(1.0), Value::as_f64);
+/// The shift of the time grid, of a scheduler with the path of this library: alpha = 1 - t, sigma = t.
+fn scheduler(path: &Path, class: &str, fields: &Map<String, Value>) -> Result<ComponentConfig> {
+    let is_on = |field: &str| fields.get(field).is_some_and(|value| *value == json!(true));
+    let is_flow = class.is_empty() || class.contains("Flow") || is_on("use_flow_sigmas");
+    if !is_flow {
+        let expected = "a scheduler of flow matching, such as FlowEulerODEScheduler, FlowSDEScheduler or \
+FlowMatchEulerDiscreteScheduler, or another with use_flow_sigmas";
+        return Err(Error::file(path, "_class_name", expected, format!("{class}, which has another noise schedule")));
+    }
+    // What would make another grid than the shift does.
+    let others = [
+        "use_dynamic_shifting",
+        "use_karras_sigmas",
+        "use_exponential_sigmas",
+        "use_beta_sigmas",
+        "use_lu_lambdas",
+        "invert_sigmas",
+        "stochastic_sampling",
+        "rescale_betas_zero_snr",
+    ];
+    if let Some(field) = others.into_iter().find(|field| is_on(field)) {
+        return Err(Error::file(path, field, "false: the time grid has a constant shift", "true"));
+    }
+    if let Some(value) = fields.get("shift_terminal").filter(|value| !value.is_null()) {
+        return Err(Error::file(path, "shift_terminal", "null: the time grid has a constant shift", value));
+    }
+    let field = if class.contains("Flow") || class.is_empty() { "shift" } else { "flow_shift" };
+    let shift = fields.get(field).map_or(Some(1.0), Value::as_f64);
     match shift {
         Some(shift) if shift.is_finite() && shift > 0.0 => Ok(ComponentConfig::Scheduler { shift: shift as f32 }),
-        _ => Err(Error::file(path, "shift", "a positive number", fields.get("shift").cloned().unwrap_or_default())),
+        _ => {
+            let got = fields.get(field).map_or_else(|| "nothing".to_owned(), json::describe);
+            Err(Error::file(path, field, "a positive number", got))
+        }
     }
 }
 
@@ -171,14 +220,28 @@ fn scheduler(path: &Path, fields: &Map<String, Value>) -> Result<ComponentConfig
 fn require(path: &Path, fields: &mut Map<String, Value>, expected: &[(&str, Value)]) -> Result<()> {
     for (field, expected) in expected {
         match fields.remove(*field) {
-            Some(value) if value != *expected => return Err(Error::file(path, *field, expected.to_string(), value)),
+            Some(value) if !same(&value, expected) => {
+                return Err(Error::file(path, *field, expected.to_string(), value));
+            }
             _ => {}
         }
     }
     Ok(())
 }
 
-fn read_as<T: DeserializeOwned>(path: &Path, fields: Map<String, Value>) -> Result<T> {
-    serde_json::from_value(Value::Object(fields))
-        .map_err(|error| Error::file(path, "content", "the fields of this network", error))
+/// Whether two values say the same: 0 and 0.0 do.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// The fields as a network's, of which `example` is one. An unknown field that is null is off, in newer versions of the library that
+/// wrote it, too.
+fn read_as<T: DeserializeOwned + Serialize>(path: &Path, mut fields: Map<String, Value>, example: &T) -> Result<T> {
+    if let Ok(Value::Object(known)) = serde_json::to_value(example) {
+        fields.retain(|name, value| !value.is_null() || known.contains_key(name));
+    }
+    json::from_value(Value::Object(fields)).map_err(|wrong| Error::wrong(path, wrong))
 }

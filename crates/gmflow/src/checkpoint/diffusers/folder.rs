@@ -8,9 +8,9 @@ use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
 use crate::solver::SecondOrder;
 use crate::{Error, Result};
 use burn::tensor::Device;
+use gmflow_files::{Wrong, json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(in crate::checkpoint) const INDEX_FILE: &str = "model_index.json";
@@ -18,6 +18,11 @@ pub(in crate::checkpoint) const INDEX_FILE: &str = "model_index.json";
 pub(super) const OWN_KEY: &str = "_gmflow";
 /// Components are looked for in so many folders at most.
 const MOST_COMPONENTS: usize = 100;
+
+/// The components that a denoising network may be.
+const DENOISERS: [&str; 2] = ["transformer", "unet"];
+/// The components that this library reads, by the names that published checkpoints give them.
+const KNOWN_COMPONENTS: [&str; 5] = ["transformer", "unet", "spectrum_net", "vae", "scheduler"];
 
 /// Whether `dir` is such a checkpoint: a whole one, or a transformer alone.
 pub(in crate::checkpoint) fn is_diffusers(dir: &Path) -> bool {
@@ -65,14 +70,14 @@ impl DiffusersFolder {
     pub(in crate::checkpoint) fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(INDEX_FILE);
         let index: Map<String, Value> = match path.is_file() {
-            true => serde_json::from_slice(&file::read(&path)?)
-                .map_err(|error| Error::file(&path, "content", "a JSON object", error))?,
+            true => json::object(&file::read(&path)?).map_err(|wrong| Error::wrong(&path, wrong))?,
             false => Map::new(),
         };
         let mut components = Components::default();
         if path.is_file() {
+            check_entries(&path, &index)?;
             for name in component_names(&index) {
-                components.add(&dir.join(name))?;
+                components.add_named(&path, name)?;
             }
         } else {
             components.add(dir)?;
@@ -82,8 +87,9 @@ impl DiffusersFolder {
         let denoiser = denoiser.ok_or_else(missing)?;
         let classes = class_names(&path, index.get("id2label"), denoiser.1.num_classes())?;
         let notes = match index.get(OWN_KEY) {
-            Some(notes) => serde_json::from_value(notes.clone())
-                .map_err(|error| Error::file(&path, OWN_KEY, "guidance, progress and size", error))?,
+            Some(notes) => json::from_value(notes.clone()).map_err(|wrong| {
+                Error::wrong(&path, Wrong { field: format!("{OWN_KEY}.{}", wrong.field), ..wrong })
+            })?,
             None => OwnNotes::default(),
         };
         Ok(Self { denoiser, spectrum, vae, shift: shift.unwrap_or(1.0), classes, notes })
@@ -170,6 +176,26 @@ struct Components {
 }
 
 impl Components {
+    /// Adds the component that the index at `path` names. One that is not there is left out with a warning, but for the denoising network;
+    /// so is one of a kind that this library has no use for.
+    fn add_named(&mut self, path: &Path, name: &str) -> Result<()> {
+        let dir = path.with_file_name(name);
+        if dir.is_dir() && (KNOWN_COMPONENTS.contains(&name) || ComponentConfig::is_known(&dir)) {
+            return self.add(&dir);
+        }
+        if dir.is_dir() {
+            log::debug!("{}: a part of another kind of model, which is left out", dir.display());
+            return Ok(());
+        }
+        if DENOISERS.contains(&name) {
+            return Err(Error::file(path, name, format!("the folder {}", dir.display()), "no such folder"));
+        }
+        if KNOWN_COMPONENTS.contains(&name) {
+            log::warn!("{}: {name}: the index names it, and there is no such folder; it is left out", path.display());
+        }
+        Ok(())
+    }
+
     fn add(&mut self, dir: &Path) -> Result<()> {
         let place = dir.to_owned();
         let twice = match ComponentConfig::read(dir)? {
@@ -185,6 +211,25 @@ impl Components {
     }
 }
 
+/// Refuses entries of the known components that name neither a component nor, with two nulls, none.
+fn check_entries(path: &Path, index: &Map<String, Value>) -> Result<()> {
+    for name in KNOWN_COMPONENTS {
+        let fits = match index.get(name) {
+            None | Some(Value::Null) => true,
+            Some(Value::Array(parts)) => {
+                matches!(parts.as_slice(), [Value::String(_), Value::String(_)] | [Value::Null, Value::Null])
+            }
+            Some(_) => false,
+        };
+        if !fits {
+            let expected = "a module and a class, or null twice where there is none";
+            let got = index.get(name).cloned().unwrap_or_default();
+            return Err(Error::file(path, name, expected, got));
+        }
+    }
+    Ok(())
+}
+
 /// The names of the components that are there: entries `[module, class]` that are not null.
 pub(in crate::checkpoint) fn component_names(index: &Map<String, Value>) -> Vec<&str> {
     let is_component = |value: &Value| {
@@ -197,19 +242,31 @@ pub(in crate::checkpoint) fn component_names(index: &Map<String, Value>) -> Vec<
     plain.take(MOST_COMPONENTS).collect()
 }
 
-/// The classes' names from `id2label`; a number where one is missing.
+/// The classes' names from `id2label`, an object by number or a list; a number where one is missing.
 fn class_names(path: &Path, labels: Option<&Value>, count: usize) -> Result<Option<Vec<String>>> {
-    let Some(labels) = labels.filter(|labels| !labels.is_null()) else { return Ok(None) };
-    let wrong = |got: String| Error::file(path, "id2label", format!("names for the numbers below {count}"), got);
-    let labels: BTreeMap<String, String> =
-        serde_json::from_value(labels.clone()).map_err(|error| wrong(error.to_string()))?;
+    let wrong = |field: String, expected: String, got: String| Error::file(path, field, expected, got);
+    let entries: Vec<(String, &Value)> = match labels {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Object(labels)) => labels.iter().map(|(key, name)| (key.clone(), name)).collect(),
+        Some(Value::Array(names)) => {
+            names.iter().enumerate().map(|(class, name)| (class.to_string(), name)).collect()
+        }
+        Some(other) => {
+            let expected = "an object with a name for every class";
+            return Err(wrong("id2label".into(), expected.into(), json::describe(other)));
+        }
+    };
     let mut names: Vec<String> = Vec::new();
-    for (key, name) in labels {
-        let class = key.parse::<usize>().ok().filter(|class| *class < count).ok_or_else(|| wrong(key.clone()))?;
+    for (key, name) in entries {
+        let class = key.parse::<usize>().ok().filter(|class| *class < count).ok_or_else(|| {
+            wrong("id2label".into(), format!("numbers below {count}, the classes of the network"), key.clone())
+        })?;
+        let name =
+            name.as_str().ok_or_else(|| wrong(format!("id2label.{key}"), "a name".into(), json::describe(name)))?;
         while names.len() <= class {
             names.push(names.len().to_string());
         }
-        names[class] = name;
+        names[class] = name.to_owned();
     }
     Ok((!names.is_empty()).then_some(names))
 }

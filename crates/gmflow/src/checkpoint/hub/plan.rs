@@ -4,7 +4,7 @@ use super::download::Remote;
 use super::{DownloadProgress, shard_names, weight_file};
 use crate::checkpoint::diffusers::{CONFIG_FILE, INDEX_FILE, choose_weights, component_names};
 use crate::{Error, Result};
-use serde_json::{Map, Value};
+use gmflow_files::json;
 use std::path::Path;
 
 /// The files of a model folder of our own that are downloaded where they are there.
@@ -40,8 +40,7 @@ fn components(
     progress: &mut dyn DownloadProgress,
 ) -> Result<()> {
     let bytes = std::fs::read(index).map_err(|error| Error::io(index, error))?;
-    let entries: Map<String, Value> =
-        serde_json::from_slice(&bytes).map_err(|error| Error::file(index, "content", "a JSON object", error))?;
+    let entries = json::object(&bytes).map_err(|wrong| Error::wrong(index, wrong))?;
     for name in component_names(&entries) {
         let folder = format!("{name}/");
         // Tokenisers and the like are no part of these models, and have neither file.

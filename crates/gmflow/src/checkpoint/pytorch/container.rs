@@ -3,6 +3,7 @@
 //! `torch.save` compresses nothing. A file that does can hold a thousand times its size, and is refused by its directory alone.
 
 use crate::{Error, Result};
+use gmflow_files::what_is;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -10,6 +11,8 @@ use std::path::Path;
 const ZIP: &[u8] = b"PK\x03\x04";
 /// The mark of a tar file, and where it stands.
 const TAR: (&[u8], usize) = (b"ustar", 257);
+/// Bytes at the beginning that tell what a file is.
+const HEAD: u64 = 512;
 const ENTRY: &[u8] = b"PK\x01\x02";
 const END: &[u8] = b"PK\x05\x06";
 const END_64: &[u8] = b"PK\x06\x06";
@@ -37,16 +40,18 @@ pub(super) fn check(path: &Path) -> Result<u64> {
         return Err(Error::file(path, "file", "a PyTorch file", "something else"));
     }
     let mut head = Vec::new();
-    opened.by_ref().take((TAR.1 + TAR.0.len()) as u64).read_to_end(&mut head).map_err(failed)?;
+    opened.by_ref().take(HEAD).read_to_end(&mut head).map_err(failed)?;
     if head.starts_with(ZIP) {
         let directory = read_directory(&mut opened, metadata.len()).map_err(failed)?;
         let directory = directory.ok_or_else(|| {
             Error::file(path, "directory", "that of a complete file as torch.save writes it", "none at the end")
         })?;
         check_directory(path, &directory)?;
-    } else if head.get(TAR.1..) == Some(TAR.0) {
+    } else if head.get(TAR.1..TAR.1 + TAR.0.len()) == Some(TAR.0) {
         let expected = "the format of PyTorch 0.1.10 or later";
         return Err(Error::file(path, "content", expected, "an older one, which newer versions of PyTorch convert"));
+    } else if let Some(what) = what_is(&head).filter(|what| !what.starts_with("a Python pickle")) {
+        return Err(Error::file(path, "content", "a file that torch.save has written", what));
     }
     Ok(metadata.len())
 }

@@ -43,6 +43,8 @@ pub struct PytorchFile {
     bytes: u64,
     tensors: BTreeMap<String, Tensor>,
     left_out: usize,
+    /// Names of tensors of integers.
+    integers: Vec<String>,
 }
 
 impl PytorchFile {
@@ -55,12 +57,24 @@ impl PytorchFile {
     pub fn open(path: &Path, key: Option<&str>) -> Result<Self> {
         let bytes = container::check(path)?;
         let tensors = PytorchReader::new(path).map_err(|error| unreadable(path, &error))?.into_tensors();
-        let all = Self { path: path.to_owned(), bytes, tensors: tensors.into_iter().collect(), left_out: 0 };
+        let (integers, tensors): (Vec<_>, Vec<_>) =
+            tensors.into_iter().partition(|(_, tensor)| holds_integers(tensor));
+        let mut integers: Vec<String> = integers.into_iter().map(|(name, _)| name).collect();
+        integers.sort();
+        let all = Self {
+            path: path.to_owned(),
+            bytes,
+            tensors: tensors.into_iter().collect(),
+            left_out: integers.len(),
+            integers,
+        };
         let usual = format!("{USUAL_KEY}.");
         match key {
             Some(key) => all.below(&format!("{key}."), "key"),
             None if all.tensors.keys().any(|name| name.starts_with(&usual)) => all.below(&usual, "key"),
-            None if all.tensors.is_empty() => Err(Error::file(path, "content", "tensors by name", "none")),
+            None if all.tensors.is_empty() => {
+                Err(Error::file(path, "content", "tensors of floating-point numbers by name", "none"))
+            }
             None => Ok(all),
         }
     }
@@ -90,6 +104,8 @@ impl PytorchFile {
             return Err(Error::file(self.path, what, expected, format!("prefixes {}", prefixes(&others))));
         }
         self.left_out += before - chosen.len();
+        self.integers =
+            self.integers.iter().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect();
         Ok(Self { tensors: chosen, ..self })
     }
 
@@ -103,9 +119,15 @@ impl PytorchFile {
         self.tensors.is_empty()
     }
 
-    /// How many tensors of the file are not below the key and prefix.
+    /// How many tensors of the file are not below the key and prefix, or hold integers.
     pub fn left_out(&self) -> usize {
         self.left_out
+    }
+
+    /// The names of the tensors below the key and prefix that hold integers, sorted: counters and indices, which are no weights and are left
+    /// out.
+    pub fn integers(&self) -> &[String] {
+        &self.integers
     }
 
     /// Names and shapes, by name.
@@ -194,8 +216,7 @@ impl PytorchFile {
     ///
     /// # Errors
     /// [`Error::File`] naming a tensor that is damaged, or more tensors than such a file can hold; [`Error::Io`].
-    pub fn read_all(mut self) -> Result<BTreeMap<String, HostTensor>> {
-        self.tensors.retain(|_, tensor| !matches!(tensor.dtype(), DType::I64 | DType::I32 | DType::U8 | DType::Bool));
+    pub fn read_all(self) -> Result<BTreeMap<String, HostTensor>> {
         self.check()?;
         let read = |(name, tensor): (&String, &Tensor)| {
             let shape = tensor.shape().to_vec();
@@ -234,6 +255,11 @@ impl PytorchFile {
     fn wrong(&self, name: &str, expected: impl Into<String>, got: impl ToString) -> Error {
         Error::file(&self.path, format!("tensor {}", shown(name)), expected, got)
     }
+}
+
+/// Whether a tensor holds integers or truth values.
+fn holds_integers(tensor: &Tensor) -> bool {
+    !matches!(tensor.dtype(), DType::F64 | DType::F32 | DType::F16 | DType::BF16)
 }
 
 fn unreadable(path: &Path, error: &PytorchError) -> Error {

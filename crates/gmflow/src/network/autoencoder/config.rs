@@ -1,16 +1,13 @@
 //! The shape of an autoencoder, with the field names of a diffusers `config.json`.
 
 use super::Autoencoder;
-use crate::network::at_least_one;
 use crate::network::linear::Initializer;
-use crate::{Error, Result};
+use crate::{Error, Result, limits};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 /// The most levels of resolution that are taken for sense.
 const MOST_LEVELS: usize = 10;
-/// The most channels or blocks that are taken for sense.
-const LARGEST: usize = 1 << 16;
 
 /// The shape of an [`Autoencoder`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,23 +65,21 @@ impl AutoencoderConfig {
         for (field, value) in [
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),
-            ("layers_per_block", self.layers_per_block),
             ("latent_channels", self.latent_channels),
             ("norm_num_groups", self.norm_num_groups),
-            ("sample_size", self.sample_size),
         ] {
-            at_least_one(field, value)?;
-            if value > LARGEST {
-                return Err(Error::config(field, format!("at most {LARGEST}"), value));
-            }
+            limits::count(field, value, limits::MOST_WIDTH)?;
         }
+        limits::count("layers_per_block", self.layers_per_block, limits::MOST_LAYERS)?;
+        limits::count("sample_size", self.sample_size, limits::MOST_PIXELS)?;
         let levels = self.block_out_channels.len();
         if !(1..=MOST_LEVELS).contains(&levels) {
             return Err(Error::config("block_out_channels", format!("1 to {MOST_LEVELS} levels"), levels));
         }
-        let fits = |c: &usize| (1..=LARGEST).contains(c) && c.is_multiple_of(self.norm_num_groups);
+        let fits = |c: &usize| (1..=limits::MOST_WIDTH).contains(c) && c.is_multiple_of(self.norm_num_groups);
         if let Some(channels) = self.block_out_channels.iter().find(|c| !fits(c)) {
-            let expected = format!("multiples of norm_num_groups ({}) up to {LARGEST}", self.norm_num_groups);
+            let expected =
+                format!("multiples of norm_num_groups ({}) up to {}", self.norm_num_groups, limits::MOST_WIDTH);
             return Err(Error::config("block_out_channels", expected, channels));
         }
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {

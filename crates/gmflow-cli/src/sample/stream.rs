@@ -1,0 +1,81 @@
+//! Samples on their way to files: what has a file of its own is written as soon as it is drawn.
+
+use super::Drawn;
+use super::files::Files;
+use crate::args::SampleArgs;
+use crate::output;
+use anyhow::Result;
+use burn::tensor::Device;
+use gmflow::checkpoint::ModelInfo;
+use gmflow::limits::{self, Need};
+use std::path::PathBuf;
+
+/// Bytes of what tells a sample from others in an array file.
+const BYTES_OF_A_LABEL: u128 = 32;
+
+/// Takes samples batch by batch.
+pub struct Stream<'a> {
+    files: &'a Files,
+    /// Samples of other settings, which make room once there is something to write.
+    outdated: Vec<PathBuf>,
+    /// What is collected for a file of all samples.
+    all: Option<Drawn>,
+}
+
+impl<'a> Stream<'a> {
+    /// To these files, in the place of those that are outdated.
+    pub fn new(files: &'a Files, outdated: Vec<PathBuf>) -> Self {
+        Self { files, outdated, all: None }
+    }
+
+    /// Writes a batch, or keeps it for the file of all samples.
+    pub fn take(&mut self, batch: Drawn) -> Result<()> {
+        match (&mut self.all, self.files) {
+            (_, Files::Images(_)) => return self.write(&batch),
+            (Some(all), _) => all.append(batch),
+            (none, _) => *none = Some(batch),
+        }
+        Ok(())
+    }
+
+    /// Writes the file of all samples, where there is one.
+    pub fn finish(mut self) -> Result<()> {
+        self.all.take().map_or(Ok(()), |all| self.write(&all))
+    }
+
+    fn write(&mut self, samples: &Drawn) -> Result<()> {
+        if let Some(folder) = self.outdated.first().and_then(|path| path.parent()) {
+            log::warn!("{}: {} samples of other settings are removed", folder.display(), self.outdated.len());
+        }
+        std::mem::take(&mut self.outdated).iter().try_for_each(|path| output::remove_file(path))?;
+        self.files.write(samples)
+    }
+}
+
+/// Refuses what does not fit in memory, before anything of it is there: a batch in the network, and what is kept of all samples.
+pub fn check_memory(
+    arguments: &SampleArgs,
+    info: &ModelInfo,
+    files: &Files,
+    (count, batch, doubled): (usize, usize, bool),
+    device: &Device,
+) -> Result<()> {
+    let shape = [info.data.channels, info.data.height, info.data.width];
+    let rows = if doubled { batch.saturating_mul(2) } else { batch };
+    limits::prediction(&info.network, shape, rows, device)?.check("--batch", batch, "lower --batch")?;
+    let factor = match &info.latent {
+        Some(latent) if !arguments.latents => latent.downsampling as u128,
+        _ => 1,
+    };
+    let image = [shape[0] as u128, shape[1] as u128 * factor, shape[2] as u128 * factor];
+    let values = |copies: u128| [copies, count as u128, image[0], image[1], image[2]];
+    let labels = BYTES_OF_A_LABEL.saturating_mul(count as u128);
+    let in_one_file = !matches!(files, Files::Images(_));
+    if !in_one_file {
+        return Ok(());
+    }
+    // The values, and the file's bytes.
+    let need = Need::new().floats("all samples in one file", &values(2)).bytes("seeds and classes", labels);
+    let advice = "lower --num, or write a PNG file for each image, or call several times with other --seed";
+    Ok(need.check("--num", count, advice)?)
+}
