@@ -44,6 +44,9 @@ pub struct Metrics {
     /// The same score from another classifier's logits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classifier_score: Option<Spread>,
+    /// The share of the fake samples that the classifier reads as the class that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_as_asked: Option<f64>,
     /// Precision, recall, density and coverage.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub manifolds: Option<Manifolds>,
@@ -83,7 +86,7 @@ pub fn compare(
     if *features != fake.info.features {
         return Err(Error::config("features", features.label(), fake.info.features.label()));
     }
-    let mut metrics = Metrics::default();
+    let mut metrics = Metrics { read_as_asked: fake.read_as_asked, ..Metrics::default() };
     let frechet = Some(frechet_distance(&real.moments, &fake.moments)?);
     let (mut kernel, mut score) = (None, None);
     if let (Some(reals), Some(fakes), false) = (&real.vectors, &fake.vectors, config.moments_only) {
@@ -134,6 +137,7 @@ impl Metrics {
             (distance, number(self.frechet(), 4)),
             (kernel, spread(self.kid.or(self.kernel_distance), 5)),
             (score, spread(self.inception_score.or(self.classifier_score), 3)),
+            ("read as asked", number(self.read_as_asked, 4)),
             ("precision", within(|m| m.precision)),
             ("recall", within(|m| m.recall)),
             ("density", within(|m| m.density)),

@@ -48,6 +48,8 @@ pub struct SampleSet {
     pub vectors: Option<Matrix>,
     /// Class logits `[n classes]`, where they were kept.
     pub logits: Option<Matrix>,
+    /// The share of the samples that the classifier reads as the class that was asked for, where it knows all of these classes.
+    pub read_as_asked: Option<f64>,
 }
 
 /// Builds a set batch by batch. Memory grows with the number of samples only where vectors are kept.
@@ -60,14 +62,24 @@ pub struct SetBuilder<'a> {
     colours: ImageStatsSum,
     vectors: Matrix,
     logits: Matrix,
+    /// How many samples were asked for by a class that the network knows, and how many of them it reads so.
+    asked: [u64; 2],
 }
 
 impl<'a> SetBuilder<'a> {
     /// For images of one shape `[c h w]`; `keep` keeps vectors and logits, which kernel distance, precision and recall, and the
     /// Inception Score need.
     pub fn new(network: &'a FeatureNetwork, shape: [usize; 3], keep: bool) -> Self {
-        let colours = ImageStatsSum::default();
-        Self { network, shape, keep, moments: None, colours, vectors: Matrix::default(), logits: Matrix::default() }
+        Self {
+            network,
+            shape,
+            keep,
+            moments: None,
+            colours: ImageStatsSum::default(),
+            vectors: Matrix::default(),
+            logits: Matrix::default(),
+            asked: [0; 2],
+        }
     }
 
     /// Adds images `[n c h w]` in [-1, 1]. They are rounded to 8 bits and cut off at the ends first, so that samples have the figures that
@@ -76,9 +88,24 @@ impl<'a> SetBuilder<'a> {
     /// # Errors
     /// Images that the network does not take, or values that are not finite.
     pub fn add(&mut self, images: &[f32]) -> Result<()> {
+        self.add_asked(images, &[])
+    }
+
+    /// [`add`](Self::add) for samples of classes with these names, one for each image.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_asked(&mut self, images: &[f32], asked: &[&str]) -> Result<()> {
         let images: Vec<f32> = images.iter().map(|&x| to_byte(x) / 127.5 - 1.0).collect();
         let features = self.network.extract(&images, self.shape)?;
         self.colours.add(&images, self.shape)?;
+        if let Some(logits) = &features.logits {
+            for (row, name) in (0..logits.rows()).zip(asked) {
+                let Some(class) = self.network.class_names().iter().position(|known| known == name) else { continue };
+                self.asked[0] += 1;
+                self.asked[1] += u64::from(largest(logits.row(row)) == Some(class));
+            }
+        }
         match &mut self.moments {
             Some(moments) => moments.add(&features.vectors)?,
             none => none.insert(Moments::new(features.vectors.columns())?).add(&features.vectors)?,
@@ -105,8 +132,15 @@ impl<'a> SetBuilder<'a> {
             colours: self.colours.stats(),
         };
         let kept = |matrix: Matrix| (matrix.rows() > 0).then_some(matrix);
-        Ok(SampleSet { info, moments, vectors: kept(self.vectors), logits: kept(self.logits) })
+        let [asked, right] = self.asked;
+        let read_as_asked = (asked == moments.count()).then(|| right as f64 / asked as f64);
+        Ok(SampleSet { info, moments, vectors: kept(self.vectors), logits: kept(self.logits), read_as_asked })
     }
+}
+
+/// The index of the largest value.
+pub(crate) fn largest(row: &[f32]) -> Option<usize> {
+    row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index)
 }
 
 impl SampleSet {
@@ -129,7 +163,7 @@ impl SampleSet {
         let features = FeatureInfo::precomputed();
         let info =
             SetInfo { count: moments.count(), data, features, shape: None, classes: Vec::new(), colours: None };
-        Self { info, moments, vectors, logits: None }
+        Self { info, moments, vectors, logits: None, read_as_asked: None }
     }
 
     /// Whether a file is one that [`save`](Self::save) wrote.
@@ -195,6 +229,6 @@ impl SampleSet {
             }
             vectors = Some(read);
         }
-        Ok(Self { info, moments, vectors, logits: None })
+        Ok(Self { info, moments, vectors, logits: None, read_as_asked: None })
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 use gmflow_data::{Corrupt, Error as DataError, Image, ImageDataset};
+use gmflow_eval::SetBuilder;
 use gmflow_eval::features::classifier::{Architecture, Augment, Classifier, TrainSettings, train};
 use gmflow_eval::features::download::Published;
 use gmflow_eval::features::resize::Resize;
@@ -74,6 +75,27 @@ fn a_classifier_learns_is_reproducible_and_comes_back_from_its_file() {
         let message = Classifier::load(&path, &Device::flex()).unwrap_err().to_string();
         assert!(message.contains(part) && message.contains(name), "{message}");
     }
+}
+
+#[test]
+fn samples_that_were_asked_for_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stripes.safetensors");
+    trained(TrainSettings { epochs: 4, batch_size: 16, ..TrainSettings::default() }).save(&file).unwrap();
+    let spec: FeatureSpec = format!("classifier={}", file.display()).parse().unwrap();
+    let network = FeatureNetwork::load(&spec, &Device::flex(), || unreachable!()).unwrap();
+    assert_eq!(network.class_names(), ["row", "column"]);
+    let images: Vec<f32> = (0..8).flat_map(|index| stripes().get(index).unwrap().pixels).collect();
+    let read = |asked: &[&str]| {
+        let mut builder = SetBuilder::new(&network, [1, 9, 9], false);
+        builder.add_asked(&images, asked).unwrap();
+        builder.finish(String::new(), Vec::new()).unwrap().read_as_asked
+    };
+    // Rows and columns take turns; the last two are asked for the wrong way round.
+    let turns = ["row", "column", "row", "column", "row", "column", "column", "row"];
+    assert_eq!(read(&turns), Some(0.75));
+    assert_eq!(read(&[]), None, "nothing was asked for");
+    assert_eq!(read(&["row", "column", "row", "column", "row", "column", "circle", "row"]), None, "an unknown class");
 }
 
 #[test]

@@ -25,8 +25,8 @@ const POINTS_AT_ONCE: usize = 4096;
 /// Most samples that are drawn where nothing else is asked for.
 const MOST: u64 = 10_000;
 
-/// Takes samples `[n c h w]` and the shape of one.
-type TakeSamples<'a> = dyn FnMut(&[f32], [usize; 3]) -> Result<()> + 'a;
+/// Takes samples `[n c h w]`, the shape of one, and the names of the classes that were asked for, where they have names.
+type TakeSamples<'a> = dyn FnMut(&[f32], [usize; 3], &[&str]) -> Result<()> + 'a;
 
 /// Real images, for likelihoods.
 pub struct RealImages {
@@ -131,7 +131,7 @@ impl Judge {
             (Reference::Density(..), DataKind::Points) => {
                 let mut points = Vec::new();
                 let num = order.num.unwrap_or(MOST as usize);
-                seconds = self.draw(model, sampler, (num, order), &mut |values, _| {
+                seconds = self.draw(model, sampler, (num, order), &mut |values, _, _| {
                     points.extend_from_slice(values);
                     Ok(())
                 })?;
@@ -145,8 +145,9 @@ impl Judge {
                 let num = order.num.unwrap_or(real.info.count.min(MOST) as usize);
                 let keep = !self.config.moments_only;
                 let mut builder: Option<SetBuilder> = None;
-                seconds = self.draw(model, sampler, (num, order), &mut |values, shape| {
-                    Ok(builder.get_or_insert_with(|| SetBuilder::new(network, shape, keep)).add(values)?)
+                seconds = self.draw(model, sampler, (num, order), &mut |values, shape, asked| {
+                    let builder = builder.get_or_insert_with(|| SetBuilder::new(network, shape, keep));
+                    Ok(builder.add_asked(values, asked)?)
                 })?;
                 let builder = builder.ok_or_else(|| usage("--num", "at least 2", 0))?;
                 self.set(name.clone(), &builder.finish(name, Vec::new())?)?
@@ -225,7 +226,9 @@ impl Judge {
             let values = sampler.draw(model, wanted, &mut |_, _| {})?;
             let (values, shape) = decoded(values, (range.len(), shape), model, &self.device)?;
             seconds += begun.elapsed().as_secs_f64();
-            take(&values, shape)?;
+            let names = model.info.classes.as_deref().filter(|_| classes > 0).unwrap_or_default();
+            let asked: Vec<&str> = labels.iter().filter_map(|&label| names.get(label).map(String::as_str)).collect();
+            take(&values, shape, &asked)?;
             bar.set_position(range.end as u64);
         }
         bar.finish_and_clear();

@@ -133,6 +133,23 @@ fn the_layers_of_a_classifier_and_its_training_are_chosen() {
     let settings = ["--network", "residual", "--width", "16", "--flip", "--shift", "1", "--warmup", "0.5"];
     let (code, _, stderr) = run(&[&start[..], &settings].concat());
     assert!(code == 0 && stderr.contains("epoch 1 of 2: ") && stderr.contains("epoch 2 of 2: "), "{stderr}");
+    // A model of three classes of which the classifier knows none has no such figure; one of the same names has.
+    let model = folder.path().join("model");
+    image_model(&model);
+    let features = format!("classifier={}", text(&network));
+    let eval =
+        ["eval", "--real", text(&data), "--features", &features, "--fake", text(&model), "--num", "30", "--json"];
+    let share = || {
+        let rows: Value = serde_json::from_str(&done(&[&eval[..], &["--steps", "1"]].concat())).unwrap();
+        rows[0]["metrics"]["read_as_asked"].as_f64()
+    };
+    assert_eq!(share(), None);
+    let info = model.join("model.json");
+    let renamed = std::fs::read_to_string(&info).unwrap();
+    std::fs::write(&info, renamed.replace("\"cat\"", "\"a\"").replace("\"dog\"", "\"b\"").replace("\"7\"", "\"c\""))
+        .unwrap();
+    let share = share().unwrap();
+    assert!((0.0..=1.0).contains(&share) && (share * 30.0 - (share * 30.0).round()).abs() < 1e-9, "{share}");
     let bytes = std::fs::read(&network).unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let info: Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["gmflow-classifier"]).unwrap();

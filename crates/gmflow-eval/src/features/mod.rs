@@ -145,6 +145,14 @@ impl FeatureNetwork {
         }
     }
 
+    /// The names of the classes that its logits are of, where it knows them.
+    pub fn class_names(&self) -> &[String] {
+        match &self.kind {
+            Kind::Classifier(network) => &network.info.classes,
+            Kind::Pixels | Kind::Inception(_) => &[],
+        }
+    }
+
     /// Features of images `[n c h w]` in [-1, 1], some at a time.
     ///
     /// # Errors

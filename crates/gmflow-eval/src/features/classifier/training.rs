@@ -2,6 +2,7 @@
 
 use super::network::{Layers, Parameters};
 use super::{Architecture, Augment, Classifier, ClassifierInfo, on_device};
+use crate::set::largest;
 use crate::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use gmflow::kernel::AdamW;
@@ -177,13 +178,9 @@ fn accuracy(classifier: &Classifier, images: &[Image]) -> Result<f64> {
     for chunk in images.chunks(super::AT_ONCE) {
         let pixels: Vec<f32> = chunk.iter().flat_map(|image| image.pixels.iter().copied()).collect();
         let [_, logits] = classifier.extract(&pixels, classifier.info.shape)?;
-        right += (0..chunk.len()).filter(|&row| best(logits.row(row)) == Some(chunk[row].label as usize)).count();
+        right += (0..chunk.len()).filter(|&row| largest(logits.row(row)) == Some(chunk[row].label as usize)).count();
     }
     Ok(right as f64 / images.len() as f64)
-}
-
-fn best(logits: &[f32]) -> Option<usize> {
-    logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class)
 }
 
 /// A classifier with the optimiser's state.
