@@ -116,8 +116,9 @@ impl Source {
                 let count = images.len().min(limit);
                 let mut builder = SetBuilder::new(network.ok_or_else(asked)?, images.shape(), keep);
                 let bar = terminal::bar(count as u64, "features", "images");
-                for_images(images.as_ref(), corrupt, count, &mut |pixels, _| {
-                    builder.add(pixels)?;
+                let name = |label: &u32| images.class_names().get(*label as usize).map(String::as_str);
+                for_images(images.as_ref(), corrupt, count, &mut |pixels, labels| {
+                    builder.add_asked(pixels, &labels.iter().filter_map(name).collect::<Vec<_>>())?;
                     bar.inc((pixels.len() / images.shape().iter().product::<usize>().max(1)) as u64);
                     Ok(())
                 })?;

@@ -149,6 +149,10 @@ fn the_layers_of_a_classifier_and_its_training_are_chosen() {
     std::fs::write(&info, renamed.replace("\"cat\"", "\"a\"").replace("\"dog\"", "\"b\"").replace("\"7\"", "\"c\""))
         .unwrap();
     let share = share().unwrap();
+    // Of labelled images it is the classifier's accuracy; these are the ones that it saw, and few.
+    let labelled = ["eval", "--real", text(&data), "--features", &features, "--fake", text(&data), "--json"];
+    let rows: Value = serde_json::from_str(&done(&labelled)).unwrap();
+    assert!(rows[0]["metrics"]["read_as_asked"].as_f64().unwrap() >= 0.3, "{rows}");
     assert!((0.0..=1.0).contains(&share) && (share * 30.0 - (share * 30.0).round()).abs() < 1e-9, "{share}");
     let bytes = std::fs::read(&network).unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
