@@ -1,5 +1,6 @@
 //! Runs that are stopped: by every signal that leaves time, by one that leaves none, twice, and by another process.
 
+use crate::models::image_model;
 use crate::run;
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -337,4 +338,39 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
         place.finish(8);
     }
     assert!(place.checkpoint(8) == alone.checkpoint(8), "the state differs");
+}
+
+#[test]
+fn pictures_of_a_call_that_is_killed_are_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    let mut draws = Draws(5);
+    for time in 0..3 {
+        let out = folder.path().join(format!("pictures-{time}"));
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin("gmflow"))
+            .args(["sample", "--checkpoint", model.to_str().unwrap(), "--num", "3000", "--steps", "1"])
+            .args(["--out", out.to_str().unwrap()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pictures = || -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(&out).into_iter().flatten().map(|entry| entry.unwrap().path());
+            entries.filter(|path| path.extension().is_some_and(|ending| ending == "png")).collect()
+        };
+        let start = Instant::now();
+        while pictures().is_empty() {
+            assert!(start.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(draws.below(20_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for path in pictures() {
+            let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
+            let mut reader = png::Decoder::new(file).read_info().unwrap();
+            let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+            reader.next_frame(&mut pixels).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
 }

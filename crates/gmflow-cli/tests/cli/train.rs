@@ -213,6 +213,13 @@ fn a_model_with_damage_is_not_sampled_from_unless_asked_for() {
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("model.safetensors: checksum") && stderr.contains("--no-verify"), "{stderr}");
     assert!(!points.exists());
+    let copy = folder.path().join("copy");
+    let export = ["export", "--checkpoint", model_folder, "--out", copy.to_str().unwrap(), "--layout", "gmflow"];
+    let tuned = folder.path().join("tuned");
+    for (code, _, stderr) in [run(&export), train(&config, &tuned, &["--from", model_folder])] {
+        assert!(code == 1 && stderr.contains("model.safetensors: checksum"), "{stderr}");
+    }
+    assert!(!copy.exists() && !tuned.exists());
     let (code, _, stderr) = run(&[&sample[..], &["--no-verify"]].concat());
     assert_eq!(code, 0, "{stderr}");
 }
