@@ -3,8 +3,9 @@
 use crate::args::EncodeArgs;
 use crate::data_source;
 use crate::device::device;
-use crate::failure::usage;
+use crate::failure::{Signalled, usage};
 use crate::output;
+use crate::signals::{Signal, Signals};
 use crate::terminal;
 use anyhow::{Context, Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -17,12 +18,15 @@ use gmflow_data::{
     LatentWriter,
 };
 use serde_json::json;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Runs the command.
 pub fn run(arguments: &EncodeArgs) -> Result<()> {
+    let signals = Signals::listen("stopping after this batch; what is encoded is kept")?;
     let device = device(&arguments.device)?;
     let config = data_config(arguments)?;
     let Dataset::Images { images, corrupt, .. } = config.open(Path::new(""))? else {
@@ -39,7 +43,17 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     let start = Instant::now();
     let encoding = Encoding { vae: &vae, device: &device, mirror: arguments.mirror, batch: arguments.batch };
     let limit = arguments.limit.unwrap_or(usize::MAX).min(images.len());
-    let manifest = kernel::in_pool(|| encoding.run(&images, corrupt, limit, writer))?;
+    let encoded = kernel::in_pool(|| encoding.run(&images, corrupt, limit, writer, signals.stop()))?;
+    let manifest = match (encoded, signals.caught()) {
+        (Encoded::All(manifest), _) => manifest,
+        (Encoded::Until(count), signal) => {
+            let name = signal.map_or_else(|| "a signal".to_owned(), Signal::name);
+            let text = format!("stopped by {name}: {count} of {limit} images are done; the same call continues");
+            // A terminal that is gone takes no line.
+            let printed = output::line(&text);
+            return signal.map_or(printed, |signal| Err(Signalled(signal).into()));
+        }
+    };
     let (count, left_out, seconds) = (manifest.count, manifest.left_out, start.elapsed().as_secs_f64());
     if arguments.json {
         let out = &arguments.out;
@@ -103,6 +117,14 @@ struct Waiting {
     indices: Vec<u32>,
 }
 
+/// How far an encoding came.
+enum Encoded {
+    /// To the end.
+    All(LatentManifest),
+    /// Up to this image.
+    Until(usize),
+}
+
 /// How images are encoded.
 struct Encoding<'a> {
     vae: &'a Autoencoder,
@@ -112,23 +134,51 @@ struct Encoding<'a> {
 }
 
 impl Encoding<'_> {
-    /// Encodes the first `limit` images, from where the call before ended.
+    /// Encodes the first `limit` images, from where the call before ended, until `stop` is set. What is encoded is kept however it ends.
     fn run(
         &self,
         images: &Arc<dyn ImageDataset>,
         corrupt: Corrupt,
         limit: usize,
         mut writer: LatentWriter,
-    ) -> Result<LatentManifest> {
+        stop: &AtomicBool,
+    ) -> Result<Encoded> {
         let first = usize::try_from(writer.next_index())?;
         if first > limit {
             return Err(usage("--limit", format!("at least {first}, which are encoded already"), limit));
         }
-        let bar = terminal::rate(first as u64, limit as u64, "encoding", ("images", 1.0));
         // What a call before this one has neither written nor left to do, it left out.
         let mut left_out = first - writer.written();
+        let bar = terminal::rate(first as u64, limit as u64, "encoding", ("images", 1.0));
+        let result = self.encode_rest(images, (corrupt, &mut left_out), first..limit, &mut writer, &|done| {
+            bar.set_position(done as u64);
+            !stop.load(Ordering::Relaxed)
+        });
+        bar.finish_and_clear();
+        match result {
+            Ok(done) if done == limit => Ok(Encoded::All(writer.finish(left_out)?)),
+            Ok(done) => writer.pause().map(|()| Encoded::Until(done)).map_err(Into::into),
+            Err(error) => {
+                if let Err(second) = writer.pause() {
+                    log::error!("what was encoded since the last shard could not be kept: {second}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Encodes images batch by batch, as long as `goes_on` says so of the number that are done; returns that number.
+    fn encode_rest(
+        &self,
+        images: &Arc<dyn ImageDataset>,
+        (corrupt, left_out): (Corrupt, &mut usize),
+        range: Range<usize>,
+        writer: &mut LatentWriter,
+        goes_on: &dyn Fn(usize) -> bool,
+    ) -> Result<usize> {
         let mut waiting = Waiting::default();
-        for index in first..limit {
+        let end = range.end;
+        for index in range {
             match images.get(index) {
                 Ok(image) => {
                     waiting.pixels.extend(image.pixels);
@@ -137,17 +187,22 @@ impl Encoding<'_> {
                 }
                 Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => {
                     log::warn!("{error}; it is left out");
-                    left_out += 1;
+                    *left_out += 1;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // The images before it count.
+                    writer.push(&self.encode(waiting, images.shape())?)?;
+                    return Err(error.into());
+                }
             }
-            if waiting.labels.len() == self.batch || index + 1 == limit {
+            if waiting.labels.len() == self.batch || index + 1 == end {
                 writer.push(&self.encode(std::mem::take(&mut waiting), images.shape())?)?;
-                bar.set_position(index as u64 + 1);
+                if !goes_on(index + 1) && index + 1 < end {
+                    return Ok(index + 1);
+                }
             }
         }
-        bar.finish_and_clear();
-        Ok(writer.finish(left_out)?)
+        Ok(end)
     }
 
     fn encode(&self, waiting: Waiting, [c, h, w]: [usize; 3]) -> Result<EncodedBatch> {
@@ -177,7 +232,10 @@ fn remove_cache(folder: &Path) -> Result<()> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name == "latents.json" || (name.starts_with("shard-") && name.ends_with(".safetensors")) {
+        if name == "latents.json"
+            || name == "waiting.safetensors"
+            || (name.starts_with("shard-") && name.ends_with(".safetensors"))
+        {
             std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
         }
     }

@@ -17,9 +17,10 @@ pub struct Signals {
 impl Signals {
     /// Listens to every signal that asks the program to end and leaves it time: of a terminal that closes, of `kill`, of service managers,
     /// containers and cluster schedulers. Those that the program was started to ignore, as by `nohup`, stay ignored.
-    pub fn listen() -> Result<Self> {
+    /// `reaction` tells the user what the command does then.
+    pub fn listen(reaction: &'static str) -> Result<Self> {
         let signals = Self { stop: Arc::new(AtomicBool::new(false)), caught: Arc::new(AtomicI32::new(0)) };
-        system::listen(Arc::clone(&signals.stop), Arc::clone(&signals.caught))
+        system::listen(Arc::clone(&signals.stop), Arc::clone(&signals.caught), reaction)
             .context("signals cannot be listened to")?;
         Ok(signals)
     }
@@ -67,7 +68,7 @@ mod system {
     /// this time of the first is no second thought.
     const ONE_STOP: Duration = Duration::from_secs(1);
 
-    pub fn listen(stop: Arc<AtomicBool>, caught: Arc<AtomicI32>) -> std::io::Result<()> {
+    pub fn listen(stop: Arc<AtomicBool>, caught: Arc<AtomicI32>, reaction: &'static str) -> std::io::Result<()> {
         let wanted = ALL.into_iter().filter(|signal| !is_ignored(*signal));
         let mut signals = signal_hook::iterator::Signals::new(wanted)?;
         let work = move || {
@@ -80,9 +81,7 @@ mod system {
                         stop.store(true, Ordering::SeqCst);
                         let name = Signal(signal).name();
                         // With the terminal gone there is nobody to tell.
-                        terminal::say(&format!(
-                            "{name}: stopping after this step, with a checkpoint; press Ctrl-C again to stop at once"
-                        ));
+                        terminal::say(&format!("{name}: {reaction}; press Ctrl-C again to stop at once"));
                     }
                     // Nothing is half written: every file is complete or under a name of its own.
                     Some(first) if first.elapsed() >= ONE_STOP => {
@@ -116,7 +115,7 @@ mod system {
     use std::sync::atomic::{AtomicBool, AtomicI32};
 
     /// The second signal ends the program.
-    pub fn listen(stop: Arc<AtomicBool>, caught: Arc<AtomicI32>) -> std::io::Result<()> {
+    pub fn listen(stop: Arc<AtomicBool>, caught: Arc<AtomicI32>, _reaction: &'static str) -> std::io::Result<()> {
         for signal in [SIGINT, SIGTERM] {
             let caught = Arc::clone(&caught);
             // The order matters: the shutdown looks at the flag before the same signal sets it.

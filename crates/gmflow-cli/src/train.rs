@@ -36,7 +36,7 @@ struct Report {
 
 /// Runs the command.
 pub fn run(arguments: &TrainArgs) -> Result<()> {
-    let signals = Signals::listen()?;
+    let signals = Signals::listen("stopping after this step, with a checkpoint")?;
     let device = device(&arguments.device)?;
     let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&arguments.config));
     let mut run = if arguments.resume || arguments.resume_from.is_some() {

@@ -182,6 +182,81 @@ fn damaged_images_are_left_out_and_encoded_ones_are_not_read_again() {
     assert!(whole == check(encode(&[])));
 }
 
+#[test]
+fn an_error_in_the_middle_keeps_what_was_encoded_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    materials(folder);
+    let (shard, waiting) =
+        (folder.join("latents/shard-00000.safetensors"), folder.join("latents/waiting.safetensors"));
+    assert_eq!(encode(folder, &["--batch", "4"]).0, 0);
+    let whole = std::fs::read(&shard).unwrap();
+    std::fs::remove_dir_all(folder.join("latents")).unwrap();
+    // The same size and the same header: only whoever decodes it can tell.
+    let path = folder.join("images/light/2.png");
+    let good = std::fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    let data = bad.windows(4).position(|name| name == b"IDAT").unwrap() + 4;
+    bad[data..data + 8].fill(0);
+    std::fs::write(&path, bad).unwrap();
+    for _ in 0..2 {
+        let (code, _, stderr) = encode(folder, &["--batch", "4"]);
+        assert!(code == 1 && stderr.contains("2.png"), "{stderr}");
+        assert_eq!(numbers(&waiting, "indices"), [0, 1, 2, 3, 4], "all images before it");
+        assert!(!shard.exists());
+    }
+    std::fs::write(&path, good).unwrap();
+    assert_eq!(encode(folder, &["--batch", "4"]).0, 0);
+    assert!(whole == std::fs::read(&shard).unwrap() && !waiting.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_encoding_loses_no_image() {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    materials(folder);
+    for index in 3..500 {
+        let images = folder.join("images/dark");
+        std::fs::copy(images.join("1.png"), images.join(format!("{index}.png"))).unwrap();
+    }
+    let (vae, images) = (at(folder, "published"), at(folder, "images"));
+    let arguments = ["encode", "--vae", &vae, "--images", &images, "--size", "16", "--batch", "1", "--out"];
+    let [broken, whole] = ["broken", "whole"].map(|name| at(folder, name));
+    let waiting = folder.join("broken/waiting.safetensors");
+    let mut done = 0;
+    for _ in 0..3 {
+        let child = Command::new(assert_cmd::cargo::cargo_bin("gmflow"))
+            .args(arguments)
+            .arg(&broken)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The signals are listened to before the lock is taken.
+        let (start, holder) = (Instant::now(), format!("(process {} on host", child.id()));
+        let holds = || std::fs::read_to_string(folder.join("broken/.gmflow.lock")).is_ok_and(|t| t.contains(&holder));
+        while !holds() {
+            assert!(start.elapsed() < Duration::from_secs(60), "no lock");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(143), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+        let now = numbers(&waiting, "indices");
+        assert!(now.len() > done && stdout.contains(&format!("{} of 503 images are done", now.len())), "{stdout}");
+        done = now.len();
+    }
+    for out in [&broken, &whole] {
+        assert_eq!(run(&[&arguments[..], &[out]].concat()).0, 0);
+    }
+    let shard = |out: &str| std::fs::read(Path::new(out).join("shard-00000.safetensors")).unwrap();
+    assert!(shard(&broken) == shard(&whole) && !waiting.exists());
+}
+
 /// A tensor of whole numbers.
 fn numbers(shard: &Path, name: &str) -> Vec<u32> {
     let bytes = std::fs::read(shard).unwrap();

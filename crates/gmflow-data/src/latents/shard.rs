@@ -26,6 +26,29 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    /// Maps a file of latents in the form of a shard, however many it holds.
+    ///
+    /// # Errors
+    /// As [`Shard::open`].
+    pub(super) fn open_any(path: &Path, manifest: &LatentManifest) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes)
+            .map_err(|error| Error::file(path, "header", "a complete safetensors file", error))?;
+        let count = metadata.info("indices").and_then(|info| info.shape.first().copied()).unwrap_or(0);
+        Self::open(path, manifest, count)
+    }
+
+    /// The bytes of labels, of indices and of the tensors in the order of [`LatentManifest::tensors`]; of labels as many zeros as there
+    /// are indices where there are no classes.
+    pub(super) fn bytes(&self) -> [Vec<u8>; 6] {
+        let part = |range: &Range<usize>| self.map.get(range.clone()).unwrap_or_default().to_vec();
+        let indices = part(&self.indices);
+        let labels = self.labels.as_ref().map_or_else(|| vec![0; indices.len()], part);
+        let mut tensors = self.tensors.iter().map(part);
+        let mut next = || tensors.next().unwrap_or_default();
+        [labels, indices, next(), next(), next(), next()]
+    }
+
     /// Maps a shard that must hold `count` latents.
     ///
     /// # Errors

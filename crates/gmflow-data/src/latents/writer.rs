@@ -1,5 +1,7 @@
 //! Writing a cache, shard by shard, so that an interrupted one can be continued.
 
+mod pause;
+
 use super::shard::Shard;
 use super::{LatentManifest, LatentPrecision, shard_name};
 use crate::{Error, Result};
@@ -58,6 +60,7 @@ impl LatentWriter {
         let mut writer =
             Self { folder: folder.to_owned(), manifest, waiting: Waiting::default(), shards: 0, next: 0 };
         if !folder.join(super::MANIFEST).exists() {
+            writer.forget()?;
             writer.manifest.write(folder)?;
             return Ok(writer);
         }
@@ -69,6 +72,7 @@ impl LatentWriter {
             return Err(Error::file(folder, "cache", "one that was begun with these settings", "other settings"));
         }
         writer.pass_over_written();
+        writer.take_up();
         Ok(writer)
     }
 
@@ -95,9 +99,9 @@ impl LatentWriter {
         (self.shards, self.next) = (shards, next);
     }
 
-    /// Latents that are in the cache already.
+    /// Latents that are encoded already: those in shards, and those that wait for theirs.
     pub fn written(&self) -> usize {
-        self.shards * self.manifest.shard
+        self.shards * self.manifest.shard + self.waiting.count
     }
 
     /// The position in the data set of the first image that has not been taken.
@@ -166,7 +170,7 @@ impl LatentWriter {
     /// # Errors
     /// As [`LatentWriter::push`]; [`Error::Config`] for a cache without a latent.
     pub fn finish(mut self, left_out: usize) -> Result<LatentManifest> {
-        let count = self.written() + self.waiting.count;
+        let count = self.written();
         if count == 0 {
             return Err(Error::config("images", "at least one that can be read", 0));
         }
@@ -180,23 +184,27 @@ impl LatentWriter {
 
     /// Writes the first `count` latents that wait.
     fn write_shard(&mut self, count: usize) -> Result<()> {
-        let path = self.folder.join(shard_name(self.shards));
-        let [c, h, w] = self.manifest.shape;
-        let dtype = self.manifest.precision.dtype();
         let first = self.waiting.take(count);
-        let wrong = |error: safetensors::SafeTensorError| Error::file(&path, "header", "serialisable tensors", error);
+        self.write_latents(&self.folder.join(shard_name(self.shards)), &first)?;
+        self.shards += 1;
+        self.forget()
+    }
+
+    /// Writes latents in the form of a shard.
+    fn write_latents(&self, path: &Path, latents: &Waiting) -> Result<()> {
+        let ([c, h, w], count) = (self.manifest.shape, latents.count);
+        let dtype = self.manifest.precision.dtype();
+        let wrong = |error: safetensors::SafeTensorError| Error::file(path, "header", "serialisable tensors", error);
         let view = |dtype, shape, bytes| TensorView::new(dtype, shape, bytes).map_err(wrong);
         let mut views = Vec::new();
-        for (name, bytes) in self.manifest.tensors().iter().zip(&first.tensors) {
+        for (name, bytes) in self.manifest.tensors().iter().zip(&latents.tensors) {
             views.push((*name, view(dtype, vec![count, c, h, w], bytes.as_slice())?));
         }
-        views.push(("indices", view(Dtype::U32, vec![count], &first.indices)?));
+        views.push(("indices", view(Dtype::U32, vec![count], &latents.indices)?));
         if !self.manifest.classes.is_empty() {
-            views.push(("labels", view(Dtype::U32, vec![count], &first.labels)?));
+            views.push(("labels", view(Dtype::U32, vec![count], &latents.labels)?));
         }
-        write_atomic(&path, &serialize(views, None).map_err(wrong)?)?;
-        self.shards += 1;
-        Ok(())
+        write_atomic(path, &serialize(views, None).map_err(wrong)?)
     }
 }
 
