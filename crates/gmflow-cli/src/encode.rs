@@ -43,16 +43,13 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     let start = Instant::now();
     let encoding = Encoding { vae: &vae, device: &device, mirror: arguments.mirror, batch: arguments.batch };
     let limit = arguments.limit.unwrap_or(usize::MAX).min(images.len());
-    let encoded = kernel::in_pool(|| encoding.run(&images, corrupt, limit, writer, signals.stop()))?;
-    let manifest = match (encoded, signals.caught()) {
-        (Encoded::All(manifest), _) => manifest,
-        (Encoded::Until(count), signal) => {
-            let name = signal.map_or_else(|| "a signal".to_owned(), Signal::name);
-            let text = format!("stopped by {name}: {count} of {limit} images are done; the same call continues");
-            // A terminal that is gone takes no line.
-            let printed = output::line(&text);
-            return signal.map_or(printed, |signal| Err(Signalled(signal).into()));
-        }
+    let (done, manifest) = kernel::in_pool(|| encoding.run(&images, corrupt, limit, writer, signals.stop()))?;
+    let Some(manifest) = manifest else {
+        let name = signals.caught().map_or_else(|| "a signal".to_owned(), Signal::name);
+        let text = format!("stopped by {name}: {done} of {limit} images are done; the same call continues");
+        // A terminal that is gone takes no line.
+        let printed = output::line(&text);
+        return signals.caught().map_or(printed, |signal| Err(Signalled(signal).into()));
     };
     let (count, left_out, seconds) = (manifest.count, manifest.left_out, start.elapsed().as_secs_f64());
     if arguments.json {
@@ -117,14 +114,6 @@ struct Waiting {
     indices: Vec<u32>,
 }
 
-/// How far an encoding came.
-enum Encoded {
-    /// To the end.
-    All(LatentManifest),
-    /// Up to this image.
-    Until(usize),
-}
-
 /// How images are encoded.
 struct Encoding<'a> {
     vae: &'a Autoencoder,
@@ -135,6 +124,7 @@ struct Encoding<'a> {
 
 impl Encoding<'_> {
     /// Encodes the first `limit` images, from where the call before ended, until `stop` is set. What is encoded is kept however it ends.
+    /// Returns how many images are done and, where they all are, the manifest.
     fn run(
         &self,
         images: &Arc<dyn ImageDataset>,
@@ -142,7 +132,7 @@ impl Encoding<'_> {
         limit: usize,
         mut writer: LatentWriter,
         stop: &AtomicBool,
-    ) -> Result<Encoded> {
+    ) -> Result<(usize, Option<LatentManifest>)> {
         let first = usize::try_from(writer.next_index())?;
         if first > limit {
             return Err(usage("--limit", format!("at least {first}, which are encoded already"), limit));
@@ -156,8 +146,8 @@ impl Encoding<'_> {
         });
         bar.finish_and_clear();
         match result {
-            Ok(done) if done == limit => Ok(Encoded::All(writer.finish(left_out)?)),
-            Ok(done) => writer.pause().map(|()| Encoded::Until(done)).map_err(Into::into),
+            Ok(done) if done == limit => Ok((done, Some(writer.finish(left_out)?))),
+            Ok(done) => writer.pause().map(|()| (done, None)).map_err(Into::into),
             Err(error) => {
                 if let Err(second) = writer.pause() {
                     log::error!("what was encoded since the last shard could not be kept: {second}");
