@@ -7,7 +7,7 @@ use crate::failure::{Signalled, usage};
 use crate::output;
 use crate::signals::{Signal, Signals};
 use crate::terminal;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::load_diffusers_vae;
 use gmflow::kernel;
@@ -35,11 +35,12 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     let vae = load_diffusers_vae(&arguments.vae, None, &device)?;
     vae.check_image(images.shape())?;
     check_memory(arguments, images.as_ref(), &vae, &device)?;
-    if arguments.force {
-        remove_cache(&arguments.out)?;
-    }
-    let writer = LatentWriter::open(&arguments.out, manifest(arguments, &config, images.as_ref(), &vae)?)
-        .map_err(|error| anyhow!("{error}; --force starts anew"))?;
+    let manifest = manifest(arguments, &config, images.as_ref(), &vae)?;
+    let writer = if arguments.force {
+        LatentWriter::restart(&arguments.out, manifest)?
+    } else {
+        LatentWriter::open(&arguments.out, manifest).map_err(with_remedy)?
+    };
     let start = Instant::now();
     let encoding = Encoding { vae: &vae, device: &device, mirror: arguments.mirror, batch: arguments.batch };
     let limit = arguments.limit.unwrap_or(usize::MAX).min(images.len());
@@ -98,6 +99,7 @@ fn manifest(
         // Whole, so that it is found again from another folder.
         vae: Some(std::path::absolute(&arguments.vae)?.display().to_string()),
         images: Some(serde_json::to_value(config)?),
+        data: images.fingerprint(),
         count: 0,
         left_out: 0,
         complete: false,
@@ -212,22 +214,14 @@ impl Encoding<'_> {
     }
 }
 
-fn host(x: Tensor<4>) -> Result<Vec<f32>> {
-    x.into_data().try_into_vec().map_err(|error| anyhow!("the latents cannot be read: {error:?}"))
+/// What can be done about a cache that cannot be continued.
+fn with_remedy(error: gmflow_data::Error) -> anyhow::Error {
+    match error {
+        gmflow_data::Error::File { .. } => anyhow!("{error}; --force starts anew"),
+        other => other.into(),
+    }
 }
 
-/// Removes the files of a cache, and nothing else.
-fn remove_cache(folder: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name == "latents.json"
-            || name == "waiting.safetensors"
-            || (name.starts_with("shard-") && name.ends_with(".safetensors"))
-        {
-            std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
-        }
-    }
-    Ok(())
+fn host(x: Tensor<4>) -> Result<Vec<f32>> {
+    x.into_data().try_into_vec().map_err(|error| anyhow!("the latents cannot be read: {error:?}"))
 }

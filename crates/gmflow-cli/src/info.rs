@@ -108,6 +108,9 @@ impl Report {
         }
         writeln!(text, "samples       {samples}")?;
         writeln!(text, "classes       {classes}")?;
+        if let Some(images) = class_images(&self.info) {
+            writeln!(text, "class images  {images}")?;
+        }
         if self.info.guidance.is_active() {
             writeln!(text, "guidance      {}", settings(&self.info.guidance)?)?;
         }
@@ -138,6 +141,22 @@ impl Report {
         }
         Ok(text)
     }
+}
+
+/// How many training images the classes had, and which had none; `None` where it is not known.
+fn class_images(info: &ModelInfo) -> Option<String> {
+    let counts = &info.trained_on.as_ref()?.class_images;
+    let (fewest, most) = (counts.iter().filter(|count| **count > 0).min()?, counts.iter().max()?);
+    let range = match fewest == most {
+        true => grouped(*most),
+        false => format!("{} to {}", grouped(*fewest), grouped(*most)),
+    };
+    let name =
+        |class: usize| info.classes.as_ref().and_then(|names| names.get(class)).map_or("?".into(), Clone::clone);
+    let none: Vec<String> =
+        counts.iter().enumerate().filter(|(_, count)| **count == 0).map(|(i, _)| name(i)).collect();
+    let none = if none.is_empty() { String::new() } else { format!("; none of {}", shortened(&none)) };
+    Some(format!("{range} of each in training{none}"))
 }
 
 impl WeightFile {

@@ -32,10 +32,13 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
+/// Log lines that are shown where RUST_LOG does not say otherwise: warnings, and what was found in data sets.
+const SHOWN: &str = "warn,gmflow::data=info";
+
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
     let cli = args::Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(SHOWN))
         .target(env_logger::Target::Pipe(Box::new(terminal::Log)))
         .init();
     failure::report(run(cli))

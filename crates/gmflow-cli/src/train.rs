@@ -64,8 +64,12 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
 }
 
 fn create(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> {
-    if arguments.no_verify && !arguments.resume {
-        return Err(usage("--no-verify", "--resume or --resume-from, which read a checkpoint", "neither"));
+    for (name, given) in
+        [("--no-verify", arguments.no_verify), ("--accept-changed-data", arguments.accept_changed_data)]
+    {
+        if given && !arguments.resume {
+            return Err(usage(name, "--resume or --resume-from, which read a checkpoint", "neither"));
+        }
     }
     refuse_own_config(&arguments.config, folder)?;
     let mut config = configuration(arguments)?;
@@ -73,6 +77,7 @@ fn create(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> 
     if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
         config.train.from = Some(resolve(from, &PublishedArgs::default())?);
     }
+    config.train.new_classes |= arguments.new_classes;
     Ok(Run::create(config, folder, arguments.force, device)?)
 }
 
@@ -81,7 +86,11 @@ fn resume(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> 
         log::warn!("{}: the run was stopped before it wrote anything; it is begun again", folder.display());
         return create(arguments, folder, device);
     }
-    let options = ResumeOptions { from: arguments.resume_from, unverified: arguments.no_verify };
+    let options = ResumeOptions {
+        from: arguments.resume_from,
+        unverified: arguments.no_verify,
+        accept_changed_data: arguments.accept_changed_data,
+    };
     let run = Run::resume_with(folder, &arguments.set, options, device)?;
     warn_of_differences(arguments, run.trainer().config())?;
     Ok(run)

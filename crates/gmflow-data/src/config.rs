@@ -35,17 +35,17 @@ pub enum DatasetConfig {
     Parquet {
         /// A file, a folder of `*.parquet` files or a pattern such as `data/train-*.parquet`.
         path: PathBuf,
-        /// The column of images; by default the first of a fitting type.
+        /// The column of images; by default one that the hub's metadata or its name tells, or the only one with bytes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         image_column: Option<String>,
-        /// The column of labels; by default the first class label or else the first of integers.
+        /// The column of labels, or an empty text for none; by default one that the hub's metadata or its name tells.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         label_column: Option<String>,
         /// Shape and treatment of the images.
         #[serde(default)]
         image: ImageSettings,
     },
-    /// PNG, JPEG and WebP files in one subfolder per class.
+    /// Image files in one subfolder per class.
     Folder {
         /// The folder.
         path: PathBuf,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::RngExt;
 
 use crate::density::Density;
+use crate::fingerprint::Fingerprint;
 use crate::latents::LatentDataset;
 use crate::order::Order;
 use crate::rng::{Purpose, stream};
@@ -71,7 +72,17 @@ impl Dataset {
     pub fn class_images(&self) -> Option<Vec<u64>> {
         match self {
             Self::Images { images, .. } => images.class_images(),
-            Self::Latents { .. } | Self::Points(_) => None,
+            Self::Latents { latents, .. } => latents.class_images(),
+            Self::Points(_) => None,
+        }
+    }
+
+    /// What the set is known by, to tell later whether it is still the same; `None` for points, which their settings describe.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Images { images, .. } => images.fingerprint(),
+            Self::Latents { latents, .. } => Some(latents.fingerprint()),
+            Self::Points(_) => None,
         }
     }
 

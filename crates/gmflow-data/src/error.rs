@@ -36,6 +36,9 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// A folder cannot be locked, because another process writes there or the operating system refused it.
+    #[error(transparent)]
+    Lock(#[from] gmflow_files::LockError),
     /// A thread of the loader could not be started or has failed.
     #[error("data loader: expected {expected}, got {got}")]
     Loader {

@@ -3,7 +3,7 @@
 //! - [`density`]: 2-D densities (checkerboard, moons, spirals, rings, Gaussian grid), with histograms and the total
 //!   variation distance to tell how well they were learnt.
 //! - [`ImageDataset`]: images of one shape with random access: IDX files ([`IdxDataset`]), Parquet in the layout of the
-//!   Hugging Face hub ([`ParquetDataset`]) and folders of PNG, JPEG and WebP files ([`FolderDataset`]).
+//!   Hugging Face hub ([`ParquetDataset`]) and folders of image files ([`FolderDataset`]).
 //! - [`LatentDataset`]: images that an autoencoder has encoded, in a cache that [`LatentWriter`] writes.
 //! - [`DatasetConfig`]: the above as a table of a configuration file, opened as a [`Dataset`].
 //! - [`Batches`]: the endless stream of batches, each computed from seed and step alone; [`Loader`]: the same stream,
@@ -46,15 +46,16 @@
 //!
 //! # What happens to images
 //!
-//! The orientation tag is applied, transparency is laid on the background, the largest centred rectangle of the wanted
-//! proportions is cut out and resized with a cubic filter that widens when it reduces. Images of 8 bits stay in 8 bits
-//! until then, deeper ones go through `f32`. Values are in [-1, 1], channels first.
+//! PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF (its first page) and PNM files are read; the content tells the format. The
+//! orientation tag is applied, transparency is laid on the background, colour becomes grey where grey is wanted (Rec. 601, as in Pillow and
+//! torchvision), the largest centred rectangle of the wanted proportions is cut out and resized with a cubic filter that widens when it
+//! reduces. Images of 8 bits stay in 8 bits until then, deeper ones go through `f32`. Values are in [-1, 1], channels first.
 //!
 //! # What happens to damage
 //!
 //! With [`Corrupt::Refuse`], the default, a damaged file or row is an error that names it, when its turn comes. With
 //! [`Corrupt::Skip`] it is named in a warning, once, and another image takes its place, chosen by seed and position, so
-//! that the stream remains a pure function of both. Sizes that a file claims are bounded ([`MAX_PIXELS`],
+//! that the stream remains a pure function of both. Sizes that a file claims are bounded ([`ImageSettings::max_pixels`],
 //! [`MAX_IDX_BYTES`], [`MAX_FILE_BYTES`]) and never believed before the bytes are there; a decoder that panics is an
 //! error like any other. What the operating system refuses is never passed over.
 
@@ -63,10 +64,12 @@ mod dataset;
 mod decode;
 pub mod density;
 mod error;
+mod fingerprint;
 mod jpeg;
 mod latents;
 mod loader;
 mod order;
+mod pixels;
 mod rng;
 mod settings;
 mod source;
@@ -74,14 +77,18 @@ mod survey;
 
 pub use config::DatasetConfig;
 pub use dataset::{Batch, Batches, Dataset};
-pub use decode::MAX_PIXELS;
 pub use density::Density;
 pub use error::{Error, Result};
-pub use gmflow_files::{lock, what_is};
+pub use fingerprint::Fingerprint;
+pub use gmflow_files::{is_clutter, lock, what_is};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
-pub use settings::{Background, Corrupt, ImageSettings, MAX_SIZE};
+pub use settings::{Background, Corrupt, ImageSettings, MAX_PIXELS, MAX_SIZE};
 #[cfg(feature = "parquet")]
 pub use source::{Columns, ParquetDataset};
 pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES};
 pub use survey::{Stored, Survey};
+
+/// The target of log lines that say what was found in a data set and what was passed over. They are of level info; a program shows them
+/// by default, so that no guess and no omission is silent.
+pub const FOUND: &str = "gmflow::data";

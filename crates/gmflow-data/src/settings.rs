@@ -8,6 +8,13 @@ use crate::{Error, Result};
 /// Largest side of the images that are handed to the trainer.
 pub const MAX_SIZE: usize = 4096;
 
+/// Most pixels that an image file may claim to have where the settings do not say otherwise: more than the 200 megapixels of the largest
+/// cameras in telephones.
+pub const MAX_PIXELS: u64 = 1 << 28;
+
+/// The largest [`ImageSettings::max_pixels`].
+const MOST_PIXELS: u64 = 1 << 34;
+
 /// What happens to a file or row whose content is damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +57,10 @@ pub struct ImageSettings {
     /// Mirror every image with probability one half, a pure function of seed, epoch and image.
     #[serde(default)]
     pub horizontal_flip: bool,
+    /// Most pixels that an image file may claim to have, by default [`MAX_PIXELS`]; a larger one counts as damaged, before memory is taken
+    /// for it. Decoding takes about 6 bytes per pixel of 8-bit colour and 24 of images with 16 bits or transparency, in each of two threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
 }
 
 impl ImageSettings {
@@ -62,6 +73,11 @@ impl ImageSettings {
             && !(1..=MAX_SIZE).contains(&size)
         {
             return Err(Error::config("image.size", format!("1 to {MAX_SIZE}"), size));
+        }
+        if let Some(pixels) = self.max_pixels
+            && !(1..=MOST_PIXELS).contains(&pixels)
+        {
+            return Err(Error::config("image.max_pixels", format!("1 to {MOST_PIXELS}"), pixels));
         }
         match self.channels {
             None | Some(1 | 3) => Ok(()),
@@ -76,6 +92,7 @@ impl ImageSettings {
             width: self.size.unwrap_or(width),
             channels: self.channels.unwrap_or(channels),
             background: self.background,
+            max_pixels: self.max_pixels.unwrap_or(MAX_PIXELS),
         }
     }
 }

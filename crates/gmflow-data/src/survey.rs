@@ -161,7 +161,8 @@ fn class_counts(dataset: &Dataset) -> Vec<(String, Option<u64>)> {
 fn has_parquet(folder: &Path) -> Result<bool> {
     for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
         let path = entry.map_err(|error| Error::io(folder, error))?.path();
-        if path.extension().is_some_and(|extension| extension == "parquet") {
+        let is_clutter = path.file_name().is_some_and(gmflow_files::is_clutter);
+        if !is_clutter && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
             return Ok(true);
         }
     }

@@ -1,10 +1,12 @@
 //! What every crate that reads or writes files needs to know about them.
 //!
-//! - [`FolderLock`]: one process at a time writes into a folder.
+//! - [`lock::FolderLock`]: one process at a time writes into a folder.
 //! - [`what_is`]: what a file really is that is not what it should be.
+//! - [`is_clutter`]: files that operating systems leave in folders.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
 
+mod clutter;
 pub mod json;
 mod locate;
 pub mod lock;
@@ -14,6 +16,7 @@ pub mod toml;
 mod what;
 mod words;
 
+pub use clutter::is_clutter;
 pub use lock::{FolderLock, LockError};
 pub use what::what_is;
 pub use words::{choices, nearest};

@@ -110,7 +110,7 @@ fn container(start: &[u8]) -> Option<&'static str> {
     match start {
         [0x80, 2..=5, ..] => Some("a Python pickle (`gmflow import` turns one of weights into safetensors)"),
         [0, 0, 8..=14, 1..=4, ..] => Some("an IDX file"),
-        [b'P', b'1'..=b'6', b' ' | b'\t' | b'\r' | b'\n' | b'#', ..] => Some("a PNM image"),
+        [b'P', b'1'..=b'7', b' ' | b'\t' | b'\r' | b'\n' | b'#', ..] => Some("a PNM image"),
         _ => None,
     }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
-use gmflow::checkpoint::write_atomic;
+use gmflow::checkpoint::{ModelInfo, write_atomic};
 use gmflow::loss::LossConfig;
 
 use crate::checkpoint;
@@ -57,6 +57,8 @@ pub struct ResumeOptions {
     pub from: Option<u64>,
     /// Reads the checkpoint without comparing its files with their checksums.
     pub unverified: bool,
+    /// Goes on although the data changed: with other images, and with classes added behind the others or removed from the end.
+    pub accept_changed_data: bool,
 }
 
 impl Run {
@@ -110,7 +112,7 @@ impl Run {
     ///
     /// # Errors
     /// Another process is writing into the folder; there is no run, or its checkpoints are gone; a file is damaged, and the message says
-    /// which older checkpoint is whole; an override changes the network.
+    /// which older checkpoint is whole; an override changes the network; the data changed since the checkpoint.
     pub fn resume_with(folder: &Path, overrides: &[String], options: ResumeOptions, device: &Device) -> Result<Self> {
         let path = folder.join(CONFIG);
         if !path.is_file() && checkpoint::list(folder)?.is_empty() {
@@ -156,7 +158,11 @@ impl Run {
     fn load(folder: &Path, from: &Path, config: Config, options: ResumeOptions, device: &Device) -> Result<Trainer> {
         let error = match checkpoint::load(from, config, device, !options.unverified) {
             Err(error) if error.is_damage() => error,
-            other => return other,
+            Err(error) => return Err(error),
+            Ok(mut trainer) => {
+                trainer.check_data(&ModelInfo::load(from)?, options.accept_changed_data)?;
+                return Ok(trainer);
+            }
         };
         let is_older = |path: &PathBuf| checkpoint::step_of_folder(path) < checkpoint::step_of_folder(from);
         let older = checkpoint::list(folder)?.into_iter().rev().filter(is_older);

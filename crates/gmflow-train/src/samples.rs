@@ -30,7 +30,7 @@ pub struct Picture {
 }
 
 /// Samples the trainer's network as `sample` says. The seeds are 0, 1, ... in every picture, so that pictures of different
-/// steps show the same samples. A class has one row of the grid or more.
+/// steps show the same samples. A class that has images has one row of the grid or more.
 ///
 /// # Errors
 /// A sampler setting out of range or an average that is not there.
@@ -38,7 +38,7 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
     let info = trainer.data_info();
     let first = trainer.config().ema.first().map(|ema| ema.name.as_str());
     let network = trainer.snapshot(sample.ema.as_deref().or(first))?;
-    let classes = network.null_class().filter(|&null| null > 0);
+    let classes = network.null_class().filter(|&null| null > 0).map(|null| info.drawn_classes(null));
     let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
     let pipeline = Pipeline { network: &network, spectrum: spectrum.as_ref(), device: trainer.device().clone() };
     let batch = if info.points { POINT_BATCH } else { BATCH };
@@ -48,7 +48,9 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
         let range = start..(start + batch).min(sample.num);
         let request = SampleRequest {
             seeds: range.clone().map(|index| index as u64).collect(),
-            classes: classes.map(|count| range.map(|index| index % count).collect()),
+            classes: classes
+                .as_ref()
+                .map(|classes| range.filter_map(|index| classes.get(index % classes.len())).copied().collect()),
             shape: info.shape,
             noise: None,
         };
@@ -57,7 +59,8 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
         shape = [c, h, w];
         values.extend(host(samples)?);
     }
-    if info.points { points_picture(&values) } else { image_grid(&values, shape, classes) }
+    let rows = classes.map(|classes| classes.len());
+    if info.points { points_picture(&values) } else { image_grid(&values, shape, rows) }
 }
 
 /// What turns samples into what is shown.

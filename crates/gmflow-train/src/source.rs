@@ -37,6 +37,8 @@ impl Source {
             shape: dataset.shape(),
             classes: (!classes.is_empty()).then(|| classes.to_vec()),
             count: dataset.len(),
+            class_images: dataset.class_images(),
+            fingerprint: dataset.fingerprint(),
             points: matches!(dataset, Dataset::Points(_)),
             latent: match &dataset {
                 Dataset::Latents { latents, .. } => Some(latent_info(latents.manifest())),

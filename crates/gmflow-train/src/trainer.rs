@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{LatentInfo, Progress};
+use gmflow::checkpoint::{LatentInfo, ModelInfo, Progress};
 use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
+use gmflow_data::Fingerprint;
 
 use crate::batch::{DrawPlan, Feed, HostBatch};
 use crate::checkpoint::{self, Start};
 use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
 use crate::params::Values;
+use crate::same_data;
 use crate::schedule::learning_rate;
 use crate::source::Source;
 use crate::trainable::Trainable;
@@ -116,10 +118,25 @@ pub struct SourceInfo {
     pub classes: Option<Vec<String>>,
     /// The number of images; none for points, which never repeat.
     pub count: Option<usize>,
+    /// The number of images of each class, where it is known; of a run whose data changed, the most there have been.
+    pub class_images: Option<Vec<u64>>,
+    /// What the data set is known by; points have none.
+    pub fingerprint: Option<Fingerprint>,
     /// Points in the plane rather than images.
     pub points: bool,
     /// Where the images are latents, what they are latents of.
     pub latent: Option<LatentInfo>,
+}
+
+impl SourceInfo {
+    /// The classes that sample pictures show, of a network with `count` classes: those with names, without those that have no image; at
+    /// least one.
+    pub(crate) fn drawn_classes(&self, count: usize) -> Vec<usize> {
+        let named = self.classes.as_ref().map_or(count, Vec::len).min(count);
+        let images = |class: &usize| self.class_images.as_ref().and_then(|images| images.get(*class));
+        let seen: Vec<usize> = (0..named).filter(|class| images(class) != Some(&0)).collect();
+        if seen.is_empty() { (0..count).collect() } else { seen }
+    }
 }
 
 impl Trainer {
@@ -142,7 +159,17 @@ impl Trainer {
         network.compute_in(config.train.precision);
         let network = Trainable::new(network, &config.ema)?;
         let spectrum = spectrum.map(|module| Trainable::new(module, &[])).transpose()?;
-        Self::start(config, device, Networks { network, spectrum, earlier }, source)
+        let trainer = Self::start(config, device, Networks { network, spectrum, earlier }, source)?;
+        if let Some(from) = trainer.config.train.from.as_ref().filter(|_| !trainer.config.train.new_classes) {
+            let model = ModelInfo::load(&checkpoint::model_folder(from)?)?;
+            same_data::check_started_from(&model, &trainer.info)?;
+        }
+        Ok(trainer)
+    }
+
+    /// Compares the data with what the checkpoint was trained on; see [`same_data::check_resumed`].
+    pub(crate) fn check_data(&mut self, checkpoint: &ModelInfo, accept: bool) -> Result<()> {
+        same_data::check_resumed(checkpoint, &mut self.info, accept)
     }
 
     /// Joins networks in training with their data, from the optimiser step on that the data starts with. A spectrum network that the

@@ -25,6 +25,7 @@ fn write_cache(folder: &Path) {
         classes: ["a", "b", "c"].map(String::from).into(),
         vae: Some("an autoencoder".into()),
         images: None,
+        data: None,
         count: 0,
         left_out: 0,
         complete: false,

@@ -207,18 +207,18 @@ impl Judge {
         let shape = [data.channels, data.height, data.width];
         let at_once = if data.kind == DataKind::Points { POINTS_AT_ONCE } else { IMAGES_AT_ONCE };
         let batch = order.batch.unwrap_or(at_once).min(num.max(1));
-        let classes = model.info.network.num_classes();
-        let classes = model.info.classes.as_ref().map_or(classes, Vec::len).min(classes);
+        let classes = model.info.drawn_classes();
         let what = if data.kind == DataKind::Points { "points" } else { "images" };
         let bar = terminal::bar(num as u64, "sampling", what);
         let mut seconds = 0.0;
         for start in (0..num).step_by(batch) {
             let range = start..(start + batch).min(num);
             let seeds: Vec<u64> = range.clone().map(|index| order.seed.wrapping_add(index as u64)).collect();
-            let labels: Vec<usize> = range.clone().map(|index| index % classes.max(1)).collect();
+            let labels: Vec<usize> =
+                classes.iter().copied().cycle().skip(start % classes.len().max(1)).take(range.len()).collect();
             let wanted = Wanted {
                 seeds: &seeds,
-                classes: (classes > 0).then_some(&labels[..]),
+                classes: (!classes.is_empty()).then_some(&labels[..]),
                 noise: None,
                 device: &self.device,
             };

@@ -48,6 +48,7 @@ impl Request {
             None => count,
         };
         let classes = classes(&arguments.class, info)?;
+        warn_of_unseen(classes.as_deref().unwrap_or_default(), info);
         Ok(Self { count, seed: arguments.seed, turns: classes, noise, batch })
     }
 
@@ -63,13 +64,25 @@ impl Request {
     }
 }
 
-/// The classes to take in turn: those asked for, or all.
+/// A class without a training image can be asked for, but nothing was learnt of it.
+fn warn_of_unseen(classes: &[usize], info: &ModelInfo) {
+    let mut unseen: Vec<usize> =
+        classes.iter().copied().filter(|class| info.class_images(*class) == Some(0)).collect();
+    unseen.dedup();
+    for class in unseen {
+        let name = info.classes.as_ref().and_then(|names| names.get(class));
+        let name = name.map_or_else(|| class.to_string(), Clone::clone);
+        log::warn!("--class: {name} had no image in training, so its samples show nothing that was learnt of it");
+    }
+}
+
+/// The classes to take in turn: those asked for, or those that had images in training.
 fn classes(asked: &[String], info: &ModelInfo) -> Result<Option<Vec<usize>>> {
     let count = info.network.num_classes();
     match (asked, count) {
         ([], 0) => Ok(None),
         ([first, ..], 0) => Err(usage("--class", "no class, because the model has none", first)),
-        ([], _) => Ok(Some((0..info.classes.as_ref().map_or(count, Vec::len)).collect())),
+        ([], _) => Ok(Some(info.drawn_classes())),
         _ => find_classes(asked, info.class_names()).map(Some),
     }
 }

@@ -137,6 +137,52 @@ fn encoding_continues_and_does_not_overwrite() {
     assert!(code == 2 && stderr.contains("horizontal_flip"), "{stderr}");
 }
 
+#[test]
+fn encoding_does_not_continue_with_other_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    materials(folder);
+    assert_eq!(encode(folder, &["--shard", "2"]).0, 0);
+    interrupt(&folder.join("latents"), 1, 3);
+    // A picture that comes before the others: every position behind it would be that of another picture.
+    let (image, added) = (folder.join("images/dark/0.png"), folder.join("images/dark/-0.png"));
+    std::fs::copy(&image, &added).unwrap();
+    let (code, _, stderr) = encode(folder, &["--shard", "2"]);
+    let says = ["other images: 7 images, 6 before; dark has 4, 3 before", "--force"];
+    assert!(code == 1 && says.iter().all(|part| stderr.contains(part)), "{stderr}");
+    std::fs::remove_file(&added).unwrap();
+    std::fs::create_dir(folder.join("images/cat")).unwrap();
+    std::fs::copy(&image, folder.join("images/cat/0.png")).unwrap();
+    let (code, _, stderr) = encode(folder, &["--shard", "2"]);
+    assert!(code == 1 && stderr.contains("class cat added"), "{stderr}");
+    let (code, stdout, stderr) = encode(folder, &["--shard", "2", "--force"]);
+    assert!(code == 0 && stdout.contains("7 latents"), "{stdout} {stderr}");
+    // A cache of an older version does not say what it was made of.
+    interrupt(&folder.join("latents"), 1, 4);
+    let manifest = folder.join("latents/latents.json");
+    let mut stored: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    stored["manifest"].as_object_mut().unwrap().remove("data").unwrap();
+    std::fs::write(&manifest, stored.to_string()).unwrap();
+    let (code, _, stderr) = encode(folder, &["--shard", "2"]);
+    assert!(code == 0 && stderr.contains("cannot be compared"), "{stderr}");
+}
+
+#[test]
+fn files_of_other_origin_are_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    materials(folder);
+    std::fs::create_dir(folder.join("latents")).unwrap();
+    for (name, said) in [("shard-00000.safetensors", "not overwritten"), ("latents.json", "not removed")] {
+        let path = folder.join("latents").join(name);
+        std::fs::write(&path, "{}").unwrap();
+        let (code, _, stderr) = encode(folder, &["--force"]);
+        assert!(code == 1 && stderr.contains(name) && stderr.contains(said), "{stderr}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"{}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
 /// The cache as a call leaves it that was interrupted after `shards` of its `of` shards.
 fn interrupt(cache: &Path, shards: usize, of: usize) {
     let manifest = cache.join("latents.json");

@@ -1,6 +1,7 @@
 //! The `gmflow` command as a user meets it, by topic.
 
 mod arrays;
+mod data;
 mod eval;
 mod export;
 mod help;

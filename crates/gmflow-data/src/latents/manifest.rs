@@ -1,10 +1,11 @@
 //! What a cache of latents holds.
 
 use super::MANIFEST;
-use crate::{Error, Result};
+use crate::{Error, Fingerprint, Result};
 use half::f16;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::path::Path;
 
 const FORMAT: &str = "gmflow-latents";
@@ -73,6 +74,9 @@ pub struct LatentManifest {
     /// The images, for the reader.
     #[serde(default)]
     pub images: Option<serde_json::Value>,
+    /// What the images were known by when they were encoded; caches of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Fingerprint>,
     /// Latents in the cache; 0 until it is complete.
     #[serde(default)]
     pub count: usize,
@@ -112,6 +116,13 @@ impl LatentManifest {
         Ok(stored.manifest)
     }
 
+    /// Whether the manifest in `folder` is one of a cache, of any version.
+    pub(super) fn is_ours(folder: &Path) -> bool {
+        let text = std::fs::read(folder.join(MANIFEST)).unwrap_or_default();
+        let value: Option<Value> = serde_json::from_slice(&text).ok();
+        value.and_then(|value| Some(value.get("format")? == FORMAT)).unwrap_or(false)
+    }
+
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(MANIFEST);
         self.validate(&path)?;
@@ -142,10 +153,36 @@ impl LatentManifest {
         Ok(())
     }
 
-    /// Whether a cache with `other` can be continued as this one: all that is known before the last image is encoded agrees.
-    pub(super) fn continues(&self, other: &Self) -> bool {
-        let begun = |manifest: &Self| Self { count: 0, left_out: 0, complete: false, ..manifest.clone() };
-        begun(self) == begun(other)
+    /// Why a cache that was begun as this one cannot be continued as `now`: the settings that differ, or how the images changed; `None`
+    /// where nothing keeps it from that.
+    pub(super) fn differs(&self, now: &Self) -> Option<String> {
+        // The images say more of their classes than the names alone.
+        if let (Some(before), Some(now)) = (&self.data, &now.data)
+            && let Some(changes) = before.changes(now)
+        {
+            return Some(format!("other images: {changes}"));
+        }
+        let both_known = self.data.is_some() && now.data.is_some();
+        let settings = |manifest: &Self| {
+            let mut begun = Self { count: 0, left_out: 0, complete: false, ..manifest.clone() };
+            if both_known {
+                // They have been compared; where they lie and how damage is treated may change.
+                begun.images = None;
+            }
+            begun.data = None;
+            match serde_json::to_value(begun) {
+                Ok(Value::Object(settings)) => settings,
+                _ => Map::new(),
+            }
+        };
+        let (before, now) = (settings(self), settings(now));
+        let differ = |name: &&String| before.get(*name) != now.get(*name);
+        let say = |name: &String| {
+            let [before, now] = [&before, &now].map(|settings| settings.get(name).unwrap_or(&Value::Null));
+            format!("{name} {now}, {before} before")
+        };
+        let lines: Vec<String> = before.keys().filter(differ).map(say).collect();
+        (!lines.is_empty()).then(|| format!("other settings: {}", lines.join("; ")))
     }
 
     /// Values of one latent.

@@ -1,6 +1,7 @@
 //! One memory-mapped shard.
 
 use super::LatentManifest;
+use crate::fingerprint::Content;
 use crate::{Error, Result};
 use half::f16;
 use memmap2::Mmap;
@@ -129,6 +130,26 @@ impl Shard {
             Some(std) => Err(Error::file(&self.path, format!("row {row}"), "standard deviations of at least 0", std)),
             None => Ok([mean, std]),
         }
+    }
+
+    /// Adds the rows of each class to `counts`.
+    pub(super) fn count_labels(&self, counts: &mut [u64]) {
+        for label in self.labels.iter().flat_map(|range| self.numbers(range)) {
+            if let Some(count) = counts.get_mut(u32::from_le_bytes(*label) as usize) {
+                *count += 1;
+            }
+        }
+    }
+
+    /// Adds the labels, the positions in the data set and the first latent to a digest.
+    pub(super) fn known_by(&self, content: &mut Content) {
+        let numbers = self.labels.iter().chain([&self.indices]).map(|range| self.numbers(range).as_flattened());
+        let first = self.tensors.iter().map(|range| {
+            let bytes = self.map.get(range.clone()).unwrap_or_default();
+            let width = if self.dtype == Dtype::F16 { 2 } else { 4 };
+            bytes.get(..self.values * width).unwrap_or_default()
+        });
+        numbers.chain(first).for_each(|bytes| content.contents(bytes));
     }
 
     fn row(&self, tensor: usize, row: usize) -> Result<Vec<f32>> {

@@ -2,7 +2,9 @@
 
 use super::shard::Shard;
 use super::{LatentManifest, shard_name};
-use crate::{Error, Result};
+use crate::decode::Format;
+use crate::fingerprint::Content;
+use crate::{Background, Error, Fingerprint, Result};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::path::Path;
@@ -52,6 +54,31 @@ impl LatentDataset {
     /// What the cache holds.
     pub fn manifest(&self) -> &LatentManifest {
         &self.manifest
+    }
+
+    /// The number of latents of each class; `None` without classes. Labels that are none are not counted.
+    pub fn class_images(&self) -> Option<Vec<u64>> {
+        let classes = self.manifest.classes.len();
+        let mut counts = vec![0; classes];
+        for shard in &self.shards {
+            shard.count_labels(&mut counts);
+        }
+        (classes > 0).then_some(counts)
+    }
+
+    /// What the cache is known by: its manifest, the labels, and the first latent of every shard, so that little of it is read.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let LatentManifest { shape, classes, count, .. } = &self.manifest;
+        let mut content = Content::default();
+        for value in [self.manifest.scaling_factor, self.manifest.shift_factor] {
+            content.number(value.to_bits());
+        }
+        content.number(u64::from(self.manifest.mirrored));
+        self.shards.iter().for_each(|shard| shard.known_by(&mut content));
+        let [channels, height, width] = *shape;
+        let format = Format { height, width, channels, background: Background::default(), max_pixels: 0 };
+        let class_images = self.class_images().unwrap_or_default();
+        Fingerprint::new(*count, classes, &class_images, &format, content)
     }
 
     /// Draws the latent at `index`, of the mirrored image where it is asked for: `((mean + std eps) - shift) scale`.

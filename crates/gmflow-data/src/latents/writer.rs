@@ -5,6 +5,7 @@ mod pause;
 use super::shard::Shard;
 use super::{LatentManifest, LatentPrecision, shard_name};
 use crate::{Error, Result};
+use gmflow_files::FolderLock;
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use std::fs::{self, File};
@@ -47,33 +48,80 @@ pub struct LatentWriter {
     shards: usize,
     /// The position in the data set after the last image that was taken.
     next: u64,
+    _lock: FolderLock,
 }
 
 impl LatentWriter {
     /// Starts a cache in `folder`, or continues one that was interrupted: [`LatentWriter::next_index`] tells where. What was written after
-    /// the last whole shard is written again.
+    /// the last whole shard is written again. While it writes, the folder is locked.
     ///
     /// # Errors
-    /// [`Error::File`] where the folder holds a complete cache, or one that was begun with other settings.
+    /// [`Error::File`] where another process writes there, or the folder holds a complete cache, or one that was begun with other settings
+    /// or of other images.
     pub fn open(folder: &Path, manifest: LatentManifest) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
-        let mut writer =
-            Self { folder: folder.to_owned(), manifest, waiting: Waiting::default(), shards: 0, next: 0 };
+        let mut writer = Self::locked(folder, manifest)?;
         if !folder.join(super::MANIFEST).exists() {
-            writer.forget()?;
-            writer.manifest.write(folder)?;
+            writer.begin()?;
             return Ok(writer);
         }
         let found = LatentManifest::read(folder)?;
         if found.complete {
             return Err(Error::file(folder, "cache", "none, or one that was interrupted", "a complete one"));
         }
-        if !found.continues(&writer.manifest) {
-            return Err(Error::file(folder, "cache", "one that was begun with these settings", "other settings"));
+        if let Some(differences) = found.differs(&writer.manifest) {
+            return Err(Error::file(
+                folder,
+                "cache",
+                "one that was begun with these images and settings",
+                differences,
+            ));
+        }
+        if found.data.is_none() && writer.manifest.data.is_some() {
+            let folder = folder.display();
+            log::warn!("{folder}: begun by an older version, which did not note the images: they cannot be compared");
+            writer.manifest.data = None;
         }
         writer.pass_over_written();
         writer.take_up();
         Ok(writer)
+    }
+
+    /// Starts a cache in `folder` and removes the one that is there, and no other file.
+    ///
+    /// # Errors
+    /// [`Error::File`] where another process writes there, or files of other origin are in the way.
+    pub fn restart(folder: &Path, manifest: LatentManifest) -> Result<Self> {
+        let writer = Self::locked(folder, manifest)?;
+        let path = folder.join(super::MANIFEST);
+        if path.exists() {
+            if !LatentManifest::is_ours(folder) {
+                let got = "another file, which is not removed";
+                return Err(Error::file(path, "content", "the manifest of a cache of latents", got));
+            }
+            for file in own_files(folder)? {
+                fs::remove_file(&file).map_err(|error| Error::io(file, error))?;
+            }
+        }
+        writer.begin()?;
+        Ok(writer)
+    }
+
+    /// A writer that nothing else writes beside.
+    fn locked(folder: &Path, manifest: LatentManifest) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
+        let lock = FolderLock::acquire(folder, "gmflow encode")?;
+        Ok(Self { folder: folder.to_owned(), manifest, waiting: Waiting::default(), shards: 0, next: 0, _lock: lock })
+    }
+
+    /// Writes the manifest of a cache without latents.
+    fn begin(&self) -> Result<()> {
+        let shard =
+            own_files(&self.folder)?.into_iter().find(|file| file.extension().is_some_and(|e| e == "safetensors"));
+        if let Some(shard) = shard {
+            let expected = format!("no file of this name, as there is no {}", super::MANIFEST);
+            return Err(Error::file(shard, "folder", expected, "one, which is not overwritten"));
+        }
+        self.manifest.write(&self.folder)
     }
 
     /// Counts the shards that are whole. The call before may have ended after its last shard, which is short, so a shard that is not
@@ -224,6 +272,24 @@ impl Waiting {
             count,
         }
     }
+}
+
+/// The files in a folder that have the names of a cache's: its manifest, its shards, what waits for its shard, and what an interrupted
+/// write left.
+fn own_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |error| Error::io(folder, error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = name.strip_suffix(".tmp").unwrap_or(&name);
+        let number = name.strip_prefix("shard-").and_then(|name| name.strip_suffix(".safetensors"));
+        let is_shard = number.and_then(|digits| digits.parse().ok()).is_some_and(|number| shard_name(number) == name);
+        if is_shard || name == super::MANIFEST || name == pause::WAITING {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn encode(values: &[f32], precision: LatentPrecision, bytes: &mut Vec<u8>) {

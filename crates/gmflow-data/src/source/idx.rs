@@ -5,9 +5,11 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+use gmflow_files::what_is;
 
 use super::{Image, ImageDataset};
 use crate::decode::{Format, from_grey};
+use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Corrupt, ImageSettings, MAX_SIZE};
 use crate::{Error, Result};
 
@@ -27,6 +29,8 @@ pub struct IdxDataset {
     len: usize,
     format: Format,
     class_names: Vec<String>,
+    class_images: Vec<u64>,
+    fingerprint: Fingerprint,
 }
 
 impl IdxDataset {
@@ -68,8 +72,19 @@ impl IdxDataset {
             return Err(Error::file(images, "number of images", "at least 1", 0));
         }
         pixels.truncate(len * height * width);
+        let mut class_images = vec![0; class_names.len()];
+        for label in labels.iter().take(len) {
+            if let Some(count) = class_images.get_mut(usize::from(*label)) {
+                *count += 1;
+            }
+        }
         let size = [height, width];
-        Ok(Self { path: images.into(), pixels, labels, size, len, format: settings.format(size, 1), class_names })
+        let format = settings.format(size, 1);
+        let mut content = Content::default();
+        content.contents(&pixels);
+        content.contents(&labels);
+        let fingerprint = Fingerprint::new(len, &class_names, &class_images, &format, content);
+        Ok(Self { path: images.into(), pixels, labels, size, len, format, class_names, class_images, fingerprint })
     }
 }
 
@@ -84,6 +99,14 @@ impl ImageDataset for IdxDataset {
 
     fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    fn class_images(&self) -> Option<Vec<u64>> {
+        (!self.class_images.is_empty()).then(|| self.class_images.clone())
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(self.fingerprint.clone())
     }
 
     fn get(&self, index: usize) -> Result<Image> {
@@ -117,10 +140,16 @@ fn read_labels(path: &Path, corrupt: Corrupt, images: &Path, count: usize) -> Re
 /// The dimensions in the header, and the content.
 fn read(path: &Path, corrupt: Corrupt) -> Result<(Vec<usize>, Vec<u8>)> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    let mut start = Vec::with_capacity(2);
-    (&file).take(2).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    let mut start = Vec::new();
+    (&file).take(512).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
     let rest = start_over(path, file)?;
-    if start == [0x1f, 0x8b] { parse(path, MultiGzDecoder::new(rest), corrupt) } else { parse(path, rest, corrupt) }
+    if start.starts_with(&[0x1f, 0x8b]) {
+        return parse(path, MultiGzDecoder::new(rest), corrupt);
+    }
+    match what_is(&start).filter(|_| !start.starts_with(&[0, 0])) {
+        Some(what) => Err(Error::file(path, "magic number", "that of an IDX file, with or without gzip", what)),
+        None => parse(path, rest, corrupt),
+    }
 }
 
 fn start_over(path: &Path, mut file: File) -> Result<BufReader<File>> {

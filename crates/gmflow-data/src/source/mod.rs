@@ -2,6 +2,7 @@
 
 mod folder;
 mod idx;
+mod listing;
 #[cfg(feature = "parquet")]
 mod parquet;
 
@@ -11,6 +12,7 @@ pub use idx::{IdxDataset, MAX_IDX_BYTES};
 pub use parquet::{Columns, ParquetDataset};
 
 use crate::Result;
+use crate::fingerprint::Fingerprint;
 use crate::survey::Stored;
 
 /// One image with its class.
@@ -51,6 +53,11 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
         let [_, height, width] = self.shape();
         let _ = index;
         Ok(Stored { size: [height, width], format: "raw".to_owned() })
+    }
+
+    /// What the set is known by; `None` where it cannot be told.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        None
     }
 
     /// The image at `index`.

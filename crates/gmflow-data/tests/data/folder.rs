@@ -181,3 +181,166 @@ fn names_need_not_be_text() {
     assert_eq!(set.class_names(), ["caf\u{fffd}"]);
     assert_eq!(set.get(0).unwrap().pixels.len(), 16);
 }
+
+#[test]
+fn grey_of_colour_is_that_of_pillow() {
+    // What Pillow 12 gives for `convert("L")`.
+    let known = [
+        ([255, 0, 0], 76),
+        ([0, 255, 0], 150),
+        ([0, 0, 255], 29),
+        ([1, 2, 3], 2),
+        ([200, 100, 50], 124),
+        ([254, 255, 253], 254),
+        ([13, 77, 201], 72),
+        ([90, 91, 92], 91),
+        ([128, 127, 129], 128),
+        ([250, 3, 180], 97),
+    ];
+    for (rgb, grey) in known {
+        let image = encode(RgbImage::from_pixel(2, 2, Rgb(rgb)), ImageFormat::Png);
+        let got = read("x.png", &image, &settings(2, 1)).unwrap().pixels[0];
+        assert_eq!(((got + 1.0) * 127.5).round() as u8, grey, "{rgb:?}");
+    }
+    // The same weights with 16 bits: 0.299 of 65535, and so on.
+    let deep = ImageBuffer::<Rgb<u16>, _>::from_pixel(2, 2, Rgb([65_535, 30_000, 1_000]));
+    let got = read("x.png", &encode(deep, ImageFormat::Png), &settings(2, 1)).unwrap().pixels;
+    close(&got, &[2.0 * (0.299 + (0.587 * 30_000.0 + 0.114 * 1_000.0) / 65_535.0) - 1.0; 4], 1e-6);
+}
+
+#[test]
+fn the_content_tells_the_format() {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, Pnm, Tiff, WebP};
+    let folder = TempDir::new().unwrap();
+    let image = |format| encode(RgbImage::from_pixel(4, 4, Rgb([200, 10, 60])), format);
+    let files = [
+        ("a.png", Png),
+        ("b.JPG", Jpeg),
+        ("c.jpeg", Jpeg),
+        ("d.jpe", Jpeg),
+        ("e.jfif", Jpeg),
+        ("f.bmp", Bmp),
+        ("g.tif", Tiff),
+        ("h.tiff", Tiff),
+        ("i.gif", Gif),
+        ("j.webp", WebP),
+        ("k.ppm", Pnm),
+        // The name says something else, or nothing.
+        ("l.png", Bmp),
+        ("m.HEIC", Jpeg),
+        ("n", Png),
+        ("o.jpg_large", Jpeg),
+    ];
+    for (name, format) in files {
+        write(folder.path().join(name), image(format)).unwrap();
+    }
+    for (name, bytes) in [
+        ("notes.txt", &b"a note"[..]),
+        ("p.heic", b"\0\0\0\x20ftypheic\0\0\0\0mif1"),
+        ("q.svg", b"<svg xmlns='http://www.w3.org/2000/svg'></svg>"),
+        ("Thumbs.db", b"\xd0\xcf\x11\xe0"),
+        ("._a.png", b"\0\x05\x16\x07"),
+        ("r.dng", b"II*\0\x08\0\0\0"),
+    ] {
+        write(folder.path().join(name), bytes).unwrap();
+    }
+    create_dir(folder.path().join("__MACOSX")).unwrap();
+    let set = FolderDataset::open(folder.path(), &settings(4, 3)).unwrap();
+    assert_eq!(set.len(), files.len());
+    let expected = [[200u8; 16], [10; 16], [60; 16]].concat();
+    for index in 0..set.len() {
+        let pixels = set.get(index).unwrap().pixels;
+        let bytes = pixels.iter().map(|value| (value + 1.0) * 127.5);
+        let near = bytes.zip(&expected).all(|(got, want)| (got - f32::from(*want)).abs() < 3.0);
+        assert!(near, "{}: {pixels:?}", files[index].0);
+    }
+}
+
+#[test]
+fn what_stands_in_place_of_an_image_is_named() {
+    for (bytes, what) in [
+        (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"[..], "a Git LFS pointer"),
+        (b"<html><body>403</body></html>", "an HTML page"),
+        (b"", "an empty file"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "an AVIF image"),
+        (b"P12 is a text", "a text file"),
+    ] {
+        let error = read("x.png", bytes, &settings(4, 3)).unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_corrupt() && text.contains("x.png") && text.contains(what), "{text}");
+    }
+}
+
+#[test]
+fn a_folder_with_nothing_to_read_says_what_it_holds() {
+    let folder = TempDir::new().unwrap();
+    write(folder.path().join("a.heic"), b"\0\0\0\x20ftypheic\0\0\0\0mif1").unwrap();
+    write(folder.path().join("b.txt"), b"a note").unwrap();
+    let text = FolderDataset::open(folder.path(), &settings(4, 3)).unwrap_err().to_string();
+    assert!(text.contains("none, but 1 .heic (an HEIC image), 1 .txt"), "{text}");
+}
+
+#[test]
+fn classes_without_images_are_counted_as_such() {
+    let folder = TempDir::new().unwrap();
+    for class in ["a", "b", "c"] {
+        create_dir(folder.path().join(class)).unwrap();
+    }
+    let image = encode(halves(4, 4), ImageFormat::Png);
+    for file in ["a/1.png", "c/1.png", "c/2.png"] {
+        write(folder.path().join(file), &image).unwrap();
+    }
+    let set = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap();
+    assert_eq!((set.class_names().len(), set.class_images()), (3, Some(vec![1, 0, 2])));
+}
+
+#[test]
+fn a_changed_folder_has_another_fingerprint() {
+    let folder = TempDir::new().unwrap();
+    create_dir(folder.path().join("a")).unwrap();
+    let image = encode(halves(4, 4), ImageFormat::Png);
+    write(folder.path().join("a/1.png"), &image).unwrap();
+    let of = |settings: &ImageSettings| FolderDataset::open(folder.path(), settings).unwrap().fingerprint().unwrap();
+    let (before, settings) = (of(&settings(4, 1)), settings(4, 1));
+    assert_eq!(before, of(&settings));
+    // Where the folder lies does not count.
+    let moved = TempDir::new().unwrap();
+    std::fs::rename(folder.path().join("a"), moved.path().join("a")).unwrap();
+    assert_eq!(FolderDataset::open(moved.path(), &settings).unwrap().fingerprint().unwrap(), before);
+    std::fs::rename(moved.path().join("a"), folder.path().join("a")).unwrap();
+    let changed = |now: gmflow_data::Fingerprint| before.changes(&now);
+    assert_eq!(
+        changed(of(&ImageSettings { size: Some(2), ..settings.clone() })).unwrap().matches("before").count(),
+        1
+    );
+    write(folder.path().join("a/1.png"), [image.clone(), vec![0]].concat()).unwrap();
+    assert!(changed(of(&settings)).unwrap().contains("other files, sizes or contents"));
+    write(folder.path().join("a/2.png"), &image).unwrap();
+    assert_eq!(changed(of(&settings)).unwrap(), "2 images, 1 before; a has 2, 1 before");
+}
+
+#[test]
+fn the_limit_of_pixels_can_be_set() {
+    let image = encode(halves(20, 10), ImageFormat::Png);
+    let limit = |pixels| ImageSettings { max_pixels: Some(pixels), ..settings(4, 1) };
+    read("x.png", &image, &limit(200)).unwrap();
+    let error = read("x.png", &image, &limit(199)).unwrap_err();
+    assert!(
+        error.is_corrupt() && error.to_string().contains("1 to 199 pixels (image.max_pixels), got 20x10"),
+        "{error}"
+    );
+    assert!(limit(0).validate().unwrap_err().to_string().starts_with("image.max_pixels"));
+    // By default what cameras make is allowed: a header of 12,000 x 9,000 fails for its pixels, which are not there, not for its size.
+    let error = read("x.png", &raw_png(12_000, 9_000, 8, 2, &[], &[0; 64]), &settings(4, 1)).unwrap_err().to_string();
+    assert!(error.contains("a valid PNG image"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_are_named() {
+    let folder = TempDir::new().unwrap();
+    write(folder.path().join("a.png"), encode(halves(4, 4), ImageFormat::Png)).unwrap();
+    std::os::unix::fs::symlink("gone.png", folder.path().join("b.png")).unwrap();
+    let error = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("b.png"), "{error}");
+}

@@ -35,6 +35,7 @@ fn plain_and_compressed_files_read_the_same() {
     for (images, labels) in [(three(), labels.clone()), (gzip(&three()), gzip(&labels))] {
         let set = open(&images, Some(&labels), &ImageSettings::default()).unwrap();
         assert_eq!((set.len(), set.shape(), set.class_names().len()), (3, [1, 2, 2], 3));
+        assert_eq!((set.class_images(), set.fingerprint().unwrap().images), (Some(vec![1, 1, 1]), 3));
         let image = set.get(0).unwrap();
         assert_eq!(image.label, 2);
         let expected = [-1.0, -0.6, -0.2, 1.0];
@@ -50,6 +51,7 @@ fn hostile_files_are_refused_by_name() {
     refused(&three()[..3], None, "magic number");
     refused(&three()[..14], None, "dimension 2");
     refused(b"PK\x03\x04 this is another format", None, "magic number");
+    refused(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", None, "Git LFS");
     refused(&labels, None, "magic number");
     refused(&three(), Some(&three()), "magic number");
     refused(&three()[..20], None, "truncated");

@@ -22,6 +22,7 @@ fn manifest() -> LatentManifest {
         classes: vec!["cat".into(), "dog".into()],
         vae: Some("an autoencoder".into()),
         images: None,
+        data: None,
         count: 0,
         left_out: 0,
         complete: false,
@@ -70,7 +71,7 @@ fn a_cache_is_a_data_set() {
     let folder = cache(10);
     let data = open(folder.path(), false).unwrap();
     assert_eq!((data.shape(), data.len(), data.class_names().len()), (SHAPE, Some(10), 2));
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "a manifest and three shards");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5, "a manifest, three shards and the lock file");
     let batches = Batches::new(data, 10, 3).unwrap();
     let batch = batches.batch(0).unwrap();
     assert_eq!(batch, batches.batch(0).unwrap());

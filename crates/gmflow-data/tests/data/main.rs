@@ -1,5 +1,6 @@
 //! The crate on files that the tests write themselves, sound and hostile.
 
+mod columns;
 mod common;
 mod config;
 mod density;

@@ -14,12 +14,12 @@ use crate::common::{encode, skip};
 const CLASSES: &str = r#"{"info": {"features": {"img": {"_type": "Image"}, "fine": {"_type": "Value"},
     "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}"#;
 
-fn picture(red: u8) -> Vec<u8> {
+pub fn picture(red: u8) -> Vec<u8> {
     encode(RgbImage::from_pixel(4, 4, Rgb([red, 0, 0])), ImageFormat::Png)
 }
 
 /// A struct column of encoded images.
-fn structs(rows: &[Option<&[u8]>]) -> (Field, ArrayRef) {
+pub fn structs(rows: &[Option<&[u8]>]) -> (Field, ArrayRef) {
     let fields: Fields =
         vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)].into();
     let paths = StringArray::from(vec![None::<&str>; rows.len()]);
@@ -28,7 +28,7 @@ fn structs(rows: &[Option<&[u8]>]) -> (Field, ArrayRef) {
     (Field::new("img", DataType::Struct(fields), true), Arc::new(array))
 }
 
-fn store(path: &Path, columns: Vec<(Field, ArrayRef)>, metadata: Option<&str>) -> PathBuf {
+pub fn store(path: &Path, columns: Vec<(Field, ArrayRef)>, metadata: Option<&str>) -> PathBuf {
     let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
     let entry = metadata.map(|text| ("huggingface".to_string(), text.to_string()));
     let schema =
@@ -171,6 +171,6 @@ fn hostile_files_are_refused_by_name() {
         }
     }
     let numbers = store(&path, vec![labels(vec![Some(1)])], None);
-    assert!(open(&numbers).unwrap_err().to_string().contains("label: Int64"));
+    assert!(open(&numbers).unwrap_err().to_string().contains("label: int64"));
     assert!(matches!(open(&folder.path().join("missing.parquet")), Err(Error::Io { .. })));
 }

@@ -1,7 +1,7 @@
 //! From a checkpoint to a trainer that continues.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{LoadOptions, Model, Progress, read_tensors};
@@ -64,7 +64,7 @@ pub fn verify(folder: &Path) -> Result<State> {
     let state = State::read(folder, true)?;
     verify_files(folder, &state)?;
     if state.files.is_empty() {
-        let is_weights = |path: &&std::path::PathBuf| path.extension().is_some_and(|end| end == "safetensors");
+        let is_weights = |path: &&PathBuf| path.extension().is_some_and(|end| end == "safetensors");
         let files = entries(folder)?;
         for path in files.iter().filter(is_weights) {
             for (name, tensor) in read_tensors(path)? {
@@ -92,13 +92,21 @@ pub(crate) struct Start {
     pub(crate) earlier: Vec<Progress>,
 }
 
+/// The folder of the model that `path` stands for: itself, or a run's latest checkpoint.
+///
+/// # Errors
+/// A run without a checkpoint.
+pub(crate) fn model_folder(path: &Path) -> Result<PathBuf> {
+    if path.join("checkpoints").is_dir() { latest(path) } else { Ok(path.to_path_buf()) }
+}
+
 /// The networks whose weights a run starts from: those of a model folder or of a run's latest checkpoint, the first average by name before
 /// the weights themselves; the spectrum network only where one is trained.
 ///
 /// # Errors
 /// A folder that holds neither; a damaged file; another network than the configuration's.
 pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<Start> {
-    let folder = if path.join("checkpoints").is_dir() { latest(path)? } else { path.to_path_buf() };
+    let folder = model_folder(path)?;
     let average = Model::ema_names(&folder)?.into_iter().next();
     let options = LoadOptions { ema: average.as_deref(), without_vae: true, ..LoadOptions::default() };
     let model = Model::load_with(&folder, options, device)?;

@@ -8,7 +8,7 @@ mod load;
 mod model;
 mod state;
 
-pub(crate) use load::{Start, weights};
+pub(crate) use load::{Start, model_folder, weights};
 pub use load::{load, verify};
 pub(crate) use model::config_of;
 pub use model::model;

@@ -8,6 +8,7 @@ use gmflow_files::{Wrong, json};
 use std::path::Path;
 
 use crate::config::Config;
+use crate::same_data;
 use crate::trainer::Trainer;
 use crate::{Error, Result};
 
@@ -27,6 +28,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
     let classes = info.classes.clone().filter(|_| network.null_class().is_some_and(|null| null > 0));
     let training = serde_json::to_value(trainer.config())
         .map_err(|error| Error::config("config", "values that JSON can hold", error))?;
+    let trained_on = same_data::trained_on(info, classes.is_some());
     let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
     let sampler = trainer.config().sample.as_ref().map(|sample| sample.sampler);
     let info = ModelInfo {
@@ -42,6 +44,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
         earlier: trainer.earlier().to_vec(),
+        trained_on,
     };
     Ok(Model { info, network, spectrum, vae: None })
 }

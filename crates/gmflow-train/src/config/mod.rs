@@ -133,6 +133,10 @@ pub struct TrainConfig {
     /// taken before the weights themselves. Absent: weights drawn from the seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
+    /// Whether the model in `from` may have other classes than the data, as when it is trained anew for other pictures: a class then
+    /// starts from what the model knows of another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_classes: bool,
     /// The parameters that are trained, by the beginnings of their names in checkpoints, those of the spectrum network behind `spectrum.`;
     /// absent or empty: all. The others keep their values.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,7 +24,7 @@ pub use digest::{Digests, FileDigest};
 pub use file::{remove_leftovers, write_atomic};
 pub use gmflow_files::what_is;
 pub use header::read as read_header;
-pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress};
+pub use model::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, TrainedOn};
 pub use pytorch::PytorchFile;
 pub use weight_files::{StoredTensor, WeightFiles};
 pub use weights::{Precision, load_weights, read_tensors, write_module, write_tensors};

@@ -88,6 +88,18 @@ pub struct Progress {
     pub images: u64,
 }
 
+/// What a model was trained on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainedOn {
+    /// The number of images of each class; empty where it is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub class_images: Vec<u64>,
+    /// What the data set was known by, in the form of the program that trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<serde_json::Value>,
+}
+
 /// Everything about a model but its weights: the content of `model.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
@@ -125,6 +137,9 @@ pub struct ModelInfo {
     /// How far the trainings had come whose weights this one started from, the first one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Progress>,
+    /// What it was trained on, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<TrainedOn>,
 }
 
 fn no_shift() -> f32 {
@@ -193,7 +208,23 @@ impl ModelInfo {
             training: None,
             progress: Progress::default(),
             earlier: Vec::new(),
+            trained_on: None,
         }
+    }
+
+    /// The number of training images of a class, where it is known.
+    pub fn class_images(&self, class: usize) -> Option<u64> {
+        self.trained_on.as_ref()?.class_images.get(class).copied()
+    }
+
+    /// The classes to draw where none are asked for, in order: those with names, or all where there are no names, without those that are
+    /// known to have had no image in training. Empty for a model without classes.
+    pub fn drawn_classes(&self) -> Vec<usize> {
+        let all = self.network.num_classes();
+        let named = self.classes.as_ref().map_or(all, Vec::len).min(all);
+        let seen: Vec<usize> = (0..named).filter(|class| self.class_images(*class) != Some(0)).collect();
+        // Counts of nothing but zeros say nothing.
+        if seen.is_empty() { (0..named).collect() } else { seen }
     }
 
     /// Reads the description of a model folder, ours or in the diffusers layout, without its weights.

@@ -97,6 +97,7 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
         progress: model.info.progress,
         earlier: model.info.earlier.clone(),
         size: (!square).then_some([data.height, data.width]),
+        class_images: model.info.trained_on.as_ref().map(|on| on.class_images.clone()).unwrap_or_default(),
     };
     index.insert(OWN_KEY.into(), as_json(&dir.join(INDEX_FILE), &notes)?);
     writer.json("", INDEX_FILE, &Value::Object(index))

@@ -2,7 +2,7 @@
 
 use super::config::ComponentConfig;
 use super::{StoredVae, load_denoiser, load_spectrum};
-use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, file};
+use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, TrainedOn, file};
 use crate::guidance::{Guidance, Variance};
 use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
 use crate::solver::SecondOrder;
@@ -49,6 +49,9 @@ pub(super) struct OwnNotes {
     /// Height and width of a sample, where they are not those of the transformer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) size: Option<[usize; 2]>,
+    /// The number of training images of each class, where it is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) class_images: Vec<u64>,
 }
 
 /// The components of a checkpoint, without their weights.
@@ -122,6 +125,8 @@ impl DiffusersFolder {
             training: None,
             progress: self.notes.progress,
             earlier: self.notes.earlier.clone(),
+            trained_on: (!self.notes.class_images.is_empty())
+                .then(|| TrainedOn { class_images: self.notes.class_images.clone(), fingerprint: None }),
         };
         info.validate().map_err(|error| crate::checkpoint::weights::in_file(&path.join("config.json"), error))?;
         Ok(info)
