@@ -57,7 +57,7 @@ pub struct ImageSettings {
     /// Mirror every image with probability one half, a pure function of seed, epoch and image.
     #[serde(default)]
     pub horizontal_flip: bool,
-    /// Most pixels that an image file may claim to have, by default [`MAX_PIXELS`]; a larger one counts as damaged, before memory is taken
+    /// Most pixels that an image file may claim to have, by default 268435456; a larger one counts as damaged, before memory is taken
     /// for it. Decoding takes about 6 bytes per pixel of 8-bit colour and 24 of images with 16 bits or transparency, in each of two threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{ModelInfo, write_atomic};
+use gmflow::checkpoint::write_atomic;
 use gmflow::loss::LossConfig;
 
 use crate::checkpoint;
@@ -156,13 +156,9 @@ impl Run {
 
     /// Loads a checkpoint. Where it is damaged the message says how to go on.
     fn load(folder: &Path, from: &Path, config: Config, options: ResumeOptions, device: &Device) -> Result<Trainer> {
-        let error = match checkpoint::load(from, config, device, !options.unverified) {
+        let error = match checkpoint::load(from, config, device, options) {
             Err(error) if error.is_damage() => error,
-            Err(error) => return Err(error),
-            Ok(mut trainer) => {
-                trainer.check_data(&ModelInfo::load(from)?, options.accept_changed_data)?;
-                return Ok(trainer);
-            }
+            other => return other,
         };
         let is_older = |path: &PathBuf| checkpoint::step_of_folder(path) < checkpoint::step_of_folder(from);
         let older = checkpoint::list(folder)?.into_iter().rev().filter(is_older);

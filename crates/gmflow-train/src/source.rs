@@ -25,15 +25,20 @@ pub(crate) struct Source {
 
 impl Source {
     /// Opens the data set and starts to prepare the batch of optimiser step `first_step`, counted from 0.
-    /// What the configuration leaves to the data is filled in.
+    /// `check` looks at the data first; then what the configuration leaves to the data is filled in.
     ///
     /// # Errors
-    /// Data that cannot be opened, or that contradicts the configuration.
-    pub(crate) fn open(config: &mut Config, first_step: u64, device: &Device) -> Result<Self> {
+    /// Data that cannot be opened, that `check` refuses, or that contradicts the configuration.
+    pub(crate) fn open(
+        config: &mut Config,
+        first_step: u64,
+        device: &Device,
+        check: impl FnOnce(&mut SourceInfo) -> Result<()>,
+    ) -> Result<Self> {
         // The paths have been resolved when the configuration was loaded.
         let dataset = config.data.source.open(Path::new(""))?;
         let classes = dataset.class_names();
-        let info = SourceInfo {
+        let mut info = SourceInfo {
             shape: dataset.shape(),
             classes: (!classes.is_empty()).then(|| classes.to_vec()),
             count: dataset.len(),
@@ -45,6 +50,7 @@ impl Source {
                 _ => None,
             },
         };
+        check(&mut info)?;
         config.fit(&info)?;
         check_memory(config, &info, device)?;
         let options = LoaderOptions {

@@ -147,7 +147,11 @@ impl Trainer {
     /// another network's.
     pub fn new(mut config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
-        let source = Source::open(&mut config, 0, device)?;
+        let from = config.train.from.clone().filter(|_| !config.train.new_classes);
+        let source = Source::open(&mut config, 0, device, |info| match from {
+            Some(from) => same_data::check_started_from(&ModelInfo::load(&checkpoint::model_folder(&from)?)?, info),
+            None => Ok(()),
+        })?;
         let device_with_gradients = training_device(&config, device);
         let Start { mut network, spectrum, earlier } = match &config.train.from {
             None => {
@@ -159,17 +163,7 @@ impl Trainer {
         network.compute_in(config.train.precision);
         let network = Trainable::new(network, &config.ema)?;
         let spectrum = spectrum.map(|module| Trainable::new(module, &[])).transpose()?;
-        let trainer = Self::start(config, device, Networks { network, spectrum, earlier }, source)?;
-        if let Some(from) = trainer.config.train.from.as_ref().filter(|_| !trainer.config.train.new_classes) {
-            let model = ModelInfo::load(&checkpoint::model_folder(from)?)?;
-            same_data::check_started_from(&model, &trainer.info)?;
-        }
-        Ok(trainer)
-    }
-
-    /// Compares the data with what the checkpoint was trained on; see [`same_data::check_resumed`].
-    pub(crate) fn check_data(&mut self, checkpoint: &ModelInfo, accept: bool) -> Result<()> {
-        same_data::check_resumed(checkpoint, &mut self.info, accept)
+        Self::start(config, device, Networks { network, spectrum, earlier }, source)
     }
 
     /// Joins networks in training with their data, from the optimiser step on that the data starts with. A spectrum network that the

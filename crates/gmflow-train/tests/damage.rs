@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use gmflow_train::checkpoint::{self, State};
-use gmflow_train::{Config, Error, Run, Silent, Trainer};
+use gmflow_train::{Config, Error, ResumeOptions, Run, Silent, Trainer};
 use serde_json::{Value, json};
 
 mod common;
@@ -25,7 +25,8 @@ fn checkpoint_in(folder: &Path) -> PathBuf {
 }
 
 fn load(folder: &Path, verify: bool) -> Result<Trainer, Error> {
-    checkpoint::load(folder, config(), &common::device(), verify)
+    let options = ResumeOptions { unverified: !verify, ..ResumeOptions::default() };
+    checkpoint::load(folder, config(), &common::device(), options)
 }
 
 fn refusal(folder: &Path) -> String {
@@ -165,7 +166,9 @@ fn an_average_that_is_missing_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let checkpoint = checkpoint_in(folder.path());
     let other = common::tiny_with(&["ema.0.name=other"]);
-    let message = checkpoint::load(&checkpoint, other, &common::device(), true).expect_err("a refusal").to_string();
+    let message = checkpoint::load(&checkpoint, other, &common::device(), ResumeOptions::default())
+        .expect_err("a refusal")
+        .to_string();
     assert!(message.contains("ema.0.name") && message.contains("(ema)") && message.contains("other"), "{message}");
     without_digests(&checkpoint);
     fs::remove_file(checkpoint.join("ema.ema.safetensors")).expect("removed");

@@ -28,12 +28,12 @@ fn class(data: &Path, name: &str, count: u8) {
     }
 }
 
-/// A configuration of a network with four classes that trains in a moment.
+/// A configuration of a network that trains in a moment.
 fn config(folder: &Path, source: &str) -> String {
     let path = folder.join("small.toml");
     let text = format!(
         "[data.source]\n{source}\n[network]\ntype = \"gm-dit\"\nnum_gaussians = 2\nnum_attention_heads = 1\nattention_head_dim = 8\n\
-         num_layers = 1\nsample_size = 8\npatch_size = 4\nin_channels = 3\nnum_embeds_ada_norm = 4\nlogstd_inner_dim = 8\n\
+         num_layers = 1\nsample_size = 8\npatch_size = 4\nin_channels = 3\nlogstd_inner_dim = 8\n\
          [loss]\nkind = \"transition\"\ntransition_ratio = 0.5\n[train]\nbatch_size = 4\nsteps = 2\n"
     );
     fs::write(&path, text).unwrap();
@@ -140,10 +140,8 @@ fn a_model_of_other_classes_is_a_start_only_on_purpose() {
     let (first, second) = (text_of(&folder.path().join("first")), text_of(&folder.path().join("second")));
     assert_eq!(run(&["train", &config, "--out", &first]).0, 0);
     let from = ["train", &config, "--out", &second, "--from", &first, "--force"];
-    class(&data, "hen", 1);
-    let (code, _, stderr) = run(&from);
-    assert_eq!(code, 0, "a class behind the others moves none: {stderr}");
-    class(&data, "cat", 1);
+    assert_eq!(run(&from).0, 0);
+    fs::rename(data.join("dog"), data.join("cat")).unwrap();
     let (code, _, stderr) = run(&from);
     assert!(code != 0 && ["cat", "dog", "--new-classes"].iter().all(|part| stderr.contains(part)), "{stderr}");
     let (code, _, stderr) = run(&[&from[..], &["--new-classes"]].concat());

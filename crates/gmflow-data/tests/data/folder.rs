@@ -248,11 +248,11 @@ fn the_content_tells_the_format() {
     let set = FolderDataset::open(folder.path(), &settings(4, 3)).unwrap();
     assert_eq!(set.len(), files.len());
     let expected = [[200u8; 16], [10; 16], [60; 16]].concat();
-    for index in 0..set.len() {
+    for (index, (name, _)) in files.iter().enumerate() {
         let pixels = set.get(index).unwrap().pixels;
         let bytes = pixels.iter().map(|value| (value + 1.0) * 127.5);
         let near = bytes.zip(&expected).all(|(got, want)| (got - f32::from(*want)).abs() < 3.0);
-        assert!(near, "{}: {pixels:?}", files[index].0);
+        assert!(near, "{name}: {pixels:?}");
     }
 }
 

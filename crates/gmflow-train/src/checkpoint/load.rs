@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{LoadOptions, Model, Progress, read_tensors};
+use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, Progress, read_tensors};
 use gmflow::network::{HostTensor, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use rayon::prelude::*;
 use serde_json::Value;
@@ -14,17 +14,21 @@ use crate::config::Config;
 use crate::ema::Ema;
 use crate::optimizer::AdamW;
 use crate::params::{self, Values};
+use crate::run::ResumeOptions;
+use crate::same_data;
 use crate::source::Source;
 use crate::trainable::{ParamInfo, Trainable};
 use crate::trainer::{Networks, Trainer, training_device};
 use crate::{Error, Result};
 
-/// A trainer that continues from the checkpoint in `folder`. With `verify` every file is first compared with its digest.
+/// A trainer that continues from the checkpoint in `folder`. Unless `resume` says otherwise, every file is first compared with its digest,
+/// and the data must be what the checkpoint knows.
 ///
 /// # Errors
-/// A damaged file; a value that is not finite; a network or batch size that differs from the checkpoint's; an average that the checkpoint
+/// A damaged file; a value that is not finite; data that changed; a network or batch size that differs from the checkpoint's; an average that the checkpoint
 /// does not have.
-pub fn load(folder: &Path, mut config: Config, device: &Device, verify: bool) -> Result<Trainer> {
+pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOptions) -> Result<Trainer> {
+    let verify = !resume.unverified;
     let state = State::read(folder, verify)?;
     if verify {
         verify_files(folder, &state)?;
@@ -33,7 +37,9 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, verify: bool) ->
         let expected = format!("{}, as in the checkpoint", state.batch_size);
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
-    let source = Source::open(&mut config, state.step, device)?;
+    let source = Source::open(&mut config, state.step, device, |info| {
+        same_data::check_resumed(&ModelInfo::load(folder)?, info, resume.accept_changed_data)
+    })?;
     // The digests in the state are those of the model's files too.
     let options = LoadOptions { unverified: !state.files.is_empty() || !verify, ..LoadOptions::default() };
     let mut model = Model::load_with(folder, options, &training_device(&config, device))?;
