@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gmflow_files::what_is;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::jpeg;
 use crate::pixels::{convert, from_byte};
@@ -137,8 +137,12 @@ fn name(format: ImageFormat) -> &'static str {
     }
 }
 
-fn invalid(format: ImageFormat, error: impl ToString) -> Fault {
-    Fault::new(format!("a valid {} image", name(format)), error)
+fn invalid(format: ImageFormat, error: ImageError) -> Fault {
+    let name = name(format);
+    match error {
+        ImageError::Unsupported(error) => Fault::new(format!("a kind of {name} image that is read"), error),
+        error => Fault::new(format!("a valid {name} image"), error),
+    }
 }
 
 fn open(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, Fault> {
