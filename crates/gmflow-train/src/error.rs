@@ -21,7 +21,7 @@ pub enum Error {
         got: String,
     },
     /// Several settings are wrong.
-    #[error("{}", several(.0))]
+    #[error("{}", lines(.0))]
     Several(Vec<Error>),
     /// The method, the network or a model folder refused.
     #[error(transparent)]
@@ -133,7 +133,7 @@ fn advice(whole: Option<u64>) -> String {
 }
 
 /// One line for each.
-fn several(errors: &[Error]) -> String {
+fn lines(errors: &[Error]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -151,12 +151,19 @@ impl Error {
         }
     }
 
-    /// Nothing, the only error, or all of them as one.
-    pub(crate) fn all(mut errors: Vec<Self>) -> Result<()> {
-        match errors.len() {
-            0 => Ok(()),
-            1 => errors.pop().map_or(Ok(()), Err),
-            _ => Err(Self::Several(errors)),
+    /// Nothing, or all errors as one.
+    pub(crate) fn all(errors: Vec<Self>) -> Result<()> {
+        if errors.is_empty() { Ok(()) } else { Err(Self::several(errors)) }
+    }
+
+    /// The only error, or all of them as one.
+    pub(crate) fn several(mut errors: Vec<Self>) -> Self {
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            last => {
+                errors.extend(last);
+                Self::Several(errors)
+            }
         }
     }
 

@@ -298,3 +298,34 @@ fn files_from_other_editors_are_read_or_named() {
         assert!(!message.contains('\n'), "{message}");
     }
 }
+
+#[test]
+fn all_faults_are_told_together() {
+    let text = r#"
+        data.source = { kind = "density", name = "moons" }
+        network = { type = "mlp2d", hiden_dim = 8, num_layers = 0 }
+        train = { stepz = 3, lr = "fast", batch_size = 0 }
+        sample = { num = 4, sampler = { solver = { kind = "gm-ode", order = 2 }, steps = 0 } }
+        [[ema]]
+        decay = { kind = "constant", decay = 2.0 }
+    "#;
+    let error = Config::parse(text, Path::new("a.toml"), &["train.eps=-1".into()]).expect_err("faults").to_string();
+    let expected = [
+        ("a.toml: network.hiden_dim: ", "did you mean hidden_dim?"),
+        ("a.toml: train.stepz: ", "did you mean steps?"),
+        ("a.toml: train.lr: ", "a number"),
+        ("a.toml: sample.every: ", "missing"),
+        ("a.toml: ema.0.name: ", "missing"),
+        ("a.toml: network.num_layers: ", "at least 1"),
+        ("a.toml: train.batch_size: ", "1 to"),
+        ("a.toml: train.steps: ", "either"),
+        ("--set: train.eps: ", "-1"),
+        ("a.toml: ema.0.decay.decay: ", "[0, 1)"),
+        ("a.toml: sample.sampler.steps: ", "at least 1"),
+    ];
+    for (field, words) in expected {
+        let found = error.lines().filter(|line| line.starts_with(field) && line.contains(words)).count();
+        assert_eq!(found, 1, "{field} {words} in:\n{error}");
+    }
+    assert!(error.lines().count() <= expected.len() + 1, "{error}");
+}

@@ -6,6 +6,7 @@ use gmflow_files::{Wrong, json, nearest, text, toml as settings};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::collect::all_faults;
 use super::{Config, defaults};
 use crate::{Error, Result};
 
@@ -19,8 +20,8 @@ impl Config {
     /// quotes. A number in the name is an index into a list: `ema.0.decay=0.99`.
     ///
     /// # Errors
-    /// A file that cannot be read or is not TOML, an unknown field (with the nearest known name), a wrong type, a value
-    /// outside its domain. Every message names the field.
+    /// A file that cannot be read or is not TOML; all unknown fields (with the nearest known name), missing fields, wrong types and values
+    /// outside their domains. Every message names the field.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = text::read(path).map_err(|source| Error::io(path, source))?;
         let text = text.map_err(|wrong| Error::wrong(path.display(), wrong))?;
@@ -39,13 +40,25 @@ impl Config {
         for text in overrides {
             apply_override(&mut table, text)?;
         }
+        let mut config = match Self::read(table.clone(), path) {
+            Ok(config) => config,
+            Err(first) => {
+                let faults = all_faults(table, first, &|table| Self::read(table, path));
+                let faults = faults.into_iter().map(|fault| fault.in_file(path, overrides)).collect();
+                return Err(Error::several(faults));
+            }
+        };
+        config.fit_micro_batch(overrides);
+        Ok(config)
+    }
+
+    /// The settings of a table, with the defaults of training.
+    fn read(mut table: Table, path: &Path) -> Result<Self> {
         let given = Value::Table(table.clone());
         let from_data = defaults::fill(&mut table);
-        let mut config: Self = settings::settings(table)
-            .map_err(|wrong| Error::wrong(path.display(), wrong).in_file(path, overrides))?;
+        let mut config: Self = settings::settings(table).map_err(|wrong| Error::wrong(path.display(), wrong))?;
         config.from_data = from_data;
-        config.fit_micro_batch(overrides);
-        config.refuse_ignored(path, &given).map_err(|error| error.in_file(path, overrides))?;
+        config.refuse_ignored(path, &given)?;
         Ok(config)
     }
 

@@ -1,5 +1,6 @@
 //! What a run is made from: one TOML file, checked once.
 
+mod collect;
 mod defaults;
 mod fit;
 mod load;

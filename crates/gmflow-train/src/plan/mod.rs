@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
+use gmflow::limits::{Training, check_training};
+use gmflow::network::NetworkConfig;
 use gmflow_data::{Corrupt, DatasetConfig, Survey};
 
 use crate::{Config, Error, Result, Trainer};
@@ -101,7 +103,33 @@ impl Plan {
             let enough_data = self.survey.images >= network.fewest_images();
             enough_data && step * FEWEST as f64 <= budget.as_secs_f64()
         };
-        Ok(NetworkSize::ALL.into_iter().rev().find(fits).unwrap_or(NetworkSize::Tiny))
+        for network in NetworkSize::ALL.into_iter().rev().filter(fits) {
+            if self.fits_memory(network, device)? {
+                return Ok(network);
+            }
+        }
+        Ok(NetworkSize::Tiny)
+    }
+
+    /// Whether training a network of this size fits in this machine's memory.
+    fn fits_memory(&self, network: NetworkSize, device: &Device) -> Result<bool> {
+        let mut config = Self { network, ..self.clone() }.config(&[])?;
+        if let NetworkConfig::Unet(net) = &mut config.network {
+            (net.in_channels, net.sample_size, net.num_classes) =
+                (self.channels, self.size, self.survey.classes.len());
+        }
+        let training = Training {
+            network: &config.network,
+            shape: [self.channels, self.size, self.size],
+            batch: config.train.batch_size,
+            micro_batch: config.train.micro_batch,
+            queue: config.data.queue,
+            averages: config.ema.len(),
+            all_trained: true,
+            recomputed: config.train.gradient_checkpointing,
+            device,
+        };
+        Ok(check_training(&training).is_ok())
     }
 
     /// The time of a step: the first, which is slower than all others, does not count.
