@@ -9,3 +9,4 @@ mod idx;
 mod latents;
 mod loader;
 mod parquet;
+mod survey;
