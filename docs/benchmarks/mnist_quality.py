@@ -1,6 +1,8 @@
 """Reads generated MNIST digits with a classifier that never saw them, and looks for copies of training images.
 
-    python mnist_quality.py --data ../shared/data/mnist [--check] samples.npz [more.npz ...]
+    python mnist_quality.py --data DIGITS [--check] samples.npz [more.npz ...]
+
+DIGITS is a folder with the original IDX files of MNIST.
 
 Each .npz comes from `gmflow sample --format npz`: `samples` [n 1 28 28] in [-1, 1] and `classes` [n], the digits asked for.
 Needs torch and numpy. The classifier is a small convolutional network trained on the 10,000 real digits; `--check` first

@@ -1,6 +1,8 @@
 """Digits at 16 x 16 or 28 x 28 pixels with less contrast and normal noise, so that no value is certain: values 127.5 + 0.8 (v - 127.5) + noise.
 
-    python docs/reproduction/digits_noise.py ../shared/data/mnist/t10k-images-idx3-ubyte.gz runs/digits-noise.gz 10 [16 | 28]
+    python docs/reproduction/digits_noise.py DIGITS/t10k-images-idx3-ubyte.gz runs/digits-noise.gz 10 [16 | 28]
+
+DIGITS is a folder with the original IDX files of MNIST.
 """
 
 import gzip

@@ -1,5 +1,6 @@
 //! The command line as the user writes it. What an argument means together with others is decided by the commands.
 
+use crate::data::args::DataArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -69,6 +70,15 @@ pub enum Command {
     Export(ExportArgs),
     /// Encode images with an autoencoder, once, to train on their latents
     Encode(EncodeArgs),
+    /// Get, find and make data sets
+    #[command(
+        after_help = "Examples:\n  gmflow data list\n  gmflow data get mnist\n  gmflow data make shapes --out shapes-photos"
+    )]
+    Data {
+        /// What to do
+        #[command(subcommand)]
+        command: crate::data::DataCommand,
+    },
     /// Measure samples or models against real data: FID, KID, precision and recall, colours, likelihood
     Eval(EvalArgs),
     /// Compute the reference statistics of a data set once, for eval
@@ -203,6 +213,8 @@ pub struct TrainArgs {
     pub config: PathBuf,
     #[command(flatten)]
     pub plan: PlanArgs,
+    #[command(flatten)]
+    pub named: DataArgs,
     /// The run folder; without it, runs/ and the name of the configuration or the pictures
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -253,6 +265,9 @@ pub struct EncodeArgs {
     /// A configuration file (TOML) whose [data.source] table names the images
     #[arg(long, value_name = "FILE", required_unless_present = "images", conflicts_with = "images")]
     pub data: Option<PathBuf>,
+    /// The folder of the files of a data set that --data gives by its name (IDX or Parquet), or the folder above it
+    #[arg(long, value_name = "DIR", requires = "data")]
+    pub data_dir: Option<PathBuf>,
     /// A folder of images in one subfolder per class
     #[arg(long, value_name = "DIR", requires = "size")]
     pub images: Option<PathBuf>,
@@ -384,6 +399,8 @@ pub enum FeaturesCommand {
 pub struct FeaturesTrainArgs {
     /// A configuration file (TOML) whose [data.source] table names labelled images, or a folder with one subfolder per class
     pub data: PathBuf,
+    #[command(flatten)]
+    pub named: DataArgs,
     /// Height and width that the images of a folder are brought to
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
@@ -454,6 +471,8 @@ pub struct StatsArgs {
     /// A configuration file (TOML) whose [data.source] table names images, a folder of images, or an array file (.npy, .npz, .safetensors)
     pub data: PathBuf,
     #[command(flatten)]
+    pub named: DataArgs,
+    #[command(flatten)]
     pub features: FeatureArgs,
     #[command(flatten)]
     pub arrays: ArrayArgs,
@@ -492,6 +511,8 @@ pub struct EvalArgs {
     /// images, an array file, or a .npz of mu and sigma
     #[arg(long, value_name = "DATA|STATS")]
     pub real: PathBuf,
+    #[command(flatten)]
+    pub named: DataArgs,
     /// What is measured: folders of images, array files (.npy, .npz, .safetensors; images [n c h w] or [n h w c], points [n 2]), run folders,
     /// models or published checkpoints
     #[arg(long, value_name = "DIR|FILE|ID", num_args = 1.., required = true)]
@@ -581,6 +602,8 @@ OUT/cells.jsonl and is never measured again; the same call continues after an in
 pub struct SweepArgs {
     /// The plan
     pub plan: PathBuf,
+    #[command(flatten)]
+    pub named: DataArgs,
     /// The folder for cells, tables and charts
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -946,7 +969,7 @@ fn range(text: &str) -> Result<[f64; 2], String> {
 const LONGEST_DEMO: u64 = 24 * 60 * 60;
 
 /// A number of things, at least one.
-fn count(text: &str) -> Result<usize, String> {
+pub fn count(text: &str) -> Result<usize, String> {
     at_most(text, gmflow::limits::MOST_SAMPLES)
 }
 

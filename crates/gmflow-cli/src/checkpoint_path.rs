@@ -35,7 +35,7 @@ pub fn resolve(checkpoint: &Path, published: &PublishedArgs) -> Result<PathBuf> 
         Some(revision) => id.at(revision)?,
         None => id,
     };
-    let mut bars = Bars { bar: None };
+    let mut bars = Bars::default();
     Ok(fetch(&id, variant, &hub_settings()?, &mut bars)?)
 }
 
@@ -55,7 +55,7 @@ fn refuse_near(checkpoint: &Path, id: &HubId) -> Result<()> {
 }
 
 /// The hub's settings from the environment, by the names that its own programs give them.
-fn hub_settings() -> Result<HubSettings> {
+pub fn hub_settings() -> Result<HubSettings> {
     let read = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     // A variable that was filled from a file often ends with a line break.
     let word = |name: &str| read(name).map(|value| value.trim().to_owned());
@@ -80,7 +80,8 @@ fn hub_settings() -> Result<HubSettings> {
 }
 
 /// One progress bar per file.
-struct Bars {
+#[derive(Default)]
+pub struct Bars {
     bar: Option<ProgressBar>,
 }
 

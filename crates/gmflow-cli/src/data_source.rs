@@ -1,9 +1,10 @@
 //! The data set that a configuration file names.
 
+use crate::data::locate::locate;
 use crate::failure::{Usage, usage};
 use anyhow::{Context, Result};
 use gmflow_data::DatasetConfig;
-use gmflow_files::{Wrong, text, toml as settings};
+use gmflow_files::{Wrong, beside, text, toml as settings};
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
@@ -19,8 +20,9 @@ struct Data {
     source: DatasetConfig,
 }
 
-/// The [data.source] table of a file; its relative paths are taken from the working directory, or else from the file's folder.
-pub fn from_toml(path: &Path) -> Result<DatasetConfig> {
+/// The [data.source] table of a file; its relative paths are relative to the file's folder. `data` is the folder of --data, for a set
+/// that is given by its name.
+pub fn from_toml(path: &Path, data: Option<&Path>) -> Result<DatasetConfig> {
     let text = text::read(path).with_context(|| path.display().to_string())?;
     let wrong = |wrong: Wrong| Usage(format!("{}: {wrong}", path.display()));
     let table = text.and_then(|text| settings::table(&text)).map_err(wrong)?;
@@ -29,13 +31,12 @@ pub fn from_toml(path: &Path) -> Result<DatasetConfig> {
         return Err(usage(&format!("{}: data.source", path.display()), expected, "none"));
     }
     let File { data: Data { mut source } } = settings::settings(only_data(table)).map_err(wrong)?;
-    let config = &mut source;
-    for data in config.paths_mut() {
-        let beside = path.parent().unwrap_or(Path::new("")).join(&*data);
-        if data.is_relative() && !data.exists() && beside.exists() {
-            *data = beside;
-        }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for (field, data) in source.paths_mut() {
+        *data = beside(data, folder)
+            .map_err(|wrong| usage(&format!("{}: data.source.{field}", path.display()), wrong.expected, wrong.got))?;
     }
+    locate(&mut source, data)?;
     Ok(source)
 }
 

@@ -71,13 +71,13 @@ fn check_memory(arguments: &EncodeArgs, images: &dyn ImageDataset, vae: &Autoenc
     Ok(need.check("--batch", batch, "lower --batch")?)
 }
 
-/// The data set that the arguments name; its relative paths are taken from the working directory, or else from the file's folder.
+/// The data set that the arguments name; its relative paths are relative to the file's folder.
 fn data_config(arguments: &EncodeArgs) -> Result<DatasetConfig> {
     if let (Some(path), size) = (&arguments.images, arguments.size) {
         return Ok(DatasetConfig::Folder { path: path.clone(), image: ImageSettings { size, ..Default::default() } });
     }
     let path = arguments.data.as_deref().ok_or_else(|| usage("--data", "a configuration file", "nothing"))?;
-    data_source::from_toml(path)
+    data_source::from_toml(path, arguments.data_dir.as_deref())
 }
 
 fn manifest(

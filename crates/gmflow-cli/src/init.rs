@@ -60,7 +60,7 @@ impl PlanArgs {
 fn seen_from(source: &DatasetConfig, file: &Path) -> Result<DatasetConfig> {
     let mut source = source.clone();
     let here = file.parent().is_none_or(|folder| folder.as_os_str().is_empty());
-    for path in source.paths_mut() {
+    for (_, path) in source.paths_mut() {
         if !here && path.is_relative() {
             *path = absolute(path)?;
         }

@@ -4,6 +4,7 @@ mod allocator;
 mod args;
 mod arrays;
 mod checkpoint_path;
+mod data;
 mod data_source;
 mod demo;
 mod device;
@@ -27,6 +28,7 @@ mod terminal;
 mod train;
 
 use clap::{CommandFactory, Parser};
+use std::io::Write;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -35,12 +37,24 @@ static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 /// Log lines that are shown where RUST_LOG does not say otherwise: warnings, and what was found in data sets.
 const SHOWN: &str = "warn,gmflow::data=info";
 
+/// Log lines in plain words; where RUST_LOG asks for others, with time, level and place.
+fn start_log() {
+    let mut log = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(SHOWN));
+    log.target(env_logger::Target::Pipe(Box::new(terminal::Log)));
+    if std::env::var_os("RUST_LOG").is_none() {
+        log.format(|out, record| match record.level() {
+            log::Level::Error => writeln!(out, "error: {}", record.args()),
+            log::Level::Warn => writeln!(out, "warning: {}", record.args()),
+            _ => writeln!(out, "{}", record.args()),
+        });
+    }
+    log.init();
+}
+
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
     let cli = args::Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(SHOWN))
-        .target(env_logger::Target::Pipe(Box::new(terminal::Log)))
-        .init();
+    start_log();
     failure::report(run(cli))
 }
 
@@ -58,6 +72,7 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Encode(arguments) => encode::run(&arguments),
+        args::Command::Data { command } => data::run(&command),
         args::Command::Eval(arguments) => eval::run(&arguments),
         args::Command::Stats(arguments) => eval::stats::run(&arguments),
         args::Command::Features { command: args::FeaturesCommand::Train(arguments) } => {

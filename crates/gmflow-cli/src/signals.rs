@@ -21,7 +21,7 @@ impl Signals {
     pub fn listen(reaction: &'static str) -> Result<Self> {
         let signals = Self { stop: Arc::new(AtomicBool::new(false)), caught: Arc::new(AtomicI32::new(0)) };
         system::listen(Arc::clone(&signals.stop), Arc::clone(&signals.caught), reaction)
-            .context("signals cannot be listened to")?;
+            .context("no thread for signals could be started: too little memory, or too many threads")?;
         Ok(signals)
     }
 

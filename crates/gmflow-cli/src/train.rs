@@ -2,6 +2,7 @@
 
 use crate::args::{PublishedArgs, TrainArgs};
 use crate::checkpoint_path::resolve;
+use crate::data::locate::{locate, relocate};
 use crate::device::device;
 use crate::failure::{Signalled, usage};
 use crate::init;
@@ -73,6 +74,7 @@ fn create(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> 
     }
     refuse_own_config(&arguments.config, folder)?;
     let mut config = configuration(arguments)?;
+    locate(&mut config.data.source, arguments.named.data_dir.as_deref())?;
     expect_data(&config)?;
     if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
         config.train.from = Some(resolve(from, &PublishedArgs::default())?);
@@ -91,9 +93,24 @@ fn resume(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> 
         unverified: arguments.no_verify,
         accept_changed_data: arguments.accept_changed_data,
     };
-    let run = Run::resume_with(folder, &arguments.set, options, device)?;
+    let run = Run::resume_with(folder, &settings_to_resume(arguments, folder)?, options, device)?;
     warn_of_differences(arguments, run.trainer().config())?;
     Ok(run)
+}
+
+/// The settings that a resumed run gets: those of --set, and the folder of its data where that is another by now.
+fn settings_to_resume(arguments: &TrainArgs, folder: &Path) -> Result<Vec<String>> {
+    let mut settings = arguments.set.clone();
+    let stored = folder.join("config.toml");
+    if !stored.is_file() {
+        return Ok(settings); // the run writes it again from its checkpoint, or says what is missing
+    }
+    let config = Config::load_resolved(&stored, &settings)?;
+    if let Some(moved) = relocate(&config.data.source, arguments.named.data_dir.as_deref())? {
+        let moved = toml::Value::String(moved.display().to_string());
+        settings.push(format!("data.source.folder={moved}"));
+    }
+    Ok(settings)
 }
 
 /// A run writes config.toml into its folder; that must not be the file that the user wrote.
@@ -133,7 +150,7 @@ fn is_configuration(path: &Path) -> bool {
 /// The data must be there before weights are downloaded.
 fn expect_data(config: &Config) -> Result<()> {
     let mut source = config.data.source.clone();
-    let paths = source.paths_mut();
+    let paths: Vec<_> = source.paths_mut().into_iter().map(|(_, path)| path).collect();
     let is_pattern = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
     local::expect(paths.iter().map(|path| path.as_path()).filter(|path| !is_pattern(path)))
 }
@@ -151,6 +168,10 @@ fn observer(trainer: &Trainer) -> Box<dyn Observer> {
 fn warn_of_differences(arguments: &TrainArgs, used: &Config) -> Result<()> {
     let Ok(mut file) = Config::load(&arguments.config, &arguments.set) else { return Ok(()) };
     file.fit_like(used);
+    // Where the data are is no setting of the run.
+    if let (DatasetConfig::Named(file), DatasetConfig::Named(used)) = (&mut file.data.source, &used.data.source) {
+        file.folder.clone_from(&used.folder);
+    }
     file.train.from.clone_from(&used.train.from); // told by --from, which a resumed run does not take
     let names = used.differences(&file)?;
     if !names.is_empty() {

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Dataset;
 use crate::density::Density;
 use crate::latents::LatentDataset;
-use crate::settings::ImageSettings;
+use crate::named::NamedData;
+use crate::settings::{Corrupt, ImageSettings};
+use crate::shapes::{Shapes, ShapesDataset};
 #[cfg(feature = "parquet")]
 use crate::source::{Columns, ParquetDataset};
 use crate::source::{FolderDataset, IdxDataset, ImageDataset};
@@ -20,6 +22,10 @@ use crate::{Error, Result};
 pub enum DatasetConfig {
     /// A 2-D density.
     Density(Density),
+    /// Pictures of coloured shapes in six classes, drawn on the spot.
+    Shapes(Shapes),
+    /// A well-known set by its name: MNIST, Fashion-MNIST, CIFAR-10.
+    Named(NamedData),
     /// IDX files, with or without gzip.
     Idx {
         /// The file of images.
@@ -63,20 +69,28 @@ pub enum DatasetConfig {
 }
 
 impl DatasetConfig {
-    /// The settings of images; `None` for a density and for latents.
+    /// The settings of images that are read; `None` for the other kinds.
     pub fn image(&self) -> Option<&ImageSettings> {
         match self {
-            Self::Density(_) | Self::Latents { .. } => None,
-            Self::Idx { image, .. } | Self::Parquet { image, .. } | Self::Folder { image, .. } => Some(image),
+            Self::Density(_) | Self::Shapes(_) | Self::Latents { .. } => None,
+            Self::Named(NamedData { image, .. })
+            | Self::Idx { image, .. }
+            | Self::Parquet { image, .. }
+            | Self::Folder { image, .. } => Some(image),
         }
     }
 
-    /// Every path in the configuration, for a caller that resolves them itself.
-    pub fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+    /// Every path in the configuration with the name of its setting, for a caller that resolves them itself.
+    pub fn paths_mut(&mut self) -> Vec<(&'static str, &mut PathBuf)> {
         match self {
-            Self::Density(_) => Vec::new(),
-            Self::Idx { images, labels, .. } => std::iter::once(images).chain(labels).collect(),
-            Self::Parquet { path, .. } | Self::Folder { path, .. } | Self::Latents { path, .. } => vec![path],
+            Self::Density(_) | Self::Shapes(_) => Vec::new(),
+            Self::Named(named) => named.folder.iter_mut().map(|folder| ("folder", folder)).collect(),
+            Self::Idx { images, labels, .. } => {
+                std::iter::once(("images", images)).chain(labels.iter_mut().map(|path| ("labels", path))).collect()
+            }
+            Self::Parquet { path, .. } | Self::Folder { path, .. } | Self::Latents { path, .. } => {
+                vec![("path", path)]
+            }
         }
     }
 
@@ -87,13 +101,14 @@ impl DatasetConfig {
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::Density(density) => return density.validate(),
+            Self::Shapes(shapes) => return shapes.validate(),
             Self::Folder { image, .. } if image.size.is_none() => {
                 return Err(Error::config("image.size", "a size, for a folder", "none"));
             }
             _ => {}
         }
-        self.clone().paths_mut().into_iter().try_for_each(|path| match path.as_os_str().is_empty() {
-            true => Err(Error::config("path", "a file or folder", "an empty path")),
+        self.clone().paths_mut().into_iter().try_for_each(|(field, path)| match path.as_os_str().is_empty() {
+            true => Err(Error::config(field, "a file or folder", "an empty path")),
             false => Ok(()),
         })?;
         self.image().map_or(Ok(()), ImageSettings::validate)
@@ -108,6 +123,7 @@ impl DatasetConfig {
         self.validate()?;
         let (images, settings): (Arc<dyn ImageDataset>, _) = match self {
             Self::Density(density) => return Ok(Dataset::Points(*density)),
+            Self::Shapes(shapes) => return drawn(*shapes),
             Self::Latents { path, horizontal_flip } => return latents(&base_dir.join(path), *horizontal_flip),
             Self::Idx { images, labels, image } => {
                 let labels = labels.as_ref().map(|labels| base_dir.join(labels));
@@ -116,10 +132,16 @@ impl DatasetConfig {
             Self::Parquet { path, image_column, label_column, image } => {
                 (parquet(&base_dir.join(path), [image_column.as_deref(), label_column.as_deref()], image)?, image)
             }
+            Self::Named(named) => (named.open(base_dir)?, &named.image),
             Self::Folder { path, image } => (Arc::new(FolderDataset::open(&base_dir.join(path), image)?), image),
         };
         Ok(Dataset::Images { images, corrupt: settings.corrupt, horizontal_flip: settings.horizontal_flip })
     }
+}
+
+fn drawn(shapes: Shapes) -> Result<Dataset> {
+    let images = Arc::new(ShapesDataset::new(shapes)?);
+    Ok(Dataset::Images { images, corrupt: Corrupt::Refuse, horizontal_flip: false })
 }
 
 #[cfg(feature = "parquet")]

@@ -4,6 +4,8 @@
 //!   variation distance to tell how well they were learnt.
 //! - [`ImageDataset`]: images of one shape with random access: IDX files ([`IdxDataset`]), Parquet in the layout of the
 //!   Hugging Face hub ([`ParquetDataset`]) and folders of image files ([`FolderDataset`]).
+//! - [`ShapesDataset`]: coloured shapes that are drawn when they are asked for; [`write_folder`] makes files of any images.
+//! - [`NamedData`]: well-known sets by their names, as IDX or Parquet files.
 //! - [`LatentDataset`]: images that an autoencoder has encoded, in a cache that [`LatentWriter`] writes.
 //! - [`DatasetConfig`]: the above as a table of a configuration file, opened as a [`Dataset`].
 //! - [`Batches`]: the endless stream of batches, each computed from seed and step alone; [`Loader`]: the same stream,
@@ -64,14 +66,17 @@ mod dataset;
 mod decode;
 pub mod density;
 mod error;
+mod export;
 mod fingerprint;
 mod jpeg;
 mod latents;
 mod loader;
+mod named;
 mod order;
 mod pixels;
 mod rng;
 mod settings;
+mod shapes;
 mod source;
 mod survey;
 
@@ -79,11 +84,14 @@ pub use config::DatasetConfig;
 pub use dataset::{Batch, Batches, Dataset};
 pub use density::Density;
 pub use error::{Error, Result};
+pub use export::{PictureFormat, write_folder};
 pub use fingerprint::Fingerprint;
-pub use gmflow_files::{is_clutter, lock, what_is};
+pub use gmflow_files::{beside, is_clutter, lock, what_is};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
+pub use named::{KnownSet, NamedData, SetFiles, Split};
 pub use settings::{Background, Corrupt, ImageSettings, MAX_PIXELS, MAX_SIZE};
+pub use shapes::{Shapes, ShapesDataset};
 #[cfg(feature = "parquet")]
 pub use source::{Columns, ParquetDataset};
 pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES};

@@ -15,7 +15,7 @@ const FILTER: FilterType = FilterType::CatmullRom;
 /// Rec. 601, the weights of red, green and blue in grey, as Pillow and torchvision have them.
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 /// The same in 65536ths, which is how Pillow computes images of 8 bits.
-const GREY_8: [u32; 3] = [19_595, 38_470, 7_471];
+pub(crate) const GREY_8: [u32; 3] = [19_595, 38_470, 7_471];
 
 /// Flattens transparency, then makes grey of colour where grey is wanted, then fits the size, then splits the channels. Images of 8 bits
 /// stay in 8 bits until the last step, deeper ones go through f32.

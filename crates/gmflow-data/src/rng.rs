@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Flip = 104,
     /// The draw of a latent around its mean.
     Latent = 105,
+    /// A drawn shape: place, size, tilt and colours.
+    Shape = 106,
 }
 
 /// The generator for one (seed, purpose, counter, index).

@@ -1,15 +1,18 @@
 //! The readers on real files: handwritten digits (IDX) and photographs (Parquet). The files are no part of the
-//! repository; where they are absent the tests say so, and fail when `CI=true`.
+//! repository: the folder is `GMFLOW_DATA`, or `shared/data` beside the checkout. Where they are absent the tests say so, and fail when
+//! `CI=true`.
 
 use std::path::PathBuf;
 
 use gmflow_data::{
-    Columns, DatasetConfig, IdxDataset, ImageDataset, ImageSettings, Loader, LoaderOptions, ParquetDataset,
+    Columns, DatasetConfig, IdxDataset, ImageDataset, ImageSettings, KnownSet, Loader, LoaderOptions, NamedData,
+    ParquetDataset, Split,
 };
 
 /// The folder of real data, or `None`, said visibly.
 fn real(file: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(file);
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = std::env::var_os("GMFLOW_DATA").map_or_else(beside, PathBuf::from).join(file);
     if path.exists() {
         return Some(path);
     }
@@ -89,4 +92,22 @@ fn an_epoch_through_the_loader() {
     assert_ne!(seen[..100], (0..100).collect::<Vec<u64>>());
     seen.sort_unstable();
     assert_eq!(seen, (0..10_000).collect::<Vec<u64>>());
+}
+
+#[test]
+fn the_same_by_their_names() {
+    let (Some(digits), Some(photographs)) = (real("mnist"), real("cifar10")) else { return };
+    let open = |name: KnownSet, folder: PathBuf| {
+        let named = NamedData { name, split: Split::Test, folder: Some(folder), image: ImageSettings::default() };
+        named.open(std::path::Path::new("")).unwrap()
+    };
+    let above = digits.parent().unwrap().to_owned();
+    for (set, folder, shape) in
+        [(KnownSet::Mnist, digits, [1, 28, 28]), (KnownSet::Cifar10, photographs, [3, 32, 32])]
+    {
+        let (own, from_above) = (open(set, folder), open(set, above.clone()));
+        assert_eq!((own.len(), own.shape()), (set.pictures(Split::Test) as usize, shape));
+        assert_eq!(own.class_names(), set.class_names());
+        assert_eq!(own.get(9_999).unwrap(), from_above.get(9_999).unwrap());
+    }
 }

@@ -1,11 +1,13 @@
 //! What every crate that reads or writes files needs to know about them.
 //!
 //! - [`lock::FolderLock`]: one process at a time writes into a folder.
+//! - [`fn@beside`]: relative paths in a configuration file.
 //! - [`what_is`]: what a file really is that is not what it should be.
 //! - [`is_clutter`]: files that operating systems leave in folders.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
 
+mod beside;
 mod clutter;
 pub mod json;
 mod locate;
@@ -16,6 +18,7 @@ pub mod toml;
 mod what;
 mod words;
 
+pub use beside::{Misplaced, beside};
 pub use clutter::is_clutter;
 pub use lock::{FolderLock, LockError};
 pub use what::what_is;

@@ -127,7 +127,7 @@ impl Run {
             write_atomic(&path, config.to_toml()?.as_bytes())?;
             log::warn!("{}: was gone; it is written again from the newest checkpoint", path.display());
         }
-        let config = Config::load(&path, overrides)?;
+        let config = Config::load_resolved(&path, overrides)?;
         let trainer = match (options.from, checkpoint::list(folder)?.pop()) {
             (Some(step), _) => Self::load(folder, &checkpoint::at(folder, step)?, config, options, device)?,
             (None, Some(newest)) => Self::load(folder, &newest, config, options, device)?,

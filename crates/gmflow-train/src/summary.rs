@@ -82,9 +82,12 @@ fn training(trainer: &Trainer, samples: &str) -> String {
 /// The data set's kind and place.
 fn source_name(source: &DatasetConfig) -> String {
     let mut source = source.clone();
-    match source.paths_mut().first() {
-        Some(path) => path.display().to_string(),
-        None => match source {
+    let first = source.paths_mut().first().map(|(_, path)| path.display().to_string());
+    match (&source, first) {
+        (DatasetConfig::Named(named), Some(folder)) => format!("{} ({}) in {folder}", named.name.name(), named.split),
+        (_, Some(path)) => path,
+        (source, None) => match source {
+            DatasetConfig::Shapes(_) => "coloured shapes, drawn on the spot".to_owned(),
             DatasetConfig::Density(density) => serde_json::to_value(density)
                 .ok()
                 .and_then(|value| Some(format!("the plane ({})", value.get("name")?.as_str()?)))

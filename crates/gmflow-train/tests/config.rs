@@ -329,3 +329,53 @@ fn all_faults_are_told_together() {
     }
     assert!(error.lines().count() <= expected.len() + 1, "{error}");
 }
+
+/// A configuration file with this source of data, loaded with overrides.
+fn load_source(folder: &Path, source: &str, overrides: &[&str]) -> Result<Config, Error> {
+    let path = folder.join("config.toml");
+    let text = common::TINY.replace("kind = \"density\"\nname = \"checkerboard\"", source);
+    assert!(text.contains(source), "the source of {text}");
+    std::fs::write(&path, text).expect("written");
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    Config::load(&path, &overrides)
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file_and_those_of_overrides_to_the_working_directory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("photos")).expect("a folder");
+    let photos = "kind = \"folder\"\npath = \"photos\"\nimage = { size = 8 }";
+    let path_of = |overrides: &[&str]| {
+        let mut config = load_source(folder.path(), photos, overrides).expect("valid");
+        let paths = config.data.source.paths_mut();
+        paths.into_iter().map(|(field, path)| (field, path.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(path_of(&[]), [("path", folder.path().join("photos"))]);
+    // Tests run in the folder of their crate.
+    let here = std::env::current_dir().expect("a folder");
+    assert_eq!(path_of(&["data.source.path=src"]), [("path", here.join("src"))]);
+    let whole = r#"data.source={kind = "idx", images = "src"}"#;
+    assert_eq!(path_of(&[whole]), [("images", here.join("src"))]);
+}
+
+#[test]
+fn a_path_that_exists_from_the_working_directory_only_is_not_guessed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = "kind = \"folder\"\npath = \"src\"\nimage = { size = 8 }";
+    let text = load_source(folder.path(), source, &[]).expect_err("must be refused").to_string();
+    let expected = format!("({})", folder.path().display());
+    let parts =
+        ["config.toml: data.source.path: ", "relative to the folder of this file", &expected, "working directory"];
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    let text = load_source(folder.path(), "kind = \"density\"\nname = \"checkerboard\"", &["train.from=src"]);
+    assert_eq!(text.expect("valid").train.from.as_deref(), Some(Path::new("src")));
+}
+
+#[test]
+fn the_paths_of_a_run_stay_as_they_were_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = "kind = \"folder\"\npath = \"src\"\nimage = { size = 8 }";
+    load_source(folder.path(), source, &[]).expect_err("not from the working directory");
+    let mut config = Config::load_resolved(&folder.path().join("config.toml"), &[]).expect("valid");
+    assert_eq!(config.data.source.paths_mut()[0].1, Path::new("src"));
+}

@@ -152,7 +152,7 @@ fn an_autoencoder_decodes_the_pictures() {
     let folder = tempfile::tempdir().expect("a folder");
     write_vae(&folder.path().join("half"), 2);
     let out = folder.path().join("run");
-    let config = load(folder.path(), &["sample.vae=half"]);
+    let config = load(folder.path(), &[&format!("sample.vae={}", folder.path().join("half").display())]);
     train(&mut Run::create(config, &out, false, &Device::flex()).expect("a run"));
     assert_eq!(picture_size(&out), (35, 52), "16 pixels each");
 }
@@ -166,7 +166,7 @@ fn an_autoencoder_that_does_not_fit_is_found_before_the_first_step() {
         ("quarter", "sample.vae: expected latents of 4 channels, 1/2 of the size, got 4 channels, 1/4 of the size"),
         ("missing", "missing"),
     ] {
-        let config = load(folder.path(), &[&format!("sample.vae={vae}")]);
+        let config = load(folder.path(), &[&format!("sample.vae={}", folder.path().join(vae).display())]);
         let error = Run::create(config, &out, false, &Device::flex()).expect_err(vae).to_string();
         assert!(error.contains(words), "{error}");
         assert!(!out.exists(), "{vae} left something behind");

@@ -52,7 +52,7 @@ pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
             let image = ImageSettings { size: arguments.size, ..Default::default() };
             DatasetConfig::Folder { path: arguments.data.clone(), image }
         }
-        false => data_source::from_toml(&arguments.data)?,
+        false => data_source::from_toml(&arguments.data, arguments.named.data_dir.as_deref())?,
     };
     let Dataset::Images { images, corrupt, horizontal_flip } = config.open(Path::new(""))? else {
         return Err(usage("data.source", "labelled images", "points or latents"));

@@ -226,7 +226,7 @@ impl Judge {
             let values = sampler.draw(model, wanted, &mut |_, _| {})?;
             let (values, shape) = decoded(values, (range.len(), shape), model, &self.device)?;
             seconds += begun.elapsed().as_secs_f64();
-            let names = model.info.classes.as_deref().filter(|_| classes > 0).unwrap_or_default();
+            let names = model.info.classes.as_deref().filter(|_| !classes.is_empty()).unwrap_or_default();
             let asked: Vec<&str> = labels.iter().filter_map(|&label| names.get(label).map(String::as_str)).collect();
             take(&values, shape, &asked)?;
             bar.set_position(range.end as u64);

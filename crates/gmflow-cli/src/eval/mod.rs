@@ -73,7 +73,8 @@ fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
         moments_only: arguments.moments_only,
     };
     let precomputed = arguments.features.features == PRECOMPUTED;
-    let reading = Reading { precomputed, size: arguments.size, like: None, arrays: arguments.arrays };
+    let data = arguments.named.data_dir.as_deref();
+    let reading = Reading { precomputed, size: arguments.size, data, like: None, arrays: arguments.arrays };
     let real = Source::open(&arguments.real, &reading)?;
     let network = match real {
         Source::Density(_) => None,
@@ -122,7 +123,7 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
         Reference::Density(..) => None,
     };
     let precomputed = arguments.features.features == PRECOMPUTED;
-    let reading = Reading { precomputed, size: None, like: shape.as_ref(), arrays: arguments.arrays };
+    let reading = Reading { precomputed, size: None, data: None, like: shape.as_ref(), arrays: arguments.arrays };
     let source = Source::open(fake, &reading)?;
     match source {
         Source::Checkpoint(path) => {

@@ -41,6 +41,8 @@ pub struct Reading<'a> {
     pub precomputed: bool,
     /// Height and width that the images of a folder are brought to.
     pub size: Option<usize>,
+    /// The folder of --data, for a set that is given by its name.
+    pub data: Option<&'a Path>,
     /// `[c h w]` of the reference, for samples whose channels a file does not tell.
     pub like: Option<&'a [usize; 3]>,
     /// What the numbers of arrays are.
@@ -71,7 +73,7 @@ impl Source {
         let name = || path.display().to_string();
         match ending.as_str() {
             _ if !path.exists() => Ok(Self::Checkpoint(path.to_owned())),
-            "toml" => match data_source::from_toml(path)?.open(Path::new(""))? {
+            "toml" => match data_source::from_toml(path, reading.data)?.open(Path::new(""))? {
                 Dataset::Images { images, corrupt, .. } => Ok(Self::Images(images, corrupt)),
                 Dataset::Points(density) => Ok(Self::Density(density)),
                 Dataset::Latents { .. } => Err(usage("data.source", "images or points", "latents")),

@@ -14,7 +14,8 @@ pub fn run(arguments: &StatsArgs) -> Result<()> {
     output::require_ending(&arguments.out, "safetensors")?;
     output::refuse_existing([arguments.out.as_path()], arguments.force)?;
     let precomputed = arguments.features.features == PRECOMPUTED;
-    let reading = Reading { precomputed, size: arguments.size, like: None, arrays: arguments.arrays };
+    let data = arguments.named.data_dir.as_deref();
+    let reading = Reading { precomputed, size: arguments.size, data, like: None, arrays: arguments.arrays };
     let source = Source::open(&arguments.data, &reading)?;
     let network = features::network(&arguments.features, &Device::flex())?;
     let kept = (arguments.limit, !arguments.moments_only);

@@ -30,6 +30,7 @@ use gmflow_files::FolderLock;
 use plan::{Cell, ModelPlan, Plan};
 use results::{Line, Results, likelihood_key};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use weights::{Weights, weights};
 
 /// Runs the command.
@@ -45,7 +46,8 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
         output::remove_file(&file)?;
     }
     let weights = plan.models.iter().map(|model| weights(&model.checkpoint)).collect();
-    let mut sweep = Sweep { results: Results::open(&file)?, plan, weights, device, offline: arguments.offline };
+    let (offline, data) = (arguments.offline, arguments.named.data_dir.clone());
+    let mut sweep = Sweep { results: Results::open(&file)?, plan, weights, device, offline, data };
     let failed = kernel::in_pool(|| sweep.run())?;
     let cells = sweep.plan.cells()?;
     let lines: Vec<&Line> = cells.iter().filter_map(|cell| sweep.finished(cell)).collect();
@@ -74,6 +76,8 @@ struct Sweep {
     weights: Vec<Option<Weights>>,
     device: Device,
     offline: bool,
+    /// The folder of --data.
+    data: Option<PathBuf>,
 }
 
 /// What the reference opens to, once for all cells.
@@ -213,7 +217,8 @@ impl Sweep {
     fn bench(&self) -> Result<Bench> {
         let reference = &self.plan.reference;
         let arrays = ArrayArgs { range: reference.range, layout: reference.layout };
-        let real = Source::open(&reference.data, &Reading { arrays, ..Reading::default() })?;
+        let real =
+            Source::open(&reference.data, &Reading { arrays, data: self.data.as_deref(), ..Reading::default() })?;
         let network = match real {
             Source::Density(_) => None,
             _ => {
@@ -231,7 +236,7 @@ impl Sweep {
 
     /// The density that points are compared with, for pictures.
     fn density(&self) -> Result<Option<gmflow_data::Density>> {
-        let reading = Reading::default();
+        let reading = Reading { data: self.data.as_deref(), ..Reading::default() };
         let is_toml = self.plan.reference.data.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
         match is_toml.then(|| Source::open(&self.plan.reference.data, &reading)).transpose()? {
             Some(Source::Density(density)) => Ok(Some(density)),

@@ -258,7 +258,7 @@ fn what_cannot_be_compared_is_refused() {
         let start = ["eval", "--real", text(real), "--fake", text(fake)];
         let (code, _, stderr) = run(&[&start[..], extra].concat());
         assert!(code > 0 && stderr.contains(part), "{code}: {stderr}");
-        let errors = stderr.lines().filter(|line| !line.contains("INFO"));
+        let errors = stderr.lines().filter(|line| line.starts_with("error: "));
         assert_eq!(errors.count(), 1, "{stderr}");
     };
     refused(&data, &model, &["--features", "vgg"], "classifier=FILE");

@@ -4,7 +4,7 @@ use crate::run;
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in ["demo", "init", "train", "sample", "info", "export", "encode", "import", "completions"] {
+    for command in ["demo", "init", "train", "sample", "info", "export", "encode", "data", "import", "completions"] {
         let (code, out, _) = run(&[command, "--help"]);
         assert_eq!(code, 0, "{command}");
         assert!(

@@ -13,6 +13,7 @@ mod latents;
 mod limits;
 mod messages;
 mod models;
+mod named_data;
 mod published;
 mod sample;
 /// The server that the library's own tests download from.

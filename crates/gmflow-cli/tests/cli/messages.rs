@@ -18,7 +18,8 @@ fn a_file_that_is_not_there_is_said_to_be_so_once() {
     let folder = tempfile::tempdir().unwrap();
     let gone = folder.path().join("gone.toml");
     let (gone, out) = (gone.to_str().unwrap(), folder.path().join("out"));
-    let out = out.to_str().unwrap();
+    let file = folder.path().join("out.safetensors");
+    let (out, file) = (out.to_str().unwrap(), file.to_str().unwrap());
     for arguments in [
         &["train", gone, "--out", out][..],
         &["sample", "--checkpoint", gone, "--out", out],
@@ -26,10 +27,10 @@ fn a_file_that_is_not_there_is_said_to_be_so_once() {
         &["export", "--checkpoint", gone, "--out", out],
         &["encode", "--vae", gone, "--data", gone, "--out", out],
         &["eval", "--real", gone, "--fake", gone, "--features", "pixels"],
-        &["stats", gone, "--features", "pixels", "--out", out],
+        &["stats", gone, "--features", "pixels", "--out", file],
         &["sweep", gone, "--out", out],
-        &["features", "train", gone, "--out", out],
-        &["import", gone, "--out", out],
+        &["features", "train", gone, "--out", file],
+        &["import", gone, "--out", file],
     ] {
         let stderr = one_line(arguments);
         assert!(stderr.contains("gone.toml"), "{arguments:?}: {stderr}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use gmflow_files::what_is;
 
-use super::{Image, ImageDataset};
+use super::{Image, ImageDataset, Stored};
 use crate::decode::{Format, from_grey};
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Corrupt, ImageSettings, MAX_SIZE};
@@ -103,6 +103,10 @@ impl ImageDataset for IdxDataset {
 
     fn class_images(&self) -> Option<Vec<u64>> {
         (!self.class_images.is_empty()).then(|| self.class_images.clone())
+    }
+
+    fn stored(&self, _index: usize) -> Result<Stored> {
+        Ok(Stored { size: self.size, format: "idx".to_owned() })
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {

@@ -11,6 +11,10 @@ fn defaults_are_filled_in_and_survive_a_round_trip() {
     assert_eq!(config, DatasetConfig::Density(Density::CHECKERBOARD));
     let configs = [
         json!({"kind": "density", "name": "gaussian-grid", "side": 3}),
+        json!({"kind": "named", "name": "mnist"}),
+        json!({"kind": "named", "name": "fashion-mnist", "split": "test", "folder": "x", "image": {"size": 32}}),
+        json!({"kind": "shapes"}),
+        json!({"kind": "shapes", "size": 16, "channels": 1, "count": 7, "seed": 3}),
         json!({"kind": "idx", "images": "a", "labels": "b", "image": {"size": 32, "channels": 3}}),
         json!({"kind": "parquet", "path": "train-*.parquet", "label_column": "fine_label"}),
         json!({"kind": "folder", "path": "x", "image": {"size": 8, "corrupt": "skip", "background": "black",
@@ -33,6 +37,9 @@ fn unknown_fields_are_refused() {
         json!({"kind": "density", "name": "moon"}),
         json!({"kind": "idx", "images": "a", "lables": "b"}),
         json!({"kind": "folder", "path": "a", "image": {"size": 8, "chanels": 3}}),
+        json!({"kind": "shapes", "path": "a"}),
+        json!({"kind": "named", "name": "minst"}),
+        json!({"kind": "named", "name": "mnist", "path": "x"}),
         json!({"kind": "tar", "path": "a"}),
     ] {
         assert!(parse(value.clone()).is_err(), "{value}");
@@ -48,6 +55,10 @@ fn settings_outside_their_domain_are_named() {
         (json!({"kind": "parquet", "path": "x", "image": {"channels": 4}}), "image.channels"),
         (json!({"kind": "parquet", "path": ""}), "path"),
         (json!({"kind": "density", "name": "spirals", "noise": -0.5}), "noise"),
+        (json!({"kind": "named", "name": "mnist", "folder": ""}), "folder"),
+        (json!({"kind": "shapes", "size": 7}), "size"),
+        (json!({"kind": "shapes", "channels": 2}), "channels"),
+        (json!({"kind": "shapes", "count": 0}), "count"),
     ] {
         let error = parse(value).unwrap().validate().unwrap_err().to_string();
         assert!(error.starts_with(field), "{error}");
@@ -57,7 +68,7 @@ fn settings_outside_their_domain_are_named() {
 #[test]
 fn paths_can_be_resolved_by_the_caller() {
     let mut config = parse(json!({"kind": "idx", "images": "a", "labels": "b"})).unwrap();
-    for path in config.paths_mut() {
+    for (_, path) in config.paths_mut() {
         *path = std::path::Path::new("root").join(&path);
     }
     assert_eq!(config, parse(json!({"kind": "idx", "images": "root/a", "labels": "root/b"})).unwrap());

@@ -8,5 +8,7 @@ mod folder;
 mod idx;
 mod latents;
 mod loader;
+mod named;
 mod parquet;
+mod shapes;
 mod survey;

@@ -40,7 +40,7 @@ pub fn store(path: &Path, columns: Vec<(Field, ArrayRef)>, metadata: Option<&str
     path.into()
 }
 
-fn labels(values: Vec<Option<i64>>) -> (Field, ArrayRef) {
+pub fn labels(values: Vec<Option<i64>>) -> (Field, ArrayRef) {
     (Field::new("label", DataType::Int64, true), Arc::new(Int64Array::from(values)))
 }
 

@@ -1,6 +1,6 @@
 //! From a TOML file and overrides to a checked [`Config`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gmflow_files::{Wrong, json, nearest, text, toml as settings};
 use serde::de::DeserializeOwned;
@@ -26,7 +26,21 @@ impl Config {
         let text = text::read(path).map_err(|source| Error::io(path, source))?;
         let text = text.map_err(|wrong| Error::wrong(path.display(), wrong))?;
         let mut config = Self::parse(&text, path, overrides)?;
-        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.resolve_paths(folder, overrides).map_err(|error| error.in_file(path, overrides))?;
+        config.validate().map_err(|error| error.in_file(path, overrides))?;
+        Ok(config)
+    }
+
+    /// The configuration that a run keeps in its folder, with `overrides`. Its paths have been resolved when the run began; older
+    /// versions wrote them relative to the working directory, and so they are taken.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_resolved(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = text::read(path).map_err(|source| Error::io(path, source))?;
+        let text = text.map_err(|wrong| Error::wrong(path.display(), wrong))?;
+        let config = Self::parse(&text, path, overrides)?;
         config.validate().map_err(|error| error.in_file(path, overrides))?;
         Ok(config)
     }
@@ -112,17 +126,6 @@ impl Config {
         let mut names = Vec::new();
         differing("", &table(self)?, &table(other)?, &mut names);
         Ok(names)
-    }
-
-    /// A relative path of data or weights that does not exist from the working directory is taken from `folder`.
-    fn resolve_paths(&mut self, folder: &Path) {
-        let vae = self.sample.as_mut().and_then(|sample| sample.vae.as_mut());
-        for path in self.data.source.paths_mut().into_iter().chain(vae).chain(&mut self.train.from) {
-            let beside: PathBuf = folder.join(&*path);
-            if path.is_relative() && !path.exists() && beside.exists() {
-                *path = beside;
-            }
-        }
     }
 }
 

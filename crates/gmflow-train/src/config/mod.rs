@@ -4,6 +4,7 @@ mod collect;
 mod defaults;
 mod fit;
 mod load;
+mod paths;
 mod validate;
 
 pub use defaults::FromData;
@@ -63,8 +64,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// The density, file or folder. A relative path is taken from the working directory where it exists there, else
-    /// from the configuration file's folder; the resolved configuration holds the path that was found.
+    /// The density, file or folder. A relative path is relative to the folder of the configuration file; one that `--set` gives is
+    /// relative to the working directory. The resolved configuration holds the absolute path.
     pub source: DatasetConfig,
     /// Batches prepared ahead by the background thread.
     #[serde(default = "default_queue")]

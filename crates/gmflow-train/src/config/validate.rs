@@ -55,7 +55,8 @@ impl Config {
         faults.check("train.steps", steps.contains(&self.total_steps()), &range, self.total_steps());
         // Every sample of a run has a number.
         let samples = self.total_steps().checked_mul(train.batch_size as u64).filter(|all| *all < u64::MAX / 2);
-        faults.check("train.steps", samples.is_some(), "fewer than 2^63 samples in all", self.total_steps());
+        let counted = samples.is_some() || !batches.contains(&train.batch_size);
+        faults.check("train.steps", counted, "fewer than 2^63 samples in all", self.total_steps());
         faults.check("train.lr", train.lr.is_finite() && train.lr >= 0.0, "a number of at least 0", train.lr);
         for beta in train.betas {
             faults.check("train.betas", (0.0..1.0).contains(&beta), "two numbers in [0, 1)", beta);

@@ -16,6 +16,8 @@ const FILES: &[&str] = &[
     "gmflow-data/src/config.rs",
     "gmflow-data/src/settings.rs",
     "gmflow-data/src/density/mod.rs",
+    "gmflow-data/src/shapes/mod.rs",
+    "gmflow-data/src/named.rs",
     "gmflow/src/network/mod.rs",
     "gmflow/src/network/gmdit_config.rs",
     "gmflow/src/network/unet_config.rs",
@@ -35,6 +37,8 @@ const TABLES: &[(&str, &str)] = &[
     ("[data.source]", "DatasetConfig"),
     ("[data.source.image]", "ImageSettings"),
     ("[data.source] of kind density", "Density"),
+    ("[data.source] of kind shapes", "Shapes"),
+    ("[data.source] of kind named", "NamedData"),
     ("[network] of type gm-dit", "GmDitConfig"),
     ("[network] of type unet", "UnetConfig"),
     ("[network] of type mlp2d", "Mlp2dConfig"),
@@ -62,7 +66,8 @@ A training is described by a TOML file, which `gmflow init` writes and `gmflow t
 command line; a number in the name is an index, as in `--set ema.0.decay.decay=0.99`. A setting that is unknown, missing or outside its domain
 is an error, and all of them are reported together.
 
-A relative path is taken from the working directory where it exists there, otherwise from the folder of the file.
+A relative path is relative to the folder of the file. One that `--set` gives is relative to the working directory. All kinds of data, and
+where the files of a named set are looked for: [data.md](data.md).
 
 The shortest configuration names the data and the number of steps:
 
@@ -130,7 +135,7 @@ fn page(sources: &Sources) -> String {
             "\n## `{}`\n{}\n",
             heading
                 .replace(" of ", "` of ")
-                .replace("` of kind density", "` of kind `density")
+                .replace("` of kind ", "` of kind `")
                 .replace("` of type ", "` of type `"),
             one_line(&item.doc)
         )

@@ -1,6 +1,7 @@
 //! Downloads from a local server that answers as the hub does, and breaks as networks do.
 #![allow(missing_docs)]
 
+mod datasets;
 mod server;
 
 use burn::tensor::Device;
@@ -351,4 +352,17 @@ fn model_folders_of_our_own_can_be_on_the_hub() {
     let dir = tempfile::tempdir().expect("a folder");
     model().save(dir.path(), &[], Precision::F32).expect("saved");
     Setting::new(files(dir.path())).loads(None);
+}
+
+#[test]
+fn damaged_content_is_noticed_and_comes_again() {
+    let setting = Setting::new(published(&ExportOptions::default()));
+    setting.hub.set_fault(Fault::WrongByteOnce);
+    setting.loads(None);
+
+    let setting = Setting::new(published(&ExportOptions::default()));
+    setting.hub.set_fault(Fault::WrongByteAlways);
+    setting.refused(&["owner/name", "SHA-256"]);
+    setting.hub.set_fault(Fault::None);
+    setting.loads(None);
 }

@@ -1,5 +1,6 @@
 //! A small HTTP server that answers as the hub does.
 
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,6 +21,10 @@ pub enum Fault {
     IgnoreRanges,
     /// Bodies start at the beginning, and say so, where another place was asked for.
     WrongRanges,
+    /// The next body of a large file has a wrong byte.
+    WrongByteOnce,
+    /// Every one has.
+    WrongByteAlways,
     /// Redirects do not say where to.
     RedirectNowhere,
     /// Redirects lead to themselves.
@@ -41,6 +46,10 @@ pub struct Request {
 #[derive(Clone)]
 pub struct Hub {
     pub address: String,
+    /// `models` or `datasets`.
+    kind: &'static str,
+    /// `owner/name`.
+    name: String,
     /// Another host, where large files are.
     elsewhere: String,
     state: Arc<Mutex<State>>,
@@ -55,10 +64,15 @@ struct State {
 impl Hub {
     /// Serves `files` as the repository `owner/name` at `main`.
     pub fn start(files: BTreeMap<String, Vec<u8>>) -> Self {
+        Self::start_as("models", "owner/name", files)
+    }
+
+    /// Serves `files` as a repository of a kind, `models` or `datasets`.
+    pub fn start_as(kind: &'static str, name: &str, files: BTreeMap<String, Vec<u8>>) -> Self {
         let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = |of: usize| format!("http://{}", listeners[of].local_addr().expect("an address"));
         let state = Arc::new(Mutex::new(State { files, fault: Fault::None, requests: Vec::new() }));
-        let hub = Self { address: address(0), elsewhere: address(1), state };
+        let hub = Self { address: address(0), kind, name: name.to_owned(), elsewhere: address(1), state };
         for listener in listeners {
             let server = hub.clone();
             std::thread::spawn(move || {
@@ -114,14 +128,14 @@ impl Hub {
         if let Fault::Status(status) = state.fault {
             return write(stream, status, &[], b"no");
         }
-        let mut known =
-            [format!("/api/models/owner/name/revision/{COMMIT}"), "/api/models/owner/name/revision/main".into()];
-        if known.iter_mut().any(|known| known == path) {
+        let Self { kind, name, .. } = self;
+        if [COMMIT, "main"].iter().any(|revision| path == format!("/api/{kind}/{name}/revision/{revision}")) {
             let siblings: Vec<_> = state.files.keys().map(|file| serde_json::json!({ "rfilename": file })).collect();
             let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
             return write(stream, 200, &[], body.as_bytes());
         }
-        let resolve = format!("/owner/name/resolve/{COMMIT}/");
+        let place = if *kind == "models" { String::new() } else { format!("/{kind}") };
+        let resolve = format!("{place}/{name}/resolve/{COMMIT}/");
         let places = [resolve.as_str(), "/api/resolve-cache/", "/cdn/"].map(|place| path.strip_prefix(place));
         let (file, at_first) = match places {
             [Some(file), ..] => (file, true),
@@ -129,8 +143,10 @@ impl Hub {
             _ => return write(stream, 404, &[], b"no such page"),
         };
         let Some(body) = state.files.get(file).cloned() else { return write(stream, 404, &[], b"no such file") };
+        let large = file.ends_with(".safetensors") || file.ends_with(".parquet");
         let etag = match state.fault {
             Fault::HostileEtag => "../../../out".to_owned(),
+            _ if large => Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect(),
             _ => format!("{:016x}", file.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte))),
         };
         let mut headers = vec![
@@ -140,7 +156,6 @@ impl Hub {
         ];
         // Large files live elsewhere, small ones in another place here: the answer says what they are and where.
         if at_first {
-            let large = file.ends_with(".safetensors");
             let location = match state.fault {
                 Fault::RedirectNowhere => return write(stream, 302, &headers, b""),
                 Fault::RedirectLoop => path.to_owned(),
@@ -154,7 +169,7 @@ impl Hub {
             headers.push(("location", location));
             return write(stream, if large { 302 } else { 307 }, &headers, b"");
         }
-        self.body(stream, &mut state, range.as_deref(), headers, &body)
+        self.body(stream, &mut state, range.as_deref(), headers, (&body, large))
     }
 
     /// The part of a file that was asked for, with the server's fault.
@@ -164,7 +179,7 @@ impl Hub {
         state: &mut State,
         range: Option<&str>,
         mut headers: Vec<(&'static str, String)>,
-        body: &[u8],
+        (body, large): (&[u8], bool),
     ) -> bool {
         let (first, last) =
             range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')).unwrap_or(("0", ""));
@@ -182,7 +197,16 @@ impl Hub {
             first = 0;
         }
         headers.push(("content-range", format!("bytes {first}-{}/{}", end.max(1) - 1, body.len())));
-        let part = &body[first..end.max(first)];
+        let mut part = body[first..end.max(first)].to_vec();
+        if matches!(state.fault, Fault::WrongByteOnce | Fault::WrongByteAlways)
+            && large
+            && !probing
+            && let Some(byte) = part.last_mut()
+        {
+            *byte ^= 1;
+            state.fault = if state.fault == Fault::WrongByteOnce { Fault::None } else { state.fault };
+        }
+        let part = part.as_slice();
         match state.fault {
             Fault::BreakOnceAfter(limit) if part.len() > limit => {
                 state.fault = Fault::None;

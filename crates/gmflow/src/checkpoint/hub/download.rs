@@ -6,6 +6,7 @@ use crate::checkpoint::weight_files::is_plain_name;
 use crate::{Error, Result};
 use hf_hub::api::RepoInfo;
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -43,18 +44,18 @@ struct Facts {
 }
 
 impl Remote {
-    /// Asks for the list of files.
-    pub(super) fn open(id: &HubId, settings: &HubSettings) -> Result<Self, Failure> {
+    /// Asks for the list of files of a repository of this type.
+    pub(super) fn open(id: &HubId, of: RepoType, settings: &HubSettings) -> Result<Self, Failure> {
         let client = Client::new(settings)?;
         let cache = Cache::new(settings.cache.clone());
-        let named = Repo::with_revision(id.repo.clone(), RepoType::Model, id.revision.clone());
+        let named = Repo::with_revision(id.repo.clone(), of, id.revision.clone());
         let list = client.document(&format!("/api/{}", named.api_url()), "the repository or its revision")?;
         let info: RepoInfo = serde_json::from_slice(&list)
             .map_err(|error| Failure::new(Kind::Final, format!("expected the hub's list of files, got {error}")))?;
         if !is_plain_name(&info.sha) {
             return Err(Failure::new(Kind::Final, format!("expected the name of a commit, got {:?}", info.sha)));
         }
-        let repo = Repo::with_revision(id.repo.clone(), RepoType::Model, info.sha.clone());
+        let repo = Repo::with_revision(id.repo.clone(), of, info.sha.clone());
         Ok(Self {
             id: id.clone(),
             client,
@@ -221,10 +222,53 @@ impl Remote {
         if have != size {
             return Err(Failure::new(Kind::Passing, format!("expected {size} bytes, got {have}")));
         }
+        if let Err(failure) = check_content(blob, &part) {
+            restart(&out, &part)?;
+            return Err(failure);
+        }
         out.sync_all().and_then(|()| fs::rename(&part, blob)).map_err(|error| local(blob, &error))?;
         progress.finish();
         Ok(())
     }
+}
+
+/// Compares what came with the hash that names it: large files are named by their SHA-256, small ones by another.
+fn check_content(blob: &Path, part: &Path) -> Result<(), Failure> {
+    let Some(named) = sha256_of_name(blob) else { return Ok(()) };
+    let got = sha256(part).map_err(|error| local(part, &error))?;
+    match got == named {
+        true => Ok(()),
+        false => Err(Failure::new(Kind::Passing, format!("expected content with SHA-256 {named}, got {got}"))),
+    }
+}
+
+/// The SHA-256 that names a blob, in hexadecimal digits, where it is one.
+fn sha256_of_name(blob: &Path) -> Option<&str> {
+    let digits = |name: &&str| name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    blob.file_name()?.to_str().filter(digits)
+}
+
+/// The SHA-256 of a file in hexadecimal digits.
+fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut hash = Sha256::new();
+    std::io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether a file of a snapshot has the content that its blob is named after; so have those that no hash is known of.
+pub(super) fn is_intact(path: &Path) -> std::io::Result<bool> {
+    let blob = fs::canonicalize(path)?;
+    match sha256_of_name(&blob) {
+        Some(named) => Ok(sha256(&blob)? == named),
+        None => Ok(true),
+    }
+}
+
+/// Removes a file of a snapshot with its content.
+pub(super) fn remove(path: &Path) -> std::io::Result<()> {
+    let blob = fs::canonicalize(path)?;
+    fs::remove_file(path)?;
+    if blob.is_file() { fs::remove_file(blob) } else { Ok(()) }
 }
 
 /// Empties a part.

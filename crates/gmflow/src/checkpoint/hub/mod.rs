@@ -4,6 +4,7 @@
 //! it ended, in the same call or in a later one.
 
 mod client;
+mod dataset;
 mod download;
 mod plan;
 
@@ -12,6 +13,7 @@ use super::weight_files::{is_plain_name, shard_names};
 use super::{Model, ModelInfo};
 use crate::{Error, Result};
 use client::Kind;
+pub use dataset::{cached_dataset, fetch_dataset};
 use download::Remote;
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
@@ -128,7 +130,7 @@ pub fn fetch(
     {
         return Ok(folder);
     }
-    let mut remote = match Remote::open(id, settings) {
+    let mut remote = match Remote::open(id, RepoType::Model, settings) {
         Ok(remote) => remote,
         Err(failure) if failure.kind != Kind::Final => match cached() {
             Ok(folder) => {
@@ -146,19 +148,19 @@ pub fn fetch(
 
 /// The snapshot in the cache, where it is whole; otherwise what is wrong with it, if it is there at all.
 fn cached(id: &HubId, variant: Option<&str>, settings: &HubSettings) -> Result<PathBuf, Option<Error>> {
-    let repo = Repo::with_revision(id.repo.clone(), RepoType::Model, id.revision.clone());
+    let folder = snapshot(id, RepoType::Model, settings).ok_or(None)?;
+    check(&folder, variant).map_err(Some)?;
+    Ok(folder)
+}
+
+/// The folder of the revision's snapshot in the cache, if it is there.
+fn snapshot(id: &HubId, of: RepoType, settings: &HubSettings) -> Option<PathBuf> {
+    let repo = Repo::with_revision(id.repo.clone(), of, id.revision.clone());
     let cache = Cache::new(settings.cache.clone());
     let reference = settings.cache.join(repo.folder_name()).join("refs").join(&id.revision);
     let commit = std::fs::read_to_string(reference).unwrap_or_else(|_| id.revision.clone());
-    if !is_plain_name(commit.trim()) {
-        return Err(None);
-    }
-    let folder = cache.repo(repo).pointer_path(commit.trim());
-    if !folder.is_dir() {
-        return Err(None);
-    }
-    check(&folder, variant).map_err(Some)?;
-    Ok(folder)
+    let folder = is_plain_name(commit.trim()).then(|| cache.repo(repo).pointer_path(commit.trim()))?;
+    folder.is_dir().then_some(folder)
 }
 
 /// Checks that every file of a model is there, without reading weights.
