@@ -33,8 +33,7 @@ pub fn from_toml(path: &Path, data: Option<&Path>) -> Result<DatasetConfig> {
     let File { data: Data { mut source } } = settings::settings(only_data(table)).map_err(wrong)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     for (field, data) in source.paths_mut() {
-        *data = beside(data, folder)
-            .map_err(|wrong| usage(&format!("{}: data.source.{field}", path.display()), wrong.expected, wrong.got))?;
+        *data = beside(&format!("{}: data.source.{field}", path.display()), data, folder);
     }
     locate(&mut source, data)?;
     Ok(source)

@@ -18,7 +18,7 @@ pub mod toml;
 mod what;
 mod words;
 
-pub use beside::{Misplaced, beside};
+pub use beside::beside;
 pub use clutter::is_clutter;
 pub use lock::{FolderLock, LockError};
 pub use what::what_is;

@@ -27,7 +27,7 @@ impl Config {
         let text = text.map_err(|wrong| Error::wrong(path.display(), wrong))?;
         let mut config = Self::parse(&text, path, overrides)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        config.resolve_paths(folder, overrides).map_err(|error| error.in_file(path, overrides))?;
+        config.resolve_paths(folder, overrides);
         config.validate().map_err(|error| error.in_file(path, overrides))?;
         Ok(config)
     }
