@@ -34,13 +34,16 @@ pub(crate) fn check_resumed(stored: &ModelInfo, info: &mut SourceInfo, accept: b
         );
         return Ok(());
     };
-    let Some(changes) = before.changes(now) else { return Ok(()) };
-    if !accept {
-        let expected = "the data that the run was trained on (--accept-changed-data goes on with what is there now)";
-        return Err(Error::config("data.source", expected, format!("other data: {changes}")));
+    match before.changes(now) {
+        None => {}
+        Some(changes) if accept => log::warn!("the run goes on with changed data: {changes}"),
+        Some(changes) => {
+            let expected =
+                "the data that the run was trained on (--accept-changed-data goes on with what is there now)";
+            return Err(Error::config("data.source", expected, format!("other data: {changes}")));
+        }
     }
-    log::warn!("the run goes on with changed data: {changes}");
-    // A class that had images once has been learnt.
+    // A class that had images once has been learnt, also where an earlier call accepted that they are gone.
     let earlier = stored.trained_on.iter().flat_map(|on| &on.class_images);
     for (count, before) in info.class_images.iter_mut().flatten().zip(earlier) {
         *count = (*count).max(*before);

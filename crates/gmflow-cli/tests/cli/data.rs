@@ -199,7 +199,7 @@ fn a_run_does_not_go_on_with_changed_data_unless_it_is_accepted() {
     assert!(code == 0 && stderr.contains("goes on with changed data: 9 images, 8 before"), "{stderr}");
     let (code, _, stderr) = resume(5, &[]);
     assert!(code == 0, "what was accepted is what the run goes by: {stderr}");
-    assert!(run(&["info", &out]).1.contains("3 to 6 of each in training"));
+    assert!(run(&["info", &out]).1.contains("4 to 6 of each in training"), "what was learnt once counts");
     // Renamed files, of the same number.
     fs::rename(data.join("dog/0.png"), data.join("dog/9.png")).unwrap();
     refused(&[], &["the same number of images, but other files"]);
