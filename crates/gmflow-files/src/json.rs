@@ -172,8 +172,32 @@ impl<'de> Visitor<'de> for Unique {
 impl Tree for Value {
     const TABLE: &str = "an object";
 
-    fn is_list(&self) -> bool {
-        matches!(self, Self::Array(_))
+    fn list(&self) -> Option<&Vec<Self>> {
+        self.as_array()
+    }
+
+    fn list_mut(&mut self) -> Option<&mut Vec<Self>> {
+        self.as_array_mut()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.as_object().into_iter().flat_map(|entries| entries.keys().cloned()).collect()
+    }
+
+    fn entry(&self, name: &str) -> Option<&Self> {
+        self.as_object()?.get(name)
+    }
+
+    fn entry_mut(&mut self, name: &str) -> Option<&mut Self> {
+        self.as_object_mut()?.get_mut(name)
+    }
+
+    fn remove_entry(&mut self, name: &str) {
+        self.as_object_mut().map(|entries| entries.remove(name));
+    }
+
+    fn insert(&mut self, name: &str) -> bool {
+        self.as_object_mut().is_some_and(|entries| entries.insert(name.to_owned(), Self::Bool(true)).is_none())
     }
 
     fn text(&self) -> Option<&str> {
@@ -182,49 +206,6 @@ impl Tree for Value {
 
     fn set_text(&mut self, text: &str) {
         *self = Self::String(text.to_owned());
-    }
-
-    fn keys(&self) -> Vec<String> {
-        match self {
-            Self::Object(fields) => fields.keys().cloned().collect(),
-            Self::Array(list) => (0..list.len()).map(|index| index.to_string()).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    fn at(&self, key: &str) -> Option<&Self> {
-        match self {
-            Self::Object(fields) => fields.get(key),
-            Self::Array(list) => list.get(key.parse::<usize>().ok()?),
-            _ => None,
-        }
-    }
-
-    fn at_mut(&mut self, key: &str) -> Option<&mut Self> {
-        match self {
-            Self::Object(fields) => fields.get_mut(key),
-            Self::Array(list) => list.get_mut(key.parse::<usize>().ok()?),
-            _ => None,
-        }
-    }
-
-    fn remove(&mut self, key: &str) {
-        match self {
-            Self::Object(fields) => drop(fields.remove(key)),
-            Self::Array(list) => {
-                if let Some(index) = key.parse::<usize>().ok().filter(|index| *index < list.len()) {
-                    list.remove(index);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn insert(&mut self, key: &str) -> bool {
-        match self {
-            Self::Object(fields) => fields.insert(key.to_owned(), Self::Bool(true)).is_none(),
-            _ => false,
-        }
     }
 
     fn is_called(&self, name: &str) -> bool {

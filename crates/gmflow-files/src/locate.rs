@@ -17,18 +17,20 @@ const LISTED: usize = 24;
 pub(crate) trait Tree: Clone {
     /// What a table is called.
     const TABLE: &str;
-    /// The names of the entries of a table, or the indices of a list.
-    fn keys(&self) -> Vec<String>;
-    /// The entry of that name or index.
-    fn at(&self, key: &str) -> Option<&Self>;
+    /// The list, where it is one.
+    fn list(&self) -> Option<&Vec<Self>>;
     /// The same, to be changed.
-    fn at_mut(&mut self, key: &str) -> Option<&mut Self>;
-    /// Takes an entry out.
-    fn remove(&mut self, key: &str);
+    fn list_mut(&mut self) -> Option<&mut Vec<Self>>;
+    /// The names of the entries of a table; none elsewhere.
+    fn names(&self) -> Vec<String>;
+    /// The entry of a table.
+    fn entry(&self, name: &str) -> Option<&Self>;
+    /// The same, to be changed.
+    fn entry_mut(&mut self, name: &str) -> Option<&mut Self>;
+    /// Takes an entry out of a table.
+    fn remove_entry(&mut self, name: &str);
     /// Adds an entry to a table and returns true; does nothing elsewhere.
-    fn insert(&mut self, key: &str) -> bool;
-    /// Whether it is a list.
-    fn is_list(&self) -> bool;
+    fn insert(&mut self, name: &str) -> bool;
     /// The text, where it is one.
     fn text(&self) -> Option<&str>;
     /// Replaces the value by a text.
@@ -37,6 +39,38 @@ pub(crate) trait Tree: Clone {
     fn is_called(&self, name: &str) -> bool;
     /// What the value is, in plain words.
     fn describe(&self) -> String;
+
+    /// The names of the entries of a table, or the indices of a list.
+    fn keys(&self) -> Vec<String> {
+        match self.list() {
+            Some(list) => (0..list.len()).map(|index| index.to_string()).collect(),
+            None => self.names(),
+        }
+    }
+
+    /// The entry of that name or index.
+    fn at(&self, key: &str) -> Option<&Self> {
+        match self.list() {
+            Some(list) => list.get(key.parse::<usize>().ok()?),
+            None => self.entry(key),
+        }
+    }
+
+    /// The same, to be changed.
+    fn at_mut(&mut self, key: &str) -> Option<&mut Self> {
+        match self.list() {
+            Some(_) => self.list_mut()?.get_mut(key.parse::<usize>().ok()?),
+            None => self.entry_mut(key),
+        }
+    }
+
+    /// Takes an entry out.
+    fn remove(&mut self, key: &str) {
+        let Some(list) = self.list_mut() else { return self.remove_entry(key) };
+        if let Some(index) = key.parse::<usize>().ok().filter(|index| *index < list.len()) {
+            list.remove(index);
+        }
+    }
 }
 
 /// Where a reader failed and what it said.
@@ -114,7 +148,7 @@ impl<T: Tree> Search<'_, T> {
             (self.read)(without).err().as_ref() != Some(self.failure)
         };
         // Of a list that is too long or too short, no entry is at fault.
-        if here.is_list() && self.failure.1.starts_with("invalid length") {
+        if here.list().is_some() && self.failure.1.starts_with("invalid length") {
             return path;
         }
         let changing: Vec<&String> =
