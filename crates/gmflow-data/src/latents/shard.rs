@@ -132,13 +132,10 @@ impl Shard {
         }
     }
 
-    /// Adds the rows of each class to `counts`.
-    pub(super) fn count_labels(&self, counts: &mut [u64]) {
-        for label in self.labels.iter().flat_map(|range| self.numbers(range)) {
-            if let Some(count) = counts.get_mut(u32::from_le_bytes(*label) as usize) {
-                *count += 1;
-            }
-        }
+    /// The class of every row; none in a cache without classes.
+    pub(super) fn labels(&self) -> impl Iterator<Item = usize> {
+        let labels = self.labels.iter().flat_map(|range| self.numbers(range));
+        labels.map(|label| u32::from_le_bytes(*label) as usize)
     }
 
     /// Adds the labels, the positions in the data set and the first latent to a digest.

@@ -24,6 +24,17 @@ pub struct Image {
     pub label: u32,
 }
 
+/// The number of images of each of `classes` classes. Labels that are none are not counted.
+pub(crate) fn counts(labels: impl IntoIterator<Item = usize>, classes: usize) -> Vec<u64> {
+    let mut counts = vec![0; classes];
+    for label in labels {
+        if let Some(count) = counts.get_mut(label) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
 /// Images of one shape with random access.
 pub trait ImageDataset: Send + Sync + std::fmt::Debug {
     /// The number of images, damaged ones included.
@@ -55,7 +66,7 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
         Ok(Stored { size: [height, width], format: "raw".to_owned() })
     }
 
-    /// What the set is known by; `None` where it cannot be told.
+    /// What the set is known by; `None` where it cannot be told. It is made of all that the set holds when it is asked for.
     fn fingerprint(&self) -> Option<Fingerprint> {
         None
     }
