@@ -1,9 +1,8 @@
 //! Folders of image files: one subfolder per class, or one folder without classes.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::listing::{ImageFile, Listing};
+use super::listing::{ImageFile, Listing, extension};
 use super::{Image, ImageDataset, counts};
 use crate::decode::{Format, decode, dimensions};
 use crate::fingerprint::{Content, Fingerprint};
@@ -101,8 +100,7 @@ impl ImageDataset for FolderDataset {
 
     fn stored(&self, index: usize) -> Result<Stored> {
         let path = &self.file(index)?.path;
-        let format = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).unwrap_or_default();
-        Ok(Stored { size: size_of(path, &read(path)?, &self.format)?, format })
+        Ok(Stored { size: size_of(path, &read(path)?, &self.format)?, format: extension(path) })
     }
 
     fn get(&self, index: usize) -> Result<Image> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use gmflow_files::what_is;
 
-use super::{Image, ImageDataset, Stored, counts};
+use super::{Image, ImageDataset, Stored, counts, start_of};
 use crate::decode::{Format, from_grey};
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Corrupt, ImageSettings, MAX_SIZE};
@@ -137,8 +137,7 @@ fn read_labels(path: &Path, corrupt: Corrupt, images: &Path, count: usize) -> Re
 /// The dimensions in the header, and the content.
 fn read(path: &Path, corrupt: Corrupt) -> Result<(Vec<usize>, Vec<u8>)> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    let mut start = Vec::new();
-    (&file).take(512).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    let start = start_of(path, &file)?;
     let rest = start_over(path, file)?;
     if start.starts_with(&[0x1f, 0x8b]) {
         return parse(path, MultiGzDecoder::new(rest), corrupt);

@@ -11,9 +11,31 @@ pub use idx::{IdxDataset, MAX_IDX_BYTES};
 #[cfg(feature = "parquet")]
 pub use parquet::{Columns, ParquetDataset};
 
-use crate::Result;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use gmflow_files::is_clutter;
+
 use crate::fingerprint::Fingerprint;
 use crate::survey::Stored;
+use crate::{Error, Result};
+
+/// The first bytes of a file that tell what it is.
+const START: u64 = 512;
+
+/// The first bytes of a file that has just been opened.
+fn start_of(path: &Path, file: &File) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    file.take(START).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    Ok(start)
+}
+
+/// Whether a file is a Parquet file by its name.
+pub(crate) fn is_parquet(path: &Path) -> bool {
+    let extension = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+    extension && !path.file_name().is_some_and(is_clutter)
+}
 
 /// One image with its class.
 #[derive(Clone, Debug, PartialEq)]
