@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use gmflow::limits::{Training, check_training};
 use gmflow::network::NetworkConfig;
 use gmflow_data::{Corrupt, DatasetConfig, Survey};
 
+use crate::source::check_memory;
 use crate::{Config, Error, Result, Trainer};
 
 pub use networks::NetworkSize;
@@ -118,18 +118,7 @@ impl Plan {
             (net.in_channels, net.sample_size, net.num_classes) =
                 (self.channels, self.size, self.survey.classes.len());
         }
-        let training = Training {
-            network: &config.network,
-            shape: [self.channels, self.size, self.size],
-            batch: config.train.batch_size,
-            micro_batch: config.train.micro_batch,
-            queue: config.data.queue,
-            averages: config.ema.len(),
-            all_trained: true,
-            recomputed: config.train.gradient_checkpointing,
-            device,
-        };
-        Ok(check_training(&training).is_ok())
+        Ok(check_memory(&config, [self.channels, self.size, self.size], device).is_ok())
     }
 
     /// The time of a step: the first, which is slower than all others, does not count.
