@@ -7,6 +7,7 @@ mod results;
 mod weights;
 
 use crate::args::{ArrayArgs, FeatureArgs, PublishedArgs, SweepArgs};
+use crate::data_source;
 use crate::device::device;
 use crate::eval::judge::{Judge, Order, RealImages};
 use crate::eval::row::Row;
@@ -22,6 +23,7 @@ use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
 use gmflow::checkpoint::{Model, remove_leftovers};
 use gmflow::kernel::{self, Arithmetic};
+use gmflow_data::DatasetConfig;
 use gmflow_eval::likelihood::TIMES;
 use gmflow_eval::{CompareConfig, Likelihood};
 use gmflow_files::FolderLock;
@@ -229,10 +231,15 @@ impl Sweep {
 
     /// The density that points are compared with, for pictures.
     fn density(&self) -> Result<Option<gmflow_data::Density>> {
-        let reading = Reading { data: self.data.as_deref(), ..Reading::default() };
-        let is_toml = self.plan.reference.data.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
-        match is_toml.then(|| Source::open(&self.plan.reference.data, &reading)).transpose()? {
-            Some(Source::Density(density)) => Ok(Some(density)),
+        let path = &self.plan.reference.data;
+        if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml")) {
+            return Ok(None);
+        }
+        match data_source::from_toml(path, self.data.as_deref())? {
+            DatasetConfig::Density(density) => {
+                density.validate()?;
+                Ok(Some(density))
+            }
             _ => Ok(None),
         }
     }
