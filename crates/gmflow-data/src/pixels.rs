@@ -34,6 +34,11 @@ pub(crate) fn from_byte(value: u8) -> f32 {
     f32::from(value) / 127.5 - 1.0
 }
 
+/// The byte that stands for a value in [-1, 1]; values outside are cut off.
+pub fn to_byte(value: f32) -> u8 {
+    ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
+}
+
 fn from_unit(value: f32) -> f32 {
     (2.0 * value - 1.0).clamp(-1.0, 1.0)
 }
