@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use gmflow::checkpoint::write_atomic;
+use gmflow_data::to_byte;
 use std::path::Path;
 
 /// 8-bit samples, row by row, channels innermost.
@@ -28,7 +29,7 @@ impl Picture {
         let area = height * width;
         let pixels = (0..area)
             .flat_map(|pixel| (0..channels).map(move |channel| values[channel * area + pixel]))
-            .map(|value| ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8)
+            .map(to_byte)
             .collect();
         Ok(Self { channels, width, height, pixels })
     }

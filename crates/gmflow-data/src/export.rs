@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 
+use crate::pixels::to_byte;
 use crate::source::ImageDataset;
 use crate::{Error, Result};
 
@@ -87,13 +88,12 @@ fn fill(images: &dyn ImageDataset, part: &Path, format: PictureFormat, done: &mu
 
 /// A file of values in [-1, 1]. `[c h w]`
 fn encode(pixels: &[f32], [channels, height, width]: [usize; 3], format: PictureFormat) -> Option<Vec<u8>> {
-    let byte = |value: f32| ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8;
     let (w, h) = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
     let area = height * width;
     let picture: DynamicImage = match channels {
-        1 => GrayImage::from_raw(w, h, pixels.iter().copied().map(byte).collect())?.into(),
+        1 => GrayImage::from_raw(w, h, pixels.iter().copied().map(to_byte).collect())?.into(),
         3 => {
-            let channel = |at: usize, c: usize| byte(pixels.get(c * area + at).copied().unwrap_or_default());
+            let channel = |at: usize, c: usize| to_byte(pixels.get(c * area + at).copied().unwrap_or_default());
             let bytes = (0..area).flat_map(|at| [0, 1, 2].map(|c| channel(at, c))).collect(); // [h w 3]
             RgbImage::from_raw(w, h, bytes)?.into()
         }

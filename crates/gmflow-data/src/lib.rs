@@ -90,6 +90,7 @@ pub use gmflow_files::{beside, is_clutter, lock, what_is};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
 pub use named::{KnownSet, NamedData, SetFiles, Split};
+pub use pixels::to_byte;
 pub use settings::{Background, Corrupt, ImageSettings, MAX_PIXELS, MAX_SIZE};
 pub use shapes::{Shapes, ShapesDataset};
 #[cfg(feature = "parquet")]

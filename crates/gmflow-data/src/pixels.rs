@@ -15,7 +15,7 @@ const FILTER: FilterType = FilterType::CatmullRom;
 /// Rec. 601, the weights of red, green and blue in grey, as Pillow and torchvision have them.
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 /// The same in 65536ths, which is how Pillow computes images of 8 bits.
-pub(crate) const GREY_8: [u32; 3] = [19_595, 38_470, 7_471];
+const GREY_8: [u32; 3] = [19_595, 38_470, 7_471];
 
 /// Flattens transparency, then makes grey of colour where grey is wanted, then fits the size, then splits the channels. Images of 8 bits
 /// stay in 8 bits until the last step, deeper ones go through f32.
@@ -32,6 +32,11 @@ pub(crate) fn convert(decoded: DynamicImage, format: &Format) -> Vec<f32> {
 
 pub(crate) fn from_byte(value: u8) -> f32 {
     f32::from(value) / 127.5 - 1.0
+}
+
+/// The byte that stands for a value in [-1, 1]; values outside are cut off.
+pub fn to_byte(value: f32) -> u8 {
+    ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
 }
 
 fn from_unit(value: f32) -> f32 {
@@ -59,15 +64,18 @@ fn flatten(decoded: DynamicImage, background: Background, deep: bool) -> Dynamic
 }
 
 /// `L = (19595 R + 38470 G + 7471 B + 32768) / 65536`, rounded down: Pillow's `convert("L")`.
+pub(crate) fn grey_of(rgb: [u8; 3]) -> u8 {
+    let sum: u32 = rgb.iter().zip(GREY_8).map(|(value, weight)| u32::from(*value) * weight).sum();
+    ((sum + 0x8000) >> 16) as u8
+}
+
+/// An image of 8 bits in grey.
 fn grey_8(flat: DynamicImage) -> ImageBuffer<Luma<u8>, Vec<u8>> {
     if !flat.color().has_color() {
         return flat.into_luma8();
     }
     let colour: RgbImage = flat.into_rgb8();
-    each(&colour, |Rgb(rgb)| {
-        let sum: u32 = rgb.iter().zip(GREY_8).map(|(value, weight)| u32::from(*value) * weight).sum();
-        Luma([((sum + 0x8000) >> 16) as u8])
-    })
+    each(&colour, |Rgb(rgb)| Luma([grey_of(*rgb)]))
 }
 
 /// `L = 0.299 R + 0.587 G + 0.114 B`.

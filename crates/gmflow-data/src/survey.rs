@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::source::is_parquet;
 use crate::{Dataset, DatasetConfig, Error, ImageSettings, Result};
 
 /// Images that are looked at, evenly spread over the set.
@@ -161,8 +162,7 @@ fn class_counts(dataset: &Dataset) -> Vec<(String, Option<u64>)> {
 fn has_parquet(folder: &Path) -> Result<bool> {
     for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
         let path = entry.map_err(|error| Error::io(folder, error))?.path();
-        let is_clutter = path.file_name().is_some_and(gmflow_files::is_clutter);
-        if !is_clutter && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
+        if is_parquet(&path) {
             return Ok(true);
         }
     }

@@ -194,6 +194,14 @@ impl Error {
         matches!(self, Self::File { .. } | Self::Io { .. } | Self::Gmflow(Gmflow::File { .. } | Gmflow::Io { .. }))
     }
 
+    /// The setting that it is about; none of errors that are about no single one.
+    pub(crate) fn field(&self) -> Option<&str> {
+        match self {
+            Self::Config { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+
     /// Names the configuration file in a configuration error, or the override that set the value.
     pub(crate) fn in_file(self, path: &Path, overrides: &[String]) -> Self {
         match self {

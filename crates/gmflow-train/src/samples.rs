@@ -7,6 +7,7 @@ use gmflow::limits::Need;
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow::pipeline::{Decoder, Pipeline, SampleRequest};
 use gmflow_data::density::histogram;
+use gmflow_data::to_byte;
 
 use crate::config::SampleConfig;
 use crate::{Error, Result, Trainer};
@@ -171,7 +172,7 @@ fn image_grid(values: &[f32], [c, h, w]: [usize; 3], classes: Option<usize>) -> 
             for (channel, byte) in rgb.iter_mut().skip(place).take(3).enumerate() {
                 // A grey image shows its one channel three times.
                 let value = image.get(channel.min(c - 1) * h * w + y * w + x).copied().unwrap_or_default();
-                *byte = ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8;
+                *byte = to_byte(value);
             }
         }
     }

@@ -52,7 +52,7 @@ impl Source {
         };
         check(&mut info)?;
         config.fit(&info)?;
-        check_memory(config, &info, device)?;
+        check_memory(config, info.shape, device)?;
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
             seed: config.train.seed,
@@ -79,11 +79,14 @@ impl Source {
     }
 }
 
-/// Refuses a run that does not fit in memory, before the first batch is prepared.
-fn check_memory(config: &Config, info: &SourceInfo, device: &Device) -> Result<()> {
+/// Refuses a run on samples `[c h w]` that does not fit in memory, before the first batch is prepared.
+///
+/// # Errors
+/// [`gmflow::Error::Memory`].
+pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device) -> Result<()> {
     Ok(limits::check_training(&Training {
         network: &config.network,
-        shape: info.shape,
+        shape,
         batch: config.train.batch_size,
         micro_batch: config.train.micro_batch,
         queue: config.data.queue,

@@ -6,7 +6,7 @@ pub mod row;
 pub mod source;
 pub mod stats;
 
-use crate::args::EvalArgs;
+use crate::args::{EvalArgs, PublishedArgs};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
 use crate::failure::usage;
@@ -127,7 +127,13 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
     let source = Source::open(fake, &reading)?;
     match source {
         Source::Checkpoint(path) => {
-            let (model, precision) = load(arguments, &path, judge)?;
+            let asked = Asked {
+                ema: arguments.ema.as_deref(),
+                precision: arguments.precision.into(),
+                published: &arguments.published,
+                vae: arguments.vae.as_deref(),
+            };
+            let (model, precision) = load(&path, asked, &judge.device)?;
             let sampler = Sampler::new(&arguments.sampler, ModelTraits::of(&model.info))?;
             let order = Order { num: arguments.num, seed: arguments.seed, batch: arguments.batch };
             let row = judge.checkpoint(name, (&model, precision), &sampler, order, &mut |_| {})?;
@@ -153,21 +159,34 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
     }
 }
 
+/// What is asked for of a checkpoint that is measured.
+pub struct Asked<'a> {
+    /// The moving average of the weights.
+    pub ema: Option<&'a str>,
+    /// What its network is to be computed in.
+    pub precision: Arithmetic,
+    /// Which of its versions and weights.
+    pub published: &'a PublishedArgs,
+    /// The autoencoder of a model of latents.
+    pub vae: Option<&'a Path>,
+}
+
 /// The model, and what its network is computed in.
-fn load(arguments: &EvalArgs, checkpoint: &Path, judge: &Judge) -> Result<(Model, Arithmetic)> {
-    let folder = resolve(checkpoint, &arguments.published)?;
-    let precision = computed_in(arguments.precision.into(), &ModelInfo::load(&folder)?, &judge.device);
-    let average = average(&folder, arguments.ema.as_deref())?;
+pub fn load(checkpoint: &Path, asked: Asked, device: &Device) -> Result<(Model, Arithmetic)> {
+    let Asked { ema, precision, published, vae } = asked;
+    let folder = resolve(checkpoint, published)?;
+    let precision = computed_in(precision, &ModelInfo::load(&folder)?, device);
+    let average = average(&folder, ema)?;
     let options = LoadOptions {
         ema: average.as_deref(),
-        variant: arguments.published.variant.as_deref(),
-        without_vae: arguments.vae.is_some(),
+        variant: published.variant.as_deref(),
+        without_vae: vae.is_some(),
         pack: Some(precision),
-        unverified: arguments.published.no_verify,
+        unverified: published.no_verify,
     };
-    let mut model = Model::load_with(&folder, options, &judge.device)?;
+    let mut model = Model::load_with(&folder, options, device)?;
     if model.info.data.kind == DataKind::Latents {
-        model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &judge.device)?);
+        model.vae = Some(find_vae(&mut model, vae, device)?);
     }
     Ok((model, precision))
 }

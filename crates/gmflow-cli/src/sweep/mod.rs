@@ -7,23 +7,23 @@ mod results;
 mod weights;
 
 use crate::args::{ArrayArgs, FeatureArgs, PublishedArgs, SweepArgs};
-use crate::checkpoint_path::resolve;
+use crate::data_source;
 use crate::device::device;
 use crate::eval::judge::{Judge, Order, RealImages};
 use crate::eval::row::Row;
 use crate::eval::source::{Reading, Source};
-use crate::eval::{features, judge};
+use crate::eval::{Asked, features, judge, load};
 use crate::failure::one_line;
 use crate::local;
 use crate::output;
-use crate::sample::{average, computed_in, find_vae};
 use crate::sampler::{ModelTraits, Sampler};
 use crate::table::Form;
 use crate::terminal;
 use anyhow::{Result, anyhow, bail};
 use burn::tensor::Device;
-use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, remove_leftovers};
+use gmflow::checkpoint::{Model, remove_leftovers};
 use gmflow::kernel::{self, Arithmetic};
+use gmflow_data::DatasetConfig;
 use gmflow_eval::likelihood::TIMES;
 use gmflow_eval::{CompareConfig, Likelihood};
 use gmflow_files::FolderLock;
@@ -203,14 +203,9 @@ impl Sweep {
 
     fn load(&self, index: usize) -> Result<Loaded> {
         let ModelPlan { checkpoint, ema, precision, .. } = &self.plan.models[index];
-        let folder = resolve(checkpoint, &PublishedArgs::default())?;
-        let average = average(&folder, ema.as_deref())?;
-        let precision = computed_in(*precision, &ModelInfo::load(&folder)?, &self.device);
-        let options = LoadOptions { ema: average.as_deref(), pack: Some(precision), ..LoadOptions::default() };
-        let mut model = Model::load_with(&folder, options, &self.device)?;
-        if model.info.data.kind == DataKind::Latents {
-            model.vae = Some(find_vae(&mut model, None, &self.device)?);
-        }
+        let published = PublishedArgs::default();
+        let asked = Asked { ema: ema.as_deref(), precision: *precision, published: &published, vae: None };
+        let (model, precision) = load(checkpoint, asked, &self.device)?;
         Ok(Loaded { index, model, precision })
     }
 
@@ -236,10 +231,15 @@ impl Sweep {
 
     /// The density that points are compared with, for pictures.
     fn density(&self) -> Result<Option<gmflow_data::Density>> {
-        let reading = Reading { data: self.data.as_deref(), ..Reading::default() };
-        let is_toml = self.plan.reference.data.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
-        match is_toml.then(|| Source::open(&self.plan.reference.data, &reading)).transpose()? {
-            Some(Source::Density(density)) => Ok(Some(density)),
+        let path = &self.plan.reference.data;
+        if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml")) {
+            return Ok(None);
+        }
+        match data_source::from_toml(path, self.data.as_deref())? {
+            DatasetConfig::Density(density) => {
+                density.validate()?;
+                Ok(Some(density))
+            }
             _ => Ok(None),
         }
     }

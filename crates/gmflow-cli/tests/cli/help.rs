@@ -1,6 +1,6 @@
 //! What the program says about itself.
 
-use crate::run;
+use crate::{run, start};
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
@@ -35,13 +35,7 @@ fn completions_exist_for_the_common_shells() {
 #[cfg(unix)]
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    use std::process::{Command, Stdio};
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin("gmflow"))
-        .args(["completions", "zsh"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = start(&["completions", "zsh"]);
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));

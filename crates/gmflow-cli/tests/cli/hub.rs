@@ -1,6 +1,7 @@
 //! Checkpoints by their name on the hub.
 
 use crate::models::image_model;
+use crate::run_in;
 use crate::server::{COMMIT, Hub};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,15 +12,7 @@ fn run(hub: &Hub, home: &Path, arguments: &[&str]) -> (i32, String, String) {
 
 /// With these variables of the environment.
 fn run_with(hub: &Hub, home: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
-    let mut command = assert_cmd::Command::cargo_bin("gmflow").unwrap();
-    let command = command.args(arguments).env("HF_ENDPOINT", &hub.address).env("HF_HOME", home);
-    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"] {
-        command.env_remove(name);
-    }
-    command.envs(variables.iter().copied());
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    run_in(home, &[&[("HF_ENDPOINT", hub.address.as_str())], variables].concat(), arguments)
 }
 
 fn hub() -> Hub {

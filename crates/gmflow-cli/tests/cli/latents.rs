@@ -261,7 +261,8 @@ fn an_error_in_the_middle_keeps_what_was_encoded_before() {
 #[cfg(unix)]
 #[test]
 fn a_stopped_encoding_loses_no_image() {
-    use std::process::{Command, Stdio};
+    use crate::signals::send;
+    use crate::start;
     use std::time::{Duration, Instant};
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -274,19 +275,13 @@ fn a_stopped_encoding_loses_no_image() {
     let arguments = ["encode", "--vae", &vae, "--images", &images, "--size", "16", "--batch", "1", "--out"];
     let [broken, whole] = ["broken", "whole"].map(|name| at(folder, name));
     let waiting = folder.join("broken/waiting.safetensors");
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin("gmflow"))
-        .args(arguments)
-        .arg(&broken)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
+    let mut child = start(&[&arguments[..], &[&broken]].concat());
+    let started = Instant::now();
     while !folder.join("broken/latents.json").exists() {
-        assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "no cache");
+        assert!(started.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "no cache");
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    send(&child, "TERM");
     let output = child.wait_with_output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(143), "{stdout}{}", String::from_utf8_lossy(&output.stderr));

@@ -1,5 +1,6 @@
 //! `gmflow data`, and sets that a configuration gives by their names.
 
+use crate::run_in;
 use crate::server::{Fault, Hub};
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field, Fields, Schema};
@@ -7,18 +8,6 @@ use parquet::arrow::ArrowWriter;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Runs with an environment of its own: the hub's cache in `home`, and `more`.
-fn run_in(home: &Path, more: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
-    let mut command = assert_cmd::Command::cargo_bin("gmflow").unwrap();
-    for name in ["HF_ENDPOINT", "HF_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "GMFLOW_DATA"]
-    {
-        command.env_remove(name);
-    }
-    let output = command.args(arguments).env("HF_HOME", home).envs(more.iter().copied()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
 
 /// A Parquet file of `count` grey pictures of 4x4 pixels, of the classes 0 to 9 in turn.
 fn pictures(count: usize) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Runs that are stopped: by every signal that leaves time, by one that leaves none, twice, and by another process.
 
 use crate::models::image_model;
-use crate::run;
+use crate::{run, start};
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -67,12 +67,7 @@ impl Place {
     }
 
     fn start(&self, extra: &[&str]) -> Child {
-        Command::new(assert_cmd::cargo::cargo_bin("gmflow"))
-            .args(self.arguments(extra))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        start(&self.arguments(extra))
     }
 
     /// Starts the run, or continues it where it has been begun.
@@ -123,7 +118,7 @@ impl Place {
     }
 }
 
-fn send(child: &Child, signal: &str) {
+pub fn send(child: &Child, signal: &str) {
     let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }

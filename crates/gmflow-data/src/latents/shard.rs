@@ -32,11 +32,7 @@ impl Shard {
     /// # Errors
     /// As [`Shard::open`].
     pub(super) fn open_any(path: &Path, manifest: &LatentManifest) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|error| Error::file(path, "header", "a complete safetensors file", error))?;
-        let count = metadata.info("indices").and_then(|info| info.shape.first().copied()).unwrap_or(0);
-        Self::open(path, manifest, count)
+        Self::map(path, manifest, None)
     }
 
     /// The bytes of labels, of indices and of the tensors in the order of [`LatentManifest::tensors`]; of labels as many zeros as there
@@ -56,11 +52,18 @@ impl Shard {
     /// [`Error::Io`]; [`Error::File`] naming the tensor that is missing or of another shape or number format, or the row whose image
     /// does not come after that of the row before.
     pub(super) fn open(path: &Path, manifest: &LatentManifest, count: usize) -> Result<Self> {
+        Self::map(path, manifest, Some(count))
+    }
+
+    /// Maps a shard of `count` latents, or of as many as it has indices.
+    fn map(path: &Path, manifest: &LatentManifest, count: Option<usize>) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io(path, error))?;
         // SAFETY: the map is only read. Should another process shorten the file meanwhile, the system stops this one.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|error| Error::file(path, "header", "a complete safetensors file", error))?;
+        let indices = || metadata.info("indices").and_then(|info| info.shape.first().copied());
+        let count = count.or_else(indices).unwrap_or(0);
         let start = LENGTH_BYTES + header;
         let place = |info: &TensorInfo| start + info.data_offsets.0..start + info.data_offsets.1;
         let find = |name: &str, shape: &[usize], dtype: Dtype| {
@@ -132,13 +135,10 @@ impl Shard {
         }
     }
 
-    /// Adds the rows of each class to `counts`.
-    pub(super) fn count_labels(&self, counts: &mut [u64]) {
-        for label in self.labels.iter().flat_map(|range| self.numbers(range)) {
-            if let Some(count) = counts.get_mut(u32::from_le_bytes(*label) as usize) {
-                *count += 1;
-            }
-        }
+    /// The class of every row; none in a cache without classes.
+    pub(super) fn labels(&self) -> impl Iterator<Item = usize> {
+        let labels = self.labels.iter().flat_map(|range| self.numbers(range));
+        labels.map(|label| u32::from_le_bytes(*label) as usize)
     }
 
     /// Adds the labels, the positions in the data set and the first latent to a digest.

@@ -4,6 +4,7 @@ use super::shard::Shard;
 use super::{LatentManifest, shard_name};
 use crate::decode::Format;
 use crate::fingerprint::Content;
+use crate::source::counts;
 use crate::{Background, Error, Fingerprint, Result};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -59,11 +60,7 @@ impl LatentDataset {
     /// The number of latents of each class; `None` without classes. Labels that are none are not counted.
     pub fn class_images(&self) -> Option<Vec<u64>> {
         let classes = self.manifest.classes.len();
-        let mut counts = vec![0; classes];
-        for shard in &self.shards {
-            shard.count_labels(&mut counts);
-        }
-        (classes > 0).then_some(counts)
+        (classes > 0).then(|| counts(self.shards.iter().flat_map(Shard::labels), classes))
     }
 
     /// What the cache is known by: its manifest, the labels, and the first latent of every shard, so that little of it is read.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::Format;
 use crate::fingerprint::{Content, Fingerprint};
-use crate::pixels::GREY_8;
+use crate::pixels::{from_byte, grey_of};
 use crate::rng::{Purpose, stream};
 use crate::settings::{Background, MAX_PIXELS};
 use crate::source::{Image, ImageDataset};
@@ -128,19 +128,9 @@ impl ImageDataset for ShapesDataset {
         let bytes = scene.paint(size); // [h w 3]
         let rgb = bytes.as_chunks::<3>().0;
         let pixels = match channels {
-            1 => rgb.iter().map(|colour| value(grey(*colour))).collect(), // [1 h w]
-            _ => (0..3).flat_map(|channel| rgb.iter().map(move |colour| value(colour[channel]))).collect(), // [3 h w]
+            1 => rgb.iter().map(|colour| from_byte(grey_of(*colour))).collect(), // [1 h w]
+            _ => (0..3).flat_map(|channel| rgb.iter().map(move |colour| from_byte(colour[channel]))).collect(), // [3 h w]
         };
         Ok(Image { pixels, label: class as u32 })
     }
-}
-
-fn value(byte: u8) -> f32 {
-    f32::from(byte) / 127.5 - 1.0
-}
-
-/// Grey of a colour by Rec. 601, as everywhere in this crate.
-fn grey(colour: [u8; 3]) -> u8 {
-    let sum: u32 = colour.iter().zip(GREY_8).map(|(value, weight)| u32::from(*value) * weight).sum();
-    ((sum + 0x8000) >> 16) as u8
 }

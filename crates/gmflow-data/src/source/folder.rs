@@ -1,10 +1,9 @@
 //! Folders of image files: one subfolder per class, or one folder without classes.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::listing::{ImageFile, Listing};
-use super::{Image, ImageDataset};
+use super::listing::{ImageFile, Listing, extension};
+use super::{Image, ImageDataset, counts};
 use crate::decode::{Format, decode, dimensions};
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::ImageSettings;
@@ -17,12 +16,11 @@ pub const MAX_FILE_BYTES: u64 = 1 << 32;
 /// Image files, read and decoded on demand.
 #[derive(Debug)]
 pub struct FolderDataset {
+    folder: PathBuf,
     listing: Listing,
     format: Format,
     /// Whether images of another size are refused rather than resized.
     exact: bool,
-    class_images: Vec<u64>,
-    fingerprint: Fingerprint,
 }
 
 impl FolderDataset {
@@ -39,7 +37,8 @@ impl FolderDataset {
     pub fn open(path: &Path, settings: &ImageSettings) -> Result<Self> {
         settings.validate()?;
         let size = settings.size.ok_or_else(|| Error::config("image.size", "a size, for a folder", "none"))?;
-        Ok(Self::new(path, Listing::of(path)?, settings.format([size, size], 3), false))
+        let listing = Listing::of(path)?;
+        Ok(Self { folder: path.into(), listing, format: settings.format([size, size], 3), exact: false })
     }
 
     /// Lists a folder of images that have one size already, that of the first; the others are not resized but refused.
@@ -55,27 +54,9 @@ impl FolderDataset {
             Some(first) => size_of(&first.path, &read(&first.path)?, &settings.format([1, 1], 3))?,
             None => [1, 1],
         };
-        Ok(Self::new(path, listing, settings.format(size, 3), true))
+        Ok(Self { folder: path.into(), listing, format: settings.format(size, 3), exact: true })
     }
 
-    fn new(folder: &Path, listing: Listing, format: Format, exact: bool) -> Self {
-        let mut class_images = vec![0; listing.classes.len()];
-        let mut content = Content::default();
-        for file in &listing.files {
-            if let Some(count) = class_images.get_mut(file.label as usize) {
-                *count += 1;
-            }
-            // Below the folder, so that the whole may be moved.
-            let name = file.path.strip_prefix(folder).unwrap_or(&file.path);
-            name.components().for_each(|part| content.bytes(part.as_os_str().as_encoded_bytes()));
-            content.number(file.bytes);
-        }
-        let fingerprint = Fingerprint::new(listing.files.len(), &listing.classes, &class_images, &format, content);
-        Self { listing, format, exact, class_images, fingerprint }
-    }
-}
-
-impl FolderDataset {
     fn file(&self, index: usize) -> Result<&ImageFile> {
         let outside = || Error::config("index", format!("less than {}", self.len()), index);
         self.listing.files.get(index).ok_or_else(outside)
@@ -101,17 +82,25 @@ impl ImageDataset for FolderDataset {
     }
 
     fn class_images(&self) -> Option<Vec<u64>> {
-        (!self.class_images.is_empty()).then(|| self.class_images.clone())
+        let Listing { files, classes, .. } = &self.listing;
+        (!classes.is_empty()).then(|| counts(files.iter().map(|file| file.label as usize), classes.len()))
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        Some(self.fingerprint.clone())
+        let mut content = Content::default();
+        for file in &self.listing.files {
+            // Below the folder, so that the whole may be moved.
+            let name = file.path.strip_prefix(&self.folder).unwrap_or(&file.path);
+            name.components().for_each(|part| content.bytes(part.as_os_str().as_encoded_bytes()));
+            content.number(file.bytes);
+        }
+        let class_images = self.class_images().unwrap_or_default();
+        Some(Fingerprint::new(self.len(), &self.listing.classes, &class_images, &self.format, content))
     }
 
     fn stored(&self, index: usize) -> Result<Stored> {
         let path = &self.file(index)?.path;
-        let format = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).unwrap_or_default();
-        Ok(Stored { size: size_of(path, &read(path)?, &self.format)?, format })
+        Ok(Stored { size: size_of(path, &read(path)?, &self.format)?, format: extension(path) })
     }
 
     fn get(&self, index: usize) -> Result<Image> {

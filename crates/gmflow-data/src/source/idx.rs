@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use gmflow_files::what_is;
 
-use super::{Image, ImageDataset, Stored};
+use super::{Image, ImageDataset, Stored, counts, start_of};
 use crate::decode::{Format, from_grey};
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Corrupt, ImageSettings, MAX_SIZE};
@@ -29,8 +29,6 @@ pub struct IdxDataset {
     len: usize,
     format: Format,
     class_names: Vec<String>,
-    class_images: Vec<u64>,
-    fingerprint: Fingerprint,
 }
 
 impl IdxDataset {
@@ -72,19 +70,9 @@ impl IdxDataset {
             return Err(Error::file(images, "number of images", "at least 1", 0));
         }
         pixels.truncate(len * height * width);
-        let mut class_images = vec![0; class_names.len()];
-        for label in labels.iter().take(len) {
-            if let Some(count) = class_images.get_mut(usize::from(*label)) {
-                *count += 1;
-            }
-        }
         let size = [height, width];
         let format = settings.format(size, 1);
-        let mut content = Content::default();
-        content.contents(&pixels);
-        content.contents(&labels);
-        let fingerprint = Fingerprint::new(len, &class_names, &class_images, &format, content);
-        Ok(Self { path: images.into(), pixels, labels, size, len, format, class_names, class_images, fingerprint })
+        Ok(Self { path: images.into(), pixels, labels, size, len, format, class_names })
     }
 }
 
@@ -102,7 +90,8 @@ impl ImageDataset for IdxDataset {
     }
 
     fn class_images(&self) -> Option<Vec<u64>> {
-        (!self.class_images.is_empty()).then(|| self.class_images.clone())
+        let labels = self.labels.iter().take(self.len).map(|label| usize::from(*label));
+        (!self.class_names.is_empty()).then(|| counts(labels, self.class_names.len()))
     }
 
     fn stored(&self, _index: usize) -> Result<Stored> {
@@ -110,7 +99,11 @@ impl ImageDataset for IdxDataset {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        Some(self.fingerprint.clone())
+        let mut content = Content::default();
+        content.contents(&self.pixels);
+        content.contents(&self.labels);
+        let class_images = self.class_images().unwrap_or_default();
+        Some(Fingerprint::new(self.len, &self.class_names, &class_images, &self.format, content))
     }
 
     fn get(&self, index: usize) -> Result<Image> {
@@ -144,8 +137,7 @@ fn read_labels(path: &Path, corrupt: Corrupt, images: &Path, count: usize) -> Re
 /// The dimensions in the header, and the content.
 fn read(path: &Path, corrupt: Corrupt) -> Result<(Vec<usize>, Vec<u8>)> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    let mut start = Vec::new();
-    (&file).take(512).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    let start = start_of(path, &file)?;
     let rest = start_over(path, file)?;
     if start.starts_with(&[0x1f, 0x8b]) {
         return parse(path, MultiGzDecoder::new(rest), corrupt);

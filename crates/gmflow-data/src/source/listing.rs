@@ -3,20 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{File, FileType};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use gmflow_files::{is_clutter, what_is};
 
+use super::start_of;
 use crate::decode::{FORMATS, format_of};
 use crate::fingerprint::listed;
 use crate::{Error, Result};
 
 /// How far subfolders of a class are followed.
 const MAX_DEPTH: usize = 16;
-
-/// The first bytes of a file that tell what it is.
-const START: u64 = 512;
 
 /// Extensions that are believed, in lower case: a file with one of these is an image, which its content must bear out when it is read.
 const IMAGES: [&str; 17] = [
@@ -210,9 +207,7 @@ impl Listing {
         if OTHERS.contains(&extension.as_str()) {
             return Ok(Some(None));
         }
-        let mut start = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(START).read_to_end(&mut start));
-        read.map_err(|error| Error::io(path, error))?;
+        let start = start_of(path, &File::open(path).map_err(|error| Error::io(path, error))?)?;
         Ok(if format_of(&start).is_some() { None } else { Some(what_is(&start)) })
     }
 
@@ -246,7 +241,8 @@ fn is(kind: FileType, path: &Path, of_entry: fn(&FileType) -> bool, of_target: f
     if kind.is_symlink() { of_target(path) } else { of_entry(&kind) }
 }
 
-fn extension(path: &Path) -> String {
+/// The extension of a file's name in lower case; empty without one.
+pub(super) fn extension(path: &Path) -> String {
     path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).unwrap_or_default()
 }
 

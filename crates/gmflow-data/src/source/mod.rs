@@ -11,9 +11,31 @@ pub use idx::{IdxDataset, MAX_IDX_BYTES};
 #[cfg(feature = "parquet")]
 pub use parquet::{Columns, ParquetDataset};
 
-use crate::Result;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use gmflow_files::is_clutter;
+
 use crate::fingerprint::Fingerprint;
 use crate::survey::Stored;
+use crate::{Error, Result};
+
+/// The first bytes of a file that tell what it is.
+const START: u64 = 512;
+
+/// The first bytes of a file that has just been opened.
+fn start_of(path: &Path, file: &File) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    file.take(START).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    Ok(start)
+}
+
+/// Whether a file is a Parquet file by its name.
+pub(crate) fn is_parquet(path: &Path) -> bool {
+    let extension = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+    extension && !path.file_name().is_some_and(is_clutter)
+}
 
 /// One image with its class.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +44,17 @@ pub struct Image {
     pub pixels: Vec<f32>,
     /// The class; 0 in a set without classes.
     pub label: u32,
+}
+
+/// The number of images of each of `classes` classes. Labels that are none are not counted.
+pub(crate) fn counts(labels: impl IntoIterator<Item = usize>, classes: usize) -> Vec<u64> {
+    let mut counts = vec![0; classes];
+    for label in labels {
+        if let Some(count) = counts.get_mut(label) {
+            *count += 1;
+        }
+    }
+    counts
 }
 
 /// Images of one shape with random access.
@@ -55,7 +88,7 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
         Ok(Stored { size: [height, width], format: "raw".to_owned() })
     }
 
-    /// What the set is known by; `None` where it cannot be told.
+    /// What the set is known by; `None` where it cannot be told. It is made of all that the set holds when it is asked for.
     fn fingerprint(&self) -> Option<Fingerprint> {
         None
     }

@@ -36,7 +36,7 @@ orthogonal = 0.0
 pub(super) fn all_faults(mut table: Table, first: Error, read: &dyn Fn(Table) -> Result<Config>) -> Vec<Error> {
     let stand_ins: Table = STAND_INS.parse().unwrap_or_default();
     let mut found = vec![first];
-    let Some(mut field) = field_of(&found[0]) else { return found };
+    let Some(mut field) = found[0].field().map(str::to_owned) else { return found };
     for _ in 0..MOST {
         if !mended(&mut table, &field, &stand_ins) {
             break;
@@ -47,8 +47,8 @@ pub(super) fn all_faults(mut table: Table, first: Error, read: &dyn Fn(Table) ->
                 break;
             }
             Err(error) => {
-                let Some(next) = field_of(&error) else { break };
-                field = next;
+                let Some(next) = error.field() else { break };
+                field = next.to_owned();
                 add(&mut found, Err(error));
             }
         }
@@ -64,22 +64,15 @@ fn add(found: &mut Vec<Error>, result: Result<()>) {
         Err(fault) => vec![fault],
     };
     for fault in faults {
-        let is_known = |known: &Error| match (field_of(known), field_of(&fault)) {
+        let is_known = |known: &Error| match (known.field(), fault.field()) {
             (Some(known), Some(new)) => {
-                known == new || new.strip_prefix(&known).is_some_and(|rest| rest.starts_with('.'))
+                known == new || new.strip_prefix(known).is_some_and(|rest| rest.starts_with('.'))
             }
             _ => false,
         };
         if !found.iter().any(is_known) {
             found.push(fault);
         }
-    }
-}
-
-fn field_of(error: &Error) -> Option<String> {
-    match error {
-        Error::Config { field, .. } => Some(field.clone()),
-        _ => None,
     }
 }
 

@@ -23,13 +23,10 @@ impl Config {
     /// A file that cannot be read or is not TOML; all unknown fields (with the nearest known name), missing fields, wrong types and values
     /// outside their domains. Every message names the field.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = text::read(path).map_err(|source| Error::io(path, source))?;
-        let text = text.map_err(|wrong| Error::wrong(path.display(), wrong))?;
-        let mut config = Self::parse(&text, path, overrides)?;
+        let mut config = Self::parse_file(path, overrides)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.resolve_paths(folder, overrides);
-        config.validate().map_err(|error| error.in_file(path, overrides))?;
-        Ok(config)
+        config.validated(path, overrides)
     }
 
     /// The configuration that a run keeps in its folder, with `overrides`. Its paths have been resolved when the run began; older
@@ -38,11 +35,18 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_resolved(path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::parse_file(path, overrides)?.validated(path, overrides)
+    }
+
+    fn parse_file(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = text::read(path).map_err(|source| Error::io(path, source))?;
         let text = text.map_err(|wrong| Error::wrong(path.display(), wrong))?;
-        let config = Self::parse(&text, path, overrides)?;
-        config.validate().map_err(|error| error.in_file(path, overrides))?;
-        Ok(config)
+        Self::parse(&text, path, overrides)
+    }
+
+    fn validated(self, path: &Path, overrides: &[String]) -> Result<Self> {
+        self.validate().map_err(|error| error.in_file(path, overrides))?;
+        Ok(self)
     }
 
     /// As [`Config::load`] from text; `path` is only named in messages, and the values are not validated.
@@ -93,9 +97,7 @@ impl Config {
     /// Serde lets any field pass beside a `kind` that has none of its own; what does not come back in the resolved form was
     /// ignored, so it is unknown.
     fn refuse_ignored(&self, path: &Path, given: &Value) -> Result<()> {
-        let resolved: Table =
-            self.to_toml()?.parse().map_err(|error| Error::config("config", "values that TOML can hold", error))?;
-        match ignored(given, &Value::Table(resolved)) {
+        match ignored(given, &Value::Table(self.to_table()?)) {
             None => Ok(()),
             Some((field, known)) => {
                 let last = field.rsplit('.').next().unwrap_or_default();
@@ -111,7 +113,11 @@ impl Config {
     /// # Errors
     /// A number that TOML cannot hold.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string_pretty(self).map_err(|error| Error::config("config", "values that TOML can hold", error))
+        toml::to_string_pretty(self).map_err(not_toml)
+    }
+
+    fn to_table(&self) -> Result<Table> {
+        self.to_toml()?.parse().map_err(not_toml)
     }
 
     /// The names of the settings that differ from `other`'s, such as `train.lr`; of a table that only one has, the table's.
@@ -119,14 +125,14 @@ impl Config {
     /// # Errors
     /// A number that TOML cannot hold.
     pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
-        let table = |config: &Self| {
-            let text = config.to_toml()?;
-            text.parse::<Table>().map_err(|error| Error::config("config", "values that TOML can hold", error))
-        };
         let mut names = Vec::new();
-        differing("", &table(self)?, &table(other)?, &mut names);
+        differing("", &self.to_table()?, &other.to_table()?, &mut names);
         Ok(names)
     }
+}
+
+fn not_toml(error: impl ToString) -> Error {
+    Error::config("config", "values that TOML can hold", error)
 }
 
 /// Adds the full names of the keys with other values, or with a value in one of the tables alone.

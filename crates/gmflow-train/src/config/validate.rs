@@ -105,11 +105,7 @@ struct Faults(Vec<Error>);
 impl Faults {
     fn add(&mut self, checked: Result<()>) {
         let Err(fault) = checked else { return };
-        let field = |error: &Error| match error {
-            Error::Config { field, .. } => Some(field.clone()),
-            _ => None,
-        };
-        if !self.0.iter().any(|known| field(known).is_some() && field(known) == field(&fault)) {
+        if !self.0.iter().any(|known| known.field().is_some() && known.field() == fault.field()) {
             self.0.push(fault);
         }
     }

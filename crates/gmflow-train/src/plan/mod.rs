@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use gmflow::limits::{Training, check_training};
 use gmflow::network::NetworkConfig;
 use gmflow_data::{Corrupt, DatasetConfig, Survey};
 
+use crate::source::check_memory;
 use crate::{Config, Error, Result, Trainer};
 
 pub use networks::NetworkSize;
@@ -81,25 +81,27 @@ impl Plan {
         if let Some(image) = source.image_mut() {
             (image.size, image.channels) = (Some(size), Some(channels));
         }
-        let mut plan =
-            Self { source, survey, size, channels, network: NetworkSize::Small, steps: 1, step_time: Duration::ZERO };
-        plan.network = match (options.network, options.steps) {
-            (Some(network), _) => network,
-            (None, Some(_)) => NetworkSize::Small,
-            (None, None) => plan.affordable(options.budget.unwrap_or(BUDGET), device)?,
-        };
+        let network = options.network.unwrap_or(NetworkSize::Small);
+        let mut plan = Self { source, survey, size, channels, network, steps: 1, step_time: Duration::ZERO };
         plan.step_time = plan.time_steps(device)?;
-        let in_budget = options.budget.unwrap_or(BUDGET).as_secs_f64() / plan.step_time.as_secs_f64().max(1e-6);
+        let budget = options.budget.unwrap_or(BUDGET);
+        if options.network.is_none() && options.steps.is_none() {
+            let network = plan.affordable(budget, device)?;
+            if network != plan.network {
+                plan.network = network;
+                plan.step_time = plan.time_steps(device)?;
+            }
+        }
+        let in_budget = budget.as_secs_f64() / plan.step_time.as_secs_f64().max(1e-6);
         plan.steps = options.steps.unwrap_or_else(|| rounded(in_budget as u64).clamp(1, MOST));
         Ok(plan)
     }
 
-    /// The largest network that takes enough steps in the time and fits in memory; the smallest where none does.
-    fn affordable(&mut self, budget: Duration, device: &Device) -> Result<NetworkSize> {
-        self.network = NetworkSize::Small;
-        let small = self.time_steps(device)?.as_secs_f64();
+    /// The largest network that takes enough steps in the time and fits in memory, by the time of a step of this plan's; the smallest
+    /// where none does.
+    fn affordable(&self, budget: Duration, device: &Device) -> Result<NetworkSize> {
         let fits = |network: &NetworkSize| {
-            let step = small * network.cost() / NetworkSize::Small.cost();
+            let step = self.step_time.as_secs_f64() * network.cost() / self.network.cost();
             let enough_data = self.survey.images >= network.fewest_images();
             enough_data && step * FEWEST as f64 <= budget.as_secs_f64()
         };
@@ -118,18 +120,7 @@ impl Plan {
             (net.in_channels, net.sample_size, net.num_classes) =
                 (self.channels, self.size, self.survey.classes.len());
         }
-        let training = Training {
-            network: &config.network,
-            shape: [self.channels, self.size, self.size],
-            batch: config.train.batch_size,
-            micro_batch: config.train.micro_batch,
-            queue: config.data.queue,
-            averages: config.ema.len(),
-            all_trained: true,
-            recomputed: config.train.gradient_checkpointing,
-            device,
-        };
-        Ok(check_training(&training).is_ok())
+        Ok(check_memory(&config, [self.channels, self.size, self.size], device).is_ok())
     }
 
     /// The time of a step: the first, which is slower than all others, does not count.

@@ -1,6 +1,5 @@
 //! A plan as a configuration with comments, and in words.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -112,27 +111,17 @@ fn source_lines(source: &DatasetConfig) -> Result<String> {
         Some(text) => Ok(Value::String(text.to_owned()).to_string()),
         None => Err(Error::config("data", "a path that is text", path.display())),
     };
-    let mut lines = BTreeMap::new();
     let kind = match source {
-        DatasetConfig::Idx { images, labels, .. } => {
-            lines.insert("images", text(images)?);
-            if let Some(labels) = labels {
-                lines.insert("labels", text(labels)?);
-            }
-            "idx"
-        }
-        DatasetConfig::Parquet { path, .. } => {
-            lines.insert("path", text(path)?);
-            "parquet"
-        }
-        DatasetConfig::Folder { path, .. } => {
-            lines.insert("path", text(path)?);
-            "folder"
-        }
+        DatasetConfig::Idx { .. } => "idx",
+        DatasetConfig::Parquet { .. } => "parquet",
+        DatasetConfig::Folder { .. } => "folder",
         _ => return Err(Error::config("data", "images", "points or latents")),
     };
-    let lines: Vec<String> = lines.iter().map(|(name, value)| format!("\n{name} = {value}")).collect();
-    Ok(format!("kind = \"{kind}\"{}", lines.concat()))
+    let mut lines = format!("kind = \"{kind}\"");
+    for (name, path) in source.clone().paths_mut() {
+        lines += &format!("\n{name} = {}", text(path)?);
+    }
+    Ok(lines)
 }
 
 /// What the data holds, in a line.

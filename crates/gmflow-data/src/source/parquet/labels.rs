@@ -8,6 +8,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 
 use super::columns::{Column, LabelKind};
+use crate::source::counts;
 use crate::{Error, Result};
 
 /// Most classes of a set whose labels have numbers and no names.
@@ -141,13 +142,7 @@ impl Labels {
 
     /// The number of rows of each of `classes` classes.
     pub fn counts(&self, classes: usize) -> Vec<u64> {
-        let mut counts = vec![0; classes];
-        for number in &self.numbers {
-            if let Some(count) = usize::try_from(*number).ok().and_then(|number| counts.get_mut(number)) {
-                *count += 1;
-            }
-        }
-        counts
+        counts(self.numbers.iter().filter_map(|number| usize::try_from(*number).ok()), classes)
     }
 
     /// The label of a row, which must be one of `classes`.

@@ -41,8 +41,6 @@ pub struct ParquetDataset {
     rows: Rows,
     format: Format,
     class_names: Vec<String>,
-    class_images: Option<Vec<u64>>,
-    fingerprint: Fingerprint,
 }
 
 /// The rows of all files.
@@ -104,10 +102,7 @@ impl ParquetDataset {
             None => rows.first_size(path, settings)?,
         };
         let format = settings.format(size, 3);
-        let class_images = rows.labels.as_ref().map(|labels| labels.counts(class_names.len()));
-        let counts = class_images.clone().unwrap_or_default();
-        let fingerprint = Fingerprint::new(rows.len, &class_names, &counts, &format, rows.content(class_names.len()));
-        Ok(Self { rows, format, class_names, class_images, fingerprint })
+        Ok(Self { rows, format, class_names })
     }
 }
 
@@ -139,11 +134,13 @@ impl ImageDataset for ParquetDataset {
     }
 
     fn class_images(&self) -> Option<Vec<u64>> {
-        self.class_images.clone()
+        self.rows.labels.as_ref().map(|labels| labels.counts(self.class_names.len()))
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        Some(self.fingerprint.clone())
+        let class_images = self.class_images().unwrap_or_default();
+        let content = self.rows.content(self.class_names.len());
+        Some(Fingerprint::new(self.rows.len, &self.class_names, &class_images, &self.format, content))
     }
 
     fn stored(&self, index: usize) -> Result<Stored> {

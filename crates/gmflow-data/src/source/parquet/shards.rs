@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use gmflow_files::{is_clutter, what_is};
 
+use crate::source::{is_parquet, start_of};
 use crate::{Error, Result};
 
 /// With these bytes every Parquet file starts; of one with an encrypted footer it is the second.
@@ -51,11 +51,6 @@ pub(super) fn shards(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn is_parquet(path: &Path) -> bool {
-    let extension = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
-    extension && !path.file_name().is_some_and(is_clutter)
-}
-
 /// Training and test images in one folder are one set: that may not be what is meant.
 fn warn_of_splits(path: &Path, files: &[PathBuf]) {
     let split = |file: &PathBuf| {
@@ -79,8 +74,7 @@ fn warn_of_splits(path: &Path, files: &[PathBuf]) {
 /// [`Error::Io`]; [`Error::File`] that says what the file is instead.
 pub(super) fn open(path: &Path) -> Result<File> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
-    let mut start = Vec::new();
-    (&file).take(512).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
+    let start = start_of(path, &file)?;
     if !MAGIC.iter().any(|magic| start.starts_with(magic)) {
         let got = what_is(&start).unwrap_or("other bytes at its start");
         return Err(Error::file(path, "content", "a Parquet file", got));
