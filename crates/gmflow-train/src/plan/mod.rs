@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
+use gmflow::kernel::Arithmetic;
 use gmflow::network::NetworkConfig;
 use gmflow_data::{Corrupt, DatasetConfig, Survey};
 
@@ -62,6 +63,8 @@ pub struct Plan {
     pub channels: usize,
     /// The network.
     pub network: NetworkSize,
+    /// What its layers multiply: the faster of f32 and bf16 on this machine.
+    pub precision: Arithmetic,
     /// Optimiser steps.
     pub steps: u64,
     /// The time of a step on this machine.
@@ -82,14 +85,16 @@ impl Plan {
             (image.size, image.channels) = (Some(size), Some(channels));
         }
         let network = options.network.unwrap_or(NetworkSize::Small);
-        let mut plan = Self { source, survey, size, channels, network, steps: 1, step_time: Duration::ZERO };
-        plan.step_time = plan.time_steps(device)?;
+        let precision = Arithmetic::F32;
+        let mut plan =
+            Self { source, survey, size, channels, network, precision, steps: 1, step_time: Duration::ZERO };
+        plan.time(device)?;
         let budget = options.budget.unwrap_or(BUDGET);
         if options.network.is_none() && options.steps.is_none() {
             let network = plan.affordable(budget, device)?;
             if network != plan.network {
                 plan.network = network;
-                plan.step_time = plan.time_steps(device)?;
+                plan.time(device)?;
             }
         }
         let in_budget = budget.as_secs_f64() / plan.step_time.as_secs_f64().max(1e-6);
@@ -121,6 +126,20 @@ impl Plan {
                 (self.channels, self.size, self.survey.classes.len());
         }
         Ok(check_memory(&config, [self.channels, self.size, self.size], device).is_ok())
+    }
+
+    /// Times a step in f32 and, where this device has it, in bf16, and keeps the faster.
+    fn time(&mut self, device: &Device) -> Result<()> {
+        self.precision = Arithmetic::F32;
+        self.step_time = self.time_steps(device)?;
+        if self.config(&[])?.network.computed_in(Arithmetic::Bf16, device).0 == Arithmetic::Bf16 {
+            let mixed = Self { precision: Arithmetic::Bf16, ..self.clone() };
+            let step_time = mixed.time_steps(device)?;
+            if step_time < self.step_time {
+                *self = Self { step_time, ..mixed };
+            }
+        }
+        Ok(())
     }
 
     /// The time of a step: the first, which is slower than all others, does not count.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use gmflow::kernel::Arithmetic;
 use gmflow_data::DatasetConfig;
 use toml::Value;
 
@@ -71,6 +72,8 @@ schedule = {{ kind = "cosine", hold = 0.4, final_ratio = 0.02 }}
 clip_grad_norm = 1.0
 label_dropout = {dropout:?}
 seed = 1
+# The numbers that layers multiply; weights and sums are f32.
+precision = "{precision}"
 
 # The average of the weights, which samples better than the weights themselves.
 [[ema]]
@@ -93,10 +96,20 @@ sampler = {{ solver = {{ kind = "gm-ode" }}, steps = 8, reweight_by = "pixel"{gu
         expected = expected(plan),
         source = source_lines(source)?,
         name = network.name(),
+        precision = precision(plan),
         lr = network.lr(),
         warmup = (steps / 20).clamp(1, 400),
         log = (every / 10).max(1),
     ))
+}
+
+/// The setting `train.precision`.
+fn precision(plan: &Plan) -> &'static str {
+    match plan.precision {
+        Arithmetic::F32 => "f32",
+        Arithmetic::Bf16 => "bf16",
+        Arithmetic::Int8 => "int8",
+    }
 }
 
 /// The number with one digit that counts.
@@ -167,8 +180,12 @@ pub(super) fn words(plan: &Plan) -> String {
         );
     }
     text += &format!("learnt    {size}x{size}, {channels} channels\n");
-    text +=
-        &format!("network   {}: {} a step of {BATCH} pictures on this machine\n", network.name(), short(*step_time));
+    text += &format!(
+        "network   {} in {}: {} a step of {BATCH} pictures on this machine\n",
+        network.name(),
+        precision(plan),
+        short(*step_time)
+    );
     text += &format!("training  {} steps\n", grouped(*steps));
     text += &format!("expected  {}", expected(plan));
     text
