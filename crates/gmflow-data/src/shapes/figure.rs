@@ -62,7 +62,7 @@ impl Scene {
     /// Draws everything but the class.
     pub(super) fn draw(class: usize, rng: &mut impl Rng) -> Self {
         let mut between = |low: f64, high: f64| low + (high - low) * rng.random::<f64>();
-        let radius = between(0.22, 0.38);
+        let radius = between(0.28, 0.42);
         let mut place = || between(radius + 0.04, 0.96 - radius);
         let centre = [place(), place()];
         let tilt = unit([1.0, between(-0.3, 0.3)]);
