@@ -33,7 +33,7 @@ pub(super) fn toml(plan: &Plan, source: &DatasetConfig) -> Result<String> {
     let half_life = (steps * BATCH / 10).max(1);
     let dropout = if classes > 1 { 0.1 } else { 0.0 };
     let guidance = match classes > 1 {
-        true => ", guidance = { kind = \"probabilistic\", scale = 0.2, orthogonal = 1.0 }",
+        true => ", guidance = { kind = \"probabilistic\", scale = 0.1, orthogonal = 1.0 }",
         false => "",
     };
     Ok(format!(
