@@ -1,6 +1,6 @@
 """Draws speed.md, speed.png and scaling.png from the newest row of each case on each machine.
 
-    python report.py docs/benchmarks/speed.jsonl
+    python report.py book/src/benchmarks/speed.jsonl
 """
 
 import json
