@@ -1,6 +1,6 @@
 """Draws speed.md, speed.png and scaling.png from the newest row of each case on each machine.
 
-    python report.py docs/benchmarks/speed.jsonl
+    python report.py book/src/benchmarks/speed.jsonl
 """
 
 import json
@@ -170,20 +170,21 @@ def document(sections, scaling):
     text = [
         "# Speed against PyTorch",
         "",
-        "Written by `benchsuite/report.py` from the newest row of each case and machine in [speed.jsonl](speed.jsonl); not to be edited.",
+        "Written by `benchsuite/report.py` from the newest row of each case and machine in [speed.jsonl](speed.jsonl). Do not edit it.",
         "",
-        "Each cell is the shortest / the median sample; a sample is one call, or the mean of several where calls are short. A ratio is the",
-        "better of PyTorch's figures over ours: higher is better for gmflow, 1 is the same; in bold where the shortest miss the target. Ours and",
-        "PyTorch's took turns, each in a process of its own, with as many samples on both sides and a call before them that does not count.",
-        "Compiled predictions have their weights laid out anew (freezing); only the time after compiling counts.",
+        "- A cell has the shortest / the median sample. A sample is one call, or the mean of several if calls are short.",
+        "- A ratio is the better of PyTorch's figures over ours: higher is better for gmflow, 1 is the same. It is bold if the shortest",
+        "  samples miss the target.",
+        "- Ours and PyTorch's took turns, each in a process of its own, with the same number of samples. A first call does not count.",
+        "- Compiled predictions have their weights laid out again (freezing). Only the time after compiling counts.",
         *sections,
     ]  # fmt: skip
     if scaling:
         text += [
             "", "## How cost grows", "",
             "The fastest of ten samples of `cargo bench --bench scaling`: a GM-DiT of 4 layers of 4 heads of 64 channels, f32, and the",
-            "arithmetic of a guided run of 8 steps on 8 latents of 32x32x4. Dashed: in proportion to the number below; for images to the",
-            f"number of pixels, which is where attention shows. On {called(scaling['machine']['cpu'])[0]}, commit {scaling['commit']}.", "",
+            "arithmetic of a guided run of 8 steps on 8 latents of 32x32x4. The dashed line is in proportion to the number below; for images",
+            f"to the number of pixels, so that attention shows. On {called(scaling['machine']['cpu'])[0]}, commit {scaling['commit']}.", "",
             "![Time against batch, components, image size, sub-steps and steps](scaling.png)", "",
         ]  # fmt: skip
         found = surprises(scaling["points"])

@@ -1,7 +1,7 @@
-"""Times gmflow against PyTorch on this machine and adds a row per case to docs/benchmarks.
+"""Times gmflow against PyTorch on this machine and adds a row per case to book/src/benchmarks.
 
-    python3 benchsuite/run.py [--only CASE,...] [--quick | --rounds N] [--out docs/benchmarks/speed.jsonl]
-    python3 benchsuite/run.py --device cuda [--quick]          on an NVIDIA GPU, to docs/benchmarks/speed-cuda.jsonl
+    python3 benchsuite/run.py [--only CASE,...] [--quick | --rounds N] [--out book/src/benchmarks/speed.jsonl]
+    python3 benchsuite/run.py --device cuda [--quick]          on an NVIDIA GPU, to book/src/benchmarks/speed-cuda.jsonl
 
 Makes a Python environment of its own (benchsuite/.venv, or --python for one that is there), builds the benches and the binary
 (or --bin-dir for ready ones), and for each case lets ours and PyTorch, eager and compiled, take turns, each in a process of its
@@ -384,14 +384,14 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="how many times ours and the rival take turns (4; with --quick 2)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where both sides compute")
-    parser.add_argument("--out", type=pathlib.Path, help="docs/benchmarks/speed.jsonl, or speed-cuda.jsonl there")
+    parser.add_argument("--out", type=pathlib.Path, help="book/src/benchmarks/speed.jsonl, or speed-cuda.jsonl there")
     parser.add_argument("--python", type=pathlib.Path, help="an interpreter that has what requirements.txt names")
     parser.add_argument("--bin-dir", type=pathlib.Path, help="ready executables, such as target/release; nothing is built")
     parser.add_argument("--resume", action="store_true", help="skip cases that have a row of this commit on this machine")
     parser.add_argument("--draw", action="store_true", help="only draw the table and the pictures")
     args = parser.parse_args()
     suffix = "" if args.device == "cpu" else f"-{args.device}"
-    args.out = args.out or ROOT / f"docs/benchmarks/speed{suffix}.jsonl"
+    args.out = args.out or ROOT / f"book/src/benchmarks/speed{suffix}.jsonl"
     return args
 
 

@@ -42,7 +42,7 @@ folder=dist/$name
 rm -rf "$folder"
 mkdir -p "$folder/completions"
 cp "$binary" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$folder/"
-cp -r configs models docs "$folder/"
+cp -r configs models book "$folder/"
 if [ "$target" = "$host" ]; then
     for shell in bash zsh fish; do
         "$binary" completions "$shell" > "$folder/completions/gmflow.$shell"

@@ -1,4 +1,4 @@
-//! How long the metrics take: `cargo run --release --example timings`. The figures are in docs/benchmarks/metrics.md.
+//! How long the metrics take: `cargo run --release --example timings`. The figures are in book/src/benchmarks/metrics.md.
 
 use burn::tensor::Device;
 use gmflow::kernel;

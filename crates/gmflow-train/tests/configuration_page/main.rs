@@ -1,4 +1,4 @@
-//! docs/configuration.md is made of the doc comments of the structs that a configuration is read into. This test fails where it is stale;
+//! book/src/configuration.md is made of the doc comments of the structs that a configuration is read into. This test fails where it is stale;
 //! `GMFLOW_WRITE_DOCS=1 cargo test --release --workspace --test configuration_page` writes it.
 
 mod source;
@@ -98,7 +98,7 @@ fn the_page_says_what_the_source_says() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let sources = Sources::read(FILES.iter().map(|file| crates.join(file)));
     let page = page(&sources);
-    let path: PathBuf = crates.join("../docs/configuration.md");
+    let path: PathBuf = crates.join("../book/src/configuration.md");
     if std::env::var_os("GMFLOW_WRITE_DOCS").is_some() {
         std::fs::write(&path, &page).expect("the page can be written");
     }
@@ -106,7 +106,7 @@ fn the_page_says_what_the_source_says() {
     let differs = page.lines().zip(written.lines()).find(|(new, old)| new != old);
     assert!(
         page == written,
-        "docs/configuration.md is stale; GMFLOW_WRITE_DOCS=1 writes it; first difference: {differs:?}"
+        "book/src/configuration.md is stale; GMFLOW_WRITE_DOCS=1 writes it; first difference: {differs:?}"
     );
 }
 
