@@ -18,7 +18,7 @@ const BYTES_PER_MEGABYTE: u64 = 1_000_000;
 pub fn run(arguments: &ExportArgs) -> Result<()> {
     local::expect_beside(&arguments.checkpoint, &arguments.vae)?;
     let folder = resolve(&arguments.checkpoint, &arguments.published)?;
-    output::refuse_existing([arguments.out.as_path()], arguments.force)?;
+    output::refuse_existing([arguments.out.as_path()], arguments.overwrite.force)?;
     let average = average(&folder, arguments.ema.as_deref())?;
     let device = device("cpu")?;
     let options = LoadOptions {
@@ -28,7 +28,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
         ..LoadOptions::default()
     };
     let mut model = Model::load_with(&folder, options, &device)?;
-    let precision = arguments.precision.into();
+    let precision = arguments.numbers.precision;
     match arguments.layout {
         Layout::Gmflow => {
             if let Some(argument) = diffusers_only(arguments) {
@@ -54,7 +54,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
         }
     }
     let bytes = bytes_below(&arguments.out)?;
-    if arguments.json {
+    if arguments.outcome.json {
         let weights = average.as_deref().unwrap_or("none");
         return output::json(&json!({ "folder": arguments.out, "weights": weights, "bytes": bytes }));
     }

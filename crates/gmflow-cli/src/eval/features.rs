@@ -36,7 +36,7 @@ pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<Featur
             None => std::env::home_dir().unwrap_or_default().join(CACHE),
         };
         let bar = terminal::download(0, INCEPTION.file);
-        let path = INCEPTION.fetch(&folder, arguments.offline, &mut |bytes| bar.inc(bytes));
+        let path = INCEPTION.fetch(&folder, arguments.download.offline, &mut |bytes| bar.inc(bytes));
         bar.finish_and_clear();
         path
     };
@@ -46,7 +46,7 @@ pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<Featur
 /// Runs `gmflow features train`.
 pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
     output::require_ending(&arguments.out, "safetensors")?;
-    output::refuse_existing([arguments.out.as_path()], arguments.force)?;
+    output::refuse_existing([arguments.out.as_path()], arguments.overwrite.force)?;
     let config = match arguments.data.is_dir() {
         true => {
             let image = ImageSettings { size: arguments.size, ..Default::default() };
@@ -79,7 +79,7 @@ pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
     output::create_parent(&arguments.out)?;
     classifier.save(&arguments.out)?;
     let (info, seconds) = (&classifier.info, start.elapsed().as_secs_f64());
-    if arguments.json {
+    if arguments.outcome.json {
         return output::json(&json!({
             "out": arguments.out, "accuracy": info.accuracy, "held_out": info.held_out,
             "trained_on": info.trained_on, "seconds": seconds

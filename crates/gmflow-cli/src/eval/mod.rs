@@ -35,19 +35,19 @@ pub fn run(arguments: &EvalArgs) -> Result<()> {
     arguments.out.as_deref().map_or(Ok(()), |out| output::require_ending(out, "json"))?;
     let markdown = arguments.out.as_ref().map(|out| out.with_extension("md"));
     let files = arguments.out.iter().chain(&markdown).map(|path| path.as_path());
-    output::refuse_existing(files, arguments.force)?;
+    output::refuse_existing(files, arguments.overwrite.force)?;
     expect_local(arguments)?;
-    let device = device(&arguments.device)?;
+    let device = device(&arguments.device.name)?;
     let rows = kernel::in_pool(|| rows(arguments, &device))?;
     if let (Some(out), Some(markdown)) = (&arguments.out, &markdown) {
         output::create_parent(out)?;
         write_atomic(out, serde_json::to_string_pretty(&rows)?.as_bytes())?;
         write_atomic(markdown, tables(&rows, Form::Markdown).as_bytes())?;
     }
-    if arguments.json {
+    if arguments.table.json {
         output::json(&rows)
     } else {
-        output::line(tables(&rows, Form::new(arguments.markdown)).trim_end())
+        output::line(tables(&rows, Form::new(arguments.table.markdown)).trim_end())
     }
 }
 
@@ -59,7 +59,7 @@ fn expect_local(arguments: &EvalArgs) -> Result<()> {
     }
     let is_local = |path: &&PathBuf| path.to_str().and_then(HubId::parse).is_none();
     let fakes = arguments.fake.iter().filter(is_local);
-    local::expect(fakes.chain(&arguments.vae).map(PathBuf::as_path))
+    local::expect(fakes.chain(&arguments.model.vae).map(PathBuf::as_path))
 }
 
 fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
@@ -72,15 +72,16 @@ fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
         neighbours: Neighbours { precision: arguments.neighbours, ..Neighbours::default() },
         moments_only: arguments.moments_only,
     };
-    let precomputed = arguments.features.features == PRECOMPUTED;
-    let data = arguments.named.data_dir.as_deref();
-    let reading = Reading { precomputed, size: arguments.size, data, like: None, arrays: arguments.arrays };
+    let precomputed = arguments.reference.features.features == PRECOMPUTED;
+    let data = arguments.reference.named.data_dir.as_deref();
+    let reading =
+        Reading { precomputed, size: arguments.reference.size, data, like: None, arrays: arguments.reference.arrays };
     let real = Source::open(&arguments.real, &reading)?;
     let network = match real {
         Source::Density(_) => None,
-        _ => features::network(&arguments.features, device)?,
+        _ => features::network(&arguments.reference.features, device)?,
     };
-    let (judge, images) = judge(&arguments.real, real, network, (arguments.limit, config), device)?;
+    let (judge, images) = judge(&arguments.real, real, network, (arguments.reference.limit, config), device)?;
     if arguments.nll && images.is_none() {
         return Err(usage("--nll", "--real naming images, whose likelihood is measured", arguments.real.display()));
     }
@@ -122,16 +123,17 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
         Reference::Set(set) => set.info.shape,
         Reference::Density(..) => None,
     };
-    let precomputed = arguments.features.features == PRECOMPUTED;
-    let reading = Reading { precomputed, size: None, data: None, like: shape.as_ref(), arrays: arguments.arrays };
+    let precomputed = arguments.reference.features.features == PRECOMPUTED;
+    let reading =
+        Reading { precomputed, size: None, data: None, like: shape.as_ref(), arrays: arguments.reference.arrays };
     let source = Source::open(fake, &reading)?;
     match source {
         Source::Checkpoint(path) => {
             let asked = Asked {
-                ema: arguments.ema.as_deref(),
-                precision: arguments.precision.into(),
-                published: &arguments.published,
-                vae: arguments.vae.as_deref(),
+                ema: arguments.model.ema.as_deref(),
+                precision: arguments.model.precision,
+                published: &arguments.model.published,
+                vae: arguments.model.vae.as_deref(),
             };
             let (model, precision) = load(&path, asked, &judge.device)?;
             let sampler = Sampler::new(&arguments.sampler, ModelTraits::of(&model.info))?;

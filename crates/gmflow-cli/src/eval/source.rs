@@ -1,6 +1,6 @@
 //! What a path stands for: data, samples, statistics or a checkpoint.
 
-use crate::args::{ArrayArgs, ArrayLayout};
+use crate::args::ArrayArgs;
 use crate::checkpoint_path::model_folder;
 use crate::data_source;
 use crate::failure::usage;
@@ -8,7 +8,7 @@ use crate::terminal;
 use anyhow::{Result, anyhow};
 use gmflow_data::{Corrupt, Dataset, Density, FolderDataset, ImageDataset, ImageSettings};
 use gmflow_eval::arrays::{
-    Layout, SampleReading, Samples, npz_has_samples, npz_names, read_features, read_mu_sigma, read_samples,
+    SampleReading, Samples, npz_has_samples, npz_names, read_features, read_mu_sigma, read_samples,
 };
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::{SampleSet, SetBuilder};
@@ -51,11 +51,7 @@ pub struct Reading<'a> {
 
 impl Reading<'_> {
     fn samples(&self) -> SampleReading {
-        let layout = self.arrays.layout.map(|layout| match layout {
-            ArrayLayout::Nchw => Layout::Nchw,
-            ArrayLayout::Nhwc => Layout::Nhwc,
-        });
-        SampleReading { range: self.arrays.range, layout, like: self.like.copied() }
+        SampleReading { range: self.arrays.range, layout: self.arrays.layout, like: self.like.copied() }
     }
 }
 

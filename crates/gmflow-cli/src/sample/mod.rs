@@ -56,9 +56,9 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     if arguments.class.iter().any(|class| class.trim().is_empty()) {
         return Err(usage("--class", "a label, a synonym or an index", "nothing"));
     }
-    let device = device(&arguments.device)?;
-    local::expect_beside(&arguments.checkpoint, arguments.vae.iter().chain(&arguments.noise))?;
-    let folder = resolve(&arguments.checkpoint, &arguments.published)?;
+    let device = device(&arguments.device.name)?;
+    local::expect_beside(&arguments.checkpoint, arguments.model.vae.iter().chain(&arguments.noise))?;
+    let folder = resolve(&arguments.checkpoint, &arguments.model.published)?;
     let info = ModelInfo::load(&folder)?;
     let traits = ModelTraits::of(&info);
     let sampler = Sampler::new(&arguments.sampler, traits)?;
@@ -67,8 +67,8 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     check_memory(arguments, &info, &files, (counts.0, counts.1, sampler.config().guidance.is_active()), &device)?;
     let request = Request::new(arguments, &info)?;
     let paths = files.paths(arguments.seed, request.count);
-    let average = average(&folder, arguments.ema.as_deref())?;
-    let precision = computed_in(arguments.precision.into(), &info, &device);
+    let average = average(&folder, arguments.model.ema.as_deref())?;
+    let precision = computed_in(arguments.model.precision, &info, &device);
     let is_points = info.data.kind == DataKind::Points;
     let mut made_by = made_by(arguments, &folder, average.as_deref(), sampler.describe(is_points));
     made_by["precision"] = json!(precision);
@@ -77,13 +77,13 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let outdated = earlier::check(paths, in_folder, &made_by, arguments.force)?;
     let options = LoadOptions {
         ema: average.as_deref(),
-        variant: arguments.published.variant.as_deref(),
+        variant: arguments.model.published.variant.as_deref(),
         without_vae: true,
         pack: Some(precision),
-        unverified: arguments.published.no_verify,
+        unverified: arguments.model.published.no_verify,
     };
     let vae = if info.data.kind == DataKind::Latents && !arguments.latents {
-        Some(stored_vae(&info, Some((&folder, options.variant)), arguments.vae.as_deref())?)
+        Some(stored_vae(&info, Some((&folder, options.variant)), arguments.model.vae.as_deref())?)
     } else {
         None
     };
@@ -213,10 +213,10 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
     let mut made_by = sampler;
     made_by["checkpoint"] = json!(folder);
     made_by["ema"] = json!(average);
-    if let Some(variant) = &arguments.published.variant {
+    if let Some(variant) = &arguments.model.published.variant {
         made_by["variant"] = json!(variant);
     }
-    if let Some(vae) = &arguments.vae {
+    if let Some(vae) = &arguments.model.vae {
         made_by["vae"] = json!(vae);
     }
     made_by["noise"] = json!(arguments.noise);

@@ -6,7 +6,7 @@ mod report;
 mod results;
 mod weights;
 
-use crate::args::{ArrayArgs, FeatureArgs, PublishedArgs, SweepArgs};
+use crate::args::{ArrayArgs, DownloadArgs, FeatureArgs, PublishedArgs, SweepArgs};
 use crate::data_source;
 use crate::device::device;
 use crate::eval::judge::{Judge, Order, RealImages};
@@ -37,7 +37,7 @@ use weights::{Weights, weights};
 pub fn run(arguments: &SweepArgs) -> Result<()> {
     let plan = Plan::read(&arguments.plan)?;
     local::expect([plan.reference.data.as_path()])?;
-    let device = device(&arguments.device)?;
+    let device = device(&arguments.device.name)?;
     let file = arguments.out.join("cells.jsonl");
     output::create_folder(&arguments.out)?;
     let _lock = FolderLock::acquire(&arguments.out, "gmflow sweep")?;
@@ -46,15 +46,15 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
         output::remove_file(&file)?;
     }
     let weights = plan.models.iter().map(|model| weights(&model.checkpoint)).collect();
-    let (offline, data) = (arguments.offline, arguments.named.data_dir.clone());
-    let mut sweep = Sweep { results: Results::open(&file)?, plan, weights, device, offline, data };
+    let (download, data) = (arguments.download, arguments.named.data_dir.clone());
+    let mut sweep = Sweep { results: Results::open(&file)?, plan, weights, device, download, data };
     let failed = kernel::in_pool(|| sweep.run())?;
     let cells = sweep.plan.cells()?;
     let lines: Vec<&Line> = cells.iter().filter_map(|cell| sweep.finished(cell)).collect();
     let plan = &sweep.plan;
     let density = sweep.density()?;
-    let table = report::write(plan, &lines, density.as_ref(), (&arguments.out, Form::new(arguments.markdown)))?;
-    match arguments.json {
+    let table = report::write(plan, &lines, density.as_ref(), (&arguments.out, Form::new(arguments.table.markdown)))?;
+    match arguments.table.json {
         true => output::json(&lines)?,
         false => output::line(table.trim_end())?,
     }
@@ -75,7 +75,7 @@ struct Sweep {
     /// What every model is read from now.
     weights: Vec<Option<Weights>>,
     device: Device,
-    offline: bool,
+    download: DownloadArgs,
     /// The folder of --data.
     data: Option<PathBuf>,
 }
@@ -217,7 +217,7 @@ impl Sweep {
         let network = match real {
             Source::Density(_) => None,
             _ => {
-                let asked = FeatureArgs { features: reference.features.clone(), offline: self.offline };
+                let asked = FeatureArgs { features: reference.features.clone(), download: self.download };
                 features::network(&asked, &self.device)?
             }
         };

@@ -1,11 +1,12 @@
 //! What a sweep measures: one TOML file.
 
-use crate::args::{ArrayLayout, Carry, ReweightBy, SamplerArgs, Solver, Switch};
+use crate::args::{Carry, ReweightBy, SamplerArgs, Solver, Switch};
 use crate::failure::{Usage, usage};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use gmflow::kernel::Arithmetic;
 use gmflow::limits;
+use gmflow_eval::arrays::Layout;
 use gmflow_files::{text, toml as settings};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ pub struct ReferencePlan {
     pub range: Option<[f64; 2]>,
     /// Where the channels of an array file are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layout: Option<ArrayLayout>,
+    pub layout: Option<Layout>,
 }
 
 fn inception() -> String {
