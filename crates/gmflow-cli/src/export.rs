@@ -3,12 +3,12 @@
 use crate::args::{ExportArgs, Layout};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
-use crate::failure::usage;
+use crate::failure::{of_options, usage};
 use crate::local;
 use crate::output;
-use crate::sample::{average, find_vae};
 use anyhow::{Context, Result};
 use gmflow::checkpoint::{DataKind, ExportOptions, LoadOptions, Model, export_diffusers};
+use gmflow_eval::models::{average, find_vae};
 use serde_json::json;
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
     local::expect_beside(&arguments.checkpoint, &arguments.vae)?;
     let folder = resolve(&arguments.checkpoint, &arguments.published)?;
     output::refuse_existing([arguments.out.as_path()], arguments.overwrite.force)?;
-    let average = average(&folder, arguments.ema.as_deref())?;
+    let average = average(&folder, arguments.ema.as_deref()).map_err(of_options)?;
     let device = device("cpu")?;
     let options = LoadOptions {
         ema: average.as_deref(),
@@ -42,7 +42,8 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
                 return Err(usage("--vae", "a model of latents", "a model of images"));
             }
             if model.info.data.kind == DataKind::Latents {
-                model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
+                let vae = find_vae(&mut model, arguments.vae.as_deref(), &device);
+                model.vae = Some(vae.map_err(of_options)?);
             }
             let mut options =
                 ExportOptions { precision, variant: arguments.as_variant.clone(), ..Default::default() };

@@ -52,9 +52,6 @@ pub struct EvalArgs {
     /// NumPy's seed of the subsets
     #[arg(long, value_name = "S", default_value_t = 2020)]
     pub kid_seed: u32,
-    /// Seed of the first sample
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
     /// How many samples are computed at once [default: 64 images or 4096 points]
     #[arg(long, value_name = "B", value_parser = count)]
     pub batch: Option<usize>,

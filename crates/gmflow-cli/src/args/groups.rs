@@ -4,6 +4,7 @@ use super::values::{Choice, count, one_of, range};
 use clap::Args;
 use gmflow::checkpoint::Precision;
 use gmflow::kernel::Arithmetic;
+use gmflow_eval::ModelOptions;
 use gmflow_eval::arrays::Layout;
 use std::path::PathBuf;
 
@@ -136,6 +137,19 @@ pub struct ModelArgs {
     /// nothing for what is asked. What was computed is recorded with the results
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = one_of(ARITHMETIC))]
     pub precision: Arithmetic,
+}
+
+impl ModelArgs {
+    /// The same for the library.
+    pub fn options(&self) -> ModelOptions {
+        ModelOptions {
+            ema: self.ema.clone(),
+            precision: self.precision,
+            variant: self.published.variant.clone(),
+            vae: self.vae.clone(),
+            unverified: self.published.no_verify,
+        }
+    }
 }
 
 const ARITHMETIC: &[Choice<Arithmetic>] = &[

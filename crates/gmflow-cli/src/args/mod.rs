@@ -28,7 +28,6 @@ pub use import::ImportArgs;
 pub use info::InfoArgs;
 pub use init::{InitArgs, PlanArgs};
 pub use sample::{Format, SampleArgs};
-pub use sampler::{Carry, ReweightBy, SamplerArgs, Solver, Switch, name_of};
 pub use stats::StatsArgs;
 pub use sweep::SweepArgs;
 pub use train::TrainArgs;

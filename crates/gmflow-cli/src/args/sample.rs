@@ -30,9 +30,6 @@ pub struct SampleArgs {
     /// whole label is one class, commas and all. Samples take the classes in turn [default: all classes]
     #[arg(long, value_name = "CLASS", allow_negative_numbers = true)]
     pub class: Vec<String>,
-    /// Seed of the first sample
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
     /// How many samples are computed at once; without it 16 images or 4096 points. The result does not depend on it
     #[arg(long, value_name = "B", value_parser = count)]
     pub batch: Option<usize>,

@@ -4,6 +4,7 @@ use super::source::PRECOMPUTED;
 use crate::args::{ClassifierSize, FeatureArgs, FeaturesTrainArgs};
 use crate::data_source;
 use crate::failure::usage;
+use crate::local;
 use crate::output;
 use crate::terminal;
 use anyhow::Result;
@@ -41,6 +42,19 @@ pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<Featur
         path
     };
     Ok(Some(FeatureNetwork::load(&spec, device, published)?))
+}
+
+/// Fails where features are unknown, or where the file that they are computed with is not there.
+pub fn expect(features: &str) -> Result<()> {
+    if features == PRECOMPUTED {
+        return Ok(());
+    }
+    match features.parse()? {
+        FeatureSpec::Inception { weights: Some(file), .. } | FeatureSpec::Classifier(file) => {
+            local::expect([file.as_path()])
+        }
+        FeatureSpec::Inception { weights: None, .. } | FeatureSpec::Pixels => Ok(()),
+    }
 }
 
 /// Runs `gmflow features train`.
