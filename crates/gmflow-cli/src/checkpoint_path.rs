@@ -4,16 +4,14 @@ use crate::args::PublishedArgs;
 use crate::failure::usage;
 use crate::local::Near;
 use crate::terminal;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
+use gmflow_eval::models::model_folder;
 use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
 
 /// Where the hub's programs keep their files, below the home folder.
 const HUB_HOME: &str = ".cache/huggingface";
-
-/// The files that tell that a folder holds a model: ours, a published checkpoint, a transformer alone.
-const MARKERS: [&str; 3] = ["model.json", "model_index.json", "config.json"];
 
 /// The model folder for what the user names: a local path, or else a repository on the hub, which is downloaded.
 pub fn resolve(checkpoint: &Path, published: &PublishedArgs) -> Result<PathBuf> {
@@ -29,7 +27,7 @@ pub fn resolve(checkpoint: &Path, published: &PublishedArgs) -> Result<PathBuf> 
         if let Some(revision) = revision {
             return Err(usage("--revision", "a repository on the hub, such as owner/name", revision));
         }
-        return model_folder(checkpoint);
+        return local_model(checkpoint);
     };
     let id = match revision {
         Some(revision) => id.at(revision)?,
@@ -46,7 +44,7 @@ fn refuse_near(checkpoint: &Path, id: &HubId) -> Result<()> {
     if near.names.is_empty() || says_where {
         return Ok(());
     }
-    Err(anyhow::anyhow!(
+    Err(anyhow!(
         "{}: no such folder; {}; the repository of this name on the hub is {}@main",
         checkpoint.display(),
         near.words(),
@@ -104,66 +102,13 @@ impl DownloadProgress for Bars {
     }
 }
 
-/// The model folder for `path`: itself if it holds a model, otherwise the latest checkpoint of the run in it.
-pub fn model_folder(path: &Path) -> Result<PathBuf> {
-    if MARKERS.iter().any(|marker| path.join(marker).is_file()) {
-        return Ok(path.to_owned());
-    }
-    if let Err(error) = std::fs::read_dir(path) {
-        let error = gmflow::Error::io(path, error);
-        let near = Near::to(path).words();
-        return Err(anyhow::anyhow!(
-            "{error}; expected a local folder, or owner/name of a repository on the hub; {near}"
-        ));
-    }
-    latest_checkpoint(&path.join("checkpoints")).ok_or_else(|| {
-        let expected = "model.json or model_index.json (a model), or checkpoints/step-*/model.json (a run)";
-        gmflow::Error::file(path, "folder", expected, "none of them").into()
+/// The model folder for a path on this machine.
+fn local_model(path: &Path) -> Result<PathBuf> {
+    model_folder(path).map_err(|error| match error {
+        gmflow_eval::Error::Io { .. } => {
+            let near = Near::to(path).words();
+            anyhow!("{error}; expected a local folder, or owner/name of a repository on the hub; {near}")
+        }
+        other => other.into(),
     })
-}
-
-/// The complete checkpoint with the most steps.
-fn latest_checkpoint(folder: &Path) -> Option<PathBuf> {
-    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
-    std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("model.json").is_file())
-        .filter_map(|path| Some((step(&path)?, path)))
-        .max()
-        .map(|(_, path)| path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn touch_model(folder: &Path) {
-        std::fs::create_dir_all(folder).unwrap();
-        std::fs::write(folder.join("model.json"), "{}").unwrap();
-    }
-
-    #[test]
-    fn a_run_stands_for_its_latest_complete_checkpoint() {
-        let run = tempfile::tempdir().unwrap();
-        let checkpoints = run.path().join("checkpoints");
-        touch_model(&checkpoints.join("step-00000900"));
-        touch_model(&checkpoints.join("step-00001000"));
-        std::fs::create_dir_all(checkpoints.join("step-00001100")).unwrap();
-        assert_eq!(model_folder(run.path()).unwrap(), checkpoints.join("step-00001000"));
-    }
-
-    #[test]
-    fn a_model_folder_stands_for_itself() {
-        let model = tempfile::tempdir().unwrap();
-        touch_model(model.path());
-        assert_eq!(model_folder(model.path()).unwrap(), model.path());
-    }
-
-    #[test]
-    fn a_folder_with_neither_is_named() {
-        let empty = tempfile::tempdir().unwrap();
-        let message = model_folder(empty.path()).unwrap_err().to_string();
-        assert!(message.contains(empty.path().to_str().unwrap()), "{message}");
-    }
 }

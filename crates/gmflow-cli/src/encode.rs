@@ -27,7 +27,7 @@ use std::time::Instant;
 /// Runs the command.
 pub fn run(arguments: &EncodeArgs) -> Result<()> {
     let signals = Signals::listen("stopping after this batch; what is encoded is kept")?;
-    let device = device(&arguments.device)?;
+    let device = device(&arguments.device.name)?;
     let config = data_config(arguments)?;
     let Dataset::Images { images, corrupt, .. } = config.open(Path::new(""))? else {
         return Err(usage("data.source", "images", "points or latents"));
@@ -53,7 +53,7 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
         return signals.caught().map_or(printed, |signal| Err(Signalled(signal).into()));
     };
     let (count, left_out, seconds) = (manifest.count, manifest.left_out, start.elapsed().as_secs_f64());
-    if arguments.json {
+    if arguments.outcome.json {
         let out = &arguments.out;
         return output::json(&json!({ "folder": out, "count": count, "left_out": left_out, "seconds": seconds }));
     }

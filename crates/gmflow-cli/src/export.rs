@@ -3,12 +3,12 @@
 use crate::args::{ExportArgs, Layout};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
-use crate::failure::usage;
+use crate::failure::{of_options, usage};
 use crate::local;
 use crate::output;
-use crate::sample::{average, find_vae};
 use anyhow::{Context, Result};
 use gmflow::checkpoint::{DataKind, ExportOptions, LoadOptions, Model, export_diffusers};
+use gmflow_eval::models::{average, find_vae};
 use serde_json::json;
 use std::path::Path;
 
@@ -18,8 +18,8 @@ const BYTES_PER_MEGABYTE: u64 = 1_000_000;
 pub fn run(arguments: &ExportArgs) -> Result<()> {
     local::expect_beside(&arguments.checkpoint, &arguments.vae)?;
     let folder = resolve(&arguments.checkpoint, &arguments.published)?;
-    output::refuse_existing([arguments.out.as_path()], arguments.force)?;
-    let average = average(&folder, arguments.ema.as_deref())?;
+    output::refuse_existing([arguments.out.as_path()], arguments.overwrite.force)?;
+    let average = average(&folder, arguments.ema.as_deref()).map_err(of_options)?;
     let device = device("cpu")?;
     let options = LoadOptions {
         ema: average.as_deref(),
@@ -28,7 +28,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
         ..LoadOptions::default()
     };
     let mut model = Model::load_with(&folder, options, &device)?;
-    let precision = arguments.precision.into();
+    let precision = arguments.numbers.precision;
     match arguments.layout {
         Layout::Gmflow => {
             if let Some(argument) = diffusers_only(arguments) {
@@ -42,7 +42,8 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
                 return Err(usage("--vae", "a model of latents", "a model of images"));
             }
             if model.info.data.kind == DataKind::Latents {
-                model.vae = Some(find_vae(&mut model, arguments.vae.as_deref(), &device)?);
+                let vae = find_vae(&mut model, arguments.vae.as_deref(), &device);
+                model.vae = Some(vae.map_err(of_options)?);
             }
             let mut options =
                 ExportOptions { precision, variant: arguments.as_variant.clone(), ..Default::default() };
@@ -54,7 +55,7 @@ pub fn run(arguments: &ExportArgs) -> Result<()> {
         }
     }
     let bytes = bytes_below(&arguments.out)?;
-    if arguments.json {
+    if arguments.outcome.json {
         let weights = average.as_deref().unwrap_or("none");
         return output::json(&json!({ "folder": arguments.out, "weights": weights, "bytes": bytes }));
     }

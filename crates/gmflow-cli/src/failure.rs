@@ -34,6 +34,50 @@ pub fn usage(field: &str, expected: impl std::fmt::Display, got: impl std::fmt::
     Usage(format!("{field}: expected {expected}, got {got}")).into()
 }
 
+/// Settings of the library that are options by the same name.
+const OPTIONS: [&str; 19] = [
+    "batch",
+    "cfg",
+    "ema",
+    "fake",
+    "features",
+    "guidance",
+    "guidance_interval",
+    "moments_only",
+    "nll",
+    "num",
+    "order",
+    "orthogonal",
+    "reweight_by",
+    "second_order",
+    "spectral",
+    "steps",
+    "substeps",
+    "unconverted",
+    "vae",
+];
+
+/// An error of the library, with the options that it is about in the place of the library's settings.
+pub fn of_options(error: impl Into<gmflow_eval::Error>) -> anyhow::Error {
+    use gmflow_eval::Error as Eval;
+    let option =
+        |name: &str| if OPTIONS.contains(&name) { format!("--{}", name.replace('_', "-")) } else { name.to_owned() };
+    let options = |field: &str| field.split(", ").map(option).collect::<Vec<_>>().join(", ");
+    match error.into() {
+        Eval::Config { field, expected, got } | Eval::Gmflow(gmflow::Error::Config { field, expected, got }) => {
+            usage(&options(&field), expected, got)
+        }
+        Eval::Gmflow(gmflow::Error::Memory { field, got, need, there, advice }) => {
+            let advice = OPTIONS.iter().fold(advice, |advice, name| {
+                let lower = advice.replace(&format!("lower {name}"), &format!("lower {}", option(name)));
+                lower.replace(&format!("({name})"), &format!("({})", option(name)))
+            });
+            gmflow::Error::Memory { field: options(&field), got, need, there, advice }.into()
+        }
+        other => other.into(),
+    }
+}
+
 /// Prints the error, if there is one, on one line of stderr and returns the exit code.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -121,6 +165,32 @@ mod tests {
         assert_eq!(one_line(&nested), format!("cell 3: {message}"));
         let apart = Err::<(), _>(missing()).context("eval of y").unwrap_err();
         assert_eq!(one_line(&apart), format!("eval of y: {message}"));
+    }
+
+    #[test]
+    fn settings_of_the_library_are_named_as_options() {
+        let said = |error: gmflow_eval::Error| of_options(error).to_string();
+        assert_eq!(
+            said(gmflow::Error::config("guidance_interval", "a", "b").into()),
+            "--guidance-interval: expected a, got b"
+        );
+        assert_eq!(
+            said(gmflow_eval::Error::config("guidance, cfg", "a", "b")),
+            "--guidance, --cfg: expected a, got b"
+        );
+        assert_eq!(said(gmflow_eval::Error::config("images", "a", "b")), "images: expected a, got b");
+        let memory = |field: &str, advice: &str| gmflow::Error::Memory {
+            field: field.into(),
+            got: "9".into(),
+            need: "1 TB".into(),
+            there: "1 GB".into(),
+            advice: advice.into(),
+        };
+        let message = said(memory("num", "lower num, or less (moments_only)").into());
+        assert!(
+            message.starts_with("--num: ") && message.ends_with("; lower --num, or less (--moments-only)"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -16,14 +16,14 @@ pub fn run(arguments: &ImportArgs) -> Result<()> {
     if arguments.config.is_none() {
         output::require_ending(out, "safetensors")?;
     }
-    output::refuse_existing([out.as_path()], arguments.force)?;
+    output::refuse_existing([out.as_path()], arguments.overwrite.force)?;
     let mut file = PytorchFile::open(&arguments.file, arguments.key.as_deref())?;
     if let Some(prefix) = &arguments.prefix {
         file = file.select(prefix)?;
     }
     let (tensors, left_out) = (file.len(), file.left_out());
     let integers = file.integers().to_vec();
-    let precision = arguments.precision.into();
+    let precision = arguments.numbers.precision;
     let written = match &arguments.config {
         Some(config) => {
             file.convert_component(config, out, precision)?;
@@ -40,7 +40,7 @@ pub fn run(arguments: &ImportArgs) -> Result<()> {
         log::warn!("tensor {first}{more}: integers are no weights and are left out");
     }
     let bytes = std::fs::metadata(&written).with_context(|| written.display().to_string())?.len();
-    if arguments.json {
+    if arguments.outcome.json {
         return output::json(&json!({ "out": out, "tensors": tensors, "left_out": left_out, "bytes": bytes }));
     }
     let (out, megabytes) = (out.display(), bytes as f64 / BYTES_PER_MEGABYTE);

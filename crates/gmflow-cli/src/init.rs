@@ -14,12 +14,12 @@ use std::time::Duration;
 /// Runs the command.
 pub fn run(arguments: &InitArgs) -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| Plan::name(&arguments.data).with_extension("toml"));
-    output::refuse_existing([out.as_path()], arguments.force)?;
-    let plan = plan(&arguments.data, &arguments.plan, &arguments.device)?;
+    output::refuse_existing([out.as_path()], arguments.overwrite.force)?;
+    let plan = plan(&arguments.data, &arguments.plan, &arguments.device.name)?;
     let seen_from = seen_from(&plan.source, &out)?;
     output::create_parent(&out)?;
     write_atomic(&out, plan.toml(Some(&seen_from))?.as_bytes())?;
-    if arguments.json {
+    if arguments.outcome.json {
         let [first, all] = plan.expected().map(|time| time.as_secs_f64());
         let classes: Vec<_> =
             plan.survey.classes.iter().map(|(name, count)| json!({"name": name, "images": count})).collect();
@@ -46,7 +46,7 @@ impl PlanArgs {
             size: self.size,
             budget: self.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
             steps: self.steps,
-            network: self.network.map(Into::into),
+            network: self.network,
         }
     }
 

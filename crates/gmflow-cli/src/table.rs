@@ -1,15 +1,8 @@
 //! Tables: in columns for people, in Markdown for documents.
 
 use console::measure_text_width;
-
-/// A heading and lines of cells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// The names of the columns.
-    pub names: Vec<String>,
-    /// As many cells in each as there are names.
-    pub lines: Vec<Vec<String>>,
-}
+use gmflow_eval::row::{likelihood_table, table};
+use gmflow_eval::{Row, Table};
 
 /// How tables are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,32 +24,30 @@ impl Form {
             (false, None) => Self::Columns(ANY),
         }
     }
-}
 
-impl Table {
-    /// The text, every line ended.
-    pub fn write(&self, form: Form) -> String {
-        match form {
-            Form::Markdown => self.markdown(),
-            Form::Columns(width) => {
-                let columns = columns(&self.rows(), true);
+    /// A table in this form, every line ended.
+    pub fn write(self, table: &Table) -> String {
+        match self {
+            Self::Markdown => table.markdown(),
+            Self::Columns(width) => {
+                let rows = rows(table);
+                let columns = columns(&rows, true);
                 let fits = columns.lines().all(|line| measure_text_width(line) <= width);
-                if fits { columns } else { self::columns(&turned(&self.rows()), false) }
+                if fits { columns } else { self::columns(&turned(&rows), false) }
             }
         }
     }
+}
 
-    fn rows(&self) -> Vec<&[String]> {
-        std::iter::once(&self.names).chain(&self.lines).map(Vec::as_slice).collect()
-    }
+/// Both tables of some rows, the second after an empty line where there is one.
+pub fn tables(rows: &[Row], form: Form) -> String {
+    let likelihoods = likelihood_table(rows).map_or(String::new(), |table| format!("\n{}", form.write(&table)));
+    form.write(&table(rows)) + &likelihoods
+}
 
-    fn markdown(&self) -> String {
-        // A file or a model may be called like what ends a cell.
-        let cell = |text: &String| text.replace('|', "\\|").replace(['\n', '\r'], " ");
-        let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(cell).collect::<Vec<_>>().join(" | "));
-        let head = format!("{}|{}\n", line(&self.names), "---|".repeat(self.names.len()));
-        head + &self.lines.iter().map(|cells| line(cells)).collect::<String>()
-    }
+/// The heading and the lines.
+fn rows(table: &Table) -> Vec<&[String]> {
+    std::iter::once(&table.names).chain(&table.lines).map(Vec::as_slice).collect()
 }
 
 /// Rows as columns.
@@ -107,25 +98,25 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let expected = "samples of    steps  Fréchet\nmodels/mnist      8     1.25\nb                16     10.5\n";
-        assert_eq!(table().write(Form::Columns(80)), expected);
+        assert_eq!(Form::Columns(80).write(&table()), expected);
     }
 
     #[test]
     fn a_table_that_is_too_wide_is_turned_around() {
         let expected = "samples of  models/mnist  b\nsteps       8             16\nFréchet     1.25          10.5\n";
-        assert_eq!(table().write(Form::Columns(27)), expected);
+        assert_eq!(Form::Columns(27).write(&table()), expected);
     }
 
     #[test]
     fn markdown_is_for_documents() {
         let expected =
             "| samples of | steps | Fréchet |\n|---|---|---|\n| models/mnist | 8 | 1.25 |\n| b | 16 | 10.5 |\n";
-        assert_eq!(table().write(Form::Markdown), expected);
+        assert_eq!(Form::Markdown.write(&table()), expected);
     }
 
     #[test]
     fn what_would_end_a_cell_is_escaped() {
         let table = Table { names: vec!["a|b".into(), "c".into()], lines: vec![vec!["x\ny".into(), "1|2".into()]] };
-        assert_eq!(table.write(Form::Markdown), "| a\\|b | c |\n|---|---|\n| x y | 1\\|2 |\n");
+        assert_eq!(Form::Markdown.write(&table), "| a\\|b | c |\n|---|---|\n| x y | 1\\|2 |\n");
     }
 }

@@ -38,14 +38,14 @@ struct Report {
 /// Runs the command.
 pub fn run(arguments: &TrainArgs) -> Result<()> {
     let signals = Signals::listen("stopping after this step, with a checkpoint")?;
-    let device = device(&arguments.device)?;
+    let device = device(&arguments.device.name)?;
     let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&arguments.config));
     let mut run = if arguments.resume || arguments.resume_from.is_some() {
         resume(arguments, &folder, &device)?
     } else {
         create(arguments, &folder, &device)?
     };
-    terminal::say(&Summary::new(run.trainer(), &arguments.device, &folder)?.to_string());
+    terminal::say(&Summary::new(run.trainer(), &arguments.device.name, &folder)?.to_string());
     let outcome = run.run(signals.stop(), observer(run.trainer()).as_mut())?;
     let signal = signals.caught();
     let report = Report {
@@ -56,7 +56,7 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
         folder,
         signal: signal.map(|signal| signal.name()),
     };
-    let printed = if arguments.json { output::json(&report) } else { output::line(&report.text()) };
+    let printed = if arguments.outcome.json { output::json(&report) } else { output::line(&report.text()) };
     match signal {
         // Also where everything was done: what comes behind `&&` was not to run. A terminal that is gone takes no line.
         Some(signal) => Err(Signalled(signal).into()),
@@ -137,7 +137,7 @@ fn configuration(arguments: &TrainArgs) -> Result<Config> {
         }
         return Ok(Config::load(&arguments.config, &arguments.set)?);
     }
-    let plan = init::plan(&arguments.config, &arguments.plan, &arguments.device)?;
+    let plan = init::plan(&arguments.config, &arguments.plan, &arguments.device.name)?;
     terminal::say(&plan.words());
     Ok(plan.config(&arguments.set)?)
 }

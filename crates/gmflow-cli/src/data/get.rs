@@ -1,7 +1,7 @@
 //! `gmflow data get`, `list` and `path`.
 
-use super::args::{GetArgs, ListArgs, PathArgs};
 use super::locate::{EXTENSION, absent, find, hub_id};
+use crate::args::{GetArgs, ListArgs, PathArgs};
 use crate::checkpoint_path::{Bars, hub_settings};
 use crate::failure::usage;
 use crate::output;
@@ -27,13 +27,13 @@ pub fn get(arguments: &GetArgs) -> Result<()> {
         let folder = download(set)?;
         let parts = [Split::Train, Split::Test].into_iter().map(|split| open(set, split, &folder));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        if !arguments.json {
+        if !arguments.outcome.json {
             let counts: Vec<String> = parts.iter().map(|part| format!("{} {}", part.pictures, part.split)).collect();
             output::line(&format!("{}: {} pictures in {}", set.name(), counts.join(" and "), folder.display()))?;
         }
         outcomes.push(serde_json::json!({ "name": set.name(), "folder": folder, "parts": parts }));
     }
-    if arguments.json { output::json(&outcomes) } else { Ok(()) }
+    if arguments.outcome.json { output::json(&outcomes) } else { Ok(()) }
 }
 
 fn download(set: KnownSet) -> Result<PathBuf> {

@@ -1,16 +1,13 @@
 //! `gmflow data`: data sets that are downloaded, found and drawn.
 
-pub mod args;
 mod get;
 pub mod locate;
 
-pub use args::DataCommand;
-
+use crate::args::{DataCommand, Drawn, MakeArgs};
 use crate::output;
 use crate::terminal;
 use anyhow::Result;
-use args::{Drawn, Format, MakeArgs};
-use gmflow_data::{ImageDataset, PictureFormat, Shapes, ShapesDataset, write_folder};
+use gmflow_data::{ImageDataset, Shapes, ShapesDataset, write_folder};
 use serde_json::json;
 
 /// Runs the command.
@@ -27,17 +24,13 @@ pub fn run(command: &DataCommand) -> Result<()> {
 fn make(arguments: &MakeArgs) -> Result<()> {
     let MakeArgs { what: Drawn::Shapes, out, num, size, seed, .. } = arguments;
     let shapes = ShapesDataset::new(Shapes { size: *size, count: *num, seed: *seed, ..Shapes::default() })?;
-    let format = match arguments.format {
-        Format::Jpeg => PictureFormat::Jpeg,
-        Format::Png => PictureFormat::Png,
-    };
     output::create_parent(out)?;
     let bar = terminal::bar(*num as u64, "drawing", "pictures");
-    let written = write_folder(&shapes, out, format, &mut || bar.inc(1));
+    let written = write_folder(&shapes, out, arguments.format, &mut || bar.inc(1));
     bar.finish_and_clear();
     written?;
     let classes = shapes.class_names();
-    if arguments.json {
+    if arguments.outcome.json {
         return output::json(&json!({ "folder": out, "count": num, "size": size, "classes": classes }));
     }
     output::line(&format!("{num} pictures of {size}x{size} pixels in {}: {}", out.display(), classes.join(", ")))

@@ -3,13 +3,14 @@
 mod preset;
 mod report;
 
-use crate::args::{DemoArgs, Solver};
+use crate::args::DemoArgs;
 use crate::output;
 use crate::plot::{Heat, Panel, Sheet};
 use crate::terminal;
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::checkpoint::{Model, Precision, write_atomic};
+use gmflow::solver::SolverConfig;
 use gmflow_train::{Config, StepReport, Trainer};
 use preset::{CELLS, POINTS, PRESETS, Preset, STEPS};
 use report::{Distance, RANGE, Report, Row, TRUTH, Training, truth};
@@ -111,7 +112,13 @@ fn steps_within(seconds: u64, config: &Config, device: &Device) -> Result<u64> {
 }
 
 /// Samples with every number of steps; returns the figures and the pictures.
-fn measure(model: &Model, solver: Solver, name: &str, seed: u64, device: &Device) -> Result<(Vec<Row>, Vec<Panel>)> {
+fn measure(
+    model: &Model,
+    solver: SolverConfig,
+    name: &str,
+    seed: u64,
+    device: &Device,
+) -> Result<(Vec<Row>, Vec<Panel>)> {
     let bar = terminal::bar(STEPS.len() as u64, &format!("sampling {name}"), "pictures");
     let (mut rows, mut panels) = (Vec::new(), Vec::new());
     for steps in STEPS {

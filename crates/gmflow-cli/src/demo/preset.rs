@@ -1,10 +1,11 @@
 //! What the demo trains and how it samples: everything that can be chosen, in one place.
 
-use crate::args::{SamplerArgs, Solver};
-use crate::sampler::{ModelTraits, Sampler, Wanted};
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::checkpoint::Model;
+use gmflow::solver::SolverConfig;
+use gmflow_eval::SamplerOptions;
+use gmflow_eval::sampler::{self, Batch};
 use gmflow_train::Config;
 use std::path::Path;
 
@@ -24,7 +25,7 @@ pub struct Preset {
     /// The configuration that `gmflow train` takes as well.
     toml: &'static str,
     /// The solvers with their names in tables and pictures.
-    pub solvers: [(Solver, &'static str); 2],
+    pub solvers: [(SolverConfig, &'static str); 2],
     /// A few words on the model for the picture.
     pub label: &'static str,
 }
@@ -34,13 +35,16 @@ pub const PRESETS: [Preset; 2] = [
     Preset {
         name: "k1",
         toml: include_str!("../../../../configs/demo-k1.toml"),
-        solvers: [(Solver::Euler, "Euler"), (Solver::DdpmLarge, "DDPM")],
+        solvers: [(SolverConfig::Euler, "Euler"), (SolverConfig::DDPM_LARGE, "DDPM")],
         label: "flow matching",
     },
     Preset {
         name: "k64",
         toml: include_str!("../../../../configs/demo-k64.toml"),
-        solvers: [(Solver::GmOde, "GM-ODE 2"), (Solver::GmSde, "GM-SDE 2")],
+        solvers: [
+            (SolverConfig::GmOde { order: 2, substeps: None }, "GM-ODE 2"),
+            (SolverConfig::GmSde { order: 2, spectral: None }, "GM-SDE 2"),
+        ],
         label: "GMFlow",
     },
 ];
@@ -55,14 +59,14 @@ impl Preset {
 }
 
 /// Draws the demo's points: those of one seed are the same whatever else is drawn.
-pub fn draw(model: &Model, solver: Solver, steps: usize, seed: u64, device: &Device) -> Result<Vec<[f32; 2]>> {
-    let arguments = SamplerArgs { solver: Some(solver), steps, ..SamplerArgs::default() };
-    let sampler = Sampler::new(&arguments, ModelTraits::of(&model.info))?;
+pub fn draw(model: &Model, solver: SolverConfig, steps: usize, seed: u64, device: &Device) -> Result<Vec<[f32; 2]>> {
+    let options = SamplerOptions { solver: Some(solver), steps, ..SamplerOptions::default() };
+    let config = options.config(&model.info)?;
     let seeds: Vec<u64> = (0..POINTS as u64).map(|index| seed.wrapping_add(index)).collect();
     let mut points = Vec::with_capacity(POINTS);
     for seeds in seeds.chunks(AT_ONCE) {
-        let wanted = Wanted { seeds, classes: None, noise: None, device };
-        let values = sampler.draw(model, wanted, &mut |_, _| {})?;
+        let batch = Batch { seeds, classes: None, noise: None };
+        let values = sampler::draw(model, &config, batch, device, &mut |_, _| {})?;
         points.extend(values.chunks_exact(2).map(|point| [point[0], point[1]]));
     }
     Ok(points)

@@ -4,6 +4,7 @@ use super::source::PRECOMPUTED;
 use crate::args::{ClassifierSize, FeatureArgs, FeaturesTrainArgs};
 use crate::data_source;
 use crate::failure::usage;
+use crate::local;
 use crate::output;
 use crate::terminal;
 use anyhow::Result;
@@ -36,17 +37,30 @@ pub fn network(arguments: &FeatureArgs, device: &Device) -> Result<Option<Featur
             None => std::env::home_dir().unwrap_or_default().join(CACHE),
         };
         let bar = terminal::download(0, INCEPTION.file);
-        let path = INCEPTION.fetch(&folder, arguments.offline, &mut |bytes| bar.inc(bytes));
+        let path = INCEPTION.fetch(&folder, arguments.download.offline, &mut |bytes| bar.inc(bytes));
         bar.finish_and_clear();
         path
     };
     Ok(Some(FeatureNetwork::load(&spec, device, published)?))
 }
 
+/// Fails where features are unknown, or where the file that they are computed with is not there.
+pub fn expect(features: &str) -> Result<()> {
+    if features == PRECOMPUTED {
+        return Ok(());
+    }
+    match features.parse()? {
+        FeatureSpec::Inception { weights: Some(file), .. } | FeatureSpec::Classifier(file) => {
+            local::expect([file.as_path()])
+        }
+        FeatureSpec::Inception { weights: None, .. } | FeatureSpec::Pixels => Ok(()),
+    }
+}
+
 /// Runs `gmflow features train`.
 pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
     output::require_ending(&arguments.out, "safetensors")?;
-    output::refuse_existing([arguments.out.as_path()], arguments.force)?;
+    output::refuse_existing([arguments.out.as_path()], arguments.overwrite.force)?;
     let config = match arguments.data.is_dir() {
         true => {
             let image = ImageSettings { size: arguments.size, ..Default::default() };
@@ -79,7 +93,7 @@ pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
     output::create_parent(&arguments.out)?;
     classifier.save(&arguments.out)?;
     let (info, seconds) = (&classifier.info, start.elapsed().as_secs_f64());
-    if arguments.json {
+    if arguments.outcome.json {
         return output::json(&json!({
             "out": arguments.out, "accuracy": info.accuracy, "held_out": info.held_out,
             "trained_on": info.trained_on, "seconds": seconds

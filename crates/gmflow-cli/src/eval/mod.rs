@@ -1,53 +1,50 @@
 //! `gmflow eval`: samples and models against real data.
 
 pub mod features;
-pub mod judge;
-pub mod row;
 pub mod source;
 pub mod stats;
 
-use crate::args::{EvalArgs, PublishedArgs};
+use crate::args::EvalArgs;
 use crate::checkpoint_path::resolve;
 use crate::device::device;
-use crate::failure::usage;
+use crate::failure::{of_options, usage};
 use crate::local::{self, Near};
 use crate::output;
-use crate::sample::{average, computed_in, find_vae};
-use crate::sampler::{ModelTraits, Sampler};
-use crate::table::Form;
+use crate::sampler;
+use crate::table::{Form, tables};
+use crate::terminal::Parts;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use gmflow::checkpoint::hub::HubId;
-use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, write_atomic};
-use gmflow::kernel::{self, Arithmetic};
+use gmflow::checkpoint::write_atomic;
+use gmflow::kernel;
 use gmflow_eval::arrays::Samples;
 use gmflow_eval::features::FeatureNetwork;
-use gmflow_eval::{CompareConfig, KernelDistanceConfig, Neighbours};
-use judge::{Judge, Order, RealImages, Reference};
-use row::{Row, tables};
+use gmflow_eval::images::RealImages;
+use gmflow_eval::{CompareConfig, DrawOptions, Judge, KernelDistanceConfig, LoadedModel, Neighbours, Reference, Row};
 use source::{PRECOMPUTED, Reading, Source};
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(arguments: &EvalArgs) -> Result<()> {
-    arguments.sampler.check()?;
+    arguments.sampler.options().check().map_err(of_options)?;
     // Another ending could be that of the table beside it.
     arguments.out.as_deref().map_or(Ok(()), |out| output::require_ending(out, "json"))?;
     let markdown = arguments.out.as_ref().map(|out| out.with_extension("md"));
     let files = arguments.out.iter().chain(&markdown).map(|path| path.as_path());
-    output::refuse_existing(files, arguments.force)?;
+    output::refuse_existing(files, arguments.overwrite.force)?;
     expect_local(arguments)?;
-    let device = device(&arguments.device)?;
+    let device = device(&arguments.device.name)?;
     let rows = kernel::in_pool(|| rows(arguments, &device))?;
     if let (Some(out), Some(markdown)) = (&arguments.out, &markdown) {
         output::create_parent(out)?;
         write_atomic(out, serde_json::to_string_pretty(&rows)?.as_bytes())?;
         write_atomic(markdown, tables(&rows, Form::Markdown).as_bytes())?;
     }
-    if arguments.json {
+    if arguments.table.json {
         output::json(&rows)
     } else {
-        output::line(tables(&rows, Form::new(arguments.markdown)).trim_end())
+        output::line(tables(&rows, Form::new(arguments.table.markdown)).trim_end())
     }
 }
 
@@ -59,7 +56,7 @@ fn expect_local(arguments: &EvalArgs) -> Result<()> {
     }
     let is_local = |path: &&PathBuf| path.to_str().and_then(HubId::parse).is_none();
     let fakes = arguments.fake.iter().filter(is_local);
-    local::expect(fakes.chain(&arguments.vae).map(PathBuf::as_path))
+    local::expect(fakes.chain(&arguments.model.vae).map(PathBuf::as_path))
 }
 
 fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
@@ -72,34 +69,32 @@ fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
         neighbours: Neighbours { precision: arguments.neighbours, ..Neighbours::default() },
         moments_only: arguments.moments_only,
     };
-    let precomputed = arguments.features.features == PRECOMPUTED;
-    let data = arguments.named.data_dir.as_deref();
-    let reading = Reading { precomputed, size: arguments.size, data, like: None, arrays: arguments.arrays };
+    let precomputed = arguments.reference.features.features == PRECOMPUTED;
+    let data = arguments.reference.named.data_dir.as_deref();
+    let reading =
+        Reading { precomputed, size: arguments.reference.size, data, like: None, arrays: arguments.reference.arrays };
     let real = Source::open(&arguments.real, &reading)?;
     let network = match real {
         Source::Density(_) => None,
-        _ => features::network(&arguments.features, device)?,
+        _ => features::network(&arguments.reference.features, device)?,
     };
-    let (judge, images) = judge(&arguments.real, real, network, (arguments.limit, config), device)?;
-    if arguments.nll && images.is_none() {
+    let judge = judge(&arguments.real, real, network, (arguments.reference.limit, config), device)?;
+    if arguments.nll && judge.images.is_none() {
         return Err(usage("--nll", "--real naming images, whose likelihood is measured", arguments.real.display()));
     }
-    arguments.fake.iter().map(|fake| measured(arguments, fake, &judge, images.as_ref())).collect()
+    arguments.fake.iter().map(|fake| measured(arguments, fake, &judge)).collect()
 }
 
-/// The judge for a reference, and the reference's images where it has some.
+/// The judge for a reference.
 pub fn judge(
     path: &Path,
     real: Source,
     network: Option<FeatureNetwork>,
     (limit, config): (Option<usize>, CompareConfig),
     device: &Device,
-) -> Result<(Judge, Option<RealImages>)> {
+) -> Result<Judge> {
     let images = match &real {
-        Source::Images(images, corrupt) => {
-            let count = images.len().min(limit.unwrap_or(usize::MAX));
-            Some(RealImages { images: images.clone(), corrupt: *corrupt, count })
-        }
+        Source::Images(images, corrupt) => Some(RealImages::new(images.clone(), *corrupt, limit)),
         _ => None,
     };
     let reference = match real {
@@ -113,36 +108,34 @@ pub fn judge(
         }
         other => Reference::Set(Box::new(other.into_set(path, network.as_ref(), (limit, !config.moments_only))?)),
     };
-    Ok((Judge { reference, network, config, device: device.clone() }, images))
+    Ok(Judge { reference, images, network, config, device: device.clone() })
 }
 
-fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&RealImages>) -> Result<Row> {
+fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge) -> Result<Row> {
     let name = fake.display().to_string();
     let shape = match &judge.reference {
         Reference::Set(set) => set.info.shape,
         Reference::Density(..) => None,
     };
-    let precomputed = arguments.features.features == PRECOMPUTED;
-    let reading = Reading { precomputed, size: None, data: None, like: shape.as_ref(), arrays: arguments.arrays };
-    let source = Source::open(fake, &reading)?;
-    match source {
+    let precomputed = arguments.reference.features.features == PRECOMPUTED;
+    let reading =
+        Reading { precomputed, size: None, data: None, like: shape.as_ref(), arrays: arguments.reference.arrays };
+    let mut progress = Parts::default();
+    match Source::open(fake, &reading)? {
         Source::Checkpoint(path) => {
-            let asked = Asked {
-                ema: arguments.ema.as_deref(),
-                precision: arguments.precision.into(),
-                published: &arguments.published,
-                vae: arguments.vae.as_deref(),
-            };
-            let (model, precision) = load(&path, asked, &judge.device)?;
-            let sampler = Sampler::new(&arguments.sampler, ModelTraits::of(&model.info))?;
-            let order = Order { num: arguments.num, seed: arguments.seed, batch: arguments.batch };
-            let row = judge.checkpoint(name, (&model, precision), &sampler, order, &mut |_| {})?;
-            let images = images.filter(|_| arguments.nll);
-            let likelihood = images.map(|real| judge.likelihood(&model, real, arguments.nll_times)).transpose();
-            let likelihood = likelihood.with_context(|| fake.display().to_string())?;
-            Ok(Row { likelihood, ..row })
+            let folder = resolve(&path, &arguments.model.published)?;
+            let loaded = LoadedModel::open(&name, &folder, &arguments.model.options(), &judge.device);
+            let loaded = loaded.map_err(of_options)?;
+            let config = sampler::config(&arguments.sampler.options(), &loaded.model.info)?;
+            let draw = DrawOptions { num: arguments.num, seed: arguments.sampler.seed, batch: arguments.batch };
+            let mut row = judge.model(&loaded, &config, draw, &mut progress).map_err(of_options)?.row;
+            if arguments.nll {
+                let likelihood = judge.likelihood(&loaded.model, arguments.nll_times, &mut progress);
+                row.likelihood = Some(likelihood.map_err(of_options).context(name)?);
+            }
+            Ok(row)
         }
-        Source::Samples(Samples { values, shape: [2, 1, 1] }) => judge.points(name, &values),
+        Source::Samples(Samples { values, shape: [2, 1, 1] }) => judge.points(&name, &values).map_err(of_options),
         other => {
             let keep = !judge.config.moments_only;
             let set = other.into_set(fake, judge.network.as_ref(), (None, keep))?;
@@ -154,39 +147,7 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, images: Option<&Re
             if set.info.count < 2 {
                 return Err(usage(&name, "at least 2 samples", set.info.count));
             }
-            judge.set(name, &set)
+            judge.set(&name, &set, &mut progress).map_err(of_options)
         }
     }
-}
-
-/// What is asked for of a checkpoint that is measured.
-pub struct Asked<'a> {
-    /// The moving average of the weights.
-    pub ema: Option<&'a str>,
-    /// What its network is to be computed in.
-    pub precision: Arithmetic,
-    /// Which of its versions and weights.
-    pub published: &'a PublishedArgs,
-    /// The autoencoder of a model of latents.
-    pub vae: Option<&'a Path>,
-}
-
-/// The model, and what its network is computed in.
-pub fn load(checkpoint: &Path, asked: Asked, device: &Device) -> Result<(Model, Arithmetic)> {
-    let Asked { ema, precision, published, vae } = asked;
-    let folder = resolve(checkpoint, published)?;
-    let precision = computed_in(precision, &ModelInfo::load(&folder)?, device);
-    let average = average(&folder, ema)?;
-    let options = LoadOptions {
-        ema: average.as_deref(),
-        variant: published.variant.as_deref(),
-        without_vae: vae.is_some(),
-        pack: Some(precision),
-        unverified: published.no_verify,
-    };
-    let mut model = Model::load_with(&folder, options, device)?;
-    if model.info.data.kind == DataKind::Latents {
-        model.vae = Some(find_vae(&mut model, vae, device)?);
-    }
-    Ok((model, precision))
 }

@@ -1,22 +1,21 @@
 //! What a path stands for: data, samples, statistics or a checkpoint.
 
-use crate::args::{ArrayArgs, ArrayLayout};
-use crate::checkpoint_path::model_folder;
+use crate::args::ArrayArgs;
 use crate::data_source;
 use crate::failure::usage;
 use crate::terminal;
 use anyhow::{Result, anyhow};
 use gmflow_data::{Corrupt, Dataset, Density, FolderDataset, ImageDataset, ImageSettings};
+use gmflow_eval::SampleSet;
 use gmflow_eval::arrays::{
-    Layout, SampleReading, Samples, npz_has_samples, npz_names, read_features, read_mu_sigma, read_samples,
+    SampleReading, Samples, npz_has_samples, npz_names, read_features, read_mu_sigma, read_samples,
 };
 use gmflow_eval::features::FeatureNetwork;
-use gmflow_eval::{SampleSet, SetBuilder};
+use gmflow_eval::images::RealImages;
+use gmflow_eval::models::model_folder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Images read at once.
-const AT_ONCE: usize = 128;
 /// The features of vectors from another program.
 pub const PRECOMPUTED: &str = "precomputed";
 
@@ -51,11 +50,7 @@ pub struct Reading<'a> {
 
 impl Reading<'_> {
     fn samples(&self) -> SampleReading {
-        let layout = self.arrays.layout.map(|layout| match layout {
-            ArrayLayout::Nchw => Layout::Nchw,
-            ArrayLayout::Nhwc => Layout::Nhwc,
-        });
-        SampleReading { range: self.arrays.range, layout, like: self.like.copied() }
+        SampleReading { range: self.arrays.range, layout: self.arrays.layout, like: self.like.copied() }
     }
 }
 
@@ -106,72 +101,21 @@ impl Source {
         network: Option<&FeatureNetwork>,
         (limit, keep): (Option<usize>, bool),
     ) -> Result<SampleSet> {
-        let asked = || usage(&path.display().to_string(), "features of images", "--features precomputed");
-        let limit = limit.unwrap_or(usize::MAX);
-        let described = |count: usize, all: usize| match count < all {
-            true => format!("{}, first {count}", path.display()),
-            false => path.display().to_string(),
-        };
+        let name = path.display().to_string();
+        let network = || network.ok_or_else(|| usage(&name, "features of images", "--features precomputed"));
+        let mut progress = terminal::Parts::default();
         match self {
             Self::Set(set) => Ok(SampleSet { vectors: set.vectors.filter(|_| keep), ..*set }),
             Self::Images(images, corrupt) => {
-                let count = images.len().min(limit);
-                let mut builder = SetBuilder::new(network.ok_or_else(asked)?, images.shape(), keep);
-                let bar = terminal::bar(count as u64, "features", "images");
-                let name = |label: &u32| images.class_names().get(*label as usize).map(String::as_str);
-                for_images(images.as_ref(), corrupt, count, &mut |pixels, labels| {
-                    builder.add_asked(pixels, &labels.iter().filter_map(name).collect::<Vec<_>>())?;
-                    bar.inc((pixels.len() / images.shape().iter().product::<usize>().max(1)) as u64);
-                    Ok(())
-                })?;
-                bar.finish_and_clear();
-                Ok(builder.finish(described(count, images.len()), images.class_names().to_vec())?)
+                let images = RealImages::new(images, corrupt, limit);
+                Ok(images.features(network()?, &name, keep, &mut progress)?)
             }
-            Self::Samples(Samples { values, shape }) => {
-                let size: usize = shape.iter().product::<usize>().max(1);
-                let all = values.len() / size;
-                let count = all.min(limit);
-                let mut builder = SetBuilder::new(network.ok_or_else(asked)?, shape, keep);
-                let bar = terminal::bar(count as u64, "features", "images");
-                for chunk in values[..count * size].chunks(AT_ONCE * size) {
-                    builder.add(chunk)?;
-                    bar.inc((chunk.len() / size) as u64);
-                }
-                bar.finish_and_clear();
-                if count == 0 {
-                    return Err(usage(&path.display().to_string(), "at least 2 samples", 0));
-                }
-                Ok(builder.finish(described(count, all), Vec::new())?)
-            }
+            Self::Samples(samples) => Ok(samples.features(network()?, &name, (limit, keep), &mut progress)?),
             Self::Density(_) | Self::Checkpoint(_) => {
-                Err(usage(&path.display().to_string(), "images, samples or statistics", "a density or a checkpoint"))
+                Err(usage(&name, "images, samples or statistics", "a density or a checkpoint"))
             }
         }
     }
-}
-
-/// Takes images `[n c h w]` and their labels.
-pub type TakeImages<'a> = dyn FnMut(&[f32], &[u32]) -> Result<()> + 'a;
-
-/// Hands the first `count` images over, some at a time, with their labels; damaged ones are left out where `corrupt` says so.
-pub fn for_images(images: &dyn ImageDataset, corrupt: Corrupt, count: usize, take: &mut TakeImages) -> Result<()> {
-    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for index in 0..count {
-        match images.get(index) {
-            Ok(image) => {
-                pixels.extend(image.pixels);
-                labels.push(image.label);
-            }
-            Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => log::warn!("{error}; it is left out"),
-            Err(error) => return Err(error.into()),
-        }
-        if labels.len() == AT_ONCE || (index + 1 == count && !labels.is_empty()) {
-            take(&pixels, &labels)?;
-            pixels.clear();
-            labels.clear();
-        }
-    }
-    Ok(())
 }
 
 fn folder(path: &Path, reading: &Reading) -> Result<Source> {

@@ -12,17 +12,18 @@ use serde_json::json;
 /// Runs the command.
 pub fn run(arguments: &StatsArgs) -> Result<()> {
     output::require_ending(&arguments.out, "safetensors")?;
-    output::refuse_existing([arguments.out.as_path()], arguments.force)?;
-    let precomputed = arguments.features.features == PRECOMPUTED;
-    let data = arguments.named.data_dir.as_deref();
-    let reading = Reading { precomputed, size: arguments.size, data, like: None, arrays: arguments.arrays };
+    output::refuse_existing([arguments.out.as_path()], arguments.overwrite.force)?;
+    let reference = &arguments.reference;
+    let precomputed = reference.features.features == PRECOMPUTED;
+    let data = reference.named.data_dir.as_deref();
+    let reading = Reading { precomputed, size: reference.size, data, like: None, arrays: reference.arrays };
     let source = Source::open(&arguments.data, &reading)?;
-    let network = features::network(&arguments.features, &Device::flex())?;
-    let kept = (arguments.limit, !arguments.moments_only);
+    let network = features::network(&reference.features, &Device::flex())?;
+    let kept = (reference.limit, !arguments.moments_only);
     let set = kernel::in_pool(|| source.into_set(&arguments.data, network.as_ref(), kept))?;
     output::create_parent(&arguments.out)?;
     set.save(&arguments.out)?;
-    if arguments.json {
+    if arguments.outcome.json {
         return output::json(&json!({ "out": arguments.out, "set": set.info }));
     }
     let (out, count, features) = (arguments.out.display(), set.info.count, set.info.features.label());

@@ -1,46 +1,12 @@
 //! From latents to images.
 
 use super::Drawn;
-use crate::failure::usage;
 use crate::terminal;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::checkpoint::{LatentInfo, Model, ModelInfo, StoredVae};
+use gmflow::checkpoint::LatentInfo;
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow::pipeline::Decoder;
-use std::path::{Path, PathBuf};
-
-/// The autoencoder of a model of latents: the one that is asked for, or that came with it, or that its data was encoded with.
-pub fn find_vae(model: &mut Model, asked: Option<&Path>, device: &Device) -> Result<Autoencoder> {
-    match model.vae.take() {
-        Some(vae) if asked.is_none() => Ok(vae),
-        _ => Ok(stored_vae(&model.info, None, asked)?.load(device)?),
-    }
-}
-
-/// The same as it is stored; `own` is the folder of a model that came with one, and the variant.
-pub fn stored_vae(info: &ModelInfo, own: Option<(&Path, Option<&str>)>, asked: Option<&Path>) -> Result<StoredVae> {
-    if let Some(path) = asked {
-        return Ok(StoredVae::open(path, None)?);
-    }
-    let encoded_with = info.latent.as_ref().and_then(|latent| latent.vae.as_deref());
-    if let (Some((folder, variant)), None) = (own, encoded_with)
-        && folder.join("vae").is_dir()
-    {
-        return Ok(StoredVae::open(folder, variant)?);
-    }
-    match encoded_with.map(PathBuf::from).filter(|path| path.is_dir()) {
-        Some(path) => Ok(StoredVae::open(&path, None)?),
-        None => {
-            let expected = "the folder of the autoencoder that this model's latents belong to";
-            Err(usage(
-                "--vae",
-                expected,
-                encoded_with.map_or("none".into(), |path| format!("{path}, which is not there")),
-            ))
-        }
-    }
-}
 
 /// Hands over the images that latents stand for, one at a time; `decoder` is the autoencoder, what the latents are, and the side of a tile.
 pub fn decode(

@@ -6,22 +6,22 @@ mod files;
 mod request;
 mod stream;
 
-pub use decoder::find_vae;
-
 use crate::args::SampleArgs;
 use crate::checkpoint_path::resolve;
 use crate::device::device;
-use crate::failure::usage;
+use crate::failure::{of_options, usage};
 use crate::local;
 use crate::output;
-use crate::sampler::{ModelTraits, Sampler, Wanted};
+use crate::sampler;
 use crate::terminal;
 use anyhow::Result;
 use burn::tensor::Device;
-use decoder::{decode, stored_vae};
+use decoder::decode;
 use files::{Files, Paths};
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
-use gmflow::kernel::Arithmetic;
+use gmflow::pipeline::SamplerConfig;
+use gmflow_eval::models::{average, computed_in, stored_vae};
+use gmflow_eval::sampler::{Batch, describe, draw};
 use request::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -52,38 +52,38 @@ pub struct Drawn {
 
 /// Runs the command.
 pub fn run(arguments: &SampleArgs) -> Result<()> {
-    arguments.sampler.check()?;
+    let options = arguments.sampler.options();
+    options.check().map_err(of_options)?;
     if arguments.class.iter().any(|class| class.trim().is_empty()) {
         return Err(usage("--class", "a label, a synonym or an index", "nothing"));
     }
-    let device = device(&arguments.device)?;
-    local::expect_beside(&arguments.checkpoint, arguments.vae.iter().chain(&arguments.noise))?;
-    let folder = resolve(&arguments.checkpoint, &arguments.published)?;
+    let device = device(&arguments.device.name)?;
+    local::expect_beside(&arguments.checkpoint, arguments.model.vae.iter().chain(&arguments.noise))?;
+    let folder = resolve(&arguments.checkpoint, &arguments.model.published)?;
     let info = ModelInfo::load(&folder)?;
-    let traits = ModelTraits::of(&info);
-    let sampler = Sampler::new(&arguments.sampler, traits)?;
+    let sampler = sampler::config(&options, &info)?;
     let files = Files::plan(arguments, info.data.kind)?;
     let counts = Request::counts(arguments, &info)?;
-    check_memory(arguments, &info, &files, (counts.0, counts.1, sampler.config().guidance.is_active()), &device)?;
+    check_memory(arguments, &info, &files, (counts.0, counts.1, sampler.guidance.is_active()), &device)?;
     let request = Request::new(arguments, &info)?;
-    let paths = files.paths(arguments.seed, request.count);
-    let average = average(&folder, arguments.ema.as_deref())?;
-    let precision = computed_in(arguments.precision.into(), &info, &device);
-    let is_points = info.data.kind == DataKind::Points;
-    let mut made_by = made_by(arguments, &folder, average.as_deref(), sampler.describe(is_points));
+    let paths = files.paths(arguments.sampler.seed, request.count);
+    let average = average(&folder, arguments.model.ema.as_deref()).map_err(of_options)?;
+    let precision = computed_in(arguments.model.precision, &info, &device);
+    let mut made_by = made_by(arguments, &folder, average.as_deref(), describe(&sampler, info.data.kind));
     made_by["precision"] = json!(precision);
     let names_are_ours = !paths.contains(&arguments.out);
     let in_folder = names_are_ours.then_some(arguments.out.as_path());
     let outdated = earlier::check(paths, in_folder, &made_by, arguments.force)?;
     let options = LoadOptions {
         ema: average.as_deref(),
-        variant: arguments.published.variant.as_deref(),
+        variant: arguments.model.published.variant.as_deref(),
         without_vae: true,
         pack: Some(precision),
-        unverified: arguments.published.no_verify,
+        unverified: arguments.model.published.no_verify,
     };
     let vae = if info.data.kind == DataKind::Latents && !arguments.latents {
-        Some(stored_vae(&info, Some((&folder, options.variant)), arguments.vae.as_deref())?)
+        let stored = stored_vae(&info, Some((&folder, options.variant)), arguments.model.vae.as_deref());
+        Some(stored.map_err(of_options)?)
     } else {
         None
     };
@@ -115,35 +115,11 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     report(arguments, (info.data.kind, request.count), &made_by, paths)
 }
 
-/// What the network of a model is computed in, with a warning where that is not what is asked for.
-pub fn computed_in(asked: Arithmetic, info: &ModelInfo, device: &Device) -> Arithmetic {
-    let (precision, why_not) = info.network.computed_in(asked, device);
-    if let Some(why) = why_not {
-        let asked = json!(asked);
-        log::warn!(
-            "precision {}: {why}; it is computed in f32, and recorded as f32",
-            asked.as_str().unwrap_or_default()
-        );
-    }
-    precision
-}
-
-/// The moving average to load: the one that is asked for, or the first by name; `None` for the weights themselves.
-pub fn average(folder: &Path, asked: Option<&str>) -> Result<Option<String>> {
-    let names = Model::ema_names(folder)?;
-    match asked {
-        None => Ok(names.into_iter().next()),
-        Some("none") => Ok(None),
-        Some(name) if names.iter().any(|known| known == name) => Ok(Some(name.to_owned())),
-        Some(name) => Err(usage("--ema", [&names[..], &["none".to_owned()]].concat().join(" or "), name)),
-    }
-}
-
 /// What is drawn, and how.
 struct Drawing<'a> {
     request: &'a Request,
     model: &'a Model,
-    sampler: &'a Sampler,
+    sampler: &'a SamplerConfig,
     device: &'a Device,
     made_by: &'a Value,
 }
@@ -155,22 +131,21 @@ impl Drawing<'_> {
         let data = model.info.data;
         let shape = [data.channels, data.height, data.width];
         let (count, size) = (request.count, shape.iter().product::<usize>());
-        let steps = sampler.config().steps;
+        let steps = sampler.steps;
         let what = if data.kind == DataKind::Points { "points" } else { "images" };
         let bar = terminal::rate(0, count.saturating_mul(steps) as u64, "sampling", (what, steps as f64));
         let class_names: Arc<[String]> = model.info.classes.clone().unwrap_or_default().into();
         for start in (0..count).step_by(request.batch) {
             let range = start..start.saturating_add(request.batch).min(count);
             let (seeds, classes) = (request.seeds(range.clone()), request.classes(range.clone()));
-            let wanted = Wanted {
+            let wanted = Batch {
                 seeds: &seeds,
                 classes: classes.as_deref(),
                 noise: request.noise.as_ref().map(|noise| &noise[range.start * size..range.end * size]),
-                device,
             };
             let mut progress = |done, _| bar.set_position((start * steps + range.len() * done) as u64);
             take(Drawn {
-                values: sampler.draw(model, wanted, &mut progress)?,
+                values: draw(model, sampler, wanted, device, &mut progress)?,
                 shape,
                 points: data.kind == DataKind::Points,
                 seeds,
@@ -213,10 +188,10 @@ fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler
     let mut made_by = sampler;
     made_by["checkpoint"] = json!(folder);
     made_by["ema"] = json!(average);
-    if let Some(variant) = &arguments.published.variant {
+    if let Some(variant) = &arguments.model.published.variant {
         made_by["variant"] = json!(variant);
     }
-    if let Some(vae) = &arguments.vae {
+    if let Some(vae) = &arguments.model.vae {
         made_by["vae"] = json!(vae);
     }
     made_by["noise"] = json!(arguments.noise);

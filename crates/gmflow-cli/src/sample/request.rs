@@ -49,7 +49,7 @@ impl Request {
         };
         let classes = classes(&arguments.class, info)?;
         warn_of_unseen(classes.as_deref().unwrap_or_default(), info);
-        Ok(Self { count, seed: arguments.seed, turns: classes, noise, batch })
+        Ok(Self { count, seed: arguments.sampler.seed, turns: classes, noise, batch })
     }
 
     /// The seeds of samples.

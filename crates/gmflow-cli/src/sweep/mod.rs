@@ -1,43 +1,34 @@
 //! `gmflow sweep`: a grid of measurements, each made once.
 
 mod chart;
-mod plan;
 mod report;
-mod results;
-mod weights;
 
-use crate::args::{ArrayArgs, FeatureArgs, PublishedArgs, SweepArgs};
+use crate::args::{ArrayArgs, DownloadArgs, FeatureArgs, PublishedArgs, SweepArgs};
+use crate::checkpoint_path::resolve;
 use crate::data_source;
 use crate::device::device;
-use crate::eval::judge::{Judge, Order, RealImages};
-use crate::eval::row::Row;
 use crate::eval::source::{Reading, Source};
-use crate::eval::{Asked, features, judge, load};
+use crate::eval::{features, judge};
 use crate::failure::one_line;
 use crate::local;
 use crate::output;
-use crate::sampler::{ModelTraits, Sampler};
 use crate::table::Form;
-use crate::terminal;
-use anyhow::{Result, anyhow, bail};
+use crate::terminal::Parts;
+use anyhow::{Result, bail};
 use burn::tensor::Device;
-use gmflow::checkpoint::{Model, remove_leftovers};
-use gmflow::kernel::{self, Arithmetic};
-use gmflow_data::DatasetConfig;
-use gmflow_eval::likelihood::TIMES;
-use gmflow_eval::{CompareConfig, Likelihood};
+use gmflow::checkpoint::remove_leftovers;
+use gmflow::kernel;
+use gmflow_data::{DatasetConfig, Density};
+use gmflow_eval::sweep::{Plan, ReferencePlan, Results, Sweep};
+use gmflow_eval::{CompareConfig, Judge};
 use gmflow_files::FolderLock;
-use plan::{Cell, ModelPlan, Plan};
-use results::{Line, Results, likelihood_key};
-use serde_json::{Value, json};
-use std::path::PathBuf;
-use weights::{Weights, weights};
+use std::path::Path;
 
 /// Runs the command.
 pub fn run(arguments: &SweepArgs) -> Result<()> {
     let plan = Plan::read(&arguments.plan)?;
     local::expect([plan.reference.data.as_path()])?;
-    let device = device(&arguments.device)?;
+    let device = device(&arguments.device.name)?;
     let file = arguments.out.join("cells.jsonl");
     output::create_folder(&arguments.out)?;
     let _lock = FolderLock::acquire(&arguments.out, "gmflow sweep")?;
@@ -45,23 +36,41 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
     if arguments.force {
         output::remove_file(&file)?;
     }
-    let weights = plan.models.iter().map(|model| weights(&model.checkpoint)).collect();
-    let (offline, data) = (arguments.offline, arguments.named.data_dir.clone());
-    let mut sweep = Sweep { results: Results::open(&file)?, plan, weights, device, offline, data };
-    let failed = kernel::in_pool(|| sweep.run())?;
-    let cells = sweep.plan.cells()?;
-    let lines: Vec<&Line> = cells.iter().filter_map(|cell| sweep.finished(cell)).collect();
-    let plan = &sweep.plan;
-    let density = sweep.density()?;
-    let table = report::write(plan, &lines, density.as_ref(), (&arguments.out, Form::new(arguments.markdown)))?;
-    match arguments.json {
+    let data = arguments.named.data_dir.as_deref();
+    features::expect(&plan.reference.features)?;
+    let density = density(&plan.reference, data)?;
+    let mut sweep = Sweep::new(plan, Results::open(&file)?, device.clone());
+    let reference = OpenReference { data, download: arguments.download, device: &device };
+    let failed = kernel::in_pool(|| measure(&mut sweep, &reference))?;
+    let lines = sweep.finished()?;
+    let form = Form::new(arguments.table.markdown);
+    let table = report::write(sweep.plan(), &lines, density.as_ref(), (&arguments.out, form))?;
+    match arguments.table.json {
         true => output::json(&lines)?,
         false => output::line(table.trim_end())?,
     }
     if failed > 0 {
-        bail!("{failed} of {} cells failed; the same call tries them again ({})", cells.len(), file.display());
+        let all = lines.len() + failed;
+        bail!("{failed} of {all} cells failed; the same call tries them again ({})", file.display());
     }
     Ok(())
+}
+
+/// Measures what has not been measured; returns how many cells failed.
+fn measure(sweep: &mut Sweep, reference: &OpenReference) -> Result<usize> {
+    let cells = sweep.missing()?;
+    if cells.is_empty() {
+        return Ok(0);
+    }
+    let find =
+        &mut |checkpoint: &Path| resolve(checkpoint, &PublishedArgs::default()).map_err(|error| one_line(&error));
+    // Models first: what a sweep of hours would stop at is found before its first measurement.
+    let (jobs, lacking) = sweep.prepare(cells, find)?;
+    if jobs.is_empty() {
+        return Ok(lacking);
+    }
+    let judge = reference.open(&sweep.plan().reference)?;
+    Ok(lacking + sweep.measure(jobs, &judge, &mut Parts::default())?)
 }
 
 /// Whether a sweep writes files with such a name.
@@ -69,178 +78,41 @@ fn is_written(name: &str) -> bool {
     ["md", "svg", "png", "jsonl"].iter().any(|ending| name.ends_with(&format!(".{ending}")))
 }
 
-struct Sweep {
-    plan: Plan,
-    results: Results,
-    /// What every model is read from now.
-    weights: Vec<Option<Weights>>,
-    device: Device,
-    offline: bool,
+/// How the reference of a plan is opened.
+struct OpenReference<'a> {
     /// The folder of --data.
-    data: Option<PathBuf>,
+    data: Option<&'a Path>,
+    download: DownloadArgs,
+    device: &'a Device,
 }
 
-/// What the reference opens to, once for all cells.
-struct Bench {
-    judge: Judge,
-    images: Option<RealImages>,
-}
-
-/// A model that is loaded.
-struct Loaded {
-    index: usize,
-    model: Model,
-    precision: Arithmetic,
-}
-
-/// A cell's row and, for points, its histogram.
-type Measured = (Row, Option<Vec<u64>>);
-
-impl Plan {
-    /// Everything that a cell's figures depend on.
-    fn key(&self, cell: &Cell) -> Value {
-        let model = &self.models[cell.model];
-        let mut key = json!({
-            "checkpoint": model.checkpoint, "ema": model.ema, "sampler": cell.sampler.as_json(),
-            "num": self.num, "seed": self.seed, "reference": self.reference, "nll": self.nll
-        });
-        // Cells of sweeps that were made before there was a choice are cells in f32.
-        if model.precision != Arithmetic::F32 {
-            key["precision"] = json!(model.precision);
-        }
-        key
-    }
-}
-
-impl Sweep {
-    fn weights(&self, model: usize) -> Option<&Weights> {
-        self.weights.get(model)?.as_ref()
-    }
-
-    fn finished(&self, cell: &Cell) -> Option<&Line> {
-        self.results.finished(&self.plan.key(cell), self.weights(cell.model))
-    }
-
-    /// Says which models have changed since cells of theirs were measured.
-    fn warn_of_changes(&self, cells: &[Cell]) {
-        for (index, model) in self.plan.models.iter().enumerate() {
-            let keys: Vec<Value> =
-                cells.iter().filter(|cell| cell.model == index).map(|cell| self.plan.key(cell)).collect();
-            let outdated = self.results.outdated(keys.iter(), self.weights(index));
-            if outdated > 0 {
-                let (name, path) = (&model.name, model.checkpoint.display());
-                log::warn!(
-                    "{name}: {path} has changed since {outdated} of its cells were measured; they are measured again"
-                );
-            }
-        }
-    }
-
-    /// Makes every measurement that has not been made; returns how many failed.
-    fn run(&mut self) -> Result<usize> {
-        let cells = self.plan.cells()?;
-        self.warn_of_changes(&cells);
-        let missing: Vec<Cell> = cells.into_iter().filter(|cell| self.finished(cell).is_none()).collect();
-        if missing.is_empty() {
-            return Ok(0);
-        }
-        let bench = self.bench()?;
-        let bar = terminal::bar(missing.len() as u64, "cells", "cells");
-        let (mut loaded, mut failed) = (None, 0);
-        for cell in missing {
-            let (key, model) = (self.plan.key(&cell), self.plan.models[cell.model].name.clone());
-            let measured = self.measured(&cell, &key, &bench, &mut loaded);
-            let weights = self.weights(cell.model).cloned();
-            let line = Line { label: cell.label.clone(), ..Line::of(key, model, weights) };
-            let line = match measured {
-                Ok((row, histogram)) => Line { row: Some(row), histogram, ..line },
-                Err(error) => {
-                    failed += 1;
-                    let error = one_line(&error);
-                    log::warn!("{}, {}, {} steps: {error}", line.model, line.label, cell.sampler.steps);
-                    Line { error: Some(error), ..line }
-                }
-            };
-            self.results.add(line)?;
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        Ok(failed)
-    }
-
-    fn measured(&mut self, cell: &Cell, key: &Value, bench: &Bench, loaded: &mut Option<Loaded>) -> Result<Measured> {
-        if loaded.as_ref().is_none_or(|loaded| loaded.index != cell.model) {
-            // The one before is let go first: two large models need not fit into memory.
-            *loaded = None;
-            *loaded = Some(self.load(cell.model)?);
-        }
-        let Some(Loaded { model, precision, .. }) = loaded else { bail!("the model is not loaded") };
-        let sampler = Sampler::new(&cell.sampler, ModelTraits::of(&model.info))?;
-        let likelihood = self.likelihood(cell, key, bench, model)?;
-        let order = Order { num: Some(self.plan.num), seed: self.plan.seed, batch: self.plan.batch };
-        let mut histogram = None;
-        let name = self.plan.models[cell.model].name.clone();
-        let row = bench.judge.checkpoint(name, (model, *precision), &sampler, order, &mut |points| {
-            let range = gmflow_eval::points::PointsConfig::default().range;
-            let counted = gmflow_data::density::histogram(points, report::BINS, [-range, range]);
-            histogram = Some(counted.counts);
-        })?;
-        Ok((Row { likelihood, ..row }, histogram))
-    }
-
-    /// The likelihood of the reference under a cell's model, where the plan asks for it: measured once, whatever is sampled.
-    fn likelihood(&mut self, cell: &Cell, key: &Value, bench: &Bench, model: &Model) -> Result<Option<Likelihood>> {
-        let Some(images) = bench.images.as_ref().filter(|_| self.plan.nll) else { return Ok(None) };
-        if let Some(known) = self.results.likelihood(key, self.weights(cell.model)) {
-            return Ok(Some(known.clone()));
-        }
-        let likelihood = Some(bench.judge.likelihood(model, images, TIMES)?);
-        let name = self.plan.models[cell.model].name.clone();
-        let line = Line::of(likelihood_key(key), name, self.weights(cell.model).cloned());
-        self.results.add(Line { label: "likelihood".into(), likelihood: likelihood.clone(), ..line })?;
-        Ok(likelihood)
-    }
-
-    fn load(&self, index: usize) -> Result<Loaded> {
-        let ModelPlan { checkpoint, ema, precision, .. } = &self.plan.models[index];
-        let published = PublishedArgs::default();
-        let asked = Asked { ema: ema.as_deref(), precision: *precision, published: &published, vae: None };
-        let (model, precision) = load(checkpoint, asked, &self.device)?;
-        Ok(Loaded { index, model, precision })
-    }
-
-    fn bench(&self) -> Result<Bench> {
-        let reference = &self.plan.reference;
+impl OpenReference<'_> {
+    fn open(&self, reference: &ReferencePlan) -> Result<Judge> {
         let arrays = ArrayArgs { range: reference.range, layout: reference.layout };
-        let real =
-            Source::open(&reference.data, &Reading { arrays, data: self.data.as_deref(), ..Reading::default() })?;
+        let reading = Reading { arrays, data: self.data, ..Reading::default() };
+        let real = Source::open(&reference.data, &reading)?;
         let network = match real {
             Source::Density(_) => None,
             _ => {
-                let asked = FeatureArgs { features: reference.features.clone(), offline: self.offline };
-                features::network(&asked, &self.device)?
+                let asked = FeatureArgs { features: reference.features.clone(), download: self.download };
+                features::network(&asked, self.device)?
             }
         };
         let config = CompareConfig { moments_only: reference.moments_only, ..CompareConfig::default() };
-        let (judge, images) = judge(&reference.data, real, network, (reference.limit, config), &self.device)?;
-        if self.plan.nll && images.is_none() {
-            return Err(anyhow!("nll: expected reference.data to name images, got {}", reference.data.display()));
-        }
-        Ok(Bench { judge, images })
+        judge(&reference.data, real, network, (reference.limit, config), self.device)
     }
+}
 
-    /// The density that points are compared with, for pictures.
-    fn density(&self) -> Result<Option<gmflow_data::Density>> {
-        let path = &self.plan.reference.data;
-        if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml")) {
-            return Ok(None);
+/// The density that points are compared with, for pictures.
+fn density(reference: &ReferencePlan, data: Option<&Path>) -> Result<Option<Density>> {
+    if !reference.data.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml")) {
+        return Ok(None);
+    }
+    match data_source::from_toml(&reference.data, data)? {
+        DatasetConfig::Density(density) => {
+            density.validate()?;
+            Ok(Some(density))
         }
-        match data_source::from_toml(path, self.data.as_deref())? {
-            DatasetConfig::Density(density) => {
-                density.validate()?;
-                Ok(Some(density))
-            }
-            _ => Ok(None),
-        }
+        _ => Ok(None),
     }
 }

@@ -1,19 +1,16 @@
 //! Tables and charts of a sweep's rows.
 
 use super::chart::{Chart, Curve};
-use super::plan::Plan;
-use super::results::Line;
-use crate::eval::row::{Row, tables};
 use crate::plot::{Heat, Panel, Sheet};
-use crate::table::{Form, Table};
+use crate::table::{Form, tables};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use gmflow_data::Density;
 use gmflow_eval::points::PointsConfig;
+use gmflow_eval::sweep::{BINS, Line, Plan};
+use gmflow_eval::{Row, Table};
 use std::path::Path;
 
-/// Bins along a side of the histograms that are kept.
-pub const BINS: usize = 64;
 /// Curves that one chart can be read with.
 const MOST_CURVES: usize = 12;
 /// The brightest colour stands for this multiple of the uniform density.
@@ -32,7 +29,7 @@ pub fn write(
     write_atomic(&folder.join("table.md"), format!("# {title}\n\n{table}").as_bytes())?;
     let curves = Curves::of(lines);
     let best_table = curves.best_table();
-    let best = best_table.as_ref().map_or(String::new(), |table| table.write(Form::Markdown));
+    let best = best_table.as_ref().map_or(String::new(), |table| Form::Markdown.write(table));
     write_atomic(
         &folder.join("best.md"),
         format!("# {title}: the best guidance of every cell\n\n{best}").as_bytes(),
@@ -45,7 +42,7 @@ pub fn write(
             sheet.draw()?.write_png(&folder.join(format!("{stem}.png")), &[])?;
         }
     }
-    let best = best_table.map_or(String::new(), |table| format!("\n{}", table.write(form)));
+    let best = best_table.map_or(String::new(), |table| format!("\n{}", form.write(&table)));
     Ok(tables(&rows, form) + &best)
 }
 

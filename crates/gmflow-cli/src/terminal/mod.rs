@@ -1,8 +1,10 @@
 //! What stands on the terminal while a command works: one progress bar, and what is said above it.
 
+mod parts;
 mod screen;
 mod training;
 
+pub use parts::Parts;
 pub use training::Training;
 
 use gmflow_train::progress::duration;

@@ -3,6 +3,7 @@
 use super::ArrayFile;
 use crate::numbers::Kind;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The arrays of an archive that hold samples; the second is what NumPy calls an array without a name.
@@ -22,7 +23,8 @@ const OUTSIDE: f64 = 0.01;
 const FILLED: f64 = 0.02;
 
 /// Where the channels of samples are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// `[n c h w]`
     Nchw,

@@ -1,12 +1,10 @@
 //! The finished and the failed cells of a sweep and the likelihoods of its models, one line of JSON each.
 
 use super::weights::Weights;
-use crate::eval::row::Row;
-use crate::failure::Usage;
-use anyhow::{Context, Result};
+use crate::{Error, Likelihood, Result, Row};
 use gmflow::checkpoint::write_atomic;
-use gmflow_eval::Likelihood;
-use serde::{Deserialize, Serialize};
+use gmflow::pipeline::SamplerConfig;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -24,6 +22,9 @@ pub struct Line {
     pub weights: Option<Weights>,
     /// What the solver is called; "likelihood" where there is none.
     pub label: String,
+    /// The settings that the model was sampled with; none in lines from before they were written, or that this version cannot read.
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "if_readable")]
+    pub config: Option<SamplerConfig>,
     /// The likelihood of the reference under the model.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub likelihood: Option<Likelihood>,
@@ -41,13 +42,28 @@ pub struct Line {
 impl Line {
     /// A line without an outcome.
     pub fn of(key: Value, model: String, weights: Option<Weights>) -> Self {
-        Self { key, model, weights, label: String::new(), likelihood: None, row: None, histogram: None, error: None }
+        Self {
+            key,
+            model,
+            weights,
+            label: String::new(),
+            config: None,
+            likelihood: None,
+            row: None,
+            histogram: None,
+            error: None,
+        }
     }
 
     /// Whether it is of these files, as far as is known.
     fn is_of(&self, weights: Option<&Weights>) -> bool {
         self.weights.as_ref().zip(weights).is_none_or(|(own, now)| own == now)
     }
+}
+
+/// Figures stay readable where settings have other names by now.
+fn if_readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SamplerConfig>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
 }
 
 /// What a line of the file holds.
@@ -67,16 +83,29 @@ fn read(text: &[u8]) -> serde_json::Result<Read> {
     Ok(Read::Line(Box::new(Line::deserialize(value)?)))
 }
 
-/// Adds lines that cannot be read to a file of their own, and says why.
-fn set_aside(path: &Path, lines: &[(String, &[u8])]) -> Result<()> {
-    let aside = path.with_extension("jsonl.damaged");
-    for (message, _) in lines {
-        log::warn!("{message}; it is moved to {}", aside.display());
+/// A line that cannot be read.
+struct Damaged<'a> {
+    place: String,
+    why: serde_json::Error,
+    text: &'a [u8],
+}
+
+impl Damaged<'_> {
+    fn error(&self) -> Error {
+        Error::config(&self.place, "a result of gmflow sweep", &self.why)
     }
-    let bytes: Vec<u8> = lines.iter().flat_map(|(_, line)| line.iter().copied()).collect();
+}
+
+/// Adds lines that cannot be read to a file of their own, and says why.
+fn set_aside(path: &Path, lines: &[Damaged]) -> Result<()> {
+    let aside = path.with_extension("jsonl.damaged");
+    for line in lines {
+        log::warn!("{}; it is moved to {}", line.error(), aside.display());
+    }
+    let bytes: Vec<u8> = lines.iter().flat_map(|line| line.text.iter().copied()).collect();
     let file = File::options().create(true).append(true).open(&aside);
     let written = file.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
-    written.with_context(|| aside.display().to_string())
+    written.map_err(|error| Error::io(&aside, error))
 }
 
 /// The file of all outcomes.
@@ -90,21 +119,24 @@ pub struct Results {
 impl Results {
     /// Opens or creates the file. A last line that was cut off by an interruption is dropped; one that cannot be read is moved to a file of
     /// its own; one with a figure that is no number counts as not there. The last two are named.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written, or that holds no result at all.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            Err(error) => return Err(Error::io(path, error)),
         };
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let (mut lines, mut kept): (Vec<Line>, Vec<u8>) = (Vec::new(), Vec::new());
-        let mut damaged: Vec<(String, &[u8])> = Vec::new();
+        let mut damaged: Vec<Damaged> = Vec::new();
         let mut left_out: Vec<(String, Value)> = Vec::new();
         for (number, text) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let place = format!("{}, line {}", path.display(), number + 1);
             match read(text) {
-                Err(error) => {
-                    damaged.push((format!("{place}: expected a result of gmflow sweep, got {error}"), text));
+                Err(why) => {
+                    damaged.push(Damaged { place, why, text });
                     continue;
                 }
                 Ok(Read::Empty(key)) => left_out.push((place, key)),
@@ -119,19 +151,19 @@ impl Results {
         for (place, _) in left_out {
             log::warn!("{place}: expected numbers, got null for a figure; the line is left out");
         }
-        if let Some((message, _)) = damaged.first() {
+        if let Some(first) = damaged.first() {
             if kept.is_empty() {
                 // No line of it is ours, so neither is the file.
-                return Err(Usage(message.clone()).into());
+                return Err(first.error());
             }
             set_aside(path, &damaged)?;
             write_atomic(path, &kept)?;
         }
         let file = File::options().create(true).truncate(false).write(true).open(path);
-        let mut file = file.with_context(|| path.display().to_string())?;
+        let mut file = file.map_err(|error| Error::io(path, error))?;
         let ready =
             file.set_len(kept.len() as u64).and_then(|()| std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)));
-        ready.with_context(|| path.display().to_string())?;
+        ready.map_err(|error| Error::io(path, error))?;
         Ok(Self { path: path.to_owned(), file, lines })
     }
 
@@ -154,11 +186,14 @@ impl Results {
     }
 
     /// Writes an outcome through to the disk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn add(&mut self, line: Line) -> Result<()> {
-        let mut text = serde_json::to_string(&line)?;
+        let mut text = serde_json::to_string(&line).map_err(|error| Error::io(&self.path, error.into()))?;
         text.push('\n');
         let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
-        written.with_context(|| self.path.display().to_string())?;
+        written.map_err(|error| Error::io(&self.path, error))?;
         self.lines.retain(|other| other.key != line.key);
         self.lines.push(line);
         Ok(())
@@ -200,7 +235,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let mut results = Results { file: File::open(&path).unwrap(), path, lines: Vec::new() };
         let error = results.add(Line::of(json!({}), "model".into(), None)).unwrap_err();
-        assert!(crate::failure::one_line(&error).contains("cells.jsonl: "), "{error:#}");
+        assert!(error.to_string().contains("cells.jsonl: "), "{error}");
         assert!(results.lines.is_empty());
     }
 }

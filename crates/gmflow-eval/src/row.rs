@@ -1,10 +1,9 @@
 //! One measured set of samples, as JSON and as a row of a table.
 
-use crate::table::{Form, Table};
+use crate::features::FeatureInfo;
+use crate::points::PointsDistance;
+use crate::{Likelihood, LikelihoodAt, Metrics, Table};
 use gmflow::kernel::Arithmetic;
-use gmflow_eval::features::FeatureInfo;
-use gmflow_eval::points::PointsDistance;
-use gmflow_eval::{Likelihood, LikelihoodAt, Metrics};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -61,6 +60,24 @@ fn is_f32(precision: &Arithmetic) -> bool {
 }
 
 impl Row {
+    /// A row without figures.
+    pub fn new(fake: String, samples: u64, reference: ReferenceInfo) -> Self {
+        Self {
+            fake,
+            components: None,
+            sampler: None,
+            precision: Arithmetic::F32,
+            seed: None,
+            samples,
+            reference,
+            features: None,
+            metrics: None,
+            points: None,
+            likelihood: None,
+            seconds: None,
+        }
+    }
+
     /// Names and values of the cells; a cell may be empty.
     pub fn cells(&self) -> Vec<(&'static str, String)> {
         let sampler = |key: &str| self.sampler.as_ref().map(|sampler| plain(&sampler[key])).unwrap_or_default();
@@ -108,6 +125,17 @@ impl Row {
 }
 
 /// A table of some rows, without columns that are empty in all of them.
+///
+/// ```
+/// use gmflow_eval::{Metrics, ReferenceInfo, Row, row};
+///
+/// let metrics = Metrics { fid: Some(3.125), ..Metrics::default() };
+/// let reference = ReferenceInfo { data: "photos".into(), count: Some(50_000) };
+/// let one = Row { metrics: Some(metrics), ..Row::new("models/a".into(), 50_000, reference) };
+/// let table = row::table(&[one]).markdown();
+/// assert!(table.starts_with("| samples of | samples | reference | FID |"));
+/// assert!(table.contains("| models/a | 50000 | photos (50000) | 3.1250 |"));
+/// ```
 pub fn table(rows: &[Row]) -> Table {
     let rows: Vec<_> = rows.iter().map(Row::cells).collect();
     let mut names: Vec<&str> = Vec::new();
@@ -128,14 +156,8 @@ pub fn table(rows: &[Row]) -> Table {
     Table { names: names.iter().map(|name| (*name).to_owned()).collect(), lines }
 }
 
-/// Both tables of some rows, the second after an empty line where there is one.
-pub fn tables(rows: &[Row], form: Form) -> String {
-    let likelihoods = likelihood_table(rows).map_or(String::new(), |table| format!("\n{}", table.write(form)));
-    table(rows).write(form) + &likelihoods
-}
-
 /// A table of the likelihoods by time: a line for each part of the time, columns for each set. None where no row has any.
-fn likelihood_table(rows: &[Row]) -> Option<Table> {
+pub fn likelihood_table(rows: &[Row]) -> Option<Table> {
     let mut sets: Vec<(&str, &[LikelihoodAt])> = Vec::new();
     for row in rows {
         let parts = row.likelihood.as_ref().map_or(&[][..], |likelihood| &likelihood.by_time);

@@ -1,7 +1,7 @@
 //! Which files a checkpoint consisted of when it was measured.
 
-use crate::checkpoint_path::model_folder;
-use gmflow_eval::features::sha256;
+use crate::features::sha256;
+use crate::models::model_folder;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,12 +1,13 @@
 //! What a sweep measures: one TOML file.
 
-use crate::args::{ArrayLayout, Carry, ReweightBy, SamplerArgs, Solver, Switch};
-use crate::failure::{Usage, usage};
-use anyhow::{Context, Result};
-use clap::ValueEnum;
+use crate::arrays::Layout;
+use crate::sampler::{SamplerOptions, solver_by_name};
+use crate::{Error, Result};
+use gmflow::guidance::Variance;
 use gmflow::kernel::Arithmetic;
 use gmflow::limits;
-use gmflow_files::{text, toml as settings};
+use gmflow::solver::Carry;
+use gmflow_files::{Wrong, text, toml as settings};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -50,7 +51,7 @@ pub struct ChartPlan {
     pub curves: Vec<String>,
 }
 
-/// What samples are compared with, as the arguments of `gmflow eval` say it.
+/// What samples are compared with, as `gmflow eval` takes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReferencePlan {
@@ -70,7 +71,7 @@ pub struct ReferencePlan {
     pub range: Option<[f64; 2]>,
     /// Where the channels of an array file are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layout: Option<ArrayLayout>,
+    pub layout: Option<Layout>,
 }
 
 fn inception() -> String {
@@ -128,7 +129,7 @@ pub enum SolverPlan {
     Settings(SolverSettings),
 }
 
-/// A solver with settings, as the arguments of `gmflow sample` say them.
+/// A solver with settings, as `gmflow sample` takes them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SolverSettings {
@@ -148,7 +149,7 @@ pub struct SolverSettings {
     pub second_order: Option<Carry>,
     /// The variance that reweighting goes by; the model's own where it is not given.
     #[serde(default)]
-    pub reweight_by: Option<ReweightBy>,
+    pub reweight_by: Option<Variance>,
     /// Order 2 without moving the previous prediction to the new point.
     #[serde(default)]
     pub unconverted: bool,
@@ -160,27 +161,52 @@ pub struct SolverSettings {
 /// One measurement to be made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
-    /// Index of the model.
-    pub model: usize,
-    /// What the solver is called in charts and tables.
-    pub label: String,
-    /// How to sample.
-    pub sampler: SamplerArgs,
+    pub(super) model: usize,
+    pub(super) label: String,
+    pub(super) sampler: SamplerOptions,
+}
+
+impl Cell {
+    /// The index of its model in the plan.
+    pub fn model(&self) -> usize {
+        self.model
+    }
+
+    /// What its solver is called in charts and tables.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// What is asked of the sampler; the rest follows from the model.
+    pub fn sampler(&self) -> &SamplerOptions {
+        &self.sampler
+    }
 }
 
 impl Plan {
-    /// Reads and checks a plan.
+    /// Reads and checks a plan. Its relative paths are taken from the working directory, or from the plan's folder where they exist there
+    /// alone.
+    ///
+    /// # Errors
+    /// A file that cannot be read; a setting that is unknown or out of range, with the name of the file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = text::read(path).with_context(|| path.display().to_string())?;
+        let here = |field: &str| format!("{}: {field}", path.display());
+        let text = text::read(path).map_err(|error| Error::io(path, error))?;
         let mut plan: Self = text
             .and_then(|text| settings::table(&text))
             .and_then(settings::settings)
-            .map_err(|wrong| Usage(format!("{}: {wrong}", path.display())))?;
-        plan.check().with_context(|| path.display().to_string())?;
-        let here = path.parent().unwrap_or(Path::new(""));
+            .map_err(|Wrong { field, expected, got }| Error::config(here(&field), expected, got))?;
+        plan.check().map_err(|error| match error {
+            Error::Config { field, expected, got }
+            | Error::Gmflow(gmflow::Error::Config { field, expected, got }) => {
+                Error::config(here(&field), expected, got)
+            }
+            other => other,
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
         let checkpoints = plan.models.iter_mut().map(|model| &mut model.checkpoint);
         for named in checkpoints.chain([&mut plan.reference.data]) {
-            let beside = here.join(&*named);
+            let beside = folder.join(&*named);
             if named.is_relative() && !named.exists() && beside.exists() {
                 *named = beside;
             }
@@ -188,27 +214,31 @@ impl Plan {
         Ok(plan)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks every setting, and every cell as far as no model is needed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the name of the setting.
+    pub fn check(&self) -> Result<()> {
         if !(2..=limits::MOST_SAMPLES).contains(&self.num) {
-            return Err(usage("num", format!("2 to {}", limits::MOST_SAMPLES), self.num));
+            return Err(Error::config("num", format!("2 to {}", limits::MOST_SAMPLES), self.num));
         }
         if let Some(batch) = self.batch.filter(|batch| !(1..=limits::MOST_SAMPLES).contains(batch)) {
-            return Err(usage("batch", format!("1 to {}", limits::MOST_SAMPLES), batch));
+            return Err(Error::config("batch", format!("1 to {}", limits::MOST_SAMPLES), batch));
         }
         if let Some(limit) = self.reference.limit.filter(|limit| *limit < 2) {
-            return Err(usage("reference.limit", "at least 2", limit));
+            return Err(Error::config("reference.limit", "at least 2", limit));
         }
         if self.models.is_empty() || self.grids.is_empty() {
-            return Err(usage("model, grid", "at least one of each", "none"));
+            return Err(Error::config("model, grid", "at least one of each", "none"));
         }
         for (index, model) in self.models.iter().enumerate() {
             if self.models[..index].iter().any(|other| other.name == model.name) {
-                return Err(usage("model.name", "a name of its own for each model", &model.name));
+                return Err(Error::config("model.name", "a name of its own for each model", &model.name));
             }
         }
         for grid in &self.grids {
             if grid.solvers.is_empty() || grid.steps.is_empty() {
-                return Err(usage("grid", "at least one solver and one number of steps", "none"));
+                return Err(Error::config("grid", "at least one solver and one number of steps", "none"));
             }
             let substeps =
                 grid.solvers.iter().filter_map(|solver| Some(("grid.solvers.substeps", solver.settings().substeps?)));
@@ -219,13 +249,17 @@ impl Plan {
         if let Some([low, high]) =
             self.reference.range.filter(|[low, high]| !(low.is_finite() && high.is_finite() && low < high))
         {
-            return Err(usage("reference.range", "two numbers, the lower one first", format!("{low}, {high}")));
+            return Err(Error::config(
+                "reference.range",
+                "two numbers, the lower one first",
+                format!("{low}, {high}"),
+            ));
         }
         let cells = self.cells()?;
         for chart in &self.charts {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if chart.name.is_empty() || !chart.name.chars().all(plain) {
-                return Err(usage("chart.name", "letters, digits, - and _", &chart.name));
+                return Err(Error::config("chart.name", "letters, digits, - and _", &chart.name));
             }
             // Names and labels may hold commas: the whole label counts. Classifier-free guidance adds to it.
             let known = |label: &String| {
@@ -235,7 +269,7 @@ impl Plan {
                 })
             };
             if let Some(unknown) = chart.curves.iter().find(|label| !known(label)) {
-                return Err(usage(
+                return Err(Error::config(
                     "chart.curves",
                     "the name of a model, a comma, and the label of a solver",
                     unknown,
@@ -246,6 +280,9 @@ impl Plan {
     }
 
     /// Every cell once, in the order of the plan.
+    ///
+    /// # Errors
+    /// A model or a solver that there is not, or settings that mean nothing.
     pub fn cells(&self) -> Result<Vec<Cell>> {
         let mut cells: Vec<Cell> = Vec::new();
         for grid in &self.grids {
@@ -255,8 +292,8 @@ impl Plan {
                         for &steps in &grid.steps {
                             let cell = Cell {
                                 model,
-                                label: solver.label()?,
-                                sampler: SamplerArgs { steps, ..solver.sampler(&guidance)? },
+                                label: solver.label(),
+                                sampler: SamplerOptions { steps, ..solver.sampler(&guidance)? },
                             };
                             cell.sampler.check()?;
                             if !cells.contains(&cell) {
@@ -277,21 +314,26 @@ impl Plan {
             self.models
                 .iter()
                 .position(|model| model.name == *name)
-                .ok_or_else(|| usage("grid.models", known(), name))
+                .ok_or_else(|| Error::config("grid.models", known(), name))
         };
         names.iter().map(find).collect()
     }
 }
 
 impl Grid {
-    /// The arguments of each guidance; the model's own where none is given.
-    fn guidances(&self) -> Vec<SamplerArgs> {
+    /// The options of each guidance; the model's own where none is given.
+    fn guidances(&self) -> Vec<SamplerOptions> {
         let (orthogonal, guidance_interval) = (self.orthogonal, self.guidance_interval);
-        let with =
-            |guidance, cfg| SamplerArgs { guidance, cfg, orthogonal, guidance_interval, ..SamplerArgs::default() };
+        let with = |guidance, cfg| SamplerOptions {
+            guidance,
+            cfg,
+            orthogonal,
+            guidance_interval,
+            ..SamplerOptions::default()
+        };
         let probabilistic = self.guidance.iter().map(|&scale| with(Some(scale), None));
         let all: Vec<_> = probabilistic.chain(self.cfg.iter().map(|&scale| with(None, Some(scale)))).collect();
-        if all.is_empty() { vec![SamplerArgs { guidance_interval, ..SamplerArgs::default() }] } else { all }
+        if all.is_empty() { vec![SamplerOptions { guidance_interval, ..SamplerOptions::default() }] } else { all }
     }
 }
 
@@ -303,25 +345,25 @@ impl SolverPlan {
         }
     }
 
-    fn label(&self) -> Result<String> {
+    fn label(&self) -> String {
         let SolverSettings { solver, order, label, .. } = self.settings();
-        Ok(label.unwrap_or_else(|| match order {
+        label.unwrap_or_else(|| match order {
             Some(order) => format!("{solver} {order}"),
             None => solver,
-        }))
+        })
     }
 
-    fn sampler(&self, guidance: &SamplerArgs) -> Result<SamplerArgs> {
+    fn sampler(&self, guidance: &SamplerOptions) -> Result<SamplerOptions> {
         let settings = self.settings();
-        let solver = Solver::from_str(&settings.solver, false).map_err(|_| {
-            let names: Vec<String> = Solver::value_variants().iter().map(|solver| solver.name()).collect();
-            usage("grid.solvers", names.join(", "), &settings.solver)
+        let solver = solver_by_name(&settings.solver).map_err(|error| match error {
+            Error::Config { expected, got, .. } => Error::config("grid.solvers", expected, got),
+            other => other,
         })?;
-        Ok(SamplerArgs {
+        Ok(SamplerOptions {
             solver: Some(solver),
             order: settings.order,
             substeps: settings.substeps,
-            spectral: settings.spectral.map(|on| if on { Switch::On } else { Switch::Off }),
+            spectral: settings.spectral,
             second_order: settings.second_order,
             reweight_by: settings.reweight_by,
             unconverted: settings.unconverted,
@@ -335,11 +377,11 @@ mod tests {
     use super::*;
 
     fn plan(grid: &str) -> Result<Plan> {
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plan.toml");
         let head = "title = 't'\nnum = 10\nreference = { data = 'x.toml' }\n\
                     [[model]]\nname = 'a'\ncheckpoint = 'a'\n[[model]]\nname = 'b'\ncheckpoint = 'b'\n[[grid]]\n";
-        std::fs::write(&path, format!("{head}{grid}"))?;
+        std::fs::write(&path, format!("{head}{grid}")).unwrap();
         Plan::read(&path)
     }
 
@@ -365,8 +407,8 @@ mod tests {
         let solver = "solvers = [{ solver = 'gm-ode', second_order = 'translate', reweight_by = 'pixel' }]\n";
         let cells =
             plan(&format!("models = ['a']\n{solver}steps = [8]\nguidance = [0.1]\n")).unwrap().cells().unwrap();
-        let SamplerArgs { second_order, reweight_by, .. } = cells[0].sampler;
-        assert_eq!((second_order, reweight_by), (Some(Carry::Translate), Some(ReweightBy::Pixel)));
+        let SamplerOptions { second_order, reweight_by, .. } = cells[0].sampler;
+        assert_eq!((second_order, reweight_by), (Some(Carry::Translate), Some(Variance::Pixel)));
     }
 
     #[test]

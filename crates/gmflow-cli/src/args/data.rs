@@ -1,7 +1,9 @@
 //! The arguments of `gmflow data`.
 
-use crate::args::count;
+use super::groups::OutcomeArgs;
+use super::values::{Choice, count, one_of};
 use clap::{Args, Subcommand, ValueEnum};
+use gmflow_data::PictureFormat;
 use std::path::PathBuf;
 
 /// `gmflow data`.
@@ -29,9 +31,8 @@ pub struct GetArgs {
     /// mnist, fashion-mnist or cifar10; several are downloaded one after the other
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
-    /// Print the outcome as JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub outcome: OutcomeArgs,
 }
 
 /// `gmflow data list`.
@@ -51,15 +52,6 @@ pub struct PathArgs {
     /// The folder of the test files rather than of the training files
     #[arg(long)]
     pub test: bool,
-}
-
-/// Where a data set is that a configuration gives by its name.
-#[derive(Args, Debug, Default, Clone)]
-pub struct DataArgs {
-    /// The folder of the files of a data set that the configuration gives by its name (IDX or Parquet), or the folder above it
-    /// [default: below GMFLOW_DATA, or else what gmflow data get has downloaded]
-    #[arg(id = "data_dir", long = "data", visible_alias = "data-dir", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
 }
 
 /// `gmflow data make`.
@@ -86,11 +78,10 @@ pub struct MakeArgs {
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
     /// The format of the files
-    #[arg(long, value_enum, value_name = "F", default_value = "jpeg")]
-    pub format: Format,
-    /// Print the outcome as JSON
-    #[arg(long)]
-    pub json: bool,
+    #[arg(long, value_name = "F", default_value = "jpeg", value_parser = one_of(FORMATS))]
+    pub format: PictureFormat,
+    #[command(flatten)]
+    pub outcome: OutcomeArgs,
 }
 
 /// A data set that is drawn.
@@ -100,11 +91,5 @@ pub enum Drawn {
     Shapes,
 }
 
-/// The format of picture files.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Format {
-    /// As cameras write it
-    Jpeg,
-    /// Lossless
-    Png,
-}
+const FORMATS: &[Choice<PictureFormat>] =
+    &[("jpeg", PictureFormat::Jpeg, "As cameras write it"), ("png", PictureFormat::Png, "Lossless")];

@@ -1,0 +1,81 @@
+//! The arguments of `gmflow features`.
+
+use super::groups::{DataArgs, OutcomeArgs, OverwriteArgs};
+use super::values::count;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// `gmflow features`.
+#[derive(Subcommand, Debug)]
+pub enum FeaturesCommand {
+    /// Train a classifier on labelled images
+    Train(FeaturesTrainArgs),
+}
+
+/// `gmflow features train`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  gmflow features train configs/mnist.toml --out mnist-features.safetensors
+  gmflow features train configs/cifar10.toml --network residual --epochs 12 --batch-size 128 --lr 3e-3 --warmup 0.2 \\
+      --label-smoothing 0.1 --shift 4 --out cifar10-features.safetensors")]
+pub struct FeaturesTrainArgs {
+    /// A configuration file (TOML) whose [data.source] table names labelled images, or a folder with one subfolder per class
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub named: DataArgs,
+    /// Height and width that the images of a folder are brought to
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    pub size: Option<usize>,
+    /// The file to write (.safetensors)
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The layers of the classifier
+    #[arg(long, value_enum, value_name = "small|residual", default_value_t = ClassifierSize::Small)]
+    pub network: ClassifierSize,
+    /// Channels of the residual network's first level, a multiple of 16; the next two have twice and four times as many [default: 64]
+    #[arg(long, value_name = "CHANNELS", value_parser = count)]
+    pub width: Option<usize>,
+    /// Residual blocks of each of its three levels [default: 1]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub depth: Option<usize>,
+    /// How often every image is seen
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = count)]
+    pub epochs: usize,
+    /// Images per step
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
+    pub batch_size: usize,
+    /// The highest learning rate; it falls to 0 in a line
+    #[arg(long, value_name = "RATE", default_value_t = 2e-3)]
+    pub lr: f64,
+    /// The share of the steps in which the learning rate rises to the highest
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub warmup: f64,
+    /// The weight decay of AdamW
+    #[arg(long, value_name = "W", default_value_t = 0.01)]
+    pub weight_decay: f64,
+    /// The probability that the target spreads evenly over all classes
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub label_smoothing: f64,
+    /// Move the images by up to so many pixels in each direction
+    #[arg(long, value_name = "PIXELS", default_value_t = 2)]
+    pub shift: usize,
+    /// Mirror half of the images, as `horizontal_flip = true` in the configuration also asks for. Not for letters and digits
+    #[arg(long)]
+    pub flip: bool,
+    /// Seed of the weights, the order, the shifts and what is held out
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub overwrite: OverwriteArgs,
+    #[command(flatten)]
+    pub outcome: OutcomeArgs,
+}
+
+/// The layers of the classifier that is trained for its features.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassifierSize {
+    /// Four convolutions, 128 features: digits and the like
+    Small,
+    /// Residual blocks at three levels, four times as many features as --width: colour pictures
+    Residual,
+}

@@ -1,0 +1,18 @@
+//! The arguments of `gmflow info`.
+
+use super::groups::{CHECKPOINT, PublishedArgs};
+use clap::Args;
+use std::path::PathBuf;
+
+/// `gmflow info`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  gmflow info models/mnist\n  gmflow info runs/mnist --json | jq .progress")]
+pub struct InfoArgs {
+    #[arg(help = CHECKPOINT)]
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub published: PublishedArgs,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}

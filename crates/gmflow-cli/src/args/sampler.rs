@@ -1,0 +1,124 @@
+//! How samples are drawn, as `gmflow sample` and `gmflow eval` take it.
+
+use super::values::{Choice, interval, one_of, steps};
+use clap::Args;
+use gmflow::guidance::Variance;
+use gmflow::solver::{Carry, SolverConfig};
+use gmflow_eval::SamplerOptions;
+
+/// How samples are drawn.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Sampler")]
+pub struct SamplerArgs {
+    /// Solver; without it gm-ode for mixtures (K > 1) and euler for K = 1
+    #[arg(long, value_parser = one_of(SOLVERS))]
+    pub solver: Option<SolverConfig>,
+    /// Order of gm-ode and gm-sde: 1 or 2 [default: 2]
+    #[arg(long, value_name = "1|2")]
+    pub order: Option<u8>,
+    /// Network evaluations per sample (a guided evaluation counts once)
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = steps)]
+    pub steps: usize,
+    /// Sub-steps of gm-ode within a step, which need no network; without it as many as the steps call for
+    #[arg(long, value_name = "N", value_parser = steps)]
+    pub substeps: Option<usize>,
+    /// Probabilistic guidance in [0, 1); 0 is off [default: the guidance the model was given in training, else off]
+    #[arg(long, value_name = "W", conflicts_with = "cfg")]
+    pub guidance: Option<f64>,
+    /// Classifier-free guidance scale, at least 1; 1 is off
+    #[arg(long, value_name = "W")]
+    pub cfg: Option<f64>,
+    /// How much of the guidance direction's part along the prediction is removed, in [0, 1] [default: 1 with
+    /// --guidance, 0 with --cfg]
+    #[arg(long, value_name = "X")]
+    pub orthogonal: Option<f64>,
+    /// The variance that guidance and steps of order 2 go by where they reweight mixtures [default: what the model was given in training,
+    /// else image, as published]
+    #[arg(long, value_name = "image|pixel", value_parser = one_of(VARIANCES))]
+    pub reweight_by: Option<Variance>,
+    /// Guide only between these times, where 1 is noise and 0 data, such as 0.2,0.8
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// Shape gm-sde's draws with the model's spectrum network [default: on if the model has one]
+    #[arg(long, value_name = "on|off", value_parser = one_of(SWITCH))]
+    pub spectral: Option<bool>,
+    /// How steps of order 2 carry out the change of the prediction [default: what the model was given in training, else reweight, as
+    /// published]
+    #[arg(long, value_name = "reweight|translate", value_parser = one_of(CARRIES))]
+    pub second_order: Option<Carry>,
+    /// For comparisons: steps of order 2 compare predictions without moving the previous one to the new point
+    #[arg(long)]
+    pub unconverted: bool,
+    /// Seed of the first sample
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+}
+
+const SOLVERS: &[Choice<SolverConfig>] = &[
+    (
+        "gm-ode",
+        SolverConfig::GmOde { order: 2, substeps: None },
+        "Deterministic, along the mixture's analytic velocity",
+    ),
+    ("gm-sde", SolverConfig::GmSde { order: 2, spectral: None }, "Stochastic, with draws from the mixture"),
+    ("euler", SolverConfig::Euler, "Euler steps along the mean velocity (DDIM)"),
+    ("heun", SolverConfig::Heun, "Heun's second-order steps"),
+    ("ddpm-small", SolverConfig::DDPM_SMALL, "Ancestral sampling with the smaller variance"),
+    ("ddpm-large", SolverConfig::DDPM_LARGE, "Ancestral sampling with the larger variance"),
+    ("dpmpp-2m", SolverConfig::Dpmpp2m, "DPM-Solver++ 2M, multistep of order 2"),
+    ("dpmpp-2m-sde", SolverConfig::Dpmpp2mSde, "DPM-Solver++ 2M for the stochastic equation"),
+    ("dpmpp-2s", SolverConfig::Dpmpp2s, "DPM-Solver++ 2S, steps in pairs"),
+    ("unipc", SolverConfig::UniPc, "UniPC-2, a multistep predictor and corrector"),
+    ("deis", SolverConfig::Deis, "DEIS of order 2"),
+    ("sa-solver", SolverConfig::SA_SOLVER, "SA-Solver, a stochastic multistep predictor and corrector"),
+];
+
+const VARIANCES: &[Choice<Variance>] = &[
+    ("image", Variance::Image, "The average over the image: uncertain pixels move further than is asked"),
+    ("pixel", Variance::Pixel, "The pixel's own along the shift: every pixel moves as far as is asked"),
+];
+
+const CARRIES: &[Choice<Carry>] = &[
+    ("reweight", Carry::Reweight, "With guidance, by reweighting the mixture"),
+    (
+        "translate",
+        Carry::Translate,
+        "By moving the guided mixture, which is exact, but in few steps leaves what the mixture holds likely",
+    ),
+];
+
+const SWITCH: &[Choice<bool>] = &[("on", true, "Yes"), ("off", false, "No")];
+
+impl SamplerArgs {
+    /// What is asked of the sampler.
+    pub fn options(&self) -> SamplerOptions {
+        SamplerOptions {
+            solver: self.solver,
+            order: self.order,
+            steps: self.steps,
+            substeps: self.substeps,
+            guidance: self.guidance,
+            cfg: self.cfg,
+            orthogonal: self.orthogonal,
+            guidance_interval: self.guidance_interval,
+            spectral: self.spectral,
+            reweight_by: self.reweight_by,
+            second_order: self.second_order,
+            unconverted: self.unconverted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gmflow_eval::sampler::solver_by_name;
+    use serde_json::json;
+
+    #[test]
+    fn values_have_the_names_that_files_give_them() {
+        assert!(SOLVERS.iter().all(|(name, solver, _)| solver_by_name(name).is_ok_and(|named| named == *solver)));
+        assert!(VARIANCES.iter().all(|(name, value, _)| json!(value) == *name));
+        assert!(CARRIES.iter().all(|(name, value, _)| json!(value) == *name));
+    }
+}

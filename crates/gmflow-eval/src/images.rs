@@ -1,0 +1,119 @@
+//! Data sets of images, read some at a time.
+
+use crate::arrays::Samples;
+use crate::features::FeatureNetwork;
+use crate::progress::{Part, Progress};
+use crate::{Error, Result, SampleSet, SetBuilder};
+use gmflow_data::{Corrupt, ImageDataset};
+use std::sync::Arc;
+
+/// Images read at once.
+const AT_ONCE: usize = 128;
+
+/// The first images of a data set.
+#[derive(Clone)]
+pub struct RealImages {
+    /// The data set.
+    pub images: Arc<dyn ImageDataset>,
+    /// What happens to damaged files.
+    pub corrupt: Corrupt,
+    /// How many of the images are used.
+    pub count: usize,
+}
+
+/// Takes images `[n c h w]` and their labels.
+type TakeImages<'a> = dyn FnMut(&[f32], &[u32]) -> Result<()> + 'a;
+
+impl RealImages {
+    /// The first `limit` images, or all.
+    pub fn new(images: Arc<dyn ImageDataset>, corrupt: Corrupt, limit: Option<usize>) -> Self {
+        let count = images.len().min(limit.unwrap_or(usize::MAX));
+        Self { images, corrupt, count }
+    }
+
+    /// Hands the images over, some at a time, with their labels; damaged ones are left out where that is asked for.
+    ///
+    /// # Errors
+    /// A file that cannot be read; whatever `take` fails with.
+    pub fn for_each_batch(&self, take: &mut TakeImages) -> Result<()> {
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for index in 0..self.count {
+            match self.images.get(index) {
+                Ok(image) => {
+                    pixels.extend(image.pixels);
+                    labels.push(image.label);
+                }
+                Err(error) if self.corrupt == Corrupt::Skip && error.is_corrupt() => {
+                    log::warn!("{error}; it is left out");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if labels.len() == AT_ONCE || (index + 1 == self.count && !labels.is_empty()) {
+                take(&pixels, &labels)?;
+                pixels.clear();
+                labels.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// The features of the images, as the set `name`; `keep` keeps the vectors too.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or images that the network does not take.
+    pub fn features(
+        &self,
+        network: &FeatureNetwork,
+        name: &str,
+        keep: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<SampleSet> {
+        let images = self.images.as_ref();
+        let mut builder = SetBuilder::new(network, images.shape(), keep);
+        let mut part = Part::begin(progress, "features", self.count as u64, "images");
+        let mut done = 0;
+        let class = |label: &u32| images.class_names().get(*label as usize).map(String::as_str);
+        self.for_each_batch(&mut |pixels, labels| {
+            builder.add_asked(pixels, &labels.iter().filter_map(class).collect::<Vec<_>>())?;
+            done += labels.len() as u64;
+            part.at(done);
+            Ok(())
+        })?;
+        builder.finish(described(name, self.count, images.len()), images.class_names().to_vec())
+    }
+}
+
+impl Samples {
+    /// The features of the first `limit` images, or of all, as the set `name`; `keep` keeps the vectors too.
+    ///
+    /// # Errors
+    /// No samples, or images that the network does not take.
+    pub fn features(
+        &self,
+        network: &FeatureNetwork,
+        name: &str,
+        (limit, keep): (Option<usize>, bool),
+        progress: &mut dyn Progress,
+    ) -> Result<SampleSet> {
+        let size = self.shape.iter().product::<usize>().max(1);
+        let all = self.values.len() / size;
+        let count = all.min(limit.unwrap_or(usize::MAX));
+        if count == 0 {
+            return Err(Error::config(name, "at least 2 samples", 0));
+        }
+        let mut builder = SetBuilder::new(network, self.shape, keep);
+        let mut part = Part::begin(progress, "features", count as u64, "images");
+        let mut done = 0;
+        for chunk in self.values[..count * size].chunks(AT_ONCE * size) {
+            builder.add(chunk)?;
+            done += (chunk.len() / size) as u64;
+            part.at(done);
+        }
+        builder.finish(described(name, count, all), Vec::new())
+    }
+}
+
+/// The name of a set, and how many of its samples were used where that is not all.
+fn described(name: &str, count: usize, all: usize) -> String {
+    if count < all { format!("{name}, first {count}") } else { name.to_owned() }
+}
