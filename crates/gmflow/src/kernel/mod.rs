@@ -5,64 +5,33 @@
 //! threads. Gradients are of first order. On GPUs the same functions are kernels of one source for all kinds, around the tensor library's
 //! matrix products and convolutions.
 
-mod arch;
-mod attention;
-mod autodiff;
-mod channels;
-mod conv;
-mod dense;
-mod dropout;
 #[cfg(feature = "gpu")]
 mod gpu;
-mod group_norm;
-mod guide;
-mod image_ops;
-mod int8;
-mod lanes;
-mod math;
-mod memory;
-#[cfg(target_arch = "x86_64")]
-mod mixed;
-mod mixture_ops;
-mod nll;
-mod norm_conv_ops;
-mod ops;
-mod optim;
-mod optim_ops;
-mod panel_tiles;
-mod panels;
-mod passes;
-mod rows;
-mod simd;
-mod softmax;
-mod step;
-mod step_ops;
+mod matmul;
+pub(crate) mod mixture;
+mod nn;
+pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
-mod threads;
-mod tilt;
-mod transport;
-mod winograd;
-mod winograd_tiles;
 
-pub(crate) use guide::ShiftRule;
-pub use memory::{in_pool, start_threads};
-pub use optim::{AdamW, lerp, square_sums};
-pub use panels::{Arithmetic, Panels};
-pub(crate) use passes::{Asked, Shifted, covariances, transport};
-pub(crate) use tilt::{ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
-pub(crate) use transport::Direction;
+pub use matmul::panels::{Arithmetic, Panels};
+pub(crate) use mixture::step::cpu::guide::ShiftRule;
+pub(crate) use mixture::step::cpu::tilt::{ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
+pub(crate) use mixture::step::passes::{Asked, Shifted, covariances, transport};
+pub(crate) use mixture::transport::cpu::Direction;
+pub use nn::optim::{AdamW, lerp, square_sums};
+pub use simd::memory::{in_pool, start_threads};
 
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor};
-use conv::Window;
-use dense::Rows;
-use dropout::{DropoutOps, Mask};
-use image_ops::{GroupNormKind, ImageOps};
-use mixture_ops::MixtureOps;
-use norm_conv_ops::{NormConvKind, NormConvOps};
-use ops::NetworkOps;
-use rows::Unary;
+use matmul::dense::Rows;
+use mixture::nll_ops::MixtureOps;
+use nn::conv::Window;
+use nn::dropout::{DropoutOps, Mask};
+use nn::image_ops::{GroupNormKind, ImageOps};
+use nn::norm_conv_ops::{NormConvKind, NormConvOps};
+use nn::ops::NetworkOps;
+use nn::rows::Unary;
 use std::sync::Arc;
 
 /// Whether tensors of this device are in the CPU's memory, where the row kernels work on them.

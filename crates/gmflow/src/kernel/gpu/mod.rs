@@ -8,13 +8,8 @@
     reason = "kernels are written in the part of Rust that they may use"
 )]
 
-mod image;
-mod network;
-mod nll;
-mod optim;
-mod rows;
-mod step;
-mod transport;
+mod mixture;
+mod nn;
 
 use burn::backend::TensorMetadata;
 use burn_cubecl::cubecl::prelude::{BufferArg, CubeCount, CubeDim};
@@ -24,38 +19,38 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 /// Below every log probability; kernels have no infinity.
-const LOWEST: f32 = -1e30;
+pub(crate) const LOWEST: f32 = -1e30;
 
 /// A tensor for results, beside `like`.
-fn empty(like: &CubeTensor, shape: impl Into<Vec<usize>>) -> CubeTensor {
+pub(crate) fn empty(like: &CubeTensor, shape: impl Into<Vec<usize>>) -> CubeTensor {
     let shape: Vec<usize> = shape.into();
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), like.dtype)
 }
 
 /// An input of a kernel.
-fn input(x: &CubeTensor) -> BufferArg {
+pub(crate) fn input(x: &CubeTensor) -> BufferArg {
     into_contiguous(x.clone()).into_buffer_arg()
 }
 
 /// A kernel's result.
-fn output(x: &CubeTensor) -> BufferArg {
+pub(crate) fn output(x: &CubeTensor) -> BufferArg {
     x.clone().into_buffer_arg()
 }
 
 /// The grid for `threads` threads.
-fn grid(x: &CubeTensor, threads: usize) -> (CubeCount, CubeDim) {
+pub(crate) fn grid(x: &CubeTensor, threads: usize) -> (CubeCount, CubeDim) {
     let dim = CubeDim::new(&x.client, threads);
     (calculate_cube_count_elemwise(&x.client, threads, dim), dim)
 }
 
 /// The sizes of a tensor.
-fn sizes<const D: usize>(x: &CubeTensor) -> [usize; D] {
+pub(crate) fn sizes<const D: usize>(x: &CubeTensor) -> [usize; D] {
     let shape = x.shape();
     std::array::from_fn(|i| shape[i])
 }
 
 /// The values of a tensor, on the host.
-fn host(x: CubeTensor) -> Vec<f32> {
+pub(crate) fn host(x: CubeTensor) -> Vec<f32> {
     let data = burn_cubecl::ops::into_data_sync(x);
     data.try_into_vec().unwrap_or_else(|error| unreachable!("kernels work in f32: {error:?}"))
 }

@@ -1,0 +1,3 @@
+//! Mixtures on GPUs.
+
+mod nll_ops;

@@ -1,0 +1,308 @@
+//! Matrix products, straight from the storage of both operands.
+
+use crate::kernel::matmul::panels::{self, Arithmetic, Panels};
+use crate::kernel::nn::rows;
+use crate::kernel::simd::arch::{Loop, vectorised};
+use crate::kernel::simd::math::sum;
+use crate::kernel::simd::memory::{build, par_items};
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// A matrix in memory: first element and the distances between neighbours in a column and in a row.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) data: *const f32,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
+}
+
+impl Matrix {
+    /// A row-major matrix with rows of `width`.
+    pub(crate) fn rows(data: &[f32], width: usize) -> Self {
+        Self { data: data.as_ptr(), row_stride: width, column_stride: 1 }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+
+    /// The matrix without its first rows.
+    pub(crate) fn skip_rows(self, count: usize) -> Self {
+        Self { data: self.data.wrapping_add(count * self.row_stride), ..self }
+    }
+
+    /// The matrix without its first columns.
+    pub(crate) fn skip_columns(self, count: usize) -> Self {
+        Self { data: self.data.wrapping_add(count * self.column_stride), ..self }
+    }
+}
+
+/// Whether a product replaces the destination or is added to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    Replace,
+    Add,
+}
+
+/// out = a b or out += a b, scaled by `scale`, with a `[m k]`, b `[k n]` and out `[m n]` in rows of `out_stride`.
+///
+/// # Safety
+/// Every element of the three matrices must be inside one allocation each, out must be writable and overlap neither of the
+/// others, and with [`Write::Add`] be initialised.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn product(
+    [m, n, k]: [usize; 3],
+    out: *mut f32,
+    out_stride: usize,
+    write: Write,
+    a: Matrix,
+    b: Matrix,
+    scale: f32,
+    parallelism: Parallelism,
+) {
+    // SAFETY: the strides describe matrices that the caller vouches for.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out,
+            1,
+            out_stride as isize,
+            write == Write::Add,
+            a.data,
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data,
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Where a product is written by several threads, each its own rows or columns.
+pub(crate) struct Target(pub(crate) *mut f32);
+
+// SAFETY: the pieces of a product are disjoint.
+unsafe impl Sync for Target {}
+// SAFETY: matrices are only read.
+unsafe impl Sync for Matrix {}
+
+impl Target {
+    pub(crate) fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// [`product`] with rows of `n`, on all threads of the pool: the longer side of the result is cut into a piece per thread. The order
+/// of summation does not depend on the cut. For matrices of this size that costs less than cutting inside the product.
+///
+/// # Safety
+/// As [`product`].
+unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Matrix, b: Matrix) {
+    /// Products smaller than this run on one thread.
+    const SMALL: usize = 64 * 64 * 64;
+    /// Pieces are multiples of this, so that the vector registers are full.
+    const STEP: usize = 48;
+    let threads = rayon::current_num_threads();
+    let none = Parallelism::None;
+    if threads == 1 || m * n * k <= SMALL {
+        // SAFETY: the caller vouches for the matrices.
+        return unsafe { product([m, n, k], out, n, write, a, b, 1.0, none) };
+    }
+    let (side, out) = (m.max(n), Target(out));
+    let length = side.div_ceil(threads).next_multiple_of(STEP);
+    (0..side.div_ceil(length)).into_par_iter().for_each(|piece| {
+        let first = piece * length;
+        let len = length.min(side - first);
+        // SAFETY: the piece lies within the matrices, and no other piece writes its part of the result.
+        unsafe {
+            if m >= n {
+                product([len, n, k], out.at(first * n), n, write, a.skip_rows(first), b, 1.0, none);
+            } else {
+                product([m, len, k], out.at(first), n, write, a, b.skip_columns(first), 1.0, none);
+            }
+        }
+    });
+}
+
+/// How the rows of a linear layer are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// As one product of matrices; the order of summation may depend on their number.
+    Together,
+    /// Each on its own, as dot products: the same whatever rows stand beside it. With few rows, as the modulation of a small
+    /// batch has, this takes the time in which the weights are read; a product packs them first.
+    Apart,
+}
+
+/// Some columns of x W^T + bias, each with all its rows.
+struct Columns<'a> {
+    /// `[columns m]`.
+    out: &'a mut [f32],
+    /// `[m k]`.
+    x: &'a [f32],
+    /// `[columns k]`.
+    weight: &'a [f32],
+    /// `[columns]`.
+    bias: &'a [f32],
+    k: usize,
+}
+
+impl Loop for Columns<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let k = self.k;
+        let columns = self.out.chunks_exact_mut(self.x.len() / k).zip(self.weight.chunks_exact(k));
+        for ((out, weight), bias) in columns.zip(self.bias) {
+            for (out, x) in out.iter_mut().zip(self.x.chunks_exact(k)) {
+                *out = bias
+                    + sum(
+                        k,
+                        #[inline(always)]
+                        |i| x[i] * weight[i],
+                    );
+            }
+        }
+    }
+}
+
+/// [`linear`] with every row on its own.
+fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+    /// Columns of one task at the most.
+    const WIDTH: usize = 128;
+    let columns = build(m * n, |out| {
+        let pieces = out.chunks_mut(WIDTH * m).zip(weight.chunks(WIDTH * k)).zip(bias.chunks(WIDTH));
+        par_items(pieces.collect(), m * n * k, |((out, weight), bias)| {
+            vectorised(Columns { out, x, weight, bias, k })
+        });
+    });
+    if m == 1 {
+        return columns;
+    }
+    (0..m).flat_map(|row| columns.iter().skip(row).step_by(m).copied()).collect()
+}
+
+/// The arithmetic of panels to compute in, where the processor multiplies panels: where it has no instruction for bf16, f32 is the
+/// faster one.
+fn with_panels(arithmetic: Arithmetic) -> Option<Arithmetic> {
+    [arithmetic.with_gradients(), Arithmetic::F32].into_iter().find(|arithmetic| arithmetic.is_native())
+}
+
+/// [`with_panels`] for a product of which nobody expects that its rows do not depend on their number: packing pays off with enough of
+/// them.
+fn with_panels_for(rows: usize, arithmetic: Arithmetic) -> Option<Arithmetic> {
+    const FEW_ROWS: usize = 48;
+    with_panels(arithmetic).filter(|_| rows >= FEW_ROWS)
+}
+
+/// x W^T + bias for x `[m k]` and W `[n k]`.
+pub(crate) fn linear(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    [m, n, k]: [usize; 3],
+    (rows, arithmetic): (Rows, Arithmetic),
+) -> Vec<f32> {
+    assert_eq!((x.len(), weight.len(), bias.len()), (m * k, n * k, n), "linear: sizes of x, weight and bias");
+    if rows == Rows::Apart && m > 0 && k > 0 {
+        return by_row(x, weight, bias, [m, n, k]);
+    }
+    if let Some(arithmetic) = with_panels(arithmetic) {
+        let panels = Panels::of_weight(weight, [n, k], arithmetic);
+        return linear_packed(x, &panels, bias, [m, k]);
+    }
+    build(m * n, |out| {
+        crate::kernel::simd::memory::par_rows(out, n, |_, piece| {
+            piece.chunks_mut(n).for_each(|row| row.copy_from_slice(bias))
+        });
+        let (a, b) = (Matrix::rows(x, k), Matrix::rows(weight, k).t());
+        // SAFETY: the sizes were checked, and out was filled with the bias.
+        unsafe { par_product([m, n, k], out.as_mut_ptr(), Write::Add, a, b) };
+    })
+}
+
+/// x W^T + bias for x `[m k]` and the panels of W^T.
+pub(crate) fn linear_packed(x: &[f32], weight: &Panels, bias: &[f32], [m, k]: [usize; 2]) -> Vec<f32> {
+    assert_eq!((x.len(), weight.rows()), (m * k, k), "linear: sizes of x and weight");
+    // SAFETY: the size of x was checked.
+    unsafe { panels::product(Matrix::rows(x, k), m, weight, Some(bias)) }
+}
+
+/// The gradient with respect to x: grad W.
+pub(crate) fn linear_grad_input(
+    grad: &[f32],
+    weight: &[f32],
+    [m, n, k]: [usize; 3],
+    arithmetic: Arithmetic,
+) -> Vec<f32> {
+    assert_eq!((grad.len(), weight.len()), (m * n, n * k), "linear: sizes of gradient and weight");
+    if let Some(arithmetic) = with_panels_for(m, arithmetic) {
+        // SAFETY: the sizes were checked.
+        return unsafe {
+            let panels = Panels::pack(Matrix::rows(weight, k), [n, k], arithmetic);
+            panels::product(Matrix::rows(grad, n), m, &panels, None)
+        };
+    }
+    build(m * k, |out| {
+        let (a, b) = (Matrix::rows(grad, n), Matrix::rows(weight, k));
+        // SAFETY: the sizes were checked.
+        unsafe { par_product([m, k, n], out.as_mut_ptr(), Write::Replace, a, b) };
+    })
+}
+
+/// The gradient with respect to the weight: grad^T x.
+pub(crate) fn linear_grad_weight(grad: &[f32], x: &[f32], [m, n, k]: [usize; 3], arithmetic: Arithmetic) -> Vec<f32> {
+    assert_eq!((grad.len(), x.len()), (m * n, m * k), "linear: sizes of gradient and x");
+    if let Some(arithmetic) = with_panels_for(n.min(m), arithmetic) {
+        // SAFETY: the sizes were checked.
+        return unsafe {
+            let panels = Panels::pack(Matrix::rows(x, k), [m, k], arithmetic);
+            panels::product(Matrix::rows(grad, n).t(), n, &panels, None)
+        };
+    }
+    build(n * k, |out| {
+        let (a, b) = (Matrix::rows(grad, n).t(), Matrix::rows(x, k));
+        // SAFETY: the sizes were checked.
+        unsafe { par_product([n, k, m], out.as_mut_ptr(), Write::Replace, a, b) };
+    })
+}
+
+/// The gradient with respect to the bias.
+pub(crate) fn linear_grad_bias(grad: &[f32], n: usize) -> Vec<f32> {
+    rows::column_sum(grad, n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linear_layer_of_any_number_of_rows_is_the_sum_of_products() {
+        let (n, k) = (300, 37);
+        let value = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
+        let weight: Vec<f32> = (0..n * k).map(value).collect();
+        let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
+        for (m, rows) in [0, 1, 2, 9, 70].into_iter().flat_map(|m| [(m, Rows::Together), (m, Rows::Apart)]) {
+            let x: Vec<f32> = (0..m * k).map(|i| value(i + 11)).collect();
+            let got = linear(&x, &weight, &bias, [m, n, k], (rows, Arithmetic::F32));
+            assert_eq!(got.len(), m * n);
+            for (i, got) in got.iter().enumerate() {
+                let (x, weight) = (&x[i / n * k..][..k], &weight[i % n * k..][..k]);
+                let products = x.iter().zip(weight).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let expected = f64::from(bias[i % n]) + products.sum::<f64>();
+                assert!(
+                    (f64::from(*got) - expected).abs() < 1e-5,
+                    "{m} rows {rows:?}, element {i}: {got}, not {expected}"
+                );
+            }
+        }
+    }
+}

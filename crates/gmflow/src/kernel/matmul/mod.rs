@@ -1,0 +1,6 @@
+//! Matrix products in f32, bf16 and 8-bit integers.
+
+pub(crate) mod dense;
+pub(crate) mod int8;
+pub(crate) mod panel_tiles;
+pub(crate) mod panels;

@@ -1,0 +1,349 @@
+//! The inner loops of products with panels: up to six rows by 64 columns in registers.
+
+use crate::kernel::matmul::int8::Span;
+
+/// 64 bytes: 16 columns of a step.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [u32; 16]);
+
+// SAFETY: words without padding.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above, and every bit pattern is valid.
+unsafe impl bytemuck::Pod for Line {}
+
+/// Lines of a step.
+pub(crate) const LINES: usize = 4;
+/// Columns of a panel.
+pub(crate) const COLUMNS: usize = 16 * LINES;
+/// Rows of a tile.
+pub(crate) const ROWS: usize = 6;
+
+/// The left operand: words of one step, and the distances between the rows of a tile, between steps, and between tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) words: *const u32,
+    pub(crate) row_stride: usize,
+    pub(crate) step_stride: usize,
+    pub(crate) tile_stride: usize,
+}
+
+// SAFETY: only read.
+unsafe impl Sync for Rows {}
+
+impl Rows {
+    pub(crate) fn skip_steps(self, count: usize) -> Self {
+        Self { words: self.words.wrapping_add(count * self.step_stride), ..self }
+    }
+
+    pub(crate) fn skip_tiles(self, count: usize) -> Self {
+        Self { words: self.words.wrapping_add(count * self.tile_stride), ..self }
+    }
+}
+
+/// What the sums start from.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    Zero,
+    /// One value per column.
+    Bias(&'a [f32]),
+    /// What the result holds.
+    Result,
+}
+
+/// What the integers of a product stand for.
+#[derive(Clone, Copy)]
+pub(crate) struct Scales<'a> {
+    /// `[groups 2 COLUMNS]` of the panel.
+    pub(crate) columns: &'a [f32],
+    /// `[rows groups]` from the first row on.
+    pub(crate) rows: *const Span,
+}
+
+// SAFETY: only read.
+unsafe impl Sync for Scales<'_> {}
+
+/// The instructions of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind<'a> {
+    F32,
+    Bf16,
+    /// All steps of the panel at once.
+    Int8(Scales<'a>),
+}
+
+/// Some steps of one panel, and where its rows come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile<'a> {
+    pub(crate) rows: Rows,
+    /// `[steps LINES]`.
+    pub(crate) lines: &'a [Line],
+    /// Columns of the result, the others are dropped.
+    pub(crate) columns: usize,
+    pub(crate) start: Start<'a>,
+    /// Between rows of the result.
+    pub(crate) stride: usize,
+}
+
+/// The products of `m` rows with the panel, into `out`.
+///
+/// # Safety
+/// The rows must hold all steps of the lines and the scales all their groups, `out` `m` rows of `columns`, and the processor must have
+/// AVX-512, for bf16 also AVX512-BF16, for int8 AVX512-VNNI.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn run(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
+    // SAFETY: the caller vouches for all.
+    unsafe {
+        match kind {
+            Kind::F32 => x86::run_f32(tile, out, m),
+            Kind::Bf16 => x86::run_bf16(tile, out, m),
+            Kind::Int8(scales) => x86::run_int8(tile, scales, out, m),
+        }
+    }
+}
+
+/// There are no such products on other processors: [`crate::kernel::matmul::panels::Arithmetic::is_native`] says so.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: Kind) {
+    unreachable!("panels are multiplied on x86-64 only");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{COLUMNS, LINES, Line, ROWS, Rows, Scales, Start, Tile};
+    use crate::kernel::matmul::int8::STEPS;
+    use std::arch::x86_64::*;
+
+    /// One step: sum + a b.
+    trait Multiply {
+        /// Sixteen sums.
+        type Sum: Copy;
+
+        /// # Safety
+        /// The processor must have the instruction.
+        unsafe fn add(sum: Self::Sum, a: __m512i, b: __m512i) -> Self::Sum;
+    }
+
+    #[derive(Clone, Copy)]
+    struct F32;
+
+    impl Multiply for F32 {
+        type Sum = __m512;
+
+        #[inline(always)]
+        unsafe fn add(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
+            // SAFETY: the caller vouches for AVX-512.
+            unsafe { _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), acc) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Bf16;
+
+    impl Multiply for Bf16 {
+        type Sum = __m512;
+
+        #[inline(always)]
+        unsafe fn add(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
+            // SAFETY: the caller vouches for AVX512-BF16; vectors of 32 bf16 have no other form than 512 bits.
+            unsafe {
+                let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+                _mm512_dpbf16_ps(acc, pairs(a), pairs(b))
+            }
+        }
+    }
+
+    struct Int8;
+
+    impl Multiply for Int8 {
+        type Sum = __m512i;
+
+        #[inline(always)]
+        unsafe fn add(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            // SAFETY: the caller vouches for AVX512-VNNI.
+            unsafe { _mm512_dpbusd_epi32(sum, a, b) }
+        }
+    }
+
+    /// # Safety
+    /// As [`super::run`].
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn run_f32(tile: Tile, out: *mut f32, m: usize) {
+        // SAFETY: the caller vouches for it.
+        unsafe { all_rows(tile, out, m, Floats::<F32>(std::marker::PhantomData)) }
+    }
+
+    /// # Safety
+    /// As [`super::run`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(crate) unsafe fn run_bf16(tile: Tile, out: *mut f32, m: usize) {
+        // SAFETY: the caller vouches for it.
+        unsafe { all_rows(tile, out, m, Floats::<Bf16>(std::marker::PhantomData)) }
+    }
+
+    /// # Safety
+    /// As [`super::run`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(crate) unsafe fn run_int8(tile: Tile, scales: Scales, out: *mut f32, m: usize) {
+        // SAFETY: the caller vouches for it.
+        unsafe { all_rows(tile, out, m, scales) }
+    }
+
+    /// What is done with the rows of a tile.
+    trait Body: Copy {
+        /// `R` rows of `tile`, of which the first is row `row` of all, into `out`.
+        ///
+        /// # Safety
+        /// As [`super::run`].
+        unsafe fn rows<const R: usize>(self, tile: Tile, row: usize, out: *mut f32);
+    }
+
+    #[inline(always)]
+    unsafe fn all_rows(tile: Tile, out: *mut f32, m: usize, body: impl Body) {
+        let mut row = 0;
+        while row < m {
+            let tile = Tile { rows: tile.rows.skip_tiles(row / ROWS), ..tile };
+            // SAFETY: the rows from here on are within what the caller vouches for.
+            unsafe {
+                let out = out.add(row * tile.stride);
+                match m - row {
+                    1 => body.rows::<1>(tile, row, out),
+                    2 => body.rows::<2>(tile, row, out),
+                    3 => body.rows::<3>(tile, row, out),
+                    4 => body.rows::<4>(tile, row, out),
+                    5 => body.rows::<5>(tile, row, out),
+                    _ => body.rows::<ROWS>(tile, row, out),
+                }
+            }
+            row += ROWS;
+        }
+    }
+
+    /// Bit j of word i says whether column 16 i + j exists.
+    #[inline(always)]
+    fn masks(columns: usize) -> [__mmask16; LINES] {
+        std::array::from_fn(|line| {
+            let left = columns.saturating_sub(16 * line).min(16);
+            ((1u32 << left) - 1) as __mmask16
+        })
+    }
+
+    /// What a line of sums starts from.
+    ///
+    /// # Safety
+    /// The columns of the mask must exist in `start` and `out`.
+    #[inline(always)]
+    unsafe fn begin(start: Start, line: usize, mask: __mmask16, out: *const f32) -> __m512 {
+        // SAFETY: masked loads touch existing columns only.
+        unsafe {
+            match start {
+                Start::Zero => _mm512_setzero_ps(),
+                Start::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.as_ptr().wrapping_add(16 * line)),
+                Start::Result => _mm512_maskz_loadu_ps(mask, out.wrapping_add(16 * line)),
+            }
+        }
+    }
+
+    /// Adds the products of `R` rows with the first `L` lines of some steps of a panel to their sums.
+    ///
+    /// # Safety
+    /// As [`super::run`].
+    #[inline(always)]
+    unsafe fn add_steps<M: Multiply, const R: usize, const L: usize>(
+        sums: &mut [[M::Sum; L]; R],
+        rows: Rows,
+        lines: &[Line],
+    ) {
+        let mut words = rows.words;
+        for lines in lines.chunks_exact(LINES) {
+            // SAFETY: the caller vouches for the rows and the instructions.
+            unsafe {
+                let b: [__m512i; L] = std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
+                    for (sum, b) in sums.iter_mut().zip(b) {
+                        *sum = M::add(*sum, a, b);
+                    }
+                }
+            }
+            words = words.wrapping_add(rows.step_stride);
+        }
+    }
+
+    /// Sums in f32.
+    #[derive(Clone, Copy)]
+    struct Floats<M>(std::marker::PhantomData<fn() -> M>);
+
+    impl<M: Multiply<Sum = __m512> + Copy> Body for Floats<M> {
+        #[inline(always)]
+        unsafe fn rows<const R: usize>(self, tile: Tile, _: usize, out: *mut f32) {
+            // SAFETY: the caller vouches for it.
+            unsafe {
+                match tile.columns.div_ceil(16) {
+                    1 => self.lines::<R, 1>(tile, out),
+                    2 => self.lines::<R, 2>(tile, out),
+                    _ => self.lines::<R, LINES>(tile, out),
+                }
+            }
+        }
+    }
+
+    impl<M: Multiply<Sum = __m512> + Copy> Floats<M> {
+        /// [`Body::rows`] where the columns that exist are in the first `L` lines.
+        ///
+        /// # Safety
+        /// As there.
+        #[inline(always)]
+        unsafe fn lines<const R: usize, const L: usize>(self, tile: Tile, out: *mut f32) {
+            let Tile { rows, lines, columns, start, stride } = tile;
+            let masks = masks(columns);
+            // SAFETY: masked loads and stores touch existing columns only; the rest is what the caller vouches for.
+            unsafe {
+                let mut sums = [[_mm512_setzero_ps(); L]; R];
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    for (line, sum) in sums.iter_mut().enumerate() {
+                        *sum = begin(start, line, masks[line], out.wrapping_add(i * stride));
+                    }
+                }
+                add_steps::<M, R, L>(&mut sums, rows, lines);
+                for (i, sums) in sums.iter().enumerate() {
+                    for (line, sum) in sums.iter().enumerate() {
+                        _mm512_mask_storeu_ps(out.wrapping_add(i * stride + 16 * line), masks[line], *sum);
+                    }
+                }
+            }
+        }
+    }
+
+    impl Body for Scales<'_> {
+        /// Integers within a group, f32 from group to group: the sums of the groups before wait in `out`.
+        #[inline(always)]
+        unsafe fn rows<const R: usize>(self, tile: Tile, row: usize, out: *mut f32) {
+            let Tile { rows, lines, columns, mut start, stride } = tile;
+            let masks = masks(columns);
+            let groups = self.columns.len() / (2 * COLUMNS);
+            let each = lines.chunks(STEPS * LINES).zip(self.columns.chunks_exact(2 * COLUMNS));
+            for (group, (lines, scales)) in each.enumerate() {
+                // SAFETY: as for sums in f32; rows have a span for each group.
+                unsafe {
+                    let mut sums = [[_mm512_setzero_si512(); LINES]; R];
+                    add_steps::<Int8, R, LINES>(&mut sums, rows.skip_steps(group * STEPS), lines);
+                    for (i, sums) in sums.iter().enumerate() {
+                        let span = *self.rows.wrapping_add((row + i) * groups + group);
+                        let (low, scale) = (_mm512_set1_ps(span.low), _mm512_set1_ps(span.scale));
+                        let out = out.wrapping_add(i * stride);
+                        for (line, sum) in sums.iter().enumerate() {
+                            let of_column = scales.as_ptr().wrapping_add(16 * line);
+                            let product = _mm512_mul_ps(_mm512_cvtepi32_ps(*sum), _mm512_loadu_ps(of_column));
+                            let before = begin(start, line, masks[line], out);
+                            let both = _mm512_fmadd_ps(low, _mm512_loadu_ps(of_column.wrapping_add(COLUMNS)), before);
+                            let after = _mm512_fmadd_ps(scale, product, both);
+                            _mm512_mask_storeu_ps(out.wrapping_add(16 * line), masks[line], after);
+                        }
+                    }
+                }
+                start = Start::Result;
+            }
+        }
+    }
+}

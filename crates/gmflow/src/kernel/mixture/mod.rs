@@ -1,0 +1,6 @@
+//! Kernels on mixtures of Gaussians: their likelihood, the step of a solver, and the transport from normals.
+
+pub(crate) mod nll;
+pub(crate) mod nll_ops;
+pub(crate) mod step;
+pub(crate) mod transport;

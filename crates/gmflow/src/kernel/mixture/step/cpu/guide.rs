@@ -1,0 +1,412 @@
+//! Guidance in one pass: from a network's velocities to the means of the mixtures over x0 and the shift that is asked for.
+
+use crate::kernel::mixture::nll::Sizes;
+use crate::kernel::mixture::step::cpu::tilt::{Mixture, centred_rows, per_sample};
+use crate::kernel::simd::arch::{Loop, vectorised};
+use crate::kernel::simd::channels;
+use crate::kernel::simd::lanes::{
+    Block, LANES, Packed, PackedMut, PerSample, Row, Sink, Source, Summing, Sums, VECTOR, per_sample_sums,
+};
+use crate::kernel::simd::memory::build;
+use crate::kernel::simd::threads::Threads;
+use crate::kernel::simd::vector::{V, widest};
+use pulp::{Simd, WithSimd};
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+/// How the shift of the mean is found from the conditional and the unconditional prediction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ShiftRule {
+    /// No shift; there is no unconditional prediction.
+    Off,
+    /// Along the difference of the means, with this share of its part along the conditional mean removed, as long as this share of the
+    /// standard deviation.
+    Probabilistic {
+        /// w~.
+        scale: f32,
+        /// The share that is removed, 0 to 1.
+        orthogonal: f32,
+    },
+    /// The difference, with this share of its part along the conditional velocity removed, times w - 1. All components move by it.
+    Extrapolate {
+        /// w.
+        scale: f32,
+        /// The share that is removed, 0 to 1.
+        orthogonal: f32,
+    },
+}
+
+impl ShiftRule {
+    /// The share of the axis that is subtracted, from the products of difference and axis, and of the axis with itself.
+    fn along(self, da: f64, aa: f64) -> f64 {
+        match self {
+            Self::Off => 0.0,
+            Self::Probabilistic { orthogonal, .. } | Self::Extrapolate { orthogonal, .. } => {
+                if aa > 0.0 {
+                    f64::from(orthogonal) * da / aa
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+
+    /// The factor on what remains, from the variance and the remainder's mean square.
+    fn factor(self, var: f64, power: f64) -> f64 {
+        match self {
+            Self::Off => 0.0,
+            Self::Extrapolate { scale, .. } => f64::from(scale) - 1.0,
+            Self::Probabilistic { scale, .. } if power > 0.0 => f64::from(scale) * (var / power).sqrt(),
+            Self::Probabilistic { .. } => 0.0,
+        }
+    }
+}
+
+/// A network's predictions at (x, t), and what guidance asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// Over the velocity, the conditional ones.
+    pub velocity: Mixture<'a>,
+    /// The unconditional ones, of as many samples; with no rule but off there are none.
+    pub unconditional: Option<Mixture<'a>>,
+    /// `[b c n]`.
+    pub x: &'a [f32],
+    pub t: f32,
+    pub rule: ShiftRule,
+}
+
+impl<'a> Asked<'a> {
+    /// From predictions which, with a rule other than off, are those of the doubled batch [conditional, unconditional].
+    pub fn new(velocity: Mixture<'a>, (x, t): (&'a [f32], f32), sizes: Sizes, rule: ShiftRule) -> Self {
+        let b = x.len() / (sizes.c * sizes.n).max(1);
+        let unconditional = (rule != ShiftRule::Off).then(|| velocity.of_samples(sizes, b..2 * b));
+        Self { velocity: velocity.of_samples(sizes, 0..b), unconditional, x, t, rule }
+    }
+
+    /// Those of some samples.
+    pub fn of_samples(self, sizes: Sizes, samples: Range<usize>) -> Self {
+        Self {
+            velocity: self.velocity.of_samples(sizes, samples.clone()),
+            unconditional: self.unconditional.map(|mixture| mixture.of_samples(sizes, samples.clone())),
+            x: per_sample(self.x, sizes.c * sizes.n, &samples),
+            ..self
+        }
+    }
+}
+
+/// What [`guide`] finds.
+#[derive(Default)]
+pub(crate) struct GuidedParts {
+    /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::tilt::Shifted::centred`].
+    pub centred: Vec<f32>,
+    /// The mean of the conditional mixture over x0 `[b c n]`.
+    pub mean: Vec<f32>,
+    /// The shift `[b c n]`; empty for none.
+    pub shift: Vec<f32>,
+    /// As in [`crate::kernel::mixture::step::cpu::tilt::Shifted`].
+    pub var: Vec<f32>,
+    /// As in [`crate::kernel::mixture::step::cpu::tilt::Shifted`].
+    pub power: Vec<f32>,
+}
+
+impl GuidedParts {
+    /// Room for `b` samples, to be written by `fill`.
+    pub fn build(b: usize, sizes: Sizes, rule: ShiftRule, fill: impl FnOnce(GuidedRoom)) -> Self {
+        let (mut parts, pixels) = (Self::default(), b * sizes.c * sizes.n);
+        let Self { shift, var, power, centred, .. } = &mut parts;
+        let mean = build(pixels, |mean| {
+            *shift = build(if rule == ShiftRule::Off { 0 } else { pixels }, |shift| {
+                *centred = build(Packed::len(b, sizes.n, centred_rows(sizes)), |centred| {
+                    *var = build(b, |var| {
+                        *power = build(b, |power| fill(GuidedRoom { centred, mean, shift, var, power }));
+                    });
+                });
+            });
+        });
+        Self { mean, ..parts }
+    }
+}
+
+/// The same to be written to.
+pub(crate) struct GuidedRoom<'a> {
+    pub centred: &'a mut [f32],
+    pub mean: &'a mut [f32],
+    pub shift: &'a mut [f32],
+    pub var: &'a mut [f32],
+    pub power: &'a mut [f32],
+}
+
+/// From predictions of the velocity to the means of the mixtures over x0 and the shift that guidance asks for.
+pub(crate) fn guide(asked: Asked, sizes: Sizes, room: &mut GuidedRoom, threads: Threads) {
+    let Sizes { k, c, n } = sizes;
+    let GuidedRoom { centred, mean, shift, var: vars, power: powers } = room;
+    let (b, active) = (vars.len(), asked.rule != ShiftRule::Off);
+    let blocks = Block::all(b, n);
+    let (means, shifts) = (Sink::new(mean, n), Sink::new(shift, n));
+    let rows = centred_rows(sizes);
+    let sums = threads.map(
+        blocks.iter().copied().zip(centred.chunks_mut(rows * LANES)).collect(),
+        2 * b * k * c * n,
+        || Scratch::new(sizes),
+        |scratch, (block, centred): (Block, &mut [f32])| {
+            let centred = PackedMut::new(centred, rows);
+            let shifts = active.then_some(&shifts);
+            widest(Guiding { scratch, centred, means: &means, shifts, asked, sizes, block })
+        },
+    );
+    for (sample, &[var, da, aa]) in per_sample_sums(b, &blocks, &sums).iter().enumerate() {
+        let var = var / n as f64;
+        vars[sample] = var as f32;
+        if !active {
+            powers[sample] = 0.0;
+            continue;
+        }
+        let at = sample * c * n..(sample + 1) * c * n;
+        let (shift, mean, x) = (&mut shift[at.clone()], &mean[at.clone()], &asked.x[at]);
+        // What remains may be much smaller than what was subtracted: its power is that of the numbers themselves.
+        let along = asked.rule.along(da, aa) as f32;
+        let origin = matches!(asked.rule, ShiftRule::Extrapolate { .. }).then_some(x);
+        let power = widest(Across { shift, mean, origin, along });
+        let power = power / (c * n) as f64;
+        let factor = asked.rule.factor(var, power);
+        vectorised(Scale { values: shift, by: factor as f32 });
+        powers[sample] = (power * factor * factor) as f32;
+    }
+}
+
+/// Subtracts a multiple of the axis, the mean or what it is short of `origin`, from a shift; the sum of the squares of what remains.
+struct Across<'a> {
+    shift: &'a mut [f32],
+    mean: &'a [f32],
+    origin: Option<&'a [f32]>,
+    along: f32,
+}
+
+impl WithSimd for Across<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        /// Numbers whose squares are added up in f32, a vector upon the other.
+        const PIECE: usize = 256 * VECTOR;
+        let Self { shift, mean, origin, along } = self;
+        let minus_along = V::splat(simd, -along);
+        let mut power = 0.0;
+        for (i, (shift, mean)) in shift.chunks_mut(PIECE).zip(mean.chunks(PIECE)).enumerate() {
+            let (vectors, rest) = S::as_mut_simd_f32s(shift);
+            let (means, other_means) = S::as_simd_f32s(mean);
+            let origin = origin.map(|origin| S::as_simd_f32s(&origin[i * PIECE..][..mean.len()]));
+            let mut squares = [V::splat(simd, 0.0); 2];
+            for (v, (shift, mean)) in vectors.iter_mut().zip(means).enumerate() {
+                let mean = V::new(simd, *mean);
+                let axis = origin.map_or(mean, |(origin, _)| V::new(simd, origin[v]) - mean);
+                let across = axis.mul_add(minus_along, V::new(simd, *shift));
+                squares[v % 2] = across.mul_add(across, squares[v % 2]);
+                *shift = across.bare();
+            }
+            power += (squares[0] + squares[1]).sum();
+            for (v, (shift, mean)) in rest.iter_mut().zip(other_means).enumerate() {
+                *shift -= along * origin.map_or(*mean, |(_, origin)| origin[v] - mean);
+                power += f64::from(*shift * *shift);
+            }
+        }
+        power
+    }
+}
+
+/// Multiplies all values.
+struct Scale<'a> {
+    values: &'a mut [f32],
+    by: f32,
+}
+
+impl Loop for Scale<'_> {
+    #[inline(always)]
+    fn run(self) {
+        self.values.iter_mut().for_each(|value| *value *= self.by);
+    }
+}
+
+/// Room for a block.
+struct Scratch {
+    /// For gathering, conditional and unconditional: `[k c]` and `[k]`.
+    means: [Vec<Row>; 2],
+    log_weights: [Vec<Row>; 2],
+    /// The components' weights `[k]`.
+    shares: Vec<Row>,
+    /// The mean velocities, conditional and unconditional `[c]`.
+    velocities: [Vec<Row>; 2],
+    /// Rows `[c]`.
+    x: Vec<Row>,
+    mean: Vec<Row>,
+    difference: Vec<Row>,
+}
+
+impl Scratch {
+    fn new(Sizes { k, c, n: pixels }: Sizes) -> Self {
+        let rows = |n: usize| vec![[0.0; LANES]; n];
+        let gathered = |n: usize| rows(if Block::all_direct(pixels) { 0 } else { n });
+        Self {
+            means: [gathered(k * c), gathered(k * c)],
+            log_weights: [gathered(k), gathered(k)],
+            shares: rows(k),
+            velocities: [rows(c), rows(c)],
+            x: gathered(c),
+            mean: gathered(c),
+            difference: gathered(c),
+        }
+    }
+}
+
+/// A block of [`guide`].
+struct Guiding<'a> {
+    scratch: &'a mut Scratch,
+    centred: PackedMut<'a>,
+    means: &'a Sink<'a>,
+    shifts: Option<&'a Sink<'a>>,
+    asked: Asked<'a>,
+    sizes: Sizes,
+    block: Block,
+}
+
+impl WithSimd for Guiding<'_> {
+    type Output = Sums<3>;
+
+    /// The mixtures into `centred`, their means over x0 into `means`, the difference of the conditional from the unconditional ones into
+    /// `shifts`. The sums of the variance, and of the products of the axis with the difference and with itself.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Sums<3> {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    }
+}
+
+/// Means and log weights of a block.
+#[inline(always)]
+fn side<'a>(
+    velocity: Mixture<'a>,
+    block: Block,
+    (k, c, n): (usize, usize, usize),
+    means: &'a mut [Row],
+    log_weights: &'a mut [Row],
+) -> (Source<'a>, Source<'a>) {
+    let means = Source::new(&block, velocity.means, k * c, n, means);
+    (means, Source::new(&block, velocity.log_weights, k, n, log_weights))
+}
+
+/// The mean velocity of a block into `mean`; `KEEP` keeps what was read of the mixtures, and the components' weights.
+///
+/// Rows of an image are read one after the other, each from front to back: they may be a page apart, and the processor fetches ahead within
+/// a few pages at a time.
+#[inline(always)]
+fn mean_velocity<S: Simd, const C: usize, const KEEP: bool>(
+    simd: S,
+    (k, vectors): (usize, usize),
+    velocity: &(Source, Source),
+    mean: &mut [Row],
+    (keep, weights): (&mut PackedMut, &mut [Row]),
+) {
+    for first in (0..k).step_by(2) {
+        if first + 1 < k {
+            add_components::<S, C, 2, KEEP>(simd, (first, vectors), velocity, mean, (&mut *keep, &mut *weights));
+        } else {
+            add_components::<S, C, 1, KEEP>(simd, (first, vectors), velocity, mean, (&mut *keep, &mut *weights));
+        }
+    }
+}
+
+/// Adds the components `first..first + N`.
+#[inline(always)]
+fn add_components<S: Simd, const C: usize, const N: usize, const KEEP: bool>(
+    simd: S,
+    (first, vectors): (usize, usize),
+    (means, log_weights): &(Source, Source),
+    mean: &mut [Row],
+    (keep, weights): (&mut PackedMut, &mut [Row]),
+) {
+    for v in 0..vectors {
+        let mut shares = [V::splat(simd, 0.0); N];
+        for (k, share) in (first..).zip(&mut shares) {
+            let log_weight = log_weights.at(simd, k, v) * V::splat(simd, LOG2_E);
+            *share = log_weight.exp2_or_less();
+            if KEEP {
+                keep.set(k * (C + 1) + C, v, log_weight);
+                share.store(&mut weights[k], v);
+            }
+        }
+        for (i, mean) in mean[..C].iter_mut().enumerate() {
+            let mut sum = if first == 0 { V::splat(simd, 0.0) } else { V::load(simd, mean, v) };
+            for (k, &share) in (first..).zip(&shares) {
+                let value = means.at(simd, k * C + i, v);
+                if KEEP {
+                    keep.set(k * (C + 1) + i, v, value);
+                }
+                sum = value.mul_add(share, sum);
+            }
+            sum.store(mean, v);
+        }
+    }
+}
+
+impl Guiding<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<3> {
+        let Self { scratch, mut centred, means: all_means, shifts, asked, sizes, block } = self;
+        let Asked { velocity, unconditional, x, t, rule } = asked;
+        let Sizes { k, n, .. } = sizes;
+        let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
+        let Scratch { means, log_weights, shares, velocities, x: room, mean, difference } = scratch;
+        let [velocities, other_velocities] = velocities;
+        let x = Source::new(&block, x, C, n, room);
+        let ([means, other_means], [log_weights, other_log_weights]) = (means, log_weights);
+        let predicted = side(velocity, block, (k, C, n), means, log_weights);
+        let other = unconditional.map(|mixture| side(mixture, block, (k, C, n), other_means, other_log_weights));
+        let within = PerSample::new(&block, |sample| (2.0 * velocity.log_std[sample]).exp() * t * t);
+        let number = |x: f32| V::splat(simd, x);
+        let (time, minus_time, per_channel) = (number(t), number(-t), number(1.0 / C as f32));
+        // SAFETY: every block comes up once.
+        let mut mean = unsafe { all_means.target(&block, C, mean) };
+        // SAFETY: the same.
+        let mut difference = shifts.map(|shifts| unsafe { shifts.target(&block, C, difference) });
+        let vectors = block.vectors(simd);
+        centred.clear_from::<S>(vectors);
+        mean_velocity::<S, C, true>(simd, (k, vectors), &predicted, velocities, (&mut centred, shares));
+        if let Some(other) = &other {
+            mean_velocity::<S, C, false>(simd, (k, vectors), other, other_velocities, (&mut centred, shares));
+        }
+        let mut sums = Summing::new(simd, &block);
+        for v in 0..vectors {
+            let mut velocity = [number(0.0); C];
+            for (velocity, mean) in velocity.iter_mut().zip(&*velocities) {
+                *velocity = V::load(simd, mean, v);
+            }
+            let mut var = number(0.0);
+            for (k, share) in shares[..k].iter().enumerate() {
+                let (row, mut square) = (k * (C + 1), number(0.0));
+                for (i, &velocity) in velocity.iter().enumerate() {
+                    let offset = (centred.at(simd, row + i, v) - velocity) * minus_time;
+                    square = offset.mul_add(offset, square);
+                    centred.set(row + i, v, offset);
+                }
+                var = square.mul_add(per_channel, within.at(simd, v)).mul_add(V::load(simd, share, v), var);
+            }
+            let [mut da, mut aa] = [number(0.0); 2];
+            for (i, &u) in velocity.iter().enumerate() {
+                let data = u.mul_add(minus_time, x.at(simd, i, v));
+                mean.set(i, v, data);
+                if let Some(difference) = &mut difference {
+                    let apart = (V::load(simd, &other_velocities[i], v) - u) * time;
+                    let axis = if extrapolate { u * time } else { data };
+                    da = apart.mul_add(axis, da);
+                    aa = axis.mul_add(axis, aa);
+                    difference.set(i, v, apart);
+                }
+            }
+            sums.add(v, [var, da, aa]);
+        }
+        mean.finish();
+        if let Some(difference) = difference {
+            difference.finish();
+        }
+        sums.finish(&block)
+    }
+}

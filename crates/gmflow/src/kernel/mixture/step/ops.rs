@@ -1,0 +1,351 @@
+//! The passes of a solver's step as operations of a backend, and the CPU backend's implementation. No gradients are recorded.
+
+use crate::kernel::mixture::nll::Sizes;
+use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, ShiftRule, guide};
+use crate::kernel::mixture::step::cpu::tilt::{self, ChangeRule, Mixture, OdeSubstep};
+use crate::kernel::mixture::step::cpu::{Step, ode_step};
+use crate::kernel::mixture::transport::cpu::{Direction, covariances, transport};
+use crate::kernel::nn::ops::{in_order, tensor, values};
+use crate::kernel::simd::memory::build;
+use crate::kernel::simd::threads::Threads;
+use crate::mixture::transport::Axes;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
+
+/// Mixtures over the velocity, as a network predicts them, of `b` samples or, with guidance, of the doubled batch [conditional,
+/// unconditional].
+#[derive(Clone, ExtensionType)]
+pub struct Velocity<B: Backend> {
+    /// `[b k c h w]`.
+    pub means: FloatTensor<B>,
+    /// `[b k 1 h w]`.
+    pub log_weights: FloatTensor<B>,
+    /// `[b 1 1 1 1]`.
+    pub log_std: FloatTensor<B>,
+    /// When they were predicted.
+    pub t: f32,
+}
+
+/// Predicted mixtures and the shift of the mean that they are reweighted by.
+#[derive(Clone, ExtensionType)]
+pub struct Shifted<B: Backend> {
+    /// The first `b` of them count.
+    #[extension_type]
+    pub velocity: Velocity<B>,
+    /// On the CPU what its passes read of the mixtures: see [`tilt::Shifted`]. Nothing elsewhere.
+    pub centred: FloatTensor<B>,
+    /// Components over x0 have the means origin - t u, `[b c h w]`.
+    pub origin: FloatTensor<B>,
+    /// The mean over x0 `[b c h w]`.
+    pub mean: FloatTensor<B>,
+    /// The variance averaged over pixels `[b 1 1 1]`.
+    pub var: FloatTensor<B>,
+    /// `[b c h w]`; nothing where there is none.
+    pub shift: FloatTensor<B>,
+    /// The mean square of the shift `[b 1 1 1]`.
+    pub power: FloatTensor<B>,
+    /// Whether a shift is divided by the pixel's own variance along it, and not by `var`.
+    pub pixelwise: bool,
+}
+
+/// The step before, where its prediction is to change the next one.
+#[derive(Clone, ExtensionType)]
+pub enum Before<B: Backend> {
+    /// There is none.
+    Nothing,
+    /// Where its prediction would have the mean now, `[b c h w]`.
+    Step(FloatTensor<B>, ChangeRule),
+}
+
+/// What a network predicted, and what guidance asks for.
+#[derive(Clone, ExtensionType)]
+pub struct Asked<B: Backend> {
+    /// What it predicted.
+    #[extension_type]
+    pub velocity: Velocity<B>,
+    /// Where `[b c h w]`.
+    pub x: FloatTensor<B>,
+    /// Guidance.
+    pub rule: ShiftRule,
+}
+
+/// The passes; see [`crate::kernel::mixture::step::cpu::tilt`].
+#[allow(clippy::type_complexity, reason = "the macro reads the tuples of tensors that methods return")]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
+pub trait StepOps: Backend {
+    /// Mean over x0, variance, shift and its mean square, and what the CPU's passes read, as in [`Shifted`].
+    fn step_guide(
+        #[extension_type] asked: Asked<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    /// The second-order change since `before`, where the prediction before would have the mean now, alone or with the shift of `now`, and
+    /// its mean square.
+    fn step_second_order(
+        #[extension_type] now: Shifted<Self>,
+        before: FloatTensor<Self>,
+        rule: ChangeRule,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// The samples after all sub-steps from `x`, with mixtures that were predicted at `start`.
+    fn step_ode(
+        #[extension_type] mixture: Shifted<Self>,
+        start: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        substeps: Vec<OdeSubstep>,
+    ) -> FloatTensor<Self>;
+    /// The three in one: the samples after all sub-steps from where they were predicted, and what the sub-step `ahead` makes of them by the
+    /// mixtures without the change, or nothing. Guidance may not extrapolate, and the change may not stand alone.
+    fn step_at_once(
+        #[extension_type] asked: Asked<Self>,
+        pixelwise: bool,
+        #[extension_type] before: Before<Self>,
+        substeps: Vec<OdeSubstep>,
+        ahead: Option<OdeSubstep>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// Means, log weights and log standard deviations of the reweighted mixtures, the last for each pixel where it goes by pixels.
+    fn step_reweighted(
+        #[extension_type] mixture: Shifted<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    /// The covariances `[b c c]` of mixtures, averaged over pixels.
+    fn step_covariances(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+    /// The transport of `values` `[b c h w]` along `bases` `[b c c]`.
+    fn step_transport(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bases: FloatTensor<Self>,
+        axes: Axes,
+        direction: Direction,
+    ) -> FloatTensor<Self>;
+}
+
+type Tensor = FloatTensor<Flex>;
+
+impl Shifted<Flex> {
+    fn contiguous(self) -> Self {
+        Self {
+            velocity: Velocity { log_std: in_order(self.velocity.log_std), ..self.velocity },
+            mean: in_order(self.mean),
+            var: in_order(self.var),
+            shift: in_order(self.shift),
+            power: in_order(self.power),
+            ..self
+        }
+    }
+
+    fn borrow(&self) -> tilt::Shifted<'_> {
+        tilt::Shifted {
+            centred: values(&self.centred),
+            log_std: values(&self.velocity.log_std),
+            t: self.velocity.t,
+            mean: values(&self.mean),
+            shift: values(&self.shift),
+            var: values(&self.var),
+            power: values(&self.power),
+            pixelwise: self.pixelwise,
+        }
+    }
+}
+
+/// Components, channels and pixels of `[b k c h w]`.
+fn sizes(means: &Tensor) -> Sizes {
+    let shape = means.shape();
+    Sizes { k: shape[1], c: shape[2], n: shape[3] * shape[4] }
+}
+
+impl Asked<Flex> {
+    fn contiguous(self) -> Self {
+        let Velocity { means, log_weights, log_std, t } = self.velocity;
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
+        Self { velocity: Velocity { means, log_weights, log_std, t }, x: in_order(self.x), ..self }
+    }
+
+    fn borrow(&self) -> guide::Asked<'_> {
+        let Velocity { means, log_weights, log_std, t } = &self.velocity;
+        let velocity = Mixture { means: values(means), log_weights: values(log_weights), log_std: values(log_std) };
+        guide::Asked::new(velocity, (values(&self.x), *t), sizes(means), self.rule)
+    }
+}
+
+/// Mean, variance, shift and its mean square, and the mixtures of samples of the shape `[b c h w]`.
+fn guided(parts: GuidedParts, shape: Vec<usize>) -> [Tensor; 5] {
+    let GuidedParts { centred, mean, shift, var, power } = parts;
+    let per_sample = [shape[0], 1, 1, 1];
+    let of_shift = if shift.is_empty() { vec![0; 4] } else { shape.clone() };
+    let (mean, centred_len) = (tensor(mean, shape), [centred.len()]);
+    let [var, power] = [var, power].map(|values| tensor(values, per_sample));
+    [mean, var, tensor(shift, of_shift), power, tensor(centred, centred_len)]
+}
+
+impl StepOps for Flex {
+    fn step_guide(asked: Asked<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
+        let asked = asked.contiguous();
+        let (sizes, shape) = (sizes(&asked.velocity.means), asked.x.shape().to_vec());
+        let fill = |mut room: guide::GuidedRoom| guide(asked.borrow(), sizes, &mut room, Threads::All);
+        guided(GuidedParts::build(shape[0], sizes, asked.rule, fill), shape).into()
+    }
+
+    fn step_second_order(now: Shifted<Self>, before: Tensor, rule: ChangeRule) -> (Tensor, Tensor) {
+        let (now, before) = (now.contiguous(), in_order(before));
+        let sizes = sizes(&now.velocity.means);
+        let mut power = vec![0.0; values(&now.var).len()];
+        let shift = build(values(&before).len(), |shift| {
+            tilt::second_order(now.borrow(), values(&before), sizes, rule, (shift, &mut power), Threads::All);
+        });
+        (tensor(shift, before.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
+    }
+
+    fn step_ode(mixture: Shifted<Self>, start: Tensor, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
+        let (mixture, start, x) = (mixture.contiguous(), in_order(start), in_order(x));
+        let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
+        let fill = |out: &mut [f32]| {
+            let points = [values(&start), values(&x)];
+            tilt::ode_substeps(mixture.borrow(), points, sizes, &substeps, None, out, Threads::All);
+        };
+        tensor(build(values(&x).len(), fill), shape)
+    }
+
+    fn step_at_once(
+        asked: Asked<Self>,
+        pixelwise: bool,
+        before: Before<Self>,
+        substeps: Vec<OdeSubstep>,
+        ahead: Option<OdeSubstep>,
+    ) -> (Tensor, Tensor) {
+        let asked = asked.contiguous();
+        let before = match before {
+            Before::Nothing => None,
+            Before::Step(mean, rule) => Some((in_order(mean), rule)),
+        };
+        let before = before.as_ref().map(|(mean, rule)| (values(mean), *rule));
+        let step = Step { asked: asked.borrow(), pixelwise, before, substeps: &substeps, ahead };
+        let (x, foreseen) = ode_step(step, sizes(&asked.velocity.means));
+        let of_foreseen = if ahead.is_some() { asked.x.shape().to_vec() } else { vec![0; 4] };
+        (tensor(x, asked.x.shape().to_vec()), tensor(foreseen, of_foreseen))
+    }
+
+    fn step_reweighted(mixture: Shifted<Self>) -> (Tensor, Tensor, Tensor) {
+        let mixture = mixture.contiguous();
+        let (Sizes { k, c, .. }, x) = (sizes(&mixture.velocity.means), mixture.mean.shape());
+        let [means, log_weights, log_std] = tilt::reweighted(mixture.borrow(), sizes(&mixture.velocity.means));
+        let [b, h, w] = [x[0], x[2], x[3]];
+        let of_std = if log_std.len() == b { [b, 1, 1, 1, 1] } else { [b, 1, 1, h, w] };
+        (tensor(means, [b, k, c, h, w]), tensor(log_weights, [b, k, 1, h, w]), tensor(log_std, of_std))
+    }
+
+    fn step_covariances(means: Tensor, log_weights: Tensor, log_std: Tensor) -> Tensor {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
+        let sizes = sizes(&means);
+        let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
+        tensor(covariances(mixture, sizes), [means.shape()[0], sizes.c, sizes.c])
+    }
+
+    fn step_transport(
+        means: Tensor,
+        log_weights: Tensor,
+        log_std: Tensor,
+        from: Tensor,
+        bases: Tensor,
+        axes: Axes,
+        direction: Direction,
+    ) -> Tensor {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
+        let [from, bases] = [from, bases].map(in_order);
+        let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
+        let mapped = transport(mixture, values(&from), values(&bases), sizes(&means), axes, direction);
+        tensor(mapped, from.shape().to_vec())
+    }
+}
+
+/// The same without autodiff.
+fn inner<B: Backend, C: CheckpointStrategy>(mixture: Shifted<Autodiff<B, C>>) -> Shifted<B> {
+    let Shifted { velocity, centred, origin, mean, var, shift, power, pixelwise } = mixture;
+    let [centred, origin, mean] = [centred, origin, mean].map(Autodiff::<B, C>::inner);
+    let [var, shift, power] = [var, shift, power].map(Autodiff::<B, C>::inner);
+    Shifted { velocity: inner_velocity(velocity), centred, origin, mean, var, shift, power, pixelwise }
+}
+
+fn inner_velocity<B: Backend, C: CheckpointStrategy>(velocity: Velocity<Autodiff<B, C>>) -> Velocity<B> {
+    let Velocity { means, log_weights, log_std, t } = velocity;
+    let [means, log_weights, log_std] = [means, log_weights, log_std].map(Autodiff::<B, C>::inner);
+    Velocity { means, log_weights, log_std, t }
+}
+
+fn inner_asked<B: Backend, C: CheckpointStrategy>(asked: Asked<Autodiff<B, C>>) -> Asked<B> {
+    let Asked { velocity, x, rule } = asked;
+    Asked { velocity: inner_velocity(velocity), x: Autodiff::<B, C>::inner(x), rule }
+}
+
+impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
+    fn step_guide(
+        asked: Asked<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (mean, var, shift, power, centred) = B::step_guide(inner_asked(asked));
+        [mean, var, shift, power, centred].map(Self::from_inner).into()
+    }
+
+    fn step_at_once(
+        asked: Asked<Self>,
+        pixelwise: bool,
+        before: Before<Self>,
+        substeps: Vec<OdeSubstep>,
+        ahead: Option<OdeSubstep>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let before = match before {
+            Before::Nothing => Before::Nothing,
+            Before::Step(mean, rule) => Before::Step(Self::inner(mean), rule),
+        };
+        let (x, foreseen) = B::step_at_once(inner_asked(asked), pixelwise, before, substeps, ahead);
+        (Self::from_inner(x), Self::from_inner(foreseen))
+    }
+
+    fn step_second_order(
+        now: Shifted<Self>,
+        before: FloatTensor<Self>,
+        rule: ChangeRule,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (shift, power) = B::step_second_order(inner(now), Self::inner(before), rule);
+        (Self::from_inner(shift), Self::from_inner(power))
+    }
+
+    fn step_ode(
+        mixture: Shifted<Self>,
+        start: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        substeps: Vec<OdeSubstep>,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::step_ode(inner(mixture), Self::inner(start), Self::inner(x), substeps))
+    }
+
+    fn step_reweighted(mixture: Shifted<Self>) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (means, log_weights, log_std) = B::step_reweighted(inner(mixture));
+        (Self::from_inner(means), Self::from_inner(log_weights), Self::from_inner(log_std))
+    }
+
+    fn step_covariances(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(Self::inner);
+        Self::from_inner(B::step_covariances(means, log_weights, log_std))
+    }
+
+    fn step_transport(
+        means: FloatTensor<Self>,
+        log_weights: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bases: FloatTensor<Self>,
+        axes: Axes,
+        direction: Direction,
+    ) -> FloatTensor<Self> {
+        let [means, log_weights, log_std] = [means, log_weights, log_std].map(Self::inner);
+        let [values, bases] = [values, bases].map(Self::inner);
+        Self::from_inner(B::step_transport(means, log_weights, log_std, values, bases, axes, direction))
+    }
+}

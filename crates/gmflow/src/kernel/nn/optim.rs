@@ -1,0 +1,169 @@
+//! The optimiser's update of one parameter, in one pass over memory, and that of its averages.
+
+use crate::kernel::nn::optim_ops::OptimOps;
+use crate::kernel::simd::arch::{Loop, vectorised};
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+/// AdamW with PyTorch's semantics: decoupled weight decay, bias-corrected moments, epsilon outside the root.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+impl AdamW {
+    /// Updates a parameter and its moments in place. `step` counts from 1; the gradient is multiplied by `grad_scale`, for
+    /// clipping, on the way.
+    ///
+    /// # Panics
+    /// Where the slices differ in length.
+    pub fn update(
+        &self,
+        step: u64,
+        grad_scale: f32,
+        param: &mut [f32],
+        grad: &[f32],
+        exp_avg: &mut [f32],
+        exp_avg_sq: &mut [f32],
+    ) {
+        assert_eq!([grad.len(), exp_avg.len(), exp_avg_sq.len()], [param.len(); 3], "adamw: lengths of the slices");
+        apply(self.at(step, grad_scale), param, grad, [exp_avg, exp_avg_sq]);
+    }
+
+    /// The same of tensors on any device, in place where nothing else holds them; returns the parameter and its moments. None records
+    /// gradients.
+    ///
+    /// # Panics
+    /// Where the numbers of values differ.
+    pub fn update_tensors(
+        &self,
+        step: u64,
+        grad_scale: f32,
+        param: Tensor<1>,
+        grad: Tensor<1>,
+        [exp_avg, exp_avg_sq]: [Tensor<1>; 2],
+    ) -> (Tensor<1>, [Tensor<1>; 2]) {
+        let sizes = [&grad, &exp_avg, &exp_avg_sq].map(Tensor::dims);
+        assert_eq!(sizes, [param.dims(); 3], "adamw: numbers of values");
+        let (param, exp_avg, exp_avg_sq) = <Dispatch as OptimOps>::adamw_update(
+            param.into_dispatch(),
+            exp_avg.into_dispatch(),
+            exp_avg_sq.into_dispatch(),
+            grad.into_dispatch(),
+            self.at(step, grad_scale),
+        );
+        (Tensor::from_dispatch(param), [exp_avg, exp_avg_sq].map(Tensor::from_dispatch))
+    }
+
+    /// The scalars of a step.
+    fn at(&self, step: u64, grad_scale: f32) -> Update {
+        let t = step as f64;
+        Update {
+            keep: (1.0 - self.lr * self.weight_decay) as f32,
+            rate: (self.lr / (1.0 - self.beta1.powf(t))) as f32,
+            root: (1.0 / (1.0 - self.beta2.powf(t)).sqrt()) as f32,
+            eps: self.eps as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            gain1: (1.0 - self.beta1) as f32,
+            gain2: (1.0 - self.beta2) as f32,
+            grad_scale,
+        }
+    }
+}
+
+/// Moves `average` towards `values` by `share` of the way, in place where nothing else holds it. Neither records gradients.
+///
+/// # Panics
+/// Where the numbers of values differ.
+pub fn lerp(average: Tensor<1>, values: Tensor<1>, share: f32) -> Tensor<1> {
+    assert_eq!(average.dims(), values.dims(), "lerp: numbers of values");
+    Tensor::from_dispatch(<Dispatch as OptimOps>::lerp(average.into_dispatch(), values.into_dispatch(), share))
+}
+
+/// The sum of squares of each tensor, and the tensors again. On the CPU it is taken in f64 and in an order that does not depend on the
+/// number of threads, on GPUs in f32. No gradients are recorded.
+///
+/// # Panics
+/// Where values are not f32.
+pub fn square_sums(tensors: Vec<Tensor<1>>) -> (Vec<Tensor<1>>, Vec<f64>) {
+    if tensors.iter().all(|x| crate::kernel::on_cpu(&x.device())) {
+        // Taken and given back, so that a tensor that nothing else holds is not copied.
+        return tensors.into_iter().map(square_sum).unzip();
+    }
+    let sum =
+        |x: &Tensor<1>| if x.dims() == [0] { Tensor::zeros([1], &x.device()) } else { (x.clone() * x.clone()).sum() };
+    let sums = Tensor::cat(tensors.iter().map(sum).collect(), 0).into_data(); // one transfer for all
+    (tensors, sums.iter::<f64>().collect())
+}
+
+/// The same of one tensor on the CPU.
+fn square_sum(x: Tensor<1>) -> (Tensor<1>, f64) {
+    /// Values that one task sums up; fixed, so that sums have one order.
+    const CHUNK: usize = 1 << 14;
+    let chunk_sum = |chunk: &[f32]| chunk.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
+    let device = x.device();
+    let data = x.into_data();
+    let values = data.as_slice::<f32>().unwrap_or_else(|error| panic!("square_sums: values in f32: {error:?}"));
+    let sum = values.par_chunks(CHUNK).map(chunk_sum).collect::<Vec<f64>>().iter().sum();
+    (Tensor::from_data(data, &device), sum)
+}
+
+/// The update of a parameter and of its first and second moments, all of one length.
+pub(crate) fn apply(update: Update, param: &mut [f32], grad: &[f32], [exp_avg, exp_avg_sq]: [&mut [f32]; 2]) {
+    const TASK: usize = 16 * 1024;
+    let moments = exp_avg.par_chunks_mut(TASK).zip(exp_avg_sq.par_chunks_mut(TASK));
+    let values = param.par_chunks_mut(TASK).zip(grad.par_chunks(TASK));
+    values.zip(moments).for_each(|((param, grad), (m, v))| vectorised(Piece { update, param, grad, m, v }));
+}
+
+/// The scalars of one update.
+#[derive(Clone, Copy, Debug)]
+pub struct Update {
+    /// What is left of the parameter after weight decay.
+    pub(crate) keep: f32,
+    /// The learning rate with the first moment's correction.
+    pub(crate) rate: f32,
+    /// The root of the second moment's correction.
+    pub(crate) root: f32,
+    pub(crate) eps: f32,
+    pub(crate) beta1: f32,
+    pub(crate) beta2: f32,
+    /// 1 - beta1.
+    pub(crate) gain1: f32,
+    /// 1 - beta2.
+    pub(crate) gain2: f32,
+    pub(crate) grad_scale: f32,
+}
+
+struct Piece<'a> {
+    update: Update,
+    param: &'a mut [f32],
+    grad: &'a [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+}
+
+impl Loop for Piece<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let u = self.update;
+        let moments = self.m.iter_mut().zip(self.v.iter_mut());
+        for ((param, &grad), (m, v)) in self.param.iter_mut().zip(self.grad).zip(moments) {
+            let g = grad * u.grad_scale;
+            *m = u.beta1 * *m + u.gain1 * g;
+            *v = u.beta2 * *v + u.gain2 * g * g;
+            *param = *param * u.keep - u.rate * *m / (v.sqrt() * u.root + u.eps);
+        }
+    }
+}

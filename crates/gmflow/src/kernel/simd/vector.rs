@@ -1,0 +1,346 @@
+//! Vectors of the width that the processor has, chosen at run time, with the operators that formulas are written in.
+//!
+//! Multiplications and additions are fused where the processor can, so last bits may differ between processors; they do not depend on the
+//! batch or the number of threads.
+#![allow(clippy::excessive_precision)]
+
+use crate::kernel::simd::lanes::{Packed, PerSample, Row, Source, Target, VECTOR, tree};
+use pulp::{Arch, Simd, WithSimd};
+use std::ops::{Add, Div, Mul, Sub};
+
+/// Runs a pass with the widest vectors. Not inlined: every place that it is inlined into would have all widths once more.
+#[inline(never)]
+pub(crate) fn widest<W: WithSimd>(pass: W) -> W::Output {
+    Arch::new().dispatch(pass)
+}
+
+/// A vector of f32.
+pub(crate) struct V<S: Simd> {
+    simd: S,
+    x: S::f32s,
+}
+
+impl<S: Simd> Clone for V<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for V<S> {}
+
+impl<S: Simd> V<S> {
+    #[inline(always)]
+    pub fn new(simd: S, x: S::f32s) -> Self {
+        Self { simd, x }
+    }
+
+    /// The bare vector.
+    #[inline(always)]
+    pub fn bare(self) -> S::f32s {
+        self.x
+    }
+
+    #[inline(always)]
+    pub fn splat(simd: S, x: f32) -> Self {
+        Self { simd, x: simd.splat_f32s(x) }
+    }
+
+    /// Vector `v` of a row.
+    #[inline(always)]
+    pub fn load(simd: S, row: &Row, v: usize) -> Self {
+        Self { simd, x: S::as_simd_f32s(row).0[v] }
+    }
+
+    #[inline(always)]
+    pub fn store(self, row: &mut Row, v: usize) {
+        S::as_mut_simd_f32s(row).0[v] = self.x;
+    }
+
+    #[inline(always)]
+    pub fn max(self, other: Self) -> Self {
+        Self { x: self.simd.max_f32s(self.x, other.x), ..self }
+    }
+
+    #[inline(always)]
+    pub fn min(self, other: Self) -> Self {
+        Self { x: self.simd.min_f32s(self.x, other.x), ..self }
+    }
+
+    /// self * a + b.
+    #[inline(always)]
+    pub fn mul_add(self, a: Self, b: Self) -> Self {
+        Self { x: self.simd.mul_add_e_f32s(self.x, a.x, b.x), ..self }
+    }
+
+    #[inline(always)]
+    pub fn abs(self) -> Self {
+        Self { x: self.simd.abs_f32s(self.x), ..self }
+    }
+
+    /// The sum of the lanes.
+    #[inline(always)]
+    pub fn sum(self) -> f64 {
+        let mut lanes = [0.0; VECTOR];
+        S::as_mut_simd_f32s(&mut lanes).0[0] = self.x;
+        tree(lanes)
+    }
+
+    #[inline(always)]
+    pub fn sqrt(self) -> Self {
+        Self { x: self.simd.sqrt_f32s(self.x), ..self }
+    }
+
+    /// The lanes where self < other.
+    #[inline(always)]
+    pub fn less(self, other: Self) -> S::m32s {
+        self.simd.less_than_f32s(self.x, other.x)
+    }
+
+    /// self where `mask` holds, otherwise `other`.
+    #[inline(always)]
+    pub fn only(self, mask: S::m32s, other: Self) -> Self {
+        Self { x: self.simd.select_f32s(mask, self.x, other.x), ..self }
+    }
+
+    /// The natural logarithm of a normal number above 0; a few units in the last place, by the polynomial of the Cephes library.
+    #[inline(always)]
+    pub fn ln(self) -> Self {
+        // Or'ed with a small integer this is the float 2^23 + the integer.
+        const FLOAT: f32 = 8_388_608.0;
+        let simd = self.simd;
+        let c = |x: f32| Self::splat(simd, x);
+        let bits = simd.transmute_u32s_f32s(self.x);
+        let whole = simd.wrapping_dyn_shr_u32s(bits, simd.splat_u32s(23));
+        let whole = simd.or_u32s(whole, simd.splat_u32s(FLOAT.to_bits()));
+        let part = simd.and_u32s(bits, simd.splat_u32s(0x007f_ffff));
+        let part = simd.or_u32s(part, simd.splat_u32s(0.5f32.to_bits()));
+        let whole = Self { simd, x: simd.transmute_f32s_u32s(whole) } - c(FLOAT + 126.0);
+        let part = Self { simd, x: simd.transmute_f32s_u32s(part) };
+        let low = part.less(c(std::f32::consts::FRAC_1_SQRT_2));
+        let whole = (whole - c(1.0)).only(low, whole);
+        let x = (part + part).only(low, part) - c(1.0);
+        let mut p = c(7.037_683_6e-2);
+        for coefficient in [
+            -1.151_461e-1,
+            1.167_699_9e-1,
+            -1.242_014_1e-1,
+            1.424_932_3e-1,
+            -1.666_805_7e-1,
+            2.000_071_5e-1,
+            -2.499_999_4e-1,
+            3.333_333_1e-1,
+        ] {
+            p = p.mul_add(x, c(coefficient));
+        }
+        let square = x * x;
+        let rest = whole.mul_add(c(-2.121_944_40e-4), p * x * square);
+        let rest = square.mul_add(c(-0.5), rest) + x;
+        whole.mul_add(c(0.693_359_375), rest)
+    }
+
+    /// 2^x for x up to 127, which is not checked, and 2^-126 for what is below -126.
+    #[inline(always)]
+    pub fn exp2_or_less(self) -> Self {
+        self.max(Self::splat(self.simd, -126.0)).exp2()
+    }
+
+    /// 2^x for x from -126 to 127, which is not checked; a few units in the last place, by a polynomial fitted on [-1/2, 1/2].
+    #[inline(always)]
+    pub fn exp2(self) -> Self {
+        // As in `exp`; a shift by 23 leaves nothing of it.
+        const ROUND: f32 = 12_582_912.0;
+        let simd = self.simd;
+        let c = |x: f32| Self::splat(simd, x);
+        let shifted = self + c(ROUND);
+        let r = self - (shifted - c(ROUND));
+        let mut p = c(1.327_652_52e-3);
+        for coefficient in [9.675_560_58e-3, 5.550_713_3e-2, 2.402_211_94e-1, 6.931_469_67e-1, 1.0] {
+            p = p.mul_add(r, c(coefficient));
+        }
+        let power = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted.x), simd.splat_u32s(23));
+        Self { x: simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(p.x), power)), ..self }
+    }
+}
+
+macro_rules! operator {
+    ($trait:ident, $name:ident, $op:ident) => {
+        impl<S: Simd> $trait for V<S> {
+            type Output = Self;
+            #[inline(always)]
+            fn $name(self, other: Self) -> Self {
+                Self { x: self.simd.$op(self.x, other.x), ..self }
+            }
+        }
+    };
+}
+
+operator!(Add, add, add_f32s);
+operator!(Sub, sub, sub_f32s);
+operator!(Mul, mul, mul_f32s);
+operator!(Div, div, div_f32s);
+
+/// Two vectors side by side: while one waits for what it needs, the other goes on.
+pub(crate) struct Pair<S: Simd>(V<S>, V<S>);
+
+impl<S: Simd> Clone for Pair<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for Pair<S> {}
+
+/// Methods of both.
+macro_rules! both {
+    ($($name:ident($($other:ident),*);)*) => {
+        $(
+            #[inline(always)]
+            pub fn $name(self, $($other: Self),*) -> Self {
+                Self(self.0.$name($($other.0),*), self.1.$name($($other.1),*))
+            }
+        )*
+    };
+}
+
+impl<S: Simd> Pair<S> {
+    both! {
+        max(other);
+        min(other);
+        mul_add(a, b);
+        abs();
+        sqrt();
+        ln();
+        exp2();
+        exp2_or_less();
+    }
+
+    /// Of bare vectors; by reference, because arrays that are passed by value go through the stack.
+    #[inline(always)]
+    pub fn new(simd: S, from: &[S::f32s; 2]) -> Self {
+        Self(V::new(simd, from[0]), V::new(simd, from[1]))
+    }
+
+    /// To bare vectors.
+    #[inline(always)]
+    pub fn keep(self, into: &mut [S::f32s; 2]) {
+        into[0] = self.0.bare();
+        into[1] = self.1.bare();
+    }
+
+    #[inline(always)]
+    pub fn splat(simd: S, x: f32) -> Self {
+        Self(V::splat(simd, x), V::splat(simd, x))
+    }
+
+    /// The two.
+    #[inline(always)]
+    pub fn both(self) -> [V<S>; 2] {
+        [self.0, self.1]
+    }
+
+    /// Vectors of numbers per sample.
+    #[inline(always)]
+    pub fn per_sample(numbers: &PerSample, simd: S, [v, w]: [usize; 2]) -> Self {
+        Self(numbers.at(simd, v), numbers.at(simd, w))
+    }
+
+    /// Vectors of a row.
+    #[inline(always)]
+    pub fn load(simd: S, row: &Row, [v, w]: [usize; 2]) -> Self {
+        Self(V::load(simd, row, v), V::load(simd, row, w))
+    }
+
+    #[inline(always)]
+    pub fn store(self, row: &mut Row, [v, w]: [usize; 2]) {
+        self.0.store(row, v);
+        self.1.store(row, w);
+    }
+
+    /// Sets vectors of an output's row.
+    #[inline(always)]
+    pub fn set(self, target: &mut Target, row: usize, [v, w]: [usize; 2]) {
+        target.set(row, v, self.0);
+        target.set(row, w, self.1);
+    }
+
+    /// Vectors of a row of packed numbers.
+    #[inline(always)]
+    pub fn packed(packed: &Packed, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
+        Self(packed.at(simd, row, v), packed.at(simd, row, w))
+    }
+
+    /// Vectors of a source's row.
+    #[inline(always)]
+    pub fn of(source: &Source, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
+        Self(source.at(simd, row, v), source.at(simd, row, w))
+    }
+
+    /// The lanes where self < other.
+    #[inline(always)]
+    pub fn less(self, other: Self) -> Mask<S> {
+        Mask { simd: self.0.simd, lanes: [self.0.less(other.0), self.1.less(other.1)] }
+    }
+
+    /// self where `mask` holds, otherwise `other`.
+    #[inline(always)]
+    pub fn only(self, mask: Mask<S>, other: Self) -> Self {
+        Self(self.0.only(mask.lanes[0], other.0), self.1.only(mask.lanes[1], other.1))
+    }
+}
+
+/// What holds in lanes of a pair.
+pub(crate) struct Mask<S: Simd> {
+    simd: S,
+    lanes: [S::m32s; 2],
+}
+
+impl<S: Simd> Clone for Mask<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for Mask<S> {}
+
+impl<S: Simd> Mask<S> {
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.lanes, other.lanes);
+        Self { lanes: [self.simd.and_m32s(a, c), self.simd.and_m32s(b, d)], ..self }
+    }
+
+    #[inline(always)]
+    pub fn or(self, other: Self) -> Self {
+        let ([a, b], [c, d]) = (self.lanes, other.lanes);
+        Self { lanes: [self.simd.or_m32s(a, c), self.simd.or_m32s(b, d)], ..self }
+    }
+
+    /// Whether it holds in all lanes.
+    #[inline(always)]
+    pub fn all(self) -> bool {
+        let simd = self.simd;
+        let both = simd.and_m32s(self.lanes[0], self.lanes[1]);
+        let everywhere = V::splat(simd, 0.0).less(V::splat(simd, 1.0));
+        simd.first_true_m32s(simd.xor_m32s(both, everywhere)) >= S::F32_LANES
+    }
+}
+
+macro_rules! pair_operator {
+    ($trait:ident, $name:ident) => {
+        impl<S: Simd> $trait for Pair<S> {
+            type Output = Self;
+            #[inline(always)]
+            fn $name(self, other: Self) -> Self {
+                Self(self.0.$name(other.0), self.1.$name(other.1))
+            }
+        }
+    };
+}
+
+pair_operator!(Add, add);
+pair_operator!(Sub, sub);
+pair_operator!(Mul, mul);
+pair_operator!(Div, div);
