@@ -5,6 +5,7 @@
 //! threads. Gradients are of first order. On GPUs the same functions are kernels of one source for all kinds, around the tensor library's
 //! matrix products and convolutions.
 
+mod device;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod matmul;
@@ -14,39 +15,27 @@ pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 
-pub use matmul::panels::{Arithmetic, Panels};
-pub(crate) use mixture::step::cpu::guide::ShiftRule;
-pub(crate) use mixture::step::cpu::tilt::{ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
-pub(crate) use mixture::step::passes::{Asked, Shifted, covariances, transport};
-pub(crate) use mixture::transport::cpu::Direction;
+pub(crate) use device::on_cpu;
+pub use matmul::panels::Panels;
+pub use matmul::precision::Arithmetic;
+pub(crate) use mixture::step::passes::{Asked, Shifted};
+pub(crate) use mixture::step::types::{ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR, ShiftRule};
+pub(crate) use mixture::transport::ops::{covariances, transport};
+pub(crate) use mixture::transport::types::Direction;
 pub use nn::optim::{AdamW, lerp, square_sums};
 pub use simd::memory::{in_pool, start_threads};
 
 use burn::backend::Dispatch;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use matmul::dense::Rows;
 use mixture::nll_ops::MixtureOps;
-use nn::conv::Window;
+use nn::conv::sizes::Window;
 use nn::dropout::{DropoutOps, Mask};
 use nn::image_ops::{GroupNormKind, ImageOps};
 use nn::norm_conv_ops::{NormConvKind, NormConvOps};
 use nn::ops::NetworkOps;
 use nn::rows::Unary;
 use std::sync::Arc;
-
-/// Whether tensors of this device are in the CPU's memory, where the row kernels work on them.
-pub(crate) fn on_cpu(device: &Device) -> bool {
-    #[cfg(feature = "gpu")]
-    {
-        let device = if device.is_autodiff() { device.clone().inner() } else { device.clone() };
-        device == Device::flex()
-    }
-    #[cfg(not(feature = "gpu"))]
-    {
-        let _ = device;
-        true
-    }
-}
 
 /// x W^T + bias for `x` `[rows in]`, `weight` `[out in]` and `bias` `[out]`.
 ///

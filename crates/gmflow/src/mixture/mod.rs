@@ -3,8 +3,14 @@
 mod density;
 mod sample;
 pub mod spectral;
-pub mod transport;
-pub mod univariate;
+
+/// The Knothe-Rosenblatt transport between standard normals and a mixture, pixel by pixel, on the host in f64.
+pub mod transport {
+    pub use crate::kernel::mixture::transport::reference::{PixelMixture, eigenbasis};
+    pub use crate::kernel::mixture::transport::types::Axes;
+}
+
+pub use crate::kernel::mixture::transport::univariate;
 
 use burn::tensor::{Tensor, activation::log_softmax};
 

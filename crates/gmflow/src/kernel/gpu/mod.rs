@@ -11,7 +11,10 @@
 mod mixture;
 mod nn;
 
+use crate::kernel::mixture::sizes::Sizes;
 use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::{BufferArg, CubeCount, CubeDim};
 use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise};
 use burn_cubecl::kernel::into_contiguous;
@@ -53,4 +56,15 @@ pub(crate) fn sizes<const D: usize>(x: &CubeTensor) -> [usize; D] {
 pub(crate) fn host(x: CubeTensor) -> Vec<f32> {
     let data = burn_cubecl::ops::into_data_sync(x);
     data.try_into_vec().unwrap_or_else(|error| unreachable!("kernels work in f32: {error:?}"))
+}
+
+/// Components, channels and pixels of `[b k c h w]`.
+pub(crate) fn mixture_sizes(means: &CubeTensor) -> Sizes {
+    let [_, k, c, h, w] = sizes(means);
+    Sizes { k, c, n: h * w }
+}
+
+/// The mean over the last axis.
+pub(crate) fn mean_of(x: CubeTensor, axis: usize) -> CubeTensor {
+    CubeBackend::float_mean_dim(x, axis)
 }

@@ -1,105 +1,14 @@
 //! Matrix products, straight from the storage of both operands.
 
-use crate::kernel::matmul::panels::{self, Arithmetic, Panels};
-use crate::kernel::nn::rows;
+use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
+use crate::kernel::matmul::packed;
+use crate::kernel::matmul::panels::Panels;
+use crate::kernel::matmul::precision::Arithmetic;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::sum;
 use crate::kernel::simd::memory::{build, par_items};
 use gemm::Parallelism;
 use rayon::prelude::*;
-
-/// A matrix in memory: first element and the distances between neighbours in a column and in a row.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix {
-    pub(crate) data: *const f32,
-    pub(crate) row_stride: usize,
-    pub(crate) column_stride: usize,
-}
-
-impl Matrix {
-    /// A row-major matrix with rows of `width`.
-    pub(crate) fn rows(data: &[f32], width: usize) -> Self {
-        Self { data: data.as_ptr(), row_stride: width, column_stride: 1 }
-    }
-
-    /// The transpose.
-    pub(crate) fn t(self) -> Self {
-        Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
-    }
-
-    /// The matrix without its first rows.
-    pub(crate) fn skip_rows(self, count: usize) -> Self {
-        Self { data: self.data.wrapping_add(count * self.row_stride), ..self }
-    }
-
-    /// The matrix without its first columns.
-    pub(crate) fn skip_columns(self, count: usize) -> Self {
-        Self { data: self.data.wrapping_add(count * self.column_stride), ..self }
-    }
-}
-
-/// Whether a product replaces the destination or is added to it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Write {
-    Replace,
-    Add,
-}
-
-/// out = a b or out += a b, scaled by `scale`, with a `[m k]`, b `[k n]` and out `[m n]` in rows of `out_stride`.
-///
-/// # Safety
-/// Every element of the three matrices must be inside one allocation each, out must be writable and overlap neither of the
-/// others, and with [`Write::Add`] be initialised.
-#[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn product(
-    [m, n, k]: [usize; 3],
-    out: *mut f32,
-    out_stride: usize,
-    write: Write,
-    a: Matrix,
-    b: Matrix,
-    scale: f32,
-    parallelism: Parallelism,
-) {
-    // SAFETY: the strides describe matrices that the caller vouches for.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out,
-            1,
-            out_stride as isize,
-            write == Write::Add,
-            a.data,
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data,
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
-/// Where a product is written by several threads, each its own rows or columns.
-pub(crate) struct Target(pub(crate) *mut f32);
-
-// SAFETY: the pieces of a product are disjoint.
-unsafe impl Sync for Target {}
-// SAFETY: matrices are only read.
-unsafe impl Sync for Matrix {}
-
-impl Target {
-    pub(crate) fn at(&self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
-    }
-}
 
 /// [`product`] with rows of `n`, on all threads of the pool: the longer side of the result is cut into a piece per thread. The order
 /// of summation does not depend on the cut. For matrices of this size that costs less than cutting inside the product.
@@ -233,7 +142,7 @@ pub(crate) fn linear(
 pub(crate) fn linear_packed(x: &[f32], weight: &Panels, bias: &[f32], [m, k]: [usize; 2]) -> Vec<f32> {
     assert_eq!((x.len(), weight.rows()), (m * k, k), "linear: sizes of x and weight");
     // SAFETY: the size of x was checked.
-    unsafe { panels::product(Matrix::rows(x, k), m, weight, Some(bias)) }
+    unsafe { packed::product(Matrix::rows(x, k), m, weight, Some(bias)) }
 }
 
 /// The gradient with respect to x: grad W.
@@ -248,7 +157,7 @@ pub(crate) fn linear_grad_input(
         // SAFETY: the sizes were checked.
         return unsafe {
             let panels = Panels::pack(Matrix::rows(weight, k), [n, k], arithmetic);
-            panels::product(Matrix::rows(grad, n), m, &panels, None)
+            packed::product(Matrix::rows(grad, n), m, &panels, None)
         };
     }
     build(m * k, |out| {
@@ -265,7 +174,7 @@ pub(crate) fn linear_grad_weight(grad: &[f32], x: &[f32], [m, n, k]: [usize; 3],
         // SAFETY: the sizes were checked.
         return unsafe {
             let panels = Panels::pack(Matrix::rows(x, k), [m, k], arithmetic);
-            panels::product(Matrix::rows(grad, n).t(), n, &panels, None)
+            packed::product(Matrix::rows(grad, n).t(), n, &panels, None)
         };
     }
     build(n * k, |out| {
@@ -275,9 +184,37 @@ pub(crate) fn linear_grad_weight(grad: &[f32], x: &[f32], [m, n, k]: [usize; 3],
     })
 }
 
-/// The gradient with respect to the bias.
-pub(crate) fn linear_grad_bias(grad: &[f32], n: usize) -> Vec<f32> {
-    rows::column_sum(grad, n)
+struct ColumnSum<'a> {
+    out: &'a mut [f32],
+    x: &'a [f32],
+}
+
+impl Loop for ColumnSum<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let c = self.out.len();
+        for row in self.x.chunks(c) {
+            for (out, &x) in self.out.iter_mut().zip(row) {
+                *out += x;
+            }
+        }
+    }
+}
+
+/// The gradient with respect to the bias: the sum over rows of `c`. Rows are grouped by their number alone, so that any number of threads gives the same bits.
+pub(crate) fn linear_grad_bias(grad: &[f32], c: usize) -> Vec<f32> {
+    const ROWS: usize = 256;
+    let partial = |x: &[f32]| {
+        let mut out = vec![0.0; c];
+        vectorised(ColumnSum { out: &mut out, x });
+        out
+    };
+    let partials: Vec<Vec<f32>> = grad.par_chunks(ROWS * c).map(partial).collect();
+    let mut out = vec![0.0; c];
+    for x in &partials {
+        vectorised(ColumnSum { out: &mut out, x });
+    }
+    out
 }
 
 #[cfg(test)]

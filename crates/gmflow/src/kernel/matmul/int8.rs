@@ -4,20 +4,15 @@
 //! Their products come to r s (sum of q p) + l s (sum of p): the first sum is one of integers and exact, the second is known
 //! with the weight.
 
-use crate::kernel::matmul::dense::Matrix;
-use crate::kernel::matmul::panel_tiles::{COLUMNS, LINES, Line};
+use crate::kernel::matmul::layout::{COLUMNS, GROUP, LINES, Line, STEP, STEPS, Span};
+use crate::kernel::matmul::matrix::Matrix;
 use crate::kernel::simd::memory::build;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Numbers that share a scale.
-pub(crate) const GROUP: usize = 128;
-/// Numbers of one step.
-pub(crate) const STEP: usize = 4;
-/// Steps of a group.
-pub(crate) const STEPS: usize = GROUP / STEP;
 /// Numbers of a vector.
 const LANES: usize = 16;
+
 /// Smaller scales are none: their inverse would overflow.
 const LEAST: f32 = 1e-30;
 
@@ -33,7 +28,7 @@ impl Bytes {
     /// Rounds the weight `[n k]` of a linear layer, of which `read` copies a part of one row.
     ///
     /// # Safety
-    /// The processor must have the instructions of [`crate::kernel::matmul::panels::Arithmetic::Int8`].
+    /// The processor must have the instructions of [`crate::kernel::matmul::precision::Arithmetic::Int8`].
     pub(crate) unsafe fn of_weight(
         [n, k]: [usize; 2],
         read: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
@@ -72,19 +67,6 @@ impl Bytes {
         Self { lines, scales }
     }
 }
-
-/// Where a group of the left operand lies: at `low + scale * q`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(crate) struct Span {
-    pub(crate) low: f32,
-    pub(crate) scale: f32,
-}
-
-// SAFETY: two numbers without padding, and every bit pattern is valid.
-unsafe impl bytemuck::Zeroable for Span {}
-// SAFETY: as above.
-unsafe impl bytemuck::Pod for Span {}
 
 /// A left operand `[m k]`, rounded.
 pub(crate) struct Rounded {
@@ -137,7 +119,7 @@ impl Rounded {
 /// Rounds a group of weights; returns its scale, and what its bytes come to. What is not finite leaves a scale that is not.
 ///
 /// # Safety
-/// The processor must have the instructions of [`crate::kernel::matmul::panels::Arithmetic::Int8`].
+/// The processor must have the instructions of [`crate::kernel::matmul::precision::Arithmetic::Int8`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn round_weights(values: &[f32; GROUP], bytes: &mut [u8; GROUP]) -> [f32; 2] {

@@ -2,5 +2,10 @@
 
 pub(crate) mod dense;
 pub(crate) mod int8;
+pub(crate) mod layout;
+pub(crate) mod matrix;
+pub(crate) mod pack;
+pub(crate) mod packed;
 pub(crate) mod panel_tiles;
 pub(crate) mod panels;
+pub(crate) mod precision;

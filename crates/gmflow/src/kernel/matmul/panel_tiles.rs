@@ -1,23 +1,6 @@
 //! The inner loops of products with panels: up to six rows by 64 columns in registers.
 
-use crate::kernel::matmul::int8::Span;
-
-/// 64 bytes: 16 columns of a step.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
-pub(crate) struct Line(pub(crate) [u32; 16]);
-
-// SAFETY: words without padding.
-unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: as above, and every bit pattern is valid.
-unsafe impl bytemuck::Pod for Line {}
-
-/// Lines of a step.
-pub(crate) const LINES: usize = 4;
-/// Columns of a panel.
-pub(crate) const COLUMNS: usize = 16 * LINES;
-/// Rows of a tile.
-pub(crate) const ROWS: usize = 6;
+use crate::kernel::matmul::layout::{COLUMNS, LINES, Line, ROWS, Span};
 
 /// The left operand: words of one step, and the distances between the rows of a tile, between steps, and between tiles.
 #[derive(Clone, Copy)]
@@ -102,7 +85,7 @@ pub(crate) unsafe fn run(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
     }
 }
 
-/// There are no such products on other processors: [`crate::kernel::matmul::panels::Arithmetic::is_native`] says so.
+/// There are no such products on other processors: [`crate::kernel::matmul::precision::Arithmetic::is_native`] says so.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: Kind) {
     unreachable!("panels are multiplied on x86-64 only");
@@ -111,7 +94,7 @@ pub(crate) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: Kind) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{COLUMNS, LINES, Line, ROWS, Rows, Scales, Start, Tile};
-    use crate::kernel::matmul::int8::STEPS;
+    use crate::kernel::matmul::layout::STEPS;
     use std::arch::x86_64::*;
 
     /// One step: sum + a b.

@@ -2,5 +2,6 @@
 
 pub(crate) mod nll;
 pub(crate) mod nll_ops;
+pub(crate) mod sizes;
 pub(crate) mod step;
 pub(crate) mod transport;

@@ -3,22 +3,16 @@
 //! Pixels are the vector lanes. Where a map has too few of them (2-D points have one), the pixels of several samples are
 //! gathered into lanes first, so that one loop serves both.
 
+use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, ln};
 use crate::kernel::simd::memory::{build, par_items};
 
 /// Pixels that are worked on at a time.
 pub(crate) const LANES: usize = 64;
+
 /// Maps with fewer pixels are gathered.
 const FEW: usize = 16;
-
-/// Components, channels and pixels of one sample.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    pub k: usize,
-    pub c: usize,
-    pub n: usize,
-}
 
 /// The values of a mixture and a target: `[b k c n]`, `[b k n]`, `[b]`, `[b c n]`.
 #[derive(Clone, Copy)]

@@ -1,6 +1,7 @@
 //! The mixture kernels as operations of a backend: the CPU backend's implementation and the backward pass.
 
-use crate::kernel::mixture::nll::{Grads, Inputs, Sizes, nll, nll_grad};
+use crate::kernel::mixture::nll::{Grads, Inputs, nll, nll_grad};
+use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::nn::ops::{tensor, values};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};

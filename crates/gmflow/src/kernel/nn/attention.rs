@@ -1,7 +1,7 @@
 //! Multi-head attention without materialised heads: every task reads one head's columns of q, k and v where they lie, and
 //! works on a block of queries whose scores stay in the cache.
 
-use crate::kernel::matmul::dense::{Matrix, Write, product};
+use crate::kernel::matmul::matrix::{Matrix, Write, product};
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, max, sum};
 use crate::kernel::simd::memory::build;

@@ -4,7 +4,8 @@
 //! instead of being kept.
 
 use crate::kernel::matmul::dense::Rows;
-use crate::kernel::matmul::panels::{Arithmetic, Panels};
+use crate::kernel::matmul::panels::Panels;
+use crate::kernel::matmul::precision::Arithmetic;
 use crate::kernel::nn::ops::{NetworkGrads, NetworkOps};
 use crate::kernel::nn::rows::Unary;
 use burn::backend::autodiff::NodeId;

@@ -1,7 +1,8 @@
 //! The kernels on images as operations of a backend: the CPU backend's implementation and the backward passes.
 
-use crate::kernel::matmul::panels::Arithmetic;
-use crate::kernel::nn::conv::{self, Window};
+use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::nn::conv::sizes::Window;
+use crate::kernel::nn::conv::{self};
 use crate::kernel::nn::group_norm;
 use crate::kernel::nn::ops::{tensor, values};
 use burn::backend::autodiff::NodeId;
@@ -97,7 +98,7 @@ fn norm_sizes(x: &Tensor, groups: usize) -> group_norm::Sizes {
 impl ImageOps for Flex {
     fn image_conv(x: Tensor, weight: Tensor, bias: Tensor, window: Window, arithmetic: Arithmetic) -> Tensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
-        let sizes = conv::Sizes::new(sizes4(&x), sizes4(&weight), window);
+        let sizes = conv::sizes::Sizes::new(sizes4(&x), sizes4(&weight), window);
         let y = conv::conv(values(&x), values(&weight), values(&bias), &sizes, arithmetic);
         tensor(y, [sizes.b, sizes.o, sizes.out[0], sizes.out[1]])
     }
@@ -130,7 +131,7 @@ impl ImageGrads for Flex {
         arithmetic: Arithmetic,
     ) -> Tensor {
         let (grad, weight) = (grad.to_contiguous(), weight.to_contiguous());
-        let sizes = conv::Sizes::new(x, sizes4(&weight), window);
+        let sizes = conv::sizes::Sizes::new(x, sizes4(&weight), window);
         tensor(conv::conv_grad_input(values(&grad), values(&weight), &sizes, arithmetic), x)
     }
 
@@ -142,7 +143,7 @@ impl ImageGrads for Flex {
         arithmetic: Arithmetic,
     ) -> Tensor {
         let (grad, x) = (grad.to_contiguous(), x.to_contiguous());
-        let sizes = conv::Sizes::new(sizes4(&x), weight, window);
+        let sizes = conv::sizes::Sizes::new(sizes4(&x), weight, window);
         tensor(conv::conv_grad_weight(values(&grad), values(&x), &sizes, arithmetic), weight)
     }
 

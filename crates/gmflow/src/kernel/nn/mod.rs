@@ -1,5 +1,6 @@
 //! Layers of networks, their gradients, and the optimiser.
 
+pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod autodiff;
 pub(crate) mod conv;

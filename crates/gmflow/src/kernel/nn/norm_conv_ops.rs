@@ -3,10 +3,11 @@
 //! On processors with AVX512-BF16 it is one pass in that arithmetic ([`super::conv::mixed`]); elsewhere, and for images that are too small, it is
 //! made of the operations in f32.
 
-use crate::kernel::matmul::panels::Arithmetic;
+use crate::kernel::matmul::precision::Arithmetic;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::nn::conv::mixed;
-use crate::kernel::nn::conv::{self, Window};
+use crate::kernel::nn::conv::sizes::Window;
+use crate::kernel::nn::conv::{self};
 use crate::kernel::nn::dropout::{DropoutOps, Mask};
 use crate::kernel::nn::image_ops::{GroupNormKind, ImageGrads, ImageOps, sizes4};
 use crate::kernel::nn::ops::{in_order, tensor, values};
@@ -164,16 +165,16 @@ impl NormConvInputs<Tensor> {
     }
 
     /// Sizes of the convolution.
-    fn sizes(&self) -> conv::Sizes {
+    fn sizes(&self) -> conv::sizes::Sizes {
         let channels = self.x.iter().map(|x| sizes4(x)[1]).sum();
         let [b, _, h, w] = self.x.first().map_or([0; 4], sizes4);
         assert!(self.x.iter().all(|x| sizes4(x) == [b, sizes4(x)[1], h, w]), "norm conv: sizes of what is joined");
-        conv::Sizes::new([b, channels, h, w], sizes4(&self.weight), WINDOW)
+        conv::sizes::Sizes::new([b, channels, h, w], sizes4(&self.weight), WINDOW)
     }
 
     /// Calls `f` with the same as numbers.
     #[cfg(target_arch = "x86_64")]
-    fn with<R>(&self, sizes: conv::Sizes, kind: &NormConvKind, f: impl FnOnce(mixed::NormConv) -> R) -> R {
+    fn with<R>(&self, sizes: conv::sizes::Sizes, kind: &NormConvKind, f: impl FnOnce(mixed::NormConv) -> R) -> R {
         let [norm_weight, norm_bias] = [values(&self.norm[0]), values(&self.norm[1])];
         assert!(
             kind.groups > 0 && sizes.c.is_multiple_of(kind.groups),

@@ -1,7 +1,8 @@
 //! The kernels as operations of a backend, and the CPU backend's implementation.
 
 use crate::kernel::matmul::dense::{self, Rows};
-use crate::kernel::matmul::panels::{Arithmetic, Panels};
+use crate::kernel::matmul::panels::Panels;
+use crate::kernel::matmul::precision::Arithmetic;
 use crate::kernel::nn::attention::{self, Sizes};
 use crate::kernel::nn::rows::{self, Unary};
 use crate::kernel::nn::softmax;

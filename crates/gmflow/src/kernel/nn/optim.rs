@@ -1,7 +1,7 @@
-//! The optimiser's update of one parameter, in one pass over memory, and that of its averages.
+//! The optimiser: AdamW, moving averages and norms of gradients.
 
+use crate::kernel::nn::adamw::{Update, apply};
 use crate::kernel::nn::optim_ops::OptimOps;
-use crate::kernel::simd::arch::{Loop, vectorised};
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -97,7 +97,7 @@ pub fn lerp(average: Tensor<1>, values: Tensor<1>, share: f32) -> Tensor<1> {
 /// # Panics
 /// Where values are not f32.
 pub fn square_sums(tensors: Vec<Tensor<1>>) -> (Vec<Tensor<1>>, Vec<f64>) {
-    if tensors.iter().all(|x| crate::kernel::on_cpu(&x.device())) {
+    if tensors.iter().all(|x| crate::kernel::device::on_cpu(&x.device())) {
         // Taken and given back, so that a tensor that nothing else holds is not copied.
         return tensors.into_iter().map(square_sum).unzip();
     }
@@ -117,53 +117,4 @@ fn square_sum(x: Tensor<1>) -> (Tensor<1>, f64) {
     let values = data.as_slice::<f32>().unwrap_or_else(|error| panic!("square_sums: values in f32: {error:?}"));
     let sum = values.par_chunks(CHUNK).map(chunk_sum).collect::<Vec<f64>>().iter().sum();
     (Tensor::from_data(data, &device), sum)
-}
-
-/// The update of a parameter and of its first and second moments, all of one length.
-pub(crate) fn apply(update: Update, param: &mut [f32], grad: &[f32], [exp_avg, exp_avg_sq]: [&mut [f32]; 2]) {
-    const TASK: usize = 16 * 1024;
-    let moments = exp_avg.par_chunks_mut(TASK).zip(exp_avg_sq.par_chunks_mut(TASK));
-    let values = param.par_chunks_mut(TASK).zip(grad.par_chunks(TASK));
-    values.zip(moments).for_each(|((param, grad), (m, v))| vectorised(Piece { update, param, grad, m, v }));
-}
-
-/// The scalars of one update.
-#[derive(Clone, Copy, Debug)]
-pub struct Update {
-    /// What is left of the parameter after weight decay.
-    pub(crate) keep: f32,
-    /// The learning rate with the first moment's correction.
-    pub(crate) rate: f32,
-    /// The root of the second moment's correction.
-    pub(crate) root: f32,
-    pub(crate) eps: f32,
-    pub(crate) beta1: f32,
-    pub(crate) beta2: f32,
-    /// 1 - beta1.
-    pub(crate) gain1: f32,
-    /// 1 - beta2.
-    pub(crate) gain2: f32,
-    pub(crate) grad_scale: f32,
-}
-
-struct Piece<'a> {
-    update: Update,
-    param: &'a mut [f32],
-    grad: &'a [f32],
-    m: &'a mut [f32],
-    v: &'a mut [f32],
-}
-
-impl Loop for Piece<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let u = self.update;
-        let moments = self.m.iter_mut().zip(self.v.iter_mut());
-        for ((param, &grad), (m, v)) in self.param.iter_mut().zip(self.grad).zip(moments) {
-            let g = grad * u.grad_scale;
-            *m = u.beta1 * *m + u.gain1 * g;
-            *v = u.beta2 * *v + u.gain2 * g * g;
-            *param = *param * u.keep - u.rate * *m / (v.sqrt() * u.root + u.eps);
-        }
-    }
 }

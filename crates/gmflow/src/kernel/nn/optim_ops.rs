@@ -1,8 +1,8 @@
 //! The optimiser's update and that of averages as operations of a backend, and the CPU backend's implementation: in place where nothing
 //! else holds a tensor. No gradients are recorded.
 
+use crate::kernel::nn::adamw::{Update, apply};
 use crate::kernel::nn::ops::values;
-use crate::kernel::nn::optim::{self, Update};
 use crate::kernel::simd::memory::par_rows;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
@@ -48,7 +48,7 @@ impl OptimOps for Flex {
         let [mut param, mut exp_avg, mut exp_avg_sq] = [param, exp_avg, exp_avg_sq].map(contiguous);
         let grad = contiguous(grad);
         let moments = [values_mut(&mut exp_avg), values_mut(&mut exp_avg_sq)];
-        optim::apply(update, values_mut(&mut param), values(&grad), moments);
+        apply(update, values_mut(&mut param), values(&grad), moments);
         (param, exp_avg, exp_avg_sq)
     }
 

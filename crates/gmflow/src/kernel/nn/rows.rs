@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 /// 2 sqrt(2/pi), the slope of the logistic that equals the tanh approximation of GELU.
 pub(crate) const GELU_SLOPE: f32 = 1.595_769;
+
 /// The cubic term of the tanh approximation of GELU.
 pub(crate) const GELU_CUBIC: f32 = 0.044_715;
 
@@ -278,37 +279,4 @@ pub(crate) fn gated_add_grad(y: &[f32], gate: &[f32], grad: &[f32], [n, c]: [usi
         });
     });
     [dy, dgate]
-}
-
-struct ColumnSum<'a> {
-    out: &'a mut [f32],
-    x: &'a [f32],
-}
-
-impl Loop for ColumnSum<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let c = self.out.len();
-        for row in self.x.chunks(c) {
-            for (out, &x) in self.out.iter_mut().zip(row) {
-                *out += x;
-            }
-        }
-    }
-}
-
-/// The sum over rows of `c`. Rows are grouped by their number alone, so that any number of threads gives the same bits.
-pub(crate) fn column_sum(x: &[f32], c: usize) -> Vec<f32> {
-    const ROWS: usize = 256;
-    let partial = |x: &[f32]| {
-        let mut out = vec![0.0; c];
-        vectorised(ColumnSum { out: &mut out, x });
-        out
-    };
-    let partials: Vec<Vec<f32>> = x.par_chunks(ROWS * c).map(partial).collect();
-    let mut out = vec![0.0; c];
-    for x in &partials {
-        vectorised(ColumnSum { out: &mut out, x });
-    }
-    out
 }

@@ -24,7 +24,7 @@ pub(crate) use choose;
 /// instructions around them.
 macro_rules! each {
     ($C:ident, $simd:expr, $i:ident => $value:expr) => {{
-        let mut values = [$crate::kernel::simd::vector::Pair::splat($simd, 0.0); $C];
+        let mut values = [$crate::kernel::simd::pair::Pair::splat($simd, 0.0); $C];
         for $i in 0..$C {
             values[$i] = $value;
         }

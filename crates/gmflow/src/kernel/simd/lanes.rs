@@ -1,18 +1,12 @@
 //! Pixels as vector lanes: blocks of an image, or all pixels of several small maps, and their parts of inputs and outputs.
 
+use crate::kernel::simd::row::{LANES, Row, VECTOR, tree};
 use crate::kernel::simd::vector::V;
 use pulp::Simd;
 use std::marker::PhantomData;
 
-/// Pixels that are worked on at a time; the lanes of every vector divide it.
-pub(crate) const LANES: usize = 256;
-/// The lanes of the widest vector, and the numbers of a line of the cache.
-pub(crate) const VECTOR: usize = 16;
 /// Maps with fewer pixels share lanes.
 const FEW: usize = 16;
-
-/// One number for every lane.
-pub(crate) type Row = [f32; LANES];
 
 /// The lanes of one block: `len` pixels from `start` on of one sample, or all pixels of `samples` samples.
 #[derive(Clone, Copy)]
@@ -395,17 +389,6 @@ impl<S: Simd, const N: usize> Summing<S, N> {
             Some(lanes) => block.sums(&lanes),
         }
     }
-}
-
-/// The sum of all, in f64, by halves.
-#[inline(always)]
-pub(crate) fn tree(values: [f32; VECTOR]) -> f64 {
-    let mut sums = values.map(f64::from);
-    for half in [8, 4, 2, 1] {
-        let (left, right) = sums.split_at_mut(half);
-        left.iter_mut().zip(right).for_each(|(left, right)| *left += *right);
-    }
-    sums[0]
 }
 
 /// The sums of the samples of a block: one, or more where maps are small.

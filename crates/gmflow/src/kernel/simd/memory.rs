@@ -1,6 +1,6 @@
 //! Buffers and the division of work among threads.
 
-use crate::kernel::simd::lanes::VECTOR;
+use crate::kernel::simd::row::VECTOR;
 use crate::{Error, Result};
 use bytemuck::AnyBitPattern;
 use rayon::prelude::*;

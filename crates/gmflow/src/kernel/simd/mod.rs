@@ -5,5 +5,7 @@ pub(crate) mod channels;
 pub(crate) mod lanes;
 pub(crate) mod math;
 pub(crate) mod memory;
+pub(crate) mod pair;
+pub(crate) mod row;
 pub(crate) mod threads;
 pub(crate) mod vector;

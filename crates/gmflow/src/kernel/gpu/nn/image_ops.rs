@@ -1,9 +1,10 @@
 //! What networks of images are made of: group norm and doubling of the size as kernels, and the tensor library's convolution.
 
-use super::rows::{activation, activation_slope, count, empty_like, group_sum, moments, row_grid};
+use super::group::{count, empty_like, group_sum, moments, row_grid};
+use super::rows::{activation, activation_slope};
 use crate::kernel::gpu::{cubecl, empty, grid, input, output, sizes};
-use crate::kernel::matmul::panels::Arithmetic;
-use crate::kernel::nn::conv::{Sizes, Window};
+use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::nn::conv::sizes::{Sizes, Window};
 use crate::kernel::nn::dropout::{DropoutOps, Mask, sample_width};
 use crate::kernel::nn::image_ops::{GroupNormKind, ImageGrads, ImageOps};
 use crate::kernel::nn::norm_conv_ops::{

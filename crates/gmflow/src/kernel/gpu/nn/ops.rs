@@ -1,9 +1,10 @@
 //! What networks of rows are made of: the row kernels, and the tensor library's matrix product.
 
-use super::rows;
+use super::{group, rows, softmax};
 use crate::kernel::gpu::{host, sizes};
 use crate::kernel::matmul::dense::{self, Rows};
-use crate::kernel::matmul::panels::{Arithmetic, Panels};
+use crate::kernel::matmul::panels::Panels;
+use crate::kernel::matmul::precision::Arithmetic;
 use crate::kernel::nn::ops::{NetworkGrads, NetworkOps};
 use crate::kernel::nn::rows::Unary;
 use burn::backend::Backend;
@@ -70,7 +71,7 @@ impl Heads {
     /// The weights `[b heads n n]` of split queries and keys.
     fn weights(self, q: CubeTensor, k: CubeTensor) -> CubeTensor {
         let scores = CubeBackend::float_matmul(q, CubeBackend::float_transpose(k));
-        rows::softmax(scores, self.n, self.scale())
+        softmax::softmax(scores, self.n, self.scale())
     }
 }
 
@@ -118,7 +119,7 @@ impl NetworkOps for CubeBackend {
     }
 
     fn plane_log_softmax(x: CubeTensor) -> CubeTensor {
-        rows::log_softmax(&x, planes(&x))
+        softmax::log_softmax(&x, planes(&x))
     }
 }
 
@@ -167,13 +168,13 @@ impl NetworkGrads for CubeBackend {
         let weights = all.weights(q.clone(), k.clone()); // [b heads n n]
         let of_v = CubeBackend::float_matmul(CubeBackend::float_transpose(weights.clone()), grad.clone());
         let of_weights = CubeBackend::float_matmul(grad, CubeBackend::float_transpose(v));
-        let of_scores = rows::softmax_grad(&weights, of_weights, all.n, all.scale());
+        let of_scores = softmax::softmax_grad(&weights, of_weights, all.n, all.scale());
         let of_q = CubeBackend::float_matmul(of_scores.clone(), k);
         let of_k = CubeBackend::float_matmul(CubeBackend::float_transpose(of_scores), q);
         [of_q, of_k, of_v].map(|x| all.join(x))
     }
 
     fn log_softmax_grad(y: CubeTensor, grad: CubeTensor) -> CubeTensor {
-        rows::log_softmax_grad(&y, &grad, planes(&y))
+        softmax::log_softmax_grad(&y, &grad, planes(&y))
     }
 }

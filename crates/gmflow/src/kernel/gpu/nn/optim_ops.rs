@@ -1,8 +1,8 @@
 //! The optimiser's update and that of averages, a thread for a value: what `optim.rs` and `optim_ops.rs` are on the CPU.
 
-use super::rows::{count, owned};
+use super::group::{count, owned};
 use crate::kernel::gpu::{cubecl, grid, input, output};
-use crate::kernel::nn::optim::Update;
+use crate::kernel::nn::adamw::Update;
 use crate::kernel::nn::optim_ops::OptimOps;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::*;

@@ -1,20 +1,17 @@
-//! Loops over rows: activations, modulated layer norm, gates, softmax. What `rows.rs` and `softmax.rs` are on the CPU.
+//! Loops over rows: activations, modulated layer norm and gates.
 //!
 //! Where a row is summed up a group of threads works on it together, otherwise one thread on an element. Sums run in f32.
 
-use crate::kernel::gpu::{LOWEST, cubecl, empty, grid, input, output};
+use super::group::{count, empty_like, group_sum, moments, row_grid};
+use crate::kernel::gpu::{cubecl, empty, grid, input, output};
 use crate::kernel::nn::rows::{GELU_CUBIC, GELU_SLOPE};
 use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn_cubecl::cubecl::calculate_cube_count_elemwise;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 /// Beyond this the logistic is 0 or 1 in f32.
 const FARTHEST: f32 = 87.0;
-/// Threads that work on a row together, at the most.
-const MOST_THREADS: usize = 256;
 
 /// The logistic of x.
 #[cube]
@@ -44,66 +41,6 @@ pub(super) fn activation_slope(x: f32, #[comptime] gelu: bool) -> f32 {
         steep = GELU_SLOPE * (1.0f32 + 3.0f32 * GELU_CUBIC * x * x);
     }
     s + x * s * (1.0f32 - s) * steep
-}
-
-/// The sum of a value over the threads of a group, or the largest one; all must come here.
-#[cube]
-fn over_group(value: f32, room: &mut Shared<[f32]>, #[comptime] threads: usize, #[comptime] largest: bool) -> f32 {
-    let unit = UNIT_POS as usize;
-    room[unit] = value;
-    sync_cube();
-    let mut half = (threads / 2).runtime();
-    while half > 0 {
-        if unit < half {
-            let other = room[unit + half];
-            if comptime!(largest) {
-                room[unit] = room[unit].max(other);
-            } else {
-                room[unit] += other;
-            }
-        }
-        sync_cube();
-        half /= 2;
-    }
-    let result = room[0];
-    // The room may be used again once all have read.
-    sync_cube();
-    result
-}
-
-/// The sum of a value over the threads of a group, which all must come here.
-#[cube]
-pub(super) fn group_sum(value: f32, room: &mut Shared<[f32]>, #[comptime] threads: usize) -> f32 {
-    over_group(value, room, threads, false)
-}
-
-/// Mean and reciprocal standard deviation of `count` values from `first` on.
-#[cube]
-pub(super) fn moments(
-    x: &[f32],
-    first: usize,
-    count: usize,
-    eps: f32,
-    room: &mut Shared<[f32]>,
-    #[comptime] threads: usize,
-) -> (f32, f32) {
-    let share = 1.0f32 / f32::cast_from(count as u32);
-    let mut sum = 0.0f32.runtime();
-    let mut i = UNIT_POS as usize;
-    while i < count {
-        sum += x[first + i];
-        i += threads;
-    }
-    let mean = group_sum(sum, room, threads) * share;
-    let mut squares = 0.0f32.runtime();
-    let mut i = UNIT_POS as usize;
-    while i < count {
-        let offset = x[first + i] - mean;
-        squares += offset * offset;
-        i += threads;
-    }
-    let var = group_sum(squares, room, threads) * share;
-    (mean, 1.0f32 / (var + eps).sqrt())
 }
 
 #[cube(launch_unchecked)]
@@ -274,121 +211,6 @@ fn gated_add_grad_kernel(
     dgate[ABSOLUTE_POS] = sum;
 }
 
-/// Softmax of `scale` times each row of `c`, in place.
-#[cube(launch_unchecked)]
-fn softmax_kernel(x: &mut [f32], rows: usize, c: usize, scale: f32, #[comptime] threads: usize) {
-    if CUBE_POS >= rows {
-        terminate!();
-    }
-    let mut room = Shared::new_slice(threads);
-    let first = CUBE_POS * c;
-    let mut top = LOWEST.runtime();
-    let mut i = UNIT_POS as usize;
-    while i < c {
-        top = top.max(x[first + i] * scale);
-        i += threads;
-    }
-    let top = over_group(top, &mut room, threads, true);
-    let mut sum = 0.0f32.runtime();
-    let mut i = UNIT_POS as usize;
-    while i < c {
-        let share = (x[first + i] * scale - top).exp();
-        x[first + i] = share;
-        sum += share;
-        i += threads;
-    }
-    let inverse = 1.0f32 / group_sum(sum, &mut room, threads);
-    let mut i = UNIT_POS as usize;
-    while i < c {
-        x[first + i] *= inverse;
-        i += threads;
-    }
-}
-
-/// The gradient of what the softmax was taken of, from its result and, in place, from its gradient.
-#[cube(launch_unchecked)]
-fn softmax_grad_kernel(y: &[f32], grad: &mut [f32], rows: usize, c: usize, scale: f32, #[comptime] threads: usize) {
-    if CUBE_POS >= rows {
-        terminate!();
-    }
-    let mut room = Shared::new_slice(threads);
-    let first = CUBE_POS * c;
-    let mut sum = 0.0f32.runtime();
-    let mut i = UNIT_POS as usize;
-    while i < c {
-        sum += y[first + i] * grad[first + i];
-        i += threads;
-    }
-    let along = group_sum(sum, &mut room, threads);
-    let mut i = UNIT_POS as usize;
-    while i < c {
-        let g = grad[first + i];
-        grad[first + i] = y[first + i] * (g - along) * scale;
-        i += threads;
-    }
-}
-
-/// Log-softmax over the middle axis of `[outer k inner]`, a thread for each of the others' elements.
-#[cube(launch_unchecked)]
-fn log_softmax_kernel(x: &[f32], out: &mut [f32], count: usize, k: usize, inner: usize) {
-    if ABSOLUTE_POS >= count {
-        terminate!();
-    }
-    let first = ABSOLUTE_POS / inner * k * inner + ABSOLUTE_POS % inner;
-    let mut top = LOWEST.runtime();
-    for j in 0..k {
-        top = top.max(x[first + j * inner]);
-    }
-    let mut sum = 0.0f32.runtime();
-    for j in 0..k {
-        sum += (x[first + j * inner] - top).exp();
-    }
-    let norm = top + sum.ln();
-    for j in 0..k {
-        out[first + j * inner] = x[first + j * inner] - norm;
-    }
-}
-
-/// Its gradient from its result.
-#[cube(launch_unchecked)]
-fn log_softmax_grad_kernel(y: &[f32], grad: &[f32], out: &mut [f32], count: usize, k: usize, inner: usize) {
-    if ABSOLUTE_POS >= count {
-        terminate!();
-    }
-    let first = ABSOLUTE_POS / inner * k * inner + ABSOLUTE_POS % inner;
-    let mut sum = 0.0f32.runtime();
-    for j in 0..k {
-        sum += grad[first + j * inner];
-    }
-    for j in 0..k {
-        let at = first + j * inner;
-        out[at] = grad[at] - y[at].exp() * sum;
-    }
-}
-
-/// The number of values.
-pub(super) fn count(x: &CubeTensor) -> usize {
-    x.shape().num_elements()
-}
-
-/// A tensor for results of the same shape.
-pub(super) fn empty_like(x: &CubeTensor) -> CubeTensor {
-    empty(x, x.shape().to_vec())
-}
-
-/// A tensor of one layout that nothing else holds: the same where it is one.
-pub(super) fn owned(x: CubeTensor) -> CubeTensor {
-    let x = into_contiguous(x);
-    if x.can_mut() { x } else { x.copy() }
-}
-
-/// The grid for a group of threads to each of `rows` rows of `width`, and the size of a group.
-pub(super) fn row_grid(x: &CubeTensor, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
-    let threads = width.next_power_of_two().clamp(32, MOST_THREADS);
-    let dim = CubeDim::new_1d(threads as u32);
-    (calculate_cube_count_elemwise(&x.client, rows * threads, dim), dim, threads)
-}
-
 /// SiLU or GELU of every element.
 pub(super) fn activate(x: &CubeTensor, gelu: bool) -> CubeTensor {
     let (out, n) = (empty_like(x), count(x));
@@ -557,66 +379,4 @@ pub(super) fn gated_add_grad(
         );
     }
     [dy, dgate]
-}
-
-/// Softmax of `scale` times `x` over its last axis of `c`; `x` is written over where nothing else holds it.
-pub(super) fn softmax(x: CubeTensor, c: usize, scale: f32) -> CubeTensor {
-    let x = owned(x);
-    let rows = count(&x) / c;
-    let (cubes, dim, threads) = row_grid(&x, rows, c);
-    // SAFETY: as above; nothing else holds the buffer.
-    unsafe { softmax_kernel::launch_unchecked(&x.client, cubes, dim, output(&x), rows, c, scale, threads) };
-    x
-}
-
-/// The gradient of [`softmax`]'s input from its result `y`; `grad` is written over where nothing else holds it.
-pub(super) fn softmax_grad(y: &CubeTensor, grad: CubeTensor, c: usize, scale: f32) -> CubeTensor {
-    let grad = owned(grad);
-    let rows = count(&grad) / c;
-    let (cubes, dim, threads) = row_grid(&grad, rows, c);
-    // SAFETY: as above; nothing else holds the buffer.
-    unsafe {
-        softmax_grad_kernel::launch_unchecked(
-            &grad.client,
-            cubes,
-            dim,
-            input(y),
-            output(&grad),
-            rows,
-            c,
-            scale,
-            threads,
-        );
-    }
-    grad
-}
-
-/// Log-softmax over the middle axis of `[outer k inner]`.
-pub(super) fn log_softmax(x: &CubeTensor, [k, inner]: [usize; 2]) -> CubeTensor {
-    let (out, n) = (empty_like(x), count(x) / k);
-    let (cubes, dim) = grid(x, n);
-    // SAFETY: as above.
-    unsafe { log_softmax_kernel::launch_unchecked(&x.client, cubes, dim, input(x), output(&out), n, k, inner) };
-    out
-}
-
-/// Its gradient from its result.
-pub(super) fn log_softmax_grad(y: &CubeTensor, grad: &CubeTensor, [k, inner]: [usize; 2]) -> CubeTensor {
-    let (out, n) = (empty_like(y), count(y) / k);
-    let (cubes, dim) = grid(y, n);
-    // SAFETY: as above.
-    unsafe {
-        log_softmax_grad_kernel::launch_unchecked(
-            &y.client,
-            cubes,
-            dim,
-            input(y),
-            input(grad),
-            output(&out),
-            n,
-            k,
-            inner,
-        );
-    }
-    out
 }

@@ -5,3 +5,4 @@ pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub(crate) mod ops;
 pub(crate) mod passes;
+pub(crate) mod types;

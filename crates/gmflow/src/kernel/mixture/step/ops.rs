@@ -1,14 +1,14 @@
 //! The passes of a solver's step as operations of a backend, and the CPU backend's implementation. No gradients are recorded.
 
-use crate::kernel::mixture::nll::Sizes;
-use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, ShiftRule, guide};
-use crate::kernel::mixture::step::cpu::tilt::{self, ChangeRule, Mixture, OdeSubstep};
+use crate::kernel::mixture::sizes::Mixture;
+use crate::kernel::mixture::sizes::Sizes;
+use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, guide};
 use crate::kernel::mixture::step::cpu::{Step, ode_step};
-use crate::kernel::mixture::transport::cpu::{Direction, covariances, transport};
+use crate::kernel::mixture::step::cpu::{ode, reweight, second_order, shifted};
+use crate::kernel::mixture::step::types::{ChangeRule, OdeSubstep, ShiftRule};
 use crate::kernel::nn::ops::{in_order, tensor, values};
 use crate::kernel::simd::memory::build;
 use crate::kernel::simd::threads::Threads;
-use crate::mixture::transport::Axes;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
@@ -33,7 +33,7 @@ pub struct Shifted<B: Backend> {
     /// The first `b` of them count.
     #[extension_type]
     pub velocity: Velocity<B>,
-    /// On the CPU what its passes read of the mixtures: see [`tilt::Shifted`]. Nothing elsewhere.
+    /// On the CPU what its passes read of the mixtures: see [`shifted::Shifted`]. Nothing elsewhere.
     pub centred: FloatTensor<B>,
     /// Components over x0 have the means origin - t u, `[b c h w]`.
     pub origin: FloatTensor<B>,
@@ -70,7 +70,7 @@ pub struct Asked<B: Backend> {
     pub rule: ShiftRule,
 }
 
-/// The passes; see [`crate::kernel::mixture::step::cpu::tilt`].
+/// The passes; see [`crate::kernel::mixture::step::cpu`].
 #[allow(clippy::type_complexity, reason = "the macro reads the tuples of tensors that methods return")]
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait StepOps: Backend {
@@ -105,22 +105,6 @@ pub trait StepOps: Backend {
     fn step_reweighted(
         #[extension_type] mixture: Shifted<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-    /// The covariances `[b c c]` of mixtures, averaged over pixels.
-    fn step_covariances(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-    /// The transport of `values` `[b c h w]` along `bases` `[b c c]`.
-    fn step_transport(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        bases: FloatTensor<Self>,
-        axes: Axes,
-        direction: Direction,
-    ) -> FloatTensor<Self>;
 }
 
 type Tensor = FloatTensor<Flex>;
@@ -137,8 +121,8 @@ impl Shifted<Flex> {
         }
     }
 
-    fn borrow(&self) -> tilt::Shifted<'_> {
-        tilt::Shifted {
+    fn borrow(&self) -> shifted::Shifted<'_> {
+        shifted::Shifted {
             centred: values(&self.centred),
             log_std: values(&self.velocity.log_std),
             t: self.velocity.t,
@@ -194,7 +178,7 @@ impl StepOps for Flex {
         let sizes = sizes(&now.velocity.means);
         let mut power = vec![0.0; values(&now.var).len()];
         let shift = build(values(&before).len(), |shift| {
-            tilt::second_order(now.borrow(), values(&before), sizes, rule, (shift, &mut power), Threads::All);
+            second_order::second_order(now.borrow(), values(&before), sizes, rule, (shift, &mut power), Threads::All);
         });
         (tensor(shift, before.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
@@ -204,7 +188,7 @@ impl StepOps for Flex {
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
         let fill = |out: &mut [f32]| {
             let points = [values(&start), values(&x)];
-            tilt::ode_substeps(mixture.borrow(), points, sizes, &substeps, None, out, Threads::All);
+            ode::ode_substeps(mixture.borrow(), points, sizes, &substeps, None, out, Threads::All);
         };
         tensor(build(values(&x).len(), fill), shape)
     }
@@ -231,33 +215,10 @@ impl StepOps for Flex {
     fn step_reweighted(mixture: Shifted<Self>) -> (Tensor, Tensor, Tensor) {
         let mixture = mixture.contiguous();
         let (Sizes { k, c, .. }, x) = (sizes(&mixture.velocity.means), mixture.mean.shape());
-        let [means, log_weights, log_std] = tilt::reweighted(mixture.borrow(), sizes(&mixture.velocity.means));
+        let [means, log_weights, log_std] = reweight::reweighted(mixture.borrow(), sizes(&mixture.velocity.means));
         let [b, h, w] = [x[0], x[2], x[3]];
         let of_std = if log_std.len() == b { [b, 1, 1, 1, 1] } else { [b, 1, 1, h, w] };
         (tensor(means, [b, k, c, h, w]), tensor(log_weights, [b, k, 1, h, w]), tensor(log_std, of_std))
-    }
-
-    fn step_covariances(means: Tensor, log_weights: Tensor, log_std: Tensor) -> Tensor {
-        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
-        let sizes = sizes(&means);
-        let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
-        tensor(covariances(mixture, sizes), [means.shape()[0], sizes.c, sizes.c])
-    }
-
-    fn step_transport(
-        means: Tensor,
-        log_weights: Tensor,
-        log_std: Tensor,
-        from: Tensor,
-        bases: Tensor,
-        axes: Axes,
-        direction: Direction,
-    ) -> Tensor {
-        let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
-        let [from, bases] = [from, bases].map(in_order);
-        let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
-        let mapped = transport(mixture, values(&from), values(&bases), sizes(&means), axes, direction);
-        tensor(mapped, from.shape().to_vec())
     }
 }
 
@@ -324,28 +285,5 @@ impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
     fn step_reweighted(mixture: Shifted<Self>) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (means, log_weights, log_std) = B::step_reweighted(inner(mixture));
         (Self::from_inner(means), Self::from_inner(log_weights), Self::from_inner(log_std))
-    }
-
-    fn step_covariances(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let [means, log_weights, log_std] = [means, log_weights, log_std].map(Self::inner);
-        Self::from_inner(B::step_covariances(means, log_weights, log_std))
-    }
-
-    fn step_transport(
-        means: FloatTensor<Self>,
-        log_weights: FloatTensor<Self>,
-        log_std: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        bases: FloatTensor<Self>,
-        axes: Axes,
-        direction: Direction,
-    ) -> FloatTensor<Self> {
-        let [means, log_weights, log_std] = [means, log_weights, log_std].map(Self::inner);
-        let [values, bases] = [values, bases].map(Self::inner);
-        Self::from_inner(B::step_transport(means, log_weights, log_std, values, bases, axes, direction))
     }
 }

@@ -1,11 +1,8 @@
 //! The passes of a solver's step on tensors. Nothing here records gradients.
 
-use crate::kernel::mixture::step::cpu::guide::ShiftRule;
-use crate::kernel::mixture::step::cpu::tilt::{ChangeRule, OdeSubstep};
 use crate::kernel::mixture::step::ops::{self as step_ops, Before, StepOps};
-use crate::kernel::mixture::transport::cpu::Direction;
+use crate::kernel::mixture::step::types::{ChangeRule, OdeSubstep, ShiftRule};
 use crate::kernel::simd::channels;
-use crate::mixture::transport::Axes;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
@@ -189,34 +186,4 @@ impl Shifted {
         let (means, log_weights, log_std) = <Dispatch as StepOps>::step_reweighted(self.into_dispatch());
         [Tensor::from_dispatch(means), Tensor::from_dispatch(log_weights), Tensor::from_dispatch(log_std)]
     }
-}
-
-/// The covariances `[b c c]`, averaged over pixels, of mixtures `[b k c h w]`, `[b k 1 h w]`, `[b 1 1 1 1]` or `[b 1 1 h w]`. No gradients are
-/// recorded.
-pub(crate) fn covariances([means, log_weights, log_std]: [Tensor<5>; 3]) -> Tensor<3> {
-    Tensor::from_dispatch(<Dispatch as StepOps>::step_covariances(
-        means.into_dispatch(),
-        log_weights.into_dispatch(),
-        log_std.into_dispatch(),
-    ))
-}
-
-/// The transport of `values` `[b c h w]` between standard normals and such mixtures along `bases` `[b c c]`, one vector per column. No
-/// gradients are recorded.
-pub(crate) fn transport(
-    [means, log_weights, log_std]: [Tensor<5>; 3],
-    values: &Tensor<4>,
-    bases: Tensor<3>,
-    axes: Axes,
-    direction: Direction,
-) -> Tensor<4> {
-    Tensor::from_dispatch(<Dispatch as StepOps>::step_transport(
-        means.into_dispatch(),
-        log_weights.into_dispatch(),
-        log_std.into_dispatch(),
-        values.clone().into_dispatch(),
-        bases.into_dispatch(),
-        axes,
-        direction,
-    ))
 }

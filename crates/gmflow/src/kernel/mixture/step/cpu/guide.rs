@@ -1,66 +1,19 @@
 //! Guidance in one pass: from a network's velocities to the means of the mixtures over x0 and the shift that is asked for.
 
-use crate::kernel::mixture::nll::Sizes;
-use crate::kernel::mixture::step::cpu::tilt::{Mixture, centred_rows, per_sample};
+use crate::kernel::mixture::sizes::Sizes;
+use crate::kernel::mixture::sizes::{Mixture, per_sample};
+use crate::kernel::mixture::step::cpu::shifted::centred_rows;
+use crate::kernel::mixture::step::types::ShiftRule;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::channels;
-use crate::kernel::simd::lanes::{
-    Block, LANES, Packed, PackedMut, PerSample, Row, Sink, Source, Summing, Sums, VECTOR, per_sample_sums,
-};
+use crate::kernel::simd::lanes::{Block, Packed, PackedMut, PerSample, Sink, Source, Summing, Sums, per_sample_sums};
 use crate::kernel::simd::memory::build;
+use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::{V, widest};
 use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
-
-/// How the shift of the mean is found from the conditional and the unconditional prediction.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum ShiftRule {
-    /// No shift; there is no unconditional prediction.
-    Off,
-    /// Along the difference of the means, with this share of its part along the conditional mean removed, as long as this share of the
-    /// standard deviation.
-    Probabilistic {
-        /// w~.
-        scale: f32,
-        /// The share that is removed, 0 to 1.
-        orthogonal: f32,
-    },
-    /// The difference, with this share of its part along the conditional velocity removed, times w - 1. All components move by it.
-    Extrapolate {
-        /// w.
-        scale: f32,
-        /// The share that is removed, 0 to 1.
-        orthogonal: f32,
-    },
-}
-
-impl ShiftRule {
-    /// The share of the axis that is subtracted, from the products of difference and axis, and of the axis with itself.
-    fn along(self, da: f64, aa: f64) -> f64 {
-        match self {
-            Self::Off => 0.0,
-            Self::Probabilistic { orthogonal, .. } | Self::Extrapolate { orthogonal, .. } => {
-                if aa > 0.0 {
-                    f64::from(orthogonal) * da / aa
-                } else {
-                    0.0
-                }
-            }
-        }
-    }
-
-    /// The factor on what remains, from the variance and the remainder's mean square.
-    fn factor(self, var: f64, power: f64) -> f64 {
-        match self {
-            Self::Off => 0.0,
-            Self::Extrapolate { scale, .. } => f64::from(scale) - 1.0,
-            Self::Probabilistic { scale, .. } if power > 0.0 => f64::from(scale) * (var / power).sqrt(),
-            Self::Probabilistic { .. } => 0.0,
-        }
-    }
-}
 
 /// A network's predictions at (x, t), and what guidance asks for.
 #[derive(Clone, Copy)]
@@ -97,15 +50,15 @@ impl<'a> Asked<'a> {
 /// What [`guide`] finds.
 #[derive(Default)]
 pub(crate) struct GuidedParts {
-    /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::tilt::Shifted::centred`].
+    /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::shifted::Shifted::centred`].
     pub centred: Vec<f32>,
     /// The mean of the conditional mixture over x0 `[b c n]`.
     pub mean: Vec<f32>,
     /// The shift `[b c n]`; empty for none.
     pub shift: Vec<f32>,
-    /// As in [`crate::kernel::mixture::step::cpu::tilt::Shifted`].
+    /// As in [`crate::kernel::mixture::step::cpu::shifted::Shifted`].
     pub var: Vec<f32>,
-    /// As in [`crate::kernel::mixture::step::cpu::tilt::Shifted`].
+    /// As in [`crate::kernel::mixture::step::cpu::shifted::Shifted`].
     pub power: Vec<f32>,
 }
 

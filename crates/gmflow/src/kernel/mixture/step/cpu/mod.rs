@@ -1,16 +1,21 @@
 //! A whole step of GM-ODE: guidance, second-order change and sub-steps.
 
 pub(crate) mod guide;
-pub(crate) mod tilt;
+pub(crate) mod ode;
+pub(crate) mod reweight;
+pub(crate) mod second_order;
+pub(crate) mod shifted;
 
-use crate::kernel::mixture::nll::Sizes;
-use crate::kernel::mixture::step::cpu::guide::{Asked, GuidedRoom, ShiftRule, guide};
-use crate::kernel::mixture::step::cpu::tilt::{
-    Ahead, ChangeRule, OdeSubstep, Shifted, centred_rows, ode_substeps, per_sample, second_order,
-};
+use crate::kernel::mixture::sizes::Sizes;
+use crate::kernel::mixture::sizes::per_sample;
+use crate::kernel::mixture::step::types::{ChangeRule, OdeSubstep, ShiftRule};
 use crate::kernel::simd::lanes::{Block, Packed};
 use crate::kernel::simd::memory::{build, par_items, with_room};
 use crate::kernel::simd::threads::{Crew, Threads};
+use guide::{Asked, GuidedRoom, guide};
+use ode::{Ahead, ode_substeps};
+use second_order::second_order;
+use shifted::{Shifted, centred_rows};
 use std::ops::Range;
 
 /// Values of mixtures that one thread is through with before others have come.

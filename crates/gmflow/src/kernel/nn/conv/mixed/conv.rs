@@ -5,10 +5,12 @@
 
 use super::maps::expand;
 use super::planes::Source;
-use super::tiles::{Output, PANEL, POSITIONS, Pairs, Products, Room, Tiling, from_products, to_pairs};
+use super::tiles::{Output, Pairs, Products, from_products, to_pairs};
+use super::tiling::{PANEL, POSITIONS, Room, Tiling};
 use super::vectors::{LANES, first, with_instructions};
-use crate::kernel::matmul::panel_tiles::{self, Kind, LINES, Line, Rows, Start, Tile};
-use crate::kernel::nn::conv::Sizes;
+use crate::kernel::matmul::layout::{LINES, Line, ROWS};
+use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
+use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::simd::memory::{build, par_items};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
@@ -52,7 +54,7 @@ impl Weights {
 
     fn rows(&self, position: usize, first: usize) -> Rows {
         let words = self.words[position * self.distance + first * self.steps..].as_ptr();
-        Rows { words, row_stride: self.steps, step_stride: 1, tile_stride: panel_tiles::ROWS * self.steps }
+        Rows { words, row_stride: self.steps, step_stride: 1, tile_stride: ROWS * self.steps }
     }
 }
 

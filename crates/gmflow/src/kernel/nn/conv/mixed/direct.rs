@@ -3,9 +3,11 @@
 
 use super::conv::with_lines;
 use super::vectors::{LANES, first, in_line, pairs, transpose16, with_instructions};
-use crate::kernel::matmul::dense::{Matrix, Target};
-use crate::kernel::matmul::panel_tiles::{self, COLUMNS, Kind, Line, Rows, Start, Tile};
-use crate::kernel::nn::conv::{Fold, Sizes, patches};
+use crate::kernel::matmul::layout::{COLUMNS, Line, ROWS};
+use crate::kernel::matmul::matrix::{Matrix, Target};
+use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
+use crate::kernel::nn::conv::sizes::Sizes;
+use crate::kernel::nn::conv::unfold::{Fold, patches};
 use crate::kernel::simd::arch::vectorised;
 use crate::kernel::simd::memory::build;
 use rayon::prelude::*;
@@ -39,7 +41,7 @@ impl Left {
     /// From row `first` on.
     fn rows(&self, first: usize) -> Rows {
         let words = self.words[first * self.steps..].as_ptr();
-        Rows { words, row_stride: self.steps, step_stride: 1, tile_stride: panel_tiles::ROWS * self.steps }
+        Rows { words, row_stride: self.steps, step_stride: 1, tile_stride: ROWS * self.steps }
     }
 }
 
@@ -226,7 +228,7 @@ pub(super) fn grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f32> {
             // Of the image itself a tile is a part.
             let x = if sizes.pointwise() { Matrix { row_stride: plane, ..x } } else { x };
             let words = words[sample * o * steps..].as_ptr();
-            let left = Rows { words, row_stride: *steps, step_stride: 1, tile_stride: panel_tiles::ROWS * steps };
+            let left = Rows { words, row_stride: *steps, step_stride: 1, tile_stride: ROWS * steps };
             with_lines(steps * COLUMNS, |words| {
                 for start in (0..columns).step_by(COLUMNS) {
                     let n = COLUMNS.min(columns - start);

@@ -9,10 +9,11 @@ mod maps;
 mod norm;
 mod planes;
 mod tiles;
+mod tiling;
 mod vectors;
 mod weight;
 
-use crate::kernel::nn::conv::Sizes;
+use crate::kernel::nn::conv::sizes::Sizes;
 use norm::Norm;
 pub(crate) use planes::Images;
 use planes::Source;
@@ -23,8 +24,8 @@ pub(crate) use vectors::Dropout;
 pub(crate) fn applies(sizes: &Sizes) -> bool {
     has_instructions()
         && crate::kernel::nn::conv::winograd::applies(sizes)
-        && tiles::Tiling::fits(sizes.out)
-        && tiles::Tiling::fits([sizes.h, sizes.w])
+        && tiling::Tiling::fits(sizes.out)
+        && tiling::Tiling::fits([sizes.h, sizes.w])
 }
 
 /// Whether the processor has the instructions.

@@ -3,12 +3,14 @@
 
 use super::conv::{Words, apart, outputs, with_lines};
 use super::planes::Source;
-use super::tiles::{PANEL, POSITIONS, Pairs, Room, Side, Tiling, WORDS, to_words};
+use super::tiles::{Pairs, WORDS, to_words};
+use super::tiling::{PANEL, POSITIONS, Room, Side, Tiling};
 use super::vectors::{LANES, transpose16, with_instructions};
-use crate::kernel::matmul::dense::Target;
-use crate::kernel::matmul::panel_tiles::{self, Kind, Line, Rows, Start, Tile};
-use crate::kernel::nn::conv::Sizes;
-use crate::kernel::nn::conv::winograd::tiles::Contract;
+use crate::kernel::matmul::layout::{Line, ROWS};
+use crate::kernel::matmul::matrix::Target;
+use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
+use crate::kernel::nn::conv::sizes::Sizes;
+use crate::kernel::nn::conv::winograd::weights::Contract;
 use crate::kernel::simd::memory::{build, par_items};
 use crate::kernel::simd::vector::widest;
 use rayon::prelude::*;
@@ -116,7 +118,7 @@ pub(super) fn grad_weight(grad: &[f32], source: &Source, sizes: &Sizes) -> Vec<f
                 let lines = &inputs[position * right + first * pitch..][..panels.len() * WORDS * PANEL];
                 let lines: &[Line] = bytemuck::cast_slice(lines);
                 let words = gradients[position * left..].as_ptr();
-                let rows = Rows { words, row_stride: pitch, step_stride: 1, tile_stride: panel_tiles::ROWS * pitch };
+                let rows = Rows { words, row_stride: pitch, step_stride: 1, tile_stride: ROWS * pitch };
                 let tile = Tile { rows, lines, columns: PANEL.min(c - first), start: Start::Result, stride: c };
                 // SAFETY: the rows hold all steps of the lines, and only this task writes these columns of the sums.
                 unsafe { panel_tiles::run(tile, out.at(position * distance + first), o, Kind::Bf16) };

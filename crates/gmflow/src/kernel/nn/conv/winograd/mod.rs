@@ -4,18 +4,29 @@
 //! G g G^T, multiplied position by position (36 matrix products), and transformed back by A^T m A. The gradients are the adjoint of the
 //! same maps.
 
-pub(crate) mod tiles;
+mod forward;
+mod grid;
+mod inverse;
+mod maps;
+mod pieces;
+pub(crate) mod weights;
 
-use crate::kernel::matmul::dense::{Matrix, Target, Write, product};
-use crate::kernel::matmul::panel_tiles::{self, COLUMNS, Kind, Rows, Start, Tile};
-use crate::kernel::matmul::panels::{self, Arithmetic, Panels};
-use crate::kernel::nn::conv::Sizes;
+use crate::kernel::matmul::layout::{COLUMNS, ROWS as TILE_ROWS};
+use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
+use crate::kernel::matmul::packed;
+use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
+use crate::kernel::matmul::panels::Panels;
+use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::simd::memory::{build, par_items};
 use crate::kernel::simd::vector::widest;
+use forward::{Forward, Side};
 use gemm::Parallelism;
+use grid::{Grid, POSITIONS, Places, Transformed, apart};
+use inverse::Inverse;
 use rayon::prelude::*;
 use std::ops::Range;
-use tiles::{Contract, Expand, Forward, Grid, Inverse, POSITIONS, Places, Side, Transformed, apart};
+use weights::{Contract, Expand};
 
 /// Values of the transformed tiles that all threads work on at a time.
 const CHUNK: usize = 2 * 1024 * 1024;
@@ -181,8 +192,7 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
             // SAFETY: the matrices have these sizes, and no other task writes these rows.
             return unsafe { product([m, tiles, c], out, stride, Write::Replace, weight, x, 1.0, Parallelism::None) };
         }
-        let rows =
-            Rows { words: weight.as_ptr().cast(), row_stride: c, step_stride: 1, tile_stride: panel_tiles::ROWS * c };
+        let rows = Rows { words: weight.as_ptr().cast(), row_stride: c, step_stride: 1, tile_stride: TILE_ROWS * c };
         for panel in 0..tiles.div_ceil(COLUMNS) {
             let (lines, columns) = (x.panel(position, panel), COLUMNS.min(tiles - panel * COLUMNS));
             let tile = Tile { rows, lines, columns, start: Start::Zero, stride };
@@ -256,7 +266,7 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
             // SAFETY: the matrices have these sizes, and no other task writes these columns.
             unsafe {
                 if kernel == Kernel::Panels {
-                    panels::add_product(a, o, &Panels::pack(b, [tiles, n], Arithmetic::F32), out, c);
+                    packed::add_product(a, o, &Panels::pack(b, [tiles, n], Arithmetic::F32), out, c);
                 } else {
                     product([o, n, tiles], out, c, Write::Add, a, b, 1.0, Parallelism::None);
                 }
@@ -273,7 +283,7 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::nn::conv::Window;
+    use crate::kernel::nn::conv::sizes::Window;
     use pulp::{Arch, Simd, WithSimd};
 
     fn draw(n: usize, seed: usize) -> Vec<f32> {

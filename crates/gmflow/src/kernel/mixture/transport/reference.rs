@@ -4,7 +4,8 @@
 //! mixture that is left once the earlier coordinates are fixed. The result depends on the signs of a shared basis, so
 //! they are fixed: the entry of an eigenvector with the largest magnitude, the first of equals, is positive.
 
-use super::univariate::Univariate;
+use crate::kernel::mixture::transport::types::Axes;
+use crate::kernel::mixture::transport::univariate::Univariate;
 use nalgebra::{DMatrix, SymmetricEigen};
 
 /// One pixel's mixture of K isotropic Gaussians in C dimensions.
@@ -16,15 +17,6 @@ pub struct PixelMixture<'a> {
     pub log_weights: &'a [f64],
     /// The components' one standard deviation, above 0.
     pub std: f64,
-}
-
-/// Where the normals of a transport are measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Axes {
-    /// Along the basis vectors, which several pixels share: the normals are used as they are.
-    Basis,
-    /// Along the channels: the normals are rotated too, so the result does not depend on the basis' signs.
-    Channels,
 }
 
 impl PixelMixture<'_> {
@@ -41,7 +33,7 @@ impl PixelMixture<'_> {
     }
 
     /// Adds the covariance to `sum` `[c c]`.
-    pub(super) fn add_covariance(&self, sum: &mut DMatrix<f64>) {
+    pub(crate) fn add_covariance(&self, sum: &mut DMatrix<f64>) {
         let c = self.channels();
         let weighted = || self.means.chunks_exact(c).zip(self.log_weights.iter().map(|weight| weight.exp()));
         let mut mean = vec![0.0; c];

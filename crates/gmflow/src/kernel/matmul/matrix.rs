@@ -1,0 +1,97 @@
+//! Matrices in memory and their product.
+
+use gemm::Parallelism;
+
+/// A matrix in memory: first element and the distances between neighbours in a column and in a row.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) data: *const f32,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
+}
+
+// SAFETY: matrices are only read.
+unsafe impl Sync for Matrix {}
+
+impl Matrix {
+    /// A row-major matrix with rows of `width`.
+    pub(crate) fn rows(data: &[f32], width: usize) -> Self {
+        Self { data: data.as_ptr(), row_stride: width, column_stride: 1 }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+
+    /// The matrix without its first rows.
+    pub(crate) fn skip_rows(self, count: usize) -> Self {
+        Self { data: self.data.wrapping_add(count * self.row_stride), ..self }
+    }
+
+    /// The matrix without its first columns.
+    pub(crate) fn skip_columns(self, count: usize) -> Self {
+        Self { data: self.data.wrapping_add(count * self.column_stride), ..self }
+    }
+}
+
+/// Whether a product replaces the destination or is added to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    Replace,
+    Add,
+}
+
+/// out = a b or out += a b, scaled by `scale`, with a `[m k]`, b `[k n]` and out `[m n]` in rows of `out_stride`.
+///
+/// # Safety
+/// Every element of the three matrices must be inside one allocation each, out must be writable and overlap neither of the
+/// others, and with [`Write::Add`] be initialised.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn product(
+    [m, n, k]: [usize; 3],
+    out: *mut f32,
+    out_stride: usize,
+    write: Write,
+    a: Matrix,
+    b: Matrix,
+    scale: f32,
+    parallelism: Parallelism,
+) {
+    // SAFETY: the strides describe matrices that the caller vouches for.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out,
+            1,
+            out_stride as isize,
+            write == Write::Add,
+            a.data,
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data,
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Where a product is written by several threads, each its own rows or columns.
+pub(crate) struct Target(pub(crate) *mut f32);
+
+// SAFETY: the pieces of a product are disjoint.
+unsafe impl Sync for Target {}
+
+impl Target {
+    pub(crate) fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}

@@ -1,0 +1,100 @@
+//! The reweighted mixtures themselves, for steps that draw from them.
+
+use crate::kernel::mixture::sizes::Sizes;
+use crate::kernel::mixture::step::cpu::shifted::{Scratch, Shifted, Tilted, natural};
+use crate::kernel::simd::channels;
+use crate::kernel::simd::lanes::{Block, PerSample, Sink};
+use crate::kernel::simd::memory::{build, par_map};
+use crate::kernel::simd::pair::Pair;
+use crate::kernel::simd::vector::widest;
+use pulp::{Simd, WithSimd};
+use std::f32::consts::{LN_2, LOG2_E};
+
+/// The reweighted mixtures over x0: means `[b k c n]`, log weights `[b k n]`, log standard deviations `[b]`, or `[b n]` where pixels were
+/// reweighted by their own variance.
+pub(crate) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
+    let Sizes { k, c, n } = sizes;
+    let b = shifted.var.len();
+    let blocks = Block::all(b, n);
+    let (mut log_weights, mut log_std) = (Vec::new(), vec![0.0; if shifted.is_pixelwise() { b * n } else { 0 }]);
+    let means = build(b * k * c * n, |means| {
+        log_weights = build(b * k * n, |weights| {
+            let [means, weights, stds] = [means, weights, &mut log_std[..]].map(|out| Sink::new(out, n));
+            par_map(
+                blocks,
+                b * k * c * n,
+                || Scratch::new(sizes, true),
+                |scratch, block| {
+                    widest(Reweighting { scratch, shifted, sizes, block });
+                    // SAFETY: every block comes up once.
+                    unsafe {
+                        means.write(&block, &scratch.out_means);
+                        weights.write(&block, &scratch.out_weights);
+                        if shifted.is_pixelwise() {
+                            stds.write(&block, &scratch.out[..1]);
+                        }
+                    }
+                },
+            );
+        });
+    });
+    if shifted.is_pixelwise() {
+        return [means, log_weights, log_std];
+    }
+    let log_std = shifted.log_std[..b].iter().enumerate().map(|(sample, &log_std)| {
+        let log_std = log_std + shifted.t.ln();
+        let zeta = match shifted.shift {
+            [] => 0.0,
+            _ => natural(shifted.var[sample], shifted.power[sample]).1,
+        };
+        log_std - 0.5 * ((2.0 * log_std).exp() * zeta).ln_1p()
+    });
+    [means, log_weights, log_std.collect()]
+}
+
+/// A block of [`reweighted`].
+struct Reweighting<'a> {
+    scratch: &'a mut Scratch,
+    shifted: Shifted<'a>,
+    sizes: Sizes,
+    block: Block,
+}
+
+impl WithSimd for Reweighting<'_> {
+    type Output = ();
+
+    /// The reweighted mixtures into the scratch.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    }
+}
+
+impl Reweighting<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S) {
+        let Self { scratch, shifted, sizes, block } = self;
+        let Scratch { joint, mean, shift, out, out_means, out_weights, .. } = scratch;
+        let log_std = PerSample::new(&block, |sample| shifted.log_std[sample] + shifted.t.ln());
+        let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
+        for v in block.pairs(simd) {
+            let mut mixture = mixture.vectors(simd, v);
+            let (nu, zeta) = (mixture.nu, mixture.zeta);
+            let (scale, top) = mixture.joint(&nu, zeta);
+            let mut total = Pair::splat(simd, 0.0);
+            for joint in &*mixture.joint {
+                total = total + (Pair::new(simd, joint) - top).exp2_or_less();
+            }
+            let norm = total.ln().mul_add(Pair::splat(simd, LOG2_E), top);
+            scale.ln().mul_add(Pair::splat(simd, 0.5), Pair::per_sample(&log_std, simd, v)).store(&mut out[0], v);
+            let reweighted = out_means.chunks_exact_mut(C).zip(&mut *out_weights);
+            for ((k, joint), (means, weight)) in mixture.joint.iter().enumerate().zip(reweighted) {
+                ((Pair::new(simd, joint) - norm) * Pair::splat(simd, LN_2)).store(weight, v);
+                for (i, to) in means.iter_mut().enumerate() {
+                    let mean = mixture.var.mul_add(nu[i], mixture.components.mean(k, i));
+                    mean.mul_add(scale, mixture.mean[i]).store(to, v);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The second-order change in one pass.
+
+use crate::kernel::mixture::sizes::Sizes;
+use crate::kernel::mixture::step::cpu::shifted::{Scratch, Shifted, Tilted};
+use crate::kernel::mixture::step::types::ChangeRule;
+use crate::kernel::simd::channels::{self, each};
+use crate::kernel::simd::lanes::{Block, PerSample, Sink, Source, Summing, Sums, per_sample_sums};
+use crate::kernel::simd::pair::Pair;
+use crate::kernel::simd::threads::Threads;
+use crate::kernel::simd::vector::widest;
+use pulp::{Simd, WithSimd};
+
+/// The second-order change from `before` `[b c n]`, where the prediction before would have the mean now, alone or with the shift of `now`,
+/// into `out` `[b c n]`, and its mean square into `power` `[b]`.
+pub(crate) fn second_order(
+    now: Shifted,
+    before: &[f32],
+    sizes: Sizes,
+    rule: ChangeRule,
+    (out, power): (&mut [f32], &mut [f32]),
+    threads: Threads,
+) {
+    let Sizes { k, c, n } = sizes;
+    let b = power.len();
+    let blocks = Block::all(b, n);
+    let out = Sink::new(out, n);
+    let sums = threads.map(
+        blocks.clone(),
+        b * k * c * n,
+        || Scratch::new(sizes, false),
+        |scratch, block| {
+            let out = &out;
+            widest(Changing { scratch, out, now, before, sizes, block, rule })
+        },
+    );
+    for (power, [sum]) in power.iter_mut().zip(per_sample_sums(b, &blocks, &sums)) {
+        *power = (sum / (c * n) as f64) as f32;
+    }
+}
+
+/// A block of [`second_order`].
+struct Changing<'a> {
+    scratch: &'a mut Scratch,
+    out: &'a Sink<'a>,
+    now: Shifted<'a>,
+    before: &'a [f32],
+    sizes: Sizes,
+    block: Block,
+    rule: ChangeRule,
+}
+
+impl WithSimd for Changing<'_> {
+    type Output = Sums<1>;
+
+    /// The changed shift into `out`; the sum of its squares.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Sums<1> {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
+    }
+}
+
+impl Changing<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<1> {
+        let Self { scratch, out: sink, now, before, sizes, block, rule } = self;
+        let Scratch { joint, mean, shift, start, out, .. } = scratch;
+        // SAFETY: every block comes up once.
+        let mut out = unsafe { sink.target(&block, C, out) };
+        let before = Source::new(&block, before, C, sizes.n, start);
+        let guided = !now.shift.is_empty();
+        let factor = PerSample::new(&block, |sample| {
+            let noise = rule.noise[0] * now.var[sample] + rule.noise[1] * now.power[sample];
+            rule.gain * (1.0 - noise).max(0.0).sqrt()
+        });
+        let mut mixture = Tilted::<C>::new(&now, &block, sizes, (joint, mean, shift));
+        let mut power = Summing::new(simd, &block);
+        for v in block.pairs(simd) {
+            let mut mixture = mixture.vectors(simd, v);
+            let (nu, zeta) = (mixture.nu, mixture.zeta);
+            // The mean of the guided mixture now.
+            let mut first = mixture.mean;
+            if guided {
+                let offset = mixture.tilted_mean(&nu, zeta);
+                first = each!(C, simd, i => first[i] + offset[i]);
+            }
+            let factor = Pair::per_sample(&factor, simd, v);
+            let mut sum = Pair::splat(simd, 0.0);
+            for (i, &first) in first.iter().enumerate() {
+                let change = first - Pair::of(&before, simd, i, v);
+                let shift = if rule.alone { change * factor } else { change.mul_add(factor, mixture.shift[i]) };
+                sum = shift.mul_add(shift, sum);
+                shift.set(&mut out, i, v);
+            }
+            let [first, second] = sum.both();
+            power.add(v[0], [first]);
+            if v[1] > v[0] {
+                power.add(v[1], [second]);
+            }
+        }
+        out.finish();
+        power.finish(&block)
+    }
+}
