@@ -5,8 +5,8 @@ use crate::checkpoint_path::resolve;
 use crate::output;
 use anyhow::Result;
 use gmflow::checkpoint::{DataKind, Model, ModelInfo, Progress, StoredTensor, WeightFiles};
-use gmflow::guidance::Variance;
-use gmflow::solver::Carry;
+use gmflow::guidance::ReweightScale;
+use gmflow::solver::SecondOrderMode;
 use gmflow_train::progress::grouped;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -114,10 +114,10 @@ impl Report {
         if self.info.guidance.is_active() {
             writeln!(text, "guidance      {}", settings(&self.info.guidance)?)?;
         }
-        if self.info.reweight_by == Variance::Pixel {
+        if self.info.reweight_by == ReweightScale::Pixel {
             writeln!(text, "reweighting   by the variance of the pixel")?;
         }
-        if self.info.second_order.carry == Carry::Translate {
+        if self.info.second_order.carry == SecondOrderMode::Translate {
             writeln!(text, "second order  moves the mixture")?;
         }
         let training = self.info.training.as_ref();

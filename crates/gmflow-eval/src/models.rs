@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, StoredVae};
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::network::Autoencoder;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn latest_checkpoint(folder: &Path) -> Option<PathBuf> {
 }
 
 /// What a network is computed in where `asked` is wanted, with a warning where that is something else.
-pub fn computed_in(asked: Arithmetic, info: &ModelInfo, device: &Device) -> Arithmetic {
+pub fn computed_in(asked: MatmulPrecision, info: &ModelInfo, device: &Device) -> MatmulPrecision {
     let (precision, why_not) = info.network.computed_in(asked, device);
     if let Some(why) = why_not {
         let asked = json!(asked);
@@ -109,7 +109,7 @@ pub struct ModelOptions {
     /// The moving average; without it the first by name, with `none` the weights themselves.
     pub ema: Option<String>,
     /// The arithmetic that is wanted of the network's large layers.
-    pub precision: Arithmetic,
+    pub precision: MatmulPrecision,
     /// The variant of a published checkpoint, such as `bf16`.
     pub variant: Option<String>,
     /// The autoencoder of a model of latents; without it the model's own.
@@ -126,7 +126,7 @@ pub struct LoadedModel {
     /// The model; of latents with its autoencoder.
     pub model: Model,
     /// What its network is computed in.
-    pub precision: Arithmetic,
+    pub precision: MatmulPrecision,
 }
 
 impl LoadedModel {

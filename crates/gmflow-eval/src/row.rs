@@ -3,7 +3,7 @@
 use crate::features::FeatureInfo;
 use crate::points::PointsDistance;
 use crate::{Likelihood, LikelihoodAt, Metrics, Table};
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub struct Row {
     pub sampler: Option<Value>,
     /// What the checkpoint's network was computed in.
     #[serde(skip_serializing_if = "is_f32", default)]
-    pub precision: Arithmetic,
+    pub precision: MatmulPrecision,
     /// The seed of the first sample.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub seed: Option<u64>,
@@ -55,8 +55,8 @@ pub struct Row {
     pub seconds: Option<f64>,
 }
 
-fn is_f32(precision: &Arithmetic) -> bool {
-    *precision == Arithmetic::F32
+fn is_f32(precision: &MatmulPrecision) -> bool {
+    *precision == MatmulPrecision::F32
 }
 
 impl Row {
@@ -66,7 +66,7 @@ impl Row {
             fake,
             components: None,
             sampler: None,
-            precision: Arithmetic::F32,
+            precision: MatmulPrecision::F32,
             seed: None,
             samples,
             reference,

@@ -24,9 +24,9 @@
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model, ModelInfo};
-use gmflow::guidance::{Guidance, Variance};
+use gmflow::guidance::{Guidance, ReweightScale};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
-use gmflow::solver::{Carry, SecondOrder, SolverConfig};
+use gmflow::solver::{SecondOrder, SecondOrderMode, SolverConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -56,10 +56,10 @@ pub struct SamplerOptions {
     // Written only where they are given: what was measured before there was a choice stays the same measurement.
     /// The variance that guidance and steps of order 2 go by where they reweight mixtures.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reweight_by: Option<Variance>,
+    pub reweight_by: Option<ReweightScale>,
     /// How steps of order 2 carry out the change of the prediction.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub second_order: Option<Carry>,
+    pub second_order: Option<SecondOrderMode>,
     /// Steps of order 2 compare predictions without moving the previous one to the new point.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unconverted: bool,
@@ -260,10 +260,10 @@ pub fn describe(config: &SamplerConfig, kind: DataKind) -> Value {
             description["orthogonal"] = json!(orthogonal);
         }
     }
-    if config.reweights() && reweight_by == Variance::Pixel {
+    if config.reweights() && reweight_by == ReweightScale::Pixel {
         description["reweight_by"] = json!(reweight_by);
     }
-    if solver.is_of_order_2() && second_order.carry == Carry::Translate {
+    if solver.is_of_order_2() && second_order.carry == SecondOrderMode::Translate {
         description["second_order"] = json!(second_order.carry);
     }
     if solver.is_of_order_2() && !second_order.convert {
@@ -326,8 +326,8 @@ mod tests {
     /// A model of mixtures without classes and spectrum network, with settings of its own.
     fn plain() -> ModelInfo {
         let data = DataInfo { channels: 1, height: 8, width: 8, kind: DataKind::Image };
-        let own = SecondOrder { carry: Carry::Translate, ..SecondOrder::default() };
-        ModelInfo { reweight_by: Variance::Pixel, second_order: own, ..ModelInfo::new(network(8, 0), data) }
+        let own = SecondOrder { carry: SecondOrderMode::Translate, ..SecondOrder::default() };
+        ModelInfo { reweight_by: ReweightScale::Pixel, second_order: own, ..ModelInfo::new(network(8, 0), data) }
     }
 
     fn network(num_gaussians: usize, num_embeds_ada_norm: usize) -> NetworkConfig {
@@ -368,13 +368,13 @@ mod tests {
     #[test]
     fn variance_and_second_order_are_the_models_own_where_none_are_asked_for() {
         let config = |options: SamplerOptions| options.config(&plain()).unwrap();
-        assert_eq!(config(options()).reweight_by, Variance::Pixel);
-        let wanted = SamplerOptions { reweight_by: Some(Variance::Image), ..options() };
-        assert_eq!(config(wanted).reweight_by, Variance::Image);
-        assert_eq!(config(options()).second_order.carry, Carry::Translate);
-        let wanted = SamplerOptions { second_order: Some(Carry::Reweight), ..options() };
+        assert_eq!(config(options()).reweight_by, ReweightScale::Pixel);
+        let wanted = SamplerOptions { reweight_by: Some(ReweightScale::Image), ..options() };
+        assert_eq!(config(wanted).reweight_by, ReweightScale::Image);
+        assert_eq!(config(options()).second_order.carry, SecondOrderMode::Translate);
+        let wanted = SamplerOptions { second_order: Some(SecondOrderMode::Reweight), ..options() };
         assert_eq!(config(wanted).second_order, SecondOrder::default());
-        let wanted = SamplerOptions { second_order: Some(Carry::Translate), order: Some(1), ..options() };
+        let wanted = SamplerOptions { second_order: Some(SecondOrderMode::Translate), order: Some(1), ..options() };
         assert!(wanted.check().is_ok() && wanted.config(&plain()).is_err());
         assert!(!config(SamplerOptions { unconverted: true, ..options() }).second_order.convert);
     }

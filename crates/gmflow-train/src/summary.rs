@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use burn::module::Module;
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::network::NetworkConfig;
 use gmflow_data::DatasetConfig;
 
@@ -41,7 +41,7 @@ impl Summary {
         let network =
             format!("{}: {} parameters{spectrum}", network_words(&config.network), grouped(parameters as u64));
         let (precision, _) = config.network.computed_in(config.train.precision, trainer.device());
-        let precision = if precision == Arithmetic::F32 { "f32" } else { "bf16 and f32" };
+        let precision = if precision == MatmulPrecision::F32 { "f32" } else { "bf16 and f32" };
         let threads = match (device, rayon::current_num_threads()) {
             ("cpu", 1) => ", 1 thread".to_owned(),
             ("cpu", threads) => format!(", {threads} threads"),

@@ -3,13 +3,13 @@
 
 use burn::tensor::{Device, Tensor, TensorData, activation::log_softmax};
 use criterion::{Bencher, BenchmarkId, Criterion, criterion_group, criterion_main};
-use gmflow::guidance::{Guidance, Guided};
+use gmflow::guidance::{Guidance, GuidedPrediction};
 use gmflow::kernel::in_pool;
 use gmflow::loss::transition_nll;
 use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::{SpectrumMlp, SpectrumMlpConfig};
 use gmflow::rng::{Purpose, normal_batch};
-use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span};
+use gmflow::solver::{Context, SecondOrder, SeededNoise, SolverConfig, Span};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -64,10 +64,11 @@ impl Run {
     fn sample(&self) -> Tensor<4> {
         let b = self.x.dims()[0];
         let seeds = (0..b as u64).collect();
-        let mut draws = SeededDraws { seeds, device: self.device.clone() };
+        let mut draws = SeededNoise { seeds, device: self.device.clone() };
         let mut state = self.solver.init(self.x.clone());
         for (index, velocity) in self.predictions.iter().enumerate() {
-            let mut predict = |x: &Tensor<4>, t: f64| Guided::from_velocity(GUIDANCE, velocity.clone(), x, t);
+            let mut predict =
+                |x: &Tensor<4>, t: f64| GuidedPrediction::from_velocity(GUIDANCE, velocity.clone(), x, t);
             let mut context = Context {
                 predict: &mut predict,
                 draws: &mut draws,

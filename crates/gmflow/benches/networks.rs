@@ -4,7 +4,7 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData, module, ops::ConvOptions};
 use criterion::{Bencher, BenchmarkId, Criterion, criterion_group};
-use gmflow::kernel::{self, AdamW, Arithmetic, Panels};
+use gmflow::kernel::{self, AdamW, MatmulPrecision, PackedWeight};
 use gmflow::loss;
 use gmflow::network::{Denoiser, GmDitConfig, Mlp2dConfig, NetworkConfig, UnetConfig};
 use gmflow::rng::{Purpose, normal_batch};
@@ -86,7 +86,7 @@ impl ModuleMapper for Optimizer<'_> {
 }
 
 /// A training step: forward, likelihood, backward, AdamW.
-fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arithmetic) -> impl FnMut() {
+fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: MatmulPrecision) -> impl FnMut() {
     let device = device().autodiff();
     let mut network = config.init(0, &device).expect("a valid network");
     network.compute_in(arithmetic);
@@ -114,11 +114,11 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Arit
 }
 
 /// How a network was made ready.
-const FORMS: [(&str, Option<Arithmetic>); 4] = [
+const FORMS: [(&str, Option<MatmulPrecision>); 4] = [
     ("f32 as loaded", None),
-    ("f32", Some(Arithmetic::F32)),
-    ("bf16", Some(Arithmetic::Bf16)),
-    ("int8", Some(Arithmetic::Int8)),
+    ("f32", Some(MatmulPrecision::F32)),
+    ("bf16", Some(MatmulPrecision::Bf16)),
+    ("int8", Some(MatmulPrecision::Int8)),
 ];
 
 /// GM-DiT-XL/2 on 32x32x4 latents, in what the device computes in.
@@ -127,8 +127,9 @@ fn xl_forward(c: &mut Criterion) {
     let batches = if device == Device::flex() { [1, 2, 8] } else { [1, 32, 125] };
     let mut group = c.benchmark_group("xl_forward");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    let has =
-        |arithmetic: &Option<Arithmetic>| arithmetic.is_none_or(|arithmetic| arithmetic.is_available_on(&device));
+    let has = |arithmetic: &Option<MatmulPrecision>| {
+        arithmetic.is_none_or(|arithmetic| arithmetic.is_available_on(&device))
+    };
     for (form, arithmetic) in FORMS.into_iter().filter(|(_, arithmetic)| has(arithmetic)) {
         let mut network = None;
         for b in batches {
@@ -156,7 +157,9 @@ fn linear(c: &mut Criterion) {
     let device = Device::flex();
     let mut group = c.benchmark_group("linear");
     group.sample_size(50).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(1));
-    for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16), ("int8", Arithmetic::Int8)] {
+    for (name, arithmetic) in
+        [("f32", MatmulPrecision::F32), ("bf16", MatmulPrecision::Bf16), ("int8", MatmulPrecision::Int8)]
+    {
         if arithmetic.is_available() {
             for [m, k, n] in [[256, 1152, 1152], [512, 1152, 1152], [512, 1152, 4608], [512, 4608, 1152]] {
                 let normals = |seed: u64, shape: [usize; 2]| {
@@ -168,7 +171,7 @@ fn linear(c: &mut Criterion) {
                 let mut fastest = Duration::MAX;
                 group.bench_function(BenchmarkId::new(name, format!("{m}x{k}x{n}")), |bencher| {
                     let (x, panels, bias) = ready.get_or_insert_with(|| {
-                        let panels = Arc::new(Panels::of_weight(weight, [n, k], arithmetic));
+                        let panels = Arc::new(PackedWeight::of_weight(weight, [n, k], arithmetic));
                         (normals(0, [m, k]), panels, normals(2, [1, n]).reshape([n]))
                     });
                     measure(bencher, &mut fastest, || {
@@ -194,7 +197,7 @@ fn small_dit_training(c: &mut Criterion) {
     };
     let mut group = c.benchmark_group("small_dit_training");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16)] {
+    for (name, arithmetic) in [("f32", MatmulPrecision::F32), ("bf16", MatmulPrecision::Bf16)] {
         let mut step = None;
         let mut fastest = Duration::MAX;
         group.bench_function(name, |bencher| {
@@ -209,7 +212,7 @@ fn small_dit_training(c: &mut Criterion) {
 fn mlp_training(c: &mut Criterion) {
     let mut group = c.benchmark_group("mlp_training");
     group.measurement_time(Duration::from_secs(5));
-    let (f32, bf16) = (("", Arithmetic::F32), ("-bf16", Arithmetic::Bf16));
+    let (f32, bf16) = (("", MatmulPrecision::F32), ("-bf16", MatmulPrecision::Bf16));
     for (hidden_dim, b, (name, arithmetic)) in
         [(512, 256, f32), (512, 4096, f32), (512, 4096, bf16), (256, 1024, f32)]
     {
@@ -231,7 +234,7 @@ fn unet_training(c: &mut Criterion) {
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
     let mut fastest = Duration::MAX;
     group.bench_function("8", |bencher| {
-        let build = || training(NetworkConfig::Unet(UnetConfig::default()), 8, [3, 32, 32], Arithmetic::F32);
+        let build = || training(NetworkConfig::Unet(UnetConfig::default()), 8, [3, 32, 32], MatmulPrecision::F32);
         measure(bencher, &mut fastest, step.get_or_insert_with(build));
     });
     report(fastest);
@@ -249,7 +252,7 @@ fn small_unet_training(c: &mut Criterion) {
     };
     let mut group = c.benchmark_group("small_unet_training");
     group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_secs(1));
-    for (name, arithmetic) in [("f32", Arithmetic::F32), ("bf16", Arithmetic::Bf16)] {
+    for (name, arithmetic) in [("f32", MatmulPrecision::F32), ("bf16", MatmulPrecision::Bf16)] {
         let mut step = None;
         let mut fastest = Duration::MAX;
         group.bench_function(name, |bencher| {

@@ -4,13 +4,13 @@
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group};
-use gmflow::guidance::{Guidance, Guided};
-use gmflow::kernel::{Arithmetic, in_pool};
+use gmflow::guidance::{Guidance, GuidedPrediction};
+use gmflow::kernel::{MatmulPrecision, in_pool};
 use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::{Denoiser, GmDitConfig, Network, NetworkConfig};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normal_batch};
-use gmflow::solver::{Context, SecondOrder, SeededDraws, SolverConfig, Span};
+use gmflow::solver::{Context, SecondOrder, SeededNoise, SolverConfig, Span};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn network(k: usize, size: usize) -> Network {
         ..GmDitConfig::default()
     };
     let mut network = NetworkConfig::GmDit(config).init(0, &Device::flex()).expect("a valid network");
-    network.pack(Arithmetic::F32);
+    network.pack(MatmulPrecision::F32);
     network
 }
 
@@ -105,10 +105,11 @@ fn arithmetic(group: &mut BenchmarkGroup<WallTime>, name: usize, k: usize, subst
             predictions.get_or_insert_with(|| (0..STEPS as u64).map(|i| predict(10_000 * i)).collect());
         let start = normal(1, b, [c, h, w], &device);
         let run = || {
-            let mut draws = SeededDraws { seeds: (0..b as u64).collect(), device: device.clone() };
+            let mut draws = SeededNoise { seeds: (0..b as u64).collect(), device: device.clone() };
             let mut state = solver.init(start.clone());
             for (index, velocity) in predictions.iter().enumerate() {
-                let mut predict = |x: &Tensor<4>, t: f64| Guided::from_velocity(GUIDANCE, velocity.clone(), x, t);
+                let mut predict =
+                    |x: &Tensor<4>, t: f64| GuidedPrediction::from_velocity(GUIDANCE, velocity.clone(), x, t);
                 let mut context = Context {
                     predict: &mut predict,
                     draws: &mut draws,

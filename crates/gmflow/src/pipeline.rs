@@ -1,10 +1,10 @@
 //! Network, guidance and solver joined into one sampler.
 
 use crate::checkpoint::LatentInfo;
-use crate::guidance::{Guidance, Guided, Variance};
+use crate::guidance::{Guidance, GuidedPrediction, ReweightScale};
 use crate::network::{Autoencoder, Denoiser, Network, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
-use crate::solver::{Carry, Context, Draws, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+use crate::solver::{Context, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
 use crate::{Error, Result, time};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,8 @@ pub struct SamplerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_interval: Option<[f64; 2]>,
     /// What guidance and steps of order 2 divide by where they reweight mixtures.
-    #[serde(default, skip_serializing_if = "Variance::is_image")]
-    pub reweight_by: Variance,
+    #[serde(default, skip_serializing_if = "ReweightScale::is_image")]
+    pub reweight_by: ReweightScale,
     /// The shift of the time grid.
     #[serde(default = "no_shift")]
     pub shift: f32,
@@ -43,7 +43,7 @@ impl SamplerConfig {
             steps,
             guidance: Guidance::Off,
             guidance_interval: None,
-            reweight_by: Variance::Image,
+            reweight_by: ReweightScale::Image,
             shift: 1.0,
             second_order: SecondOrder::default(),
         }
@@ -72,7 +72,7 @@ impl SamplerConfig {
     /// Whether mixtures are reweighted anywhere, by guidance or by steps of order 2.
     pub fn reweights(&self) -> bool {
         let guides = matches!(self.guidance, Guidance::Probabilistic { .. }) && self.guidance.is_active();
-        guides || self.solver.is_of_order_2() && self.second_order.carry == Carry::Reweight
+        guides || self.solver.is_of_order_2() && self.second_order.carry == SecondOrderMode::Reweight
     }
 
     /// The guidance at time t.
@@ -121,7 +121,7 @@ impl Pipeline<'_> {
         request: &SampleRequest,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Tensor<4>> {
-        let mut draws = SeededDraws { seeds: request.seeds.clone(), device: self.device.clone() };
+        let mut draws = SeededNoise { seeds: request.seeds.clone(), device: self.device.clone() };
         self.run(config, request, &mut draws, progress, None)
     }
 
@@ -130,7 +130,7 @@ impl Pipeline<'_> {
         &self,
         config: &SamplerConfig,
         request: &SampleRequest,
-        draws: &mut dyn Draws,
+        draws: &mut dyn NoiseSource,
         progress: &mut dyn FnMut(usize, usize),
         observe: Option<&mut dyn FnMut(&SubStep)>,
     ) -> Result<Tensor<4>> {
@@ -171,7 +171,7 @@ impl Pipeline<'_> {
     }
 
     /// The guided prediction at (x, t); with guidance, one call on the doubled batch [conditional, unconditional].
-    fn predict(&self, guidance: Guidance, labels: Option<&Labels>, x: &Tensor<4>, t: f64) -> Guided {
+    fn predict(&self, guidance: Guidance, labels: Option<&Labels>, x: &Tensor<4>, t: f64) -> GuidedPrediction {
         let time = |n: usize| Tensor::<1>::full([n], t as f32, &self.device);
         let b = x.dims()[0];
         let velocity = match labels {
@@ -182,7 +182,7 @@ impl Pipeline<'_> {
             }
             labels => self.network.forward(x.clone(), time(b), labels.map(|labels| labels.class.clone())),
         };
-        Guided::from_velocity(guidance, velocity, x, t)
+        GuidedPrediction::from_velocity(guidance, velocity, x, t)
     }
 
     fn labels(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<Labels>> {

@@ -7,7 +7,7 @@ use gmflow::checkpoint::{
     load_diffusers_transformer, read_tensors, write_atomic, write_tensors,
 };
 use gmflow::guidance::Guidance;
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::network::{
     Denoiser, GmDitConfig, HostTensor, Network, NetworkConfig, SpectrumMlpConfig, load_named, named_tensors,
 };
@@ -90,7 +90,7 @@ fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
     // From files in bf16 panels in bf16 and int8 are packed without a detour.
     for precision in [Precision::F32, Precision::Bf16] {
         model.save(dir.path(), &[], precision).expect("saved");
-        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::Int8] {
+        for arithmetic in [MatmulPrecision::F32, MatmulPrecision::Bf16, MatmulPrecision::Int8] {
             let options = LoadOptions { pack: Some(arithmetic), ..LoadOptions::default() };
             let packed = Model::load_with(dir.path(), options, &device).expect("loaded");
             let mut later = Model::load(dir.path(), None, &device).expect("loaded").network;
@@ -105,7 +105,7 @@ fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
     write_tensors(&path, &tensors.into_iter().collect::<Vec<_>>(), Precision::Bf16).expect("written");
     let bytes = |value| bf16::from_f32(value).to_le_bytes();
     replace_in(&path, &bytes(1e25), &bytes(f32::INFINITY));
-    for arithmetic in [Arithmetic::Bf16, Arithmetic::Int8] {
+    for arithmetic in [MatmulPrecision::Bf16, MatmulPrecision::Int8] {
         let options = LoadOptions { pack: Some(arithmetic), unverified: true, ..LoadOptions::default() };
         let error = Model::load_with(dir.path(), options, &device).expect_err("an infinite weight").to_string();
         assert!(error.contains(name) && error.contains("finite"), "{error}");
@@ -116,7 +116,7 @@ fn a_network_packed_while_it_is_loaded_is_the_one_packed_later() {
     tensors.remove(&block);
     let tensors: Vec<_> = tensors.into_iter().collect();
     write_tensors(&path, &tensors, Precision::F32).expect("written");
-    let options = LoadOptions { pack: Some(Arithmetic::F32), unverified: true, ..LoadOptions::default() };
+    let options = LoadOptions { pack: Some(MatmulPrecision::F32), unverified: true, ..LoadOptions::default() };
     let error = Model::load_with(dir.path(), options, &device).expect_err("a tensor is missing").to_string();
     assert!(error.contains(&block) && error.contains("model.safetensors"), "{error}");
 }

@@ -2,10 +2,10 @@
 //! without, whatever the network predicts.
 
 use burn::tensor::{Device, Int, Tensor};
-use gmflow::guidance::{Guidance, Guided};
+use gmflow::guidance::{Guidance, GuidedPrediction};
 use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Context, Draws, SecondOrder, SolverConfig, Span};
+use gmflow::solver::{Context, NoiseSource, SecondOrder, SolverConfig, Span};
 use gmflow::time;
 use serde::Deserialize;
 
@@ -49,21 +49,21 @@ impl Data {
     }
 
     /// The certain prediction of it.
-    fn predict(&self, x: &Tensor<4>, t: f64) -> Guided {
+    fn predict(&self, x: &Tensor<4>, t: f64) -> GuidedPrediction {
         let values: Vec<f32> = values(x).into_iter().map(|x| self.denoised(f64::from(x), t) as f32).collect();
         let dims = x.dims();
         let x0 = Tensor::<1>::from_floats(values.as_slice(), &x.device()).reshape(dims);
         let log_weights = Tensor::zeros([dims[0], 1, 1, dims[2], dims[3]], &x.device());
         let log_std = Tensor::full([dims[0], 1, 1, 1, 1], -20.0, &x.device());
         let mixture = GaussianMixture { means: x0.unsqueeze_dim(1), log_weights, log_std };
-        Guided::new(Guidance::Off, DataMixture(mixture), None, x)
+        GuidedPrediction::new(Guidance::Off, DataMixture(mixture), None, x)
     }
 }
 
 /// The noise of the script: a sine of the step.
 struct Sines;
 
-impl Draws for Sines {
+impl NoiseSource for Sines {
     fn normal(&mut self, _: Purpose, index: usize, shape: [usize; 4]) -> Tensor<4> {
         let noise = |j: usize| 1.4 * (1.3 * (index + 1) as f64 + 2.1 * (j + 1) as f64).sin();
         let values: Vec<f32> = (0..shape.iter().product()).map(|j| noise(j) as f32).collect();

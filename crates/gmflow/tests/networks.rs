@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use gmflow::checkpoint::{LoadOptions, Model};
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::loss;
 use gmflow::mixture::IsoGaussian;
 use gmflow::network::{
@@ -102,7 +102,7 @@ fn a_packed_network_predicts_the_same_and_in_fewer_bits_nearly() {
         let few_bits = if matches!(config, NetworkConfig::Unet(_)) { [3e-2, 3e-2] } else { [1e-2, 2e-2] };
         let tolerances = [1e-6, few_bits[0], few_bits[1]];
         for (arithmetic, tolerance) in
-            [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::Int8].into_iter().zip(tolerances)
+            [MatmulPrecision::F32, MatmulPrecision::Bf16, MatmulPrecision::Int8].into_iter().zip(tolerances)
         {
             let mut packed = network.clone();
             packed.pack(arithmetic);
@@ -124,7 +124,7 @@ fn a_packed_network_predicts_the_same_and_in_fewer_bits_nearly() {
 fn the_mean_velocity_of_a_trained_network_changes_by_less_than_a_hundredth_in_int8() {
     let device = Device::flex();
     let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/mnist"));
-    let mean = |arithmetic: Arithmetic| {
+    let mean = |arithmetic: MatmulPrecision| {
         let options = LoadOptions { pack: Some(arithmetic), ..LoadOptions::default() };
         let model = Model::load_with(folder, options, &device).expect("the shipped model");
         let seeds: Vec<u64> = (0..64).collect();
@@ -133,8 +133,8 @@ fn the_mean_velocity_of_a_trained_network_changes_by_less_than_a_hundredth_in_in
         let class: Vec<i64> = (0..64).map(|i| i % 11).collect();
         values(model.network.forward(x, t, Some(labels(&class, &device))).0.mean())
     };
-    let want = mean(Arithmetic::F32);
-    for (arithmetic, tolerance) in [(Arithmetic::Bf16, 3e-3), (Arithmetic::Int8, 1e-2)] {
+    let want = mean(MatmulPrecision::F32);
+    for (arithmetic, tolerance) in [(MatmulPrecision::Bf16, 3e-3), (MatmulPrecision::Int8, 1e-2)] {
         let error = relative(&mean(arithmetic), &want);
         println!("{arithmetic:?}: {error:.5}");
         assert!(error < tolerance, "{arithmetic:?}: {error}");

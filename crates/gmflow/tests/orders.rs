@@ -1,10 +1,10 @@
 //! Every solver converges with the order it declares, on data whose flow is known in closed form.
 
 use burn::tensor::{Device, Int, Tensor};
-use gmflow::guidance::{Guidance, Guided};
+use gmflow::guidance::{Guidance, GuidedPrediction};
 use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Carry, Context, Draws, SecondOrder, SolverConfig, Span};
+use gmflow::solver::{Context, NoiseSource, SecondOrder, SecondOrderMode, SolverConfig, Span};
 
 /// Data N(0, 2) per coordinate.
 const VAR: f64 = 2.0;
@@ -12,20 +12,20 @@ const VAR: f64 = 2.0;
 const ENDS: [f64; 2] = [0.8, 0.2];
 
 /// The certain prediction of the posterior mean: a solver knows nothing of the width of the posterior.
-fn posterior_mean(x: &Tensor<4>, t: f64) -> Guided {
+fn posterior_mean(x: &Tensor<4>, t: f64) -> GuidedPrediction {
     let a = 1.0 - t;
     let mean = x.clone() * (a * VAR / (a * a * VAR + t * t));
     let [b, _, h, w] = x.dims();
     let log_std = Tensor::full([b, 1, 1, 1, 1], -20.0, &x.device());
     let log_weights = Tensor::zeros([b, 1, 1, h, w], &x.device());
     let mixture = GaussianMixture { means: mean.unsqueeze_dim(1), log_weights, log_std };
-    Guided::new(Guidance::Off, DataMixture(mixture), None, x)
+    GuidedPrediction::new(Guidance::Off, DataMixture(mixture), None, x)
 }
 
 /// Noise of 1 in one step, and none in the others.
 struct Impulse(Option<usize>);
 
-impl Draws for Impulse {
+impl NoiseSource for Impulse {
     fn normal(&mut self, _: Purpose, index: usize, shape: [usize; 4]) -> Tensor<4> {
         Tensor::full(shape, if self.0 == Some(index) { 1.0 } else { 0.0 }, &Device::flex())
     }
@@ -44,7 +44,7 @@ fn solved(solver: SolverConfig, steps: usize, x: f64, mut draws: Impulse) -> f64
             predict: &mut posterior_mean,
             draws: &mut draws,
             spectrum: None,
-            second_order: SecondOrder { carry: Carry::Translate, ..SecondOrder::default() },
+            second_order: SecondOrder { carry: SecondOrderMode::Translate, ..SecondOrder::default() },
             observe: None,
         };
         let span = Span { index, t: at(index), to: at(index + 1), default_substeps: 1, shift: 1.0 };

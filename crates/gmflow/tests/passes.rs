@@ -2,10 +2,10 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::guidance::{Guidance, Guided, Variance};
+use gmflow::guidance::{Guidance, GuidedPrediction, ReweightScale};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Carry, Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
+use gmflow::solver::{Context, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
 use std::sync::LazyLock;
 
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
@@ -42,7 +42,7 @@ fn velocity(seed: u64, (k, [b, c, h, w]): Shape) -> VelocityMixture {
 }
 
 /// The prediction by tensor operations.
-fn reference(guidance: Guidance, velocity: &VelocityMixture, x: &Tensor<4>, t: f64) -> Guided {
+fn reference(guidance: Guidance, velocity: &VelocityMixture, x: &Tensor<4>, t: f64) -> GuidedPrediction {
     let b = x.dims()[0];
     let both = Tensor::cat(vec![x.clone(), x.clone()], 0);
     let times = Tensor::<1>::full([2 * b], t as f32, &x.device());
@@ -52,11 +52,11 @@ fn reference(guidance: Guidance, velocity: &VelocityMixture, x: &Tensor<4>, t: f
         log_weights: log_weights.clone().narrow(0, i * b, b),
         log_std: log_std.clone().narrow(0, i * b, b),
     };
-    Guided::new(guidance, DataMixture(half(0)), Some(half(1).mean()), x)
+    GuidedPrediction::new(guidance, DataMixture(half(0)), Some(half(1).mean()), x)
 }
 
 /// How changes are carried out, and what reweighting goes by.
-type How = (SecondOrder, Variance);
+type How = (SecondOrder, ReweightScale);
 
 /// A run in passes, or in tensor operations; after the step `replaced` the sample is halved.
 fn run(
@@ -70,12 +70,12 @@ fn run(
     let (second_order, variance) = how;
     let device = device();
     let x = noise::<4>(1, shape.1);
-    let mut draws = SeededDraws { seeds: (0..shape.1[0] as u64).collect(), device };
+    let mut draws = SeededNoise { seeds: (0..shape.1[0] as u64).collect(), device };
     let mut state = solver.init(x);
     for index in 0..STEPS {
         let velocity = velocity(100 * index as u64, shape);
         let mut predict = |x: &Tensor<4>, t: f64| match passes {
-            true => Guided::from_velocity(guidance, velocity.clone(), x, t).reweighted_by(variance),
+            true => GuidedPrediction::from_velocity(guidance, velocity.clone(), x, t).reweighted_by(variance),
             false => reference(guidance, &velocity, x, t).reweighted_by(variance),
         };
         // Somebody who looks on.
@@ -127,7 +127,7 @@ fn steps_agree_for_every_solver_guidance_and_shape() {
     for solver in [ode(1, 1), ode(1, 5), ode(2, 1), ode(2, 16), sde(1), sde(2)] {
         for guidance in [OFF, PROBABILISTIC, ALONG, CFG] {
             for shape in SHAPES {
-                for variance in [Variance::Image, Variance::Pixel] {
+                for variance in [ReweightScale::Image, ReweightScale::Pixel] {
                     agree(solver, guidance, (SecondOrder::default(), variance), shape);
                 }
             }
@@ -142,7 +142,7 @@ fn steps_agree_with_guidance_across_the_mean() {
         agree(
             SolverConfig::GmOde { order: 2, substeps: Some(4) },
             ACROSS,
-            (SecondOrder::default(), Variance::Image),
+            (SecondOrder::default(), ReweightScale::Image),
             shape,
         );
     }
@@ -150,12 +150,12 @@ fn steps_agree_with_guidance_across_the_mean() {
 
 #[test]
 fn steps_agree_where_mixtures_are_moved() {
-    let second_order = SecondOrder { carry: Carry::Translate, ..SecondOrder::default() };
+    let second_order = SecondOrder { carry: SecondOrderMode::Translate, ..SecondOrder::default() };
     let sde = SolverConfig::GmSde { order: 2, spectral: Some(false) };
     for solver in [SolverConfig::GmOde { order: 2, substeps: Some(4) }, sde] {
         for guidance in [OFF, PROBABILISTIC, CFG] {
             for shape in SHAPES {
-                for variance in [Variance::Image, Variance::Pixel] {
+                for variance in [ReweightScale::Image, ReweightScale::Pixel] {
                     agree(solver, guidance, (second_order, variance), shape);
                 }
             }
@@ -168,7 +168,7 @@ fn steps_agree_without_the_posterior_conversion() {
     let second_order = SecondOrder { convert: false, ..SecondOrder::default() };
     let solver = SolverConfig::GmOde { order: 2, substeps: Some(4) };
     for shape in SHAPES {
-        agree(solver, PROBABILISTIC, (second_order, Variance::Image), shape);
+        agree(solver, PROBABILISTIC, (second_order, ReweightScale::Image), shape);
     }
 }
 
@@ -176,6 +176,6 @@ fn steps_agree_without_the_posterior_conversion() {
 fn a_sample_that_is_replaced_between_steps_is_what_the_next_one_goes_by() {
     let solver = SolverConfig::GmOde { order: 2, substeps: Some(4) };
     for shape in SHAPES {
-        agree_replaced(solver, PROBABILISTIC, (SecondOrder::default(), Variance::Image), shape, Some(1));
+        agree_replaced(solver, PROBABILISTIC, (SecondOrder::default(), ReweightScale::Image), shape, Some(1));
     }
 }

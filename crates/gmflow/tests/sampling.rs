@@ -1,14 +1,14 @@
 //! Limits that tie losses, guidance and solvers to what is known in closed form.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::guidance::{Guidance, Guided, Variance};
+use gmflow::guidance::{Guidance, GuidedPrediction, ReweightScale};
 use gmflow::loss::{nll, transition_nll};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::network::{GmDitConfig, HostTensor, Network, NetworkConfig, load_named, named_tensors};
 use gmflow::path::{ReverseTransition, forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Carry, Context, SecondOrder, SeededDraws, SolverConfig, Span, SubStep, Visit};
+use gmflow::solver::{Context, PreviousStep, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
 use std::collections::BTreeMap;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -123,7 +123,7 @@ fn no_guidance_is_the_identity_and_small_guidance_moves_little() {
     let guided = |scale: f64| {
         let guidance = Guidance::Probabilistic { scale, orthogonal: 1.0 };
         let x = unconditional.zeros_like();
-        Guided::new(guidance, data.clone(), Some(unconditional.clone()), &x).mixture().0
+        GuidedPrediction::new(guidance, data.clone(), Some(unconditional.clone()), &x).mixture().0
     };
     close(guided(0.0).means, data.0.means.clone(), 0.0);
     close(guided(0.0).log_weights, data.0.log_weights.clone(), 0.0);
@@ -145,12 +145,13 @@ fn guidance_by_pixel_moves_every_mean_as_far_as_is_asked_and_by_image_does_not()
     let unconditional = noise::<4>(16, mean.dims());
     let moved = |variance| {
         let guidance = Guidance::Probabilistic { scale: 0.002, orthogonal: 0.0 };
-        let guided = Guided::new(guidance, data.clone(), Some(unconditional.clone()), &mean).reweighted_by(variance);
+        let guided =
+            GuidedPrediction::new(guidance, data.clone(), Some(unconditional.clone()), &mean).reweighted_by(variance);
         let shift = guided.shift().expect("a shift");
         let length = shift.clone().powi_scalar(2).sum_dim(1);
         values(((guided.mixture().0.mean() - mean.clone()) * shift.clone()).sum_dim(1) / length)
     };
-    let (by_pixel, by_image) = (moved(Variance::Pixel), moved(Variance::Image));
+    let (by_pixel, by_image) = (moved(ReweightScale::Pixel), moved(ReweightScale::Image));
     assert!(by_pixel.iter().all(|ratio| (ratio - 1.0).abs() < 0.1), "{by_pixel:?}");
     assert!(by_image.iter().any(|ratio| *ratio > 2.0), "{by_image:?}");
     assert!(by_image.iter().any(|ratio| *ratio < 0.1), "{by_image:?}");
@@ -158,32 +159,32 @@ fn guidance_by_pixel_moves_every_mean_as_far_as_is_asked_and_by_image_does_not()
 
 #[test]
 fn a_moved_mixture_has_its_mean_where_the_change_leads() {
-    let guided = Guided::new(Guidance::Off, uneven(), None, &uneven().0.mean());
+    let guided = GuidedPrediction::new(Guidance::Off, uneven(), None, &uneven().0.mean());
     let (first, x) = (guided.mixture(), noise::<4>(17, guided.mean().dims()));
     // At the same point the change is half the difference of the means, but for the damping, which is off.
     let mixture = DataMixture(GaussianMixture { means: uneven().0.means + 0.1, ..uneven().0 });
-    let previous = Visit { mixture, x: x.clone(), t: 0.5, h: 0.25 };
+    let previous = PreviousStep { mixture, x: x.clone(), t: 0.5, h: 0.25 };
     let apply = |carry| {
         let second_order = SecondOrder { ca: 0.0, cb: 0.0, carry, ..SecondOrder::default() };
         second_order.apply(&guided, &first, &previous, (&x, 0.5, 0.25))
     };
-    let (moved, expected) = (apply(Carry::Translate), guided.mean().clone() - 0.05);
+    let (moved, expected) = (apply(SecondOrderMode::Translate), guided.mean().clone() - 0.05);
     close(moved.mixture.0.mean(), expected.clone(), 1e-5);
     close(moved.target.mean, expected.clone(), 1e-5);
     close(moved.mixture.0.log_weights, first.0.log_weights.clone(), 0.0);
-    let off = (apply(Carry::Reweight).mixture.0.mean() - expected).abs().max();
+    let off = (apply(SecondOrderMode::Reweight).mixture.0.mean() - expected).abs().max();
     assert!(f64::from(off.into_scalar::<f32>()) > 0.02, "reweighting leads there, too");
 }
 
 /// Predicts the exact posterior of data N(1, 0.25) per coordinate, K = 1.
-fn gaussian_data(x: &Tensor<4>, t: f64) -> Guided {
+fn gaussian_data(x: &Tensor<4>, t: f64) -> GuidedPrediction {
     let (a, s2) = (1.0 - t, 0.25);
     let precision = a * a * s2 + t * t;
     let mean = (x.clone() - a) * (a * s2 / precision) + 1.0;
     let [b, _, h, w] = x.dims();
     let log_std = Tensor::full([b, 1, 1, 1, 1], 0.5 * (s2 * t * t / precision).ln(), &x.device());
     let log_weights = Tensor::zeros([b, 1, 1, h, w], &x.device());
-    Guided::new(
+    GuidedPrediction::new(
         Guidance::Off,
         DataMixture(GaussianMixture { means: mean.unsqueeze_dim(1), log_weights, log_std }),
         None,
@@ -196,7 +197,7 @@ fn solve(solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
 }
 
 fn solve_with(second_order: SecondOrder, solver: SolverConfig, steps: usize, x: &Tensor<4>) -> Tensor<4> {
-    let mut draws = SeededDraws { seeds: vec![1, 2], device: x.device() };
+    let mut draws = SeededNoise { seeds: vec![1, 2], device: x.device() };
     let mut state = solver.init(x.clone());
     for index in 0..steps {
         let at = |i: usize| 1.0 - i as f64 / steps as f64;
@@ -311,7 +312,7 @@ fn sub_steps_in_one_pass_are_the_sub_steps_one_by_one() {
         let config = SamplerConfig { shift: 2.0, ..SamplerConfig::new(solver, 3) };
         let seeds: Vec<u64> = (0..b).collect();
         let request = SampleRequest { seeds: seeds.clone(), classes: None, shape: [1, h, w], noise: None };
-        let mut draws = SeededDraws { seeds, device: Device::flex() };
+        let mut draws = SeededNoise { seeds, device: Device::flex() };
         let mut seen = 0;
         let mut count = |_: &SubStep| seen += 1;
         let slow = pipeline.run(&config, &request, &mut draws, &mut |_, _| {}, Some(&mut count)).expect("samples");

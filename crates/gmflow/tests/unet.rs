@@ -3,7 +3,7 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::network::{
     Denoiser, HostTensor, Network, NetworkConfig, UnetConfig, load_named, named_tensors, parameter_names,
 };
@@ -116,7 +116,7 @@ impl ModuleMapper for Move {
 }
 
 /// The prediction of a network with all kinds of layers and the gradient of every parameter, of a sum with fixed weights.
-fn gradients_in(arithmetic: Arithmetic) -> Vec<(String, Vec<f32>)> {
+fn gradients_in(arithmetic: MatmulPrecision) -> Vec<(String, Vec<f32>)> {
     let shape = UnetConfig {
         sample_size: 16,
         block_out_channels: vec![32, 48, 64],
@@ -148,7 +148,7 @@ fn gradients_in(arithmetic: Arithmetic) -> Vec<(String, Vec<f32>)> {
 /// that was seen is 8 %, in gradients of biases.
 #[test]
 fn gradients_in_bf16_are_near_those_in_f32() {
-    let [got, want] = [Arithmetic::Bf16, Arithmetic::F32].map(gradients_in);
+    let [got, want] = [MatmulPrecision::Bf16, MatmulPrecision::F32].map(gradients_in);
     for ((name, got), (_, want)) in got.iter().zip(&want) {
         assert_eq!(got.len(), want.len(), "{name}");
         let square = |x: f32| f64::from(x) * f64::from(x);

@@ -3,7 +3,7 @@
 use super::values::{Choice, count, one_of, range};
 use clap::Args;
 use gmflow::checkpoint::Precision;
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow_eval::ModelOptions;
 use gmflow_eval::arrays::Layout;
 use std::path::PathBuf;
@@ -136,7 +136,7 @@ pub struct ModelArgs {
     /// What the network's large layers multiply; everything else is computed in f32, as is all where the processor or the network has
     /// nothing for what is asked. What was computed is recorded with the results
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = one_of(ARITHMETIC))]
-    pub precision: Arithmetic,
+    pub precision: MatmulPrecision,
 }
 
 impl ModelArgs {
@@ -152,16 +152,16 @@ impl ModelArgs {
     }
 }
 
-const ARITHMETIC: &[Choice<Arithmetic>] = &[
-    ("f32", Arithmetic::F32, "32-bit floating point"),
+const ARITHMETIC: &[Choice<MatmulPrecision>] = &[
+    ("f32", MatmulPrecision::F32, "32-bit floating point"),
     (
         "bf16",
-        Arithmetic::Bf16,
+        MatmulPrecision::Bf16,
         "bf16 with sums in f32: faster and in less memory where the processor has AVX512-BF16",
     ),
     (
         "int8",
-        Arithmetic::Int8,
+        MatmulPrecision::Int8,
         "8-bit integers with a scale for every 128: faster still and smaller where the processor has AVX512-VNNI",
     ),
 ];

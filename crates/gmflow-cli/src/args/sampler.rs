@@ -2,8 +2,8 @@
 
 use super::values::{Choice, interval, one_of, steps};
 use clap::Args;
-use gmflow::guidance::Variance;
-use gmflow::solver::{Carry, SolverConfig};
+use gmflow::guidance::ReweightScale;
+use gmflow::solver::{SecondOrderMode, SolverConfig};
 use gmflow_eval::SamplerOptions;
 
 /// How samples are drawn.
@@ -35,7 +35,7 @@ pub struct SamplerArgs {
     /// The variance that guidance and steps of order 2 go by where they reweight mixtures [default: what the model was given in training,
     /// else image, as published]
     #[arg(long, value_name = "image|pixel", value_parser = one_of(VARIANCES))]
-    pub reweight_by: Option<Variance>,
+    pub reweight_by: Option<ReweightScale>,
     /// Guide only between these times, where 1 is noise and 0 data, such as 0.2,0.8
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
     pub guidance_interval: Option<[f64; 2]>,
@@ -45,7 +45,7 @@ pub struct SamplerArgs {
     /// How steps of order 2 carry out the change of the prediction [default: what the model was given in training, else reweight, as
     /// published]
     #[arg(long, value_name = "reweight|translate", value_parser = one_of(CARRIES))]
-    pub second_order: Option<Carry>,
+    pub second_order: Option<SecondOrderMode>,
     /// For comparisons: steps of order 2 compare predictions without moving the previous one to the new point
     #[arg(long)]
     pub unconverted: bool,
@@ -73,16 +73,16 @@ const SOLVERS: &[Choice<SolverConfig>] = &[
     ("sa-solver", SolverConfig::SA_SOLVER, "SA-Solver, a stochastic multistep predictor and corrector"),
 ];
 
-const VARIANCES: &[Choice<Variance>] = &[
-    ("image", Variance::Image, "The average over the image: uncertain pixels move further than is asked"),
-    ("pixel", Variance::Pixel, "The pixel's own along the shift: every pixel moves as far as is asked"),
+const VARIANCES: &[Choice<ReweightScale>] = &[
+    ("image", ReweightScale::Image, "The average over the image: uncertain pixels move further than is asked"),
+    ("pixel", ReweightScale::Pixel, "The pixel's own along the shift: every pixel moves as far as is asked"),
 ];
 
-const CARRIES: &[Choice<Carry>] = &[
-    ("reweight", Carry::Reweight, "With guidance, by reweighting the mixture"),
+const CARRIES: &[Choice<SecondOrderMode>] = &[
+    ("reweight", SecondOrderMode::Reweight, "With guidance, by reweighting the mixture"),
     (
         "translate",
-        Carry::Translate,
+        SecondOrderMode::Translate,
         "By moving the guided mixture, which is exact, but in few steps leaves what the mixture holds likely",
     ),
 ];

@@ -111,8 +111,8 @@ fn samples_in_fewer_bits_are_near_those_in_f32() {
 #[test]
 fn the_precision_that_is_recorded_is_the_one_that_was_computed() {
     let folder = tempfile::tempdir().unwrap();
-    let bf16 = gmflow::kernel::Arithmetic::Bf16.is_available();
-    let int8 = gmflow::kernel::Arithmetic::Int8.is_available();
+    let bf16 = gmflow::kernel::MatmulPrecision::Bf16.is_available();
+    let int8 = gmflow::kernel::MatmulPrecision::Int8.is_available();
     let path = |name: &str| folder.path().join(name);
     image_model(&path("transformer"));
     unet_model(&path("unet"));

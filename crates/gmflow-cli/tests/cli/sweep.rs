@@ -3,7 +3,7 @@
 use crate::eval::{images, text};
 use crate::models::{distant_model, image_model, points_model, spectral_model};
 use crate::run;
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use serde_json::{Value, json};
 
 #[test]
@@ -195,7 +195,7 @@ fn a_precision_is_part_of_a_cell() {
     let all = sweep(&["", "precision = \"bf16\"", "precision = \"int8\""]);
     assert_eq!(all.len(), 3);
     assert_eq!(all[0], first[0], "not measured again");
-    for (line, precision) in all[1..].iter().zip([Arithmetic::Bf16, Arithmetic::Int8]) {
+    for (line, precision) in all[1..].iter().zip([MatmulPrecision::Bf16, MatmulPrecision::Int8]) {
         assert_eq!(line["key"]["precision"], json!(precision));
         let distance = |line: &Value| line["row"]["metrics"]["frechet_distance"].as_f64().unwrap();
         let (got, want) = (distance(line), distance(&first[0]));
@@ -209,7 +209,7 @@ fn a_precision_is_part_of_a_cell() {
         }
     }
     let table = std::fs::read_to_string(out.join("table.md")).unwrap();
-    assert_eq!(table.contains("int8 |"), Arithmetic::Int8.is_available(), "{table}");
+    assert_eq!(table.contains("int8 |"), MatmulPrecision::Int8.is_available(), "{table}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ use crate::progress::{Part, Progress};
 use crate::{DrawOptions, Error, Judge, Likelihood, LoadedModel, Measured, ModelOptions, Result, Row};
 use burn::tensor::Device;
 use gmflow::checkpoint::{Model, ModelInfo};
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::pipeline::SamplerConfig;
 use results::likelihood_key;
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ impl Plan {
             "num": self.num, "seed": self.seed, "reference": self.reference, "nll": self.nll
         });
         // Cells of sweeps that were made before there was a choice are cells in f32.
-        if model.precision != Arithmetic::F32 {
+        if model.precision != MatmulPrecision::F32 {
             key["precision"] = json!(model.precision);
         }
         key

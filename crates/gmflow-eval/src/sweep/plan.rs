@@ -3,10 +3,10 @@
 use crate::arrays::Layout;
 use crate::sampler::{SamplerOptions, solver_by_name};
 use crate::{Error, Result};
-use gmflow::guidance::Variance;
-use gmflow::kernel::Arithmetic;
+use gmflow::guidance::ReweightScale;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::limits;
-use gmflow::solver::Carry;
+use gmflow::solver::SecondOrderMode;
 use gmflow_files::{Wrong, text, toml as settings};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ pub struct ModelPlan {
     pub ema: Option<String>,
     /// What the network's large layers multiply: `f32`, `bf16` or `int8`.
     #[serde(default)]
-    pub precision: Arithmetic,
+    pub precision: MatmulPrecision,
 }
 
 /// All combinations of models, solvers, steps and guidance.
@@ -146,10 +146,10 @@ pub struct SolverSettings {
     pub spectral: Option<bool>,
     /// How steps of order 2 carry out the change; the model's own where it is not given.
     #[serde(default)]
-    pub second_order: Option<Carry>,
+    pub second_order: Option<SecondOrderMode>,
     /// The variance that reweighting goes by; the model's own where it is not given.
     #[serde(default)]
-    pub reweight_by: Option<Variance>,
+    pub reweight_by: Option<ReweightScale>,
     /// Order 2 without moving the previous prediction to the new point.
     #[serde(default)]
     pub unconverted: bool,
@@ -408,7 +408,7 @@ mod tests {
         let cells =
             plan(&format!("models = ['a']\n{solver}steps = [8]\nguidance = [0.1]\n")).unwrap().cells().unwrap();
         let SamplerOptions { second_order, reweight_by, .. } = cells[0].sampler;
-        assert_eq!((second_order, reweight_by), (Some(Carry::Translate), Some(Variance::Pixel)));
+        assert_eq!((second_order, reweight_by), (Some(SecondOrderMode::Translate), Some(ReweightScale::Pixel)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The model that a checkpoint holds.
 
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Progress};
-use gmflow::guidance::{Guidance, Variance};
+use gmflow::guidance::{Guidance, ReweightScale};
 use gmflow::solver::SecondOrder;
 use gmflow_files::{Wrong, json};
 
@@ -38,7 +38,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         latent: info.latent.clone(),
         classes,
         guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
-        reweight_by: sampler.map_or_else(Variance::default, |sampler| sampler.reweight_by),
+        reweight_by: sampler.map_or_else(ReweightScale::default, |sampler| sampler.reweight_by),
         shift: sampler.map_or(1.0, |sampler| sampler.shift),
         second_order: sampler.map_or_else(SecondOrder::default, |sampler| sampler.second_order),
         training: Some(training),

@@ -12,7 +12,7 @@ pub use defaults::FromData;
 pub(crate) use load::{from_json, source_of};
 pub(crate) use validate::{below, check};
 
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::loss::LossConfig;
 use gmflow::network::NetworkConfig;
 use gmflow::pipeline::SamplerConfig;
@@ -149,7 +149,7 @@ pub struct TrainConfig {
     /// What the heavy linear layers and the convolutions multiply, forward and backward: `f32`, or `bf16` with sums, weights and everything else
     /// in f32.
     #[serde(default)]
-    pub precision: Arithmetic,
+    pub precision: MatmulPrecision,
 }
 
 /// Checkpoints.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow::network::NetworkConfig;
 use gmflow_data::{Corrupt, DatasetConfig, Survey};
 
@@ -66,7 +66,7 @@ pub struct Plan {
     /// The network.
     pub network: NetworkSize,
     /// What its layers multiply: the faster of f32 and bf16 on this machine.
-    pub precision: Arithmetic,
+    pub precision: MatmulPrecision,
     /// Optimiser steps.
     pub steps: u64,
     /// The time of a step on this machine.
@@ -87,7 +87,7 @@ impl Plan {
             (image.size, image.channels) = (Some(size), Some(channels));
         }
         let network = options.network.unwrap_or(NetworkSize::Small);
-        let precision = Arithmetic::F32;
+        let precision = MatmulPrecision::F32;
         let mut plan =
             Self { source, survey, size, channels, network, precision, steps: 1, step_time: Duration::ZERO };
         plan.time(device)?;
@@ -132,10 +132,10 @@ impl Plan {
 
     /// Times a step in f32 and, where this device has it, in bf16, and keeps the faster.
     fn time(&mut self, device: &Device) -> Result<()> {
-        self.precision = Arithmetic::F32;
+        self.precision = MatmulPrecision::F32;
         self.step_time = self.time_steps(device)?;
-        if self.config(&[])?.network.computed_in(Arithmetic::Bf16, device).0 == Arithmetic::Bf16 {
-            let mixed = Self { precision: Arithmetic::Bf16, ..self.clone() };
+        if self.config(&[])?.network.computed_in(MatmulPrecision::Bf16, device).0 == MatmulPrecision::Bf16 {
+            let mixed = Self { precision: MatmulPrecision::Bf16, ..self.clone() };
             let step_time = mixed.time_steps(device)?;
             if step_time < self.step_time {
                 *self = Self { step_time, ..mixed };

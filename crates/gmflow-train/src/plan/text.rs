@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gmflow::kernel::Arithmetic;
+use gmflow::kernel::MatmulPrecision;
 use gmflow_data::DatasetConfig;
 use toml::Value;
 
@@ -106,9 +106,9 @@ sampler = {{ solver = {{ kind = "gm-ode" }}, steps = 8, reweight_by = "pixel"{gu
 /// The setting `train.precision`.
 fn precision(plan: &Plan) -> &'static str {
     match plan.precision {
-        Arithmetic::F32 => "f32",
-        Arithmetic::Bf16 => "bf16",
-        Arithmetic::Int8 => "int8",
+        MatmulPrecision::F32 => "f32",
+        MatmulPrecision::Bf16 => "bf16",
+        MatmulPrecision::Int8 => "int8",
     }
 }
 

@@ -28,7 +28,7 @@ const FILES: &[&str] = &[
     "gmflow/src/solver/mod.rs",
     "gmflow/src/solver/second_order.rs",
     "gmflow/src/guidance/mod.rs",
-    "gmflow/src/kernel/panels.rs",
+    "gmflow/src/kernel/matmul/precision.rs",
 ];
 
 /// The tables in the order of the page: the heading, and the struct or enum.

@@ -6,8 +6,8 @@ use super::digest::{Digests, FileDigest};
 use super::file;
 use super::weight_files::WeightFiles;
 use super::weights::{Precision, in_file, load_files, load_network, write_module};
-use crate::guidance::{Guidance, Variance};
-use crate::kernel::Arithmetic;
+use crate::guidance::{Guidance, ReweightScale};
+use crate::kernel::MatmulPrecision;
 use crate::network::{
     Autoencoder, AutoencoderConfig, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
 };
@@ -120,8 +120,8 @@ pub struct ModelInfo {
     #[serde(default)]
     pub guidance: Guidance,
     /// What guidance and steps of order 2 divide by where they reweight mixtures, where nothing else is asked for.
-    #[serde(default, skip_serializing_if = "Variance::is_image")]
-    pub reweight_by: Variance,
+    #[serde(default, skip_serializing_if = "ReweightScale::is_image")]
+    pub reweight_by: ReweightScale,
     /// The shift of the time grid to sample on.
     #[serde(default = "no_shift")]
     pub shift: f32,
@@ -182,7 +182,7 @@ pub struct LoadOptions<'a> {
     pub without_vae: bool,
     /// Packs the denoising network on the way, for many predictions in this arithmetic ([`Network::pack`]): more than its panels and one
     /// block's weights are never in memory.
-    pub pack: Option<Arithmetic>,
+    pub pack: Option<MatmulPrecision>,
     /// Reads weight files without a look at the digests that `model.json` holds of them.
     pub unverified: bool,
 }
@@ -202,7 +202,7 @@ impl ModelInfo {
             latent: None,
             classes: None,
             guidance: Guidance::Off,
-            reweight_by: Variance::default(),
+            reweight_by: ReweightScale::default(),
             shift: no_shift(),
             second_order: SecondOrder::default(),
             training: None,

@@ -3,7 +3,7 @@
 use super::digest::FileDigest;
 use super::file;
 use super::weight_files::WeightFiles;
-use crate::kernel::Arithmetic;
+use crate::kernel::MatmulPrecision;
 use crate::network::{HostTensor, LazyTensor, Network, TorchNames, lazy_tensors, load_named, load_packed};
 use crate::{Error, Result};
 use half::{bf16, f16};
@@ -176,7 +176,7 @@ pub(super) fn load_files<M: TorchNames>(module: M, files: WeightFiles) -> Result
 }
 
 /// [`load_files`] of a network without values, packed on the way where that is asked for.
-pub(super) fn load_network(network: Network, files: WeightFiles, pack: Option<Arithmetic>) -> Result<Network> {
+pub(super) fn load_network(network: Network, files: WeightFiles, pack: Option<MatmulPrecision>) -> Result<Network> {
     let Some(arithmetic) = pack else { return load_files(network, files) };
     let path = files.path().to_owned();
     load_packed(network, files, arithmetic).map_err(|error| in_file(&path, error))

@@ -1,6 +1,8 @@
 //! Guidance: a shift of the predicted mean, carried out by reweighting the mixture or by extrapolating its mean.
 
-use crate::kernel::{Asked, ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR, ShiftRule, Shifted};
+use crate::kernel::{
+    GuidanceInputs, GuidedMixtures, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR, SecondOrderRule, ShiftRule,
+};
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian, VelocityMixture};
 use crate::{Error, Result};
 use burn::tensor::Tensor;
@@ -76,7 +78,7 @@ impl Guidance {
 /// quotient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Variance {
+pub enum ReweightScale {
     /// That of the image, averaged over pixels and channels, as published. Where a pixel's own is n times as large, its mean moves n times as
     /// far as it was asked to.
     #[default]
@@ -85,7 +87,7 @@ pub enum Variance {
     Pixel,
 }
 
-impl Variance {
+impl ReweightScale {
     pub(crate) fn is_image(&self) -> bool {
         *self == Self::Image
     }
@@ -93,10 +95,10 @@ impl Variance {
 
 /// The conditional prediction at one point with what guidance and second-order steps need to know of it.
 #[derive(Clone, Debug)]
-pub struct Guided {
+pub struct GuidedPrediction {
     source: Source,
     /// What the shift is divided by.
-    variance: Variance,
+    variance: ReweightScale,
 }
 
 /// What it is known from.
@@ -105,7 +107,7 @@ enum Source {
     /// A mixture over x0.
     Data(Box<Worked>),
     /// A network's prediction, and what the passes of a step read of it: worked out when somebody asks for it first.
-    Velocity(Box<(Asked, OnceLock<Shifted>)>),
+    Velocity(Box<(GuidanceInputs, OnceLock<GuidedMixtures>)>),
 }
 
 /// A mixture over x0 and what is known of it.
@@ -117,7 +119,7 @@ struct Worked {
     shift: Option<Tensor<4>>,
 }
 
-impl Guided {
+impl GuidedPrediction {
     /// Works out the shift from the conditional mixture at `x_t` `[b c h w]` and the unconditional mean `[b c h w]`.
     pub fn new(
         guidance: Guidance,
@@ -129,7 +131,7 @@ impl Guided {
         let (mean, var) = (surrogate.mean, surrogate.var.mean_dim(2).mean_dim(3));
         let worked = |mixture, mean, var, shift| Self {
             source: Source::Data(Box::new(Worked { mixture, mean, var, shift })),
-            variance: Variance::default(),
+            variance: ReweightScale::default(),
         };
         let Some(unconditional) = unconditional_mean.filter(|_| guidance.is_active()) else {
             return worked(conditional, mean, var, None);
@@ -147,12 +149,12 @@ impl Guided {
 
     /// The same, with shifts divided by another variance.
     #[must_use]
-    pub fn reweighted_by(mut self, variance: Variance) -> Self {
+    pub fn reweighted_by(mut self, variance: ReweightScale) -> Self {
         self.variance = variance;
         if let Source::Velocity(prediction) = &mut self.source
             && let Some(shifted) = prediction.1.get_mut()
         {
-            shifted.pixelwise = variance == Variance::Pixel;
+            shifted.pixelwise = variance == ReweightScale::Pixel;
         }
         self
     }
@@ -184,8 +186,8 @@ impl Guided {
         }
     }
 
-    fn worked<'a>(&self, (asked, shifted): &'a (Asked, OnceLock<Shifted>)) -> &'a Shifted {
-        shifted.get_or_init(|| asked.guided(self.variance == Variance::Pixel))
+    fn worked<'a>(&self, (asked, shifted): &'a (GuidanceInputs, OnceLock<GuidedMixtures>)) -> &'a GuidedMixtures {
+        shifted.get_or_init(|| asked.guided(self.variance == ReweightScale::Pixel))
     }
 
     /// The conditional mixture that reweighting starts from; extrapolation is already in it.
@@ -199,7 +201,7 @@ impl Guided {
         }
     }
 
-    /// As [`Guided::new`], from velocities predicted at `x_t` `[b c h w]` and t. With guidance they are those of the doubled batch
+    /// As [`GuidedPrediction::new`], from velocities predicted at `x_t` `[b c h w]` and t. With guidance they are those of the doubled batch
     /// [conditional, unconditional].
     pub fn from_velocity(guidance: Guidance, velocity: VelocityMixture, x_t: &Tensor<4>, t: f64) -> Self {
         let b = x_t.dims()[0];
@@ -207,11 +209,11 @@ impl Guided {
         let guidance = if doubled { guidance } else { Guidance::Off };
         let time = |n: usize| Tensor::<1>::full([n], t as f32, &x_t.device());
         let both = || Tensor::cat(vec![x_t.clone(), x_t.clone()], 0);
-        if velocity.0.is_plain() && Asked::has_passes(x_t.dims()[1]) {
+        if velocity.0.is_plain() && GuidanceInputs::has_passes(x_t.dims()[1]) {
             let GaussianMixture { means, log_weights, log_std } = velocity.0;
-            let asked = Asked::new([means, log_weights, log_std], x_t, t as f32, guidance.rule());
+            let asked = GuidanceInputs::new([means, log_weights, log_std], x_t, t as f32, guidance.rule());
             let source = Source::Velocity(Box::new((asked, OnceLock::new())));
-            return Self { source, variance: Variance::default() };
+            return Self { source, variance: ReweightScale::default() };
         }
         if !doubled {
             return Self::new(guidance, velocity.to_data(x_t, &time(b)), None, x_t);
@@ -221,7 +223,7 @@ impl Guided {
     }
 
     /// What the passes of a solver's step work on, where the mixture has the shapes that networks predict.
-    pub(crate) fn passes(&self) -> Option<&Shifted> {
+    pub(crate) fn passes(&self) -> Option<&GuidedMixtures> {
         match &self.source {
             Source::Data(_) => None,
             Source::Velocity(prediction) => Some(self.worked(prediction)),
@@ -233,14 +235,14 @@ impl Guided {
     pub(crate) fn ode(
         &self,
         x: &Tensor<4>,
-        before: Option<(&Tensor<4>, ChangeRule)>,
+        before: Option<(&Tensor<4>, SecondOrderRule)>,
         substeps: Vec<OdeSubstep>,
         ahead: Option<OdeSubstep>,
     ) -> Option<(Tensor<4>, Option<Tensor<4>>)> {
         let Source::Velocity(prediction) = &self.source else { return None };
         let (asked, shifted) = &**prediction;
         if shifted.get().is_none()
-            && let Some(stepped) = asked.step(self.variance == Variance::Pixel, before, substeps.clone(), ahead)
+            && let Some(stepped) = asked.step(self.variance == ReweightScale::Pixel, before, substeps.clone(), ahead)
         {
             return Some(stepped);
         }
@@ -265,10 +267,10 @@ impl Guided {
     /// has the precision q/((1 - q) s^2) and, measured from mu, the precision-weighted mean shift/((1 - q) s^2). Nothing is
     /// subtracted, so q = 0 is the identity and small q is exact. q is kept below 1 by shortening the shift.
     ///
-    /// With [`Variance::Pixel`] this is done in every pixel with its own variance along its shift in place of s^2, and q = |shift|^2/s^2 of
+    /// With [`ReweightScale::Pixel`] this is done in every pixel with its own variance along its shift in place of s^2, and q = |shift|^2/s^2 of
     /// all channels: a pixel that is certain stays where it is. The components' standard deviations then differ between pixels.
     pub fn shifted(&self, shift: &Tensor<4>) -> DataMixture {
-        if self.variance == Variance::Pixel {
+        if self.variance == ReweightScale::Pixel {
             let base = self.base().0;
             let length = shift.clone().powi_scalar(2).sum_dim(1) + SMALLEST_LENGTH; // [b 1 h w]
             let var = base.var_along(self.mean(), shift, &length).clamp_min(SMALLEST_VAR);

@@ -16,10 +16,10 @@ pub(crate) mod simd;
 mod tests;
 
 pub(crate) use device::on_cpu;
-pub use matmul::panels::Panels;
-pub use matmul::precision::Arithmetic;
-pub(crate) use mixture::step::passes::{Asked, Shifted};
-pub(crate) use mixture::step::types::{ChangeRule, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR, ShiftRule};
+pub use matmul::panels::PackedWeight;
+pub use matmul::precision::MatmulPrecision;
+pub(crate) use mixture::step::passes::{GuidanceInputs, GuidedMixtures};
+pub(crate) use mixture::step::types::{OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR, SecondOrderRule, ShiftRule};
 pub(crate) use mixture::transport::ops::{covariances, transport};
 pub(crate) use mixture::transport::types::Direction;
 pub use nn::optim::{AdamW, lerp, square_sums};
@@ -42,14 +42,14 @@ use std::sync::Arc;
 /// # Panics
 /// Where the sizes do not fit each other; so do the other functions of this module.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    linear_in(x, weight, bias, Arithmetic::F32)
+    linear_in(x, weight, bias, MatmulPrecision::F32)
 }
 
 /// [`linear`], and its gradients, in the arithmetic that is asked for; in f32 where the processor does not have it.
 ///
 /// # Panics
 /// As [`linear`].
-pub fn linear_in(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, arithmetic: Arithmetic) -> Tensor<2> {
+pub fn linear_in(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, arithmetic: MatmulPrecision) -> Tensor<2> {
     affine(x, weight, bias, Rows::Together, arithmetic)
 }
 
@@ -57,7 +57,7 @@ pub fn linear_in(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, arithmetic: A
 ///
 /// # Panics
 /// As [`linear`], and where the processor does not have the panels' arithmetic.
-pub fn linear_packed(x: Tensor<2>, weight: &Arc<Panels>, bias: Tensor<1>) -> Tensor<2> {
+pub fn linear_packed(x: Tensor<2>, weight: &Arc<PackedWeight>, bias: Tensor<1>) -> Tensor<2> {
     let y = <Dispatch as NetworkOps>::affine_packed(x.into_dispatch(), weight.clone(), bias.into_dispatch());
     Tensor::from_dispatch(y)
 }
@@ -67,10 +67,10 @@ pub fn linear_packed(x: Tensor<2>, weight: &Arc<Panels>, bias: Tensor<1>) -> Ten
 /// # Panics
 /// As [`linear`].
 pub fn linear_by_row(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    affine(x, weight, bias, Rows::Apart, Arithmetic::F32)
+    affine(x, weight, bias, Rows::Apart, MatmulPrecision::F32)
 }
 
-fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, rows: Rows, arithmetic: Arithmetic) -> Tensor<2> {
+fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, rows: Rows, arithmetic: MatmulPrecision) -> Tensor<2> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as NetworkOps>::affine(x, weight, bias, rows, arithmetic))
 }
@@ -137,7 +137,7 @@ pub fn mixture_nll(means: Tensor<3>, log_weights: Tensor<3>, log_std: Tensor<2>,
 /// # Panics
 /// Where the sizes do not fit each other, the stride is 0, or the kernel is larger than the padded image.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize, padding: [usize; 4]) -> Tensor<4> {
-    conv2d_in(x, weight, bias, (stride, padding), Arithmetic::F32)
+    conv2d_in(x, weight, bias, (stride, padding), MatmulPrecision::F32)
 }
 
 /// [`conv2d`], and its gradients, for a stride and padding, in the arithmetic that is asked for: in f32 where the processor does not have it.
@@ -152,7 +152,7 @@ pub fn conv2d_in(
     weight: Tensor<4>,
     bias: Tensor<1>,
     (stride, padding): (usize, [usize; 4]),
-    arithmetic: Arithmetic,
+    arithmetic: MatmulPrecision,
 ) -> Tensor<4> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as ImageOps>::image_conv(x, weight, bias, Window { stride, padding }, arithmetic))

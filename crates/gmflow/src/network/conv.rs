@@ -1,7 +1,7 @@
 //! Convolution and group norm with the parameter names that PyTorch gives them.
 
 use super::linear::{Init, Initializer};
-use crate::kernel::{self, Arithmetic, NormConv};
+use crate::kernel::{self, MatmulPrecision, NormConv};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(super) struct Conv2d {
     stride: usize,
     padding: [usize; 4],
     #[module(skip)]
-    arithmetic: Arithmetic,
+    arithmetic: MatmulPrecision,
 }
 
 impl Conv2d {
@@ -35,7 +35,7 @@ impl Conv2d {
     }
 
     /// Computes in this arithmetic from now on, gradients too: f32 or bf16.
-    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+    pub(super) fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         self.arithmetic = arithmetic;
     }
 
@@ -45,7 +45,7 @@ impl Conv2d {
 
     /// Whether it computes in bf16 on x's device.
     pub(super) fn is_mixed(&self, x: &Tensor<4>) -> bool {
-        self.arithmetic == Arithmetic::Bf16 && kernel::on_cpu(&x.device()) && self.arithmetic.is_available()
+        self.arithmetic == MatmulPrecision::Bf16 && kernel::on_cpu(&x.device()) && self.arithmetic.is_available()
     }
 
     /// Maps silu(norm(x)) for the `[b c h w]` of `input`, whose channels are joined, and adds `shift` `[b o]` or `residual` `[b o h w]`.
@@ -138,7 +138,7 @@ impl Initializer<'_> {
             bias: self.param([o], bias, fans),
             stride: 1,
             padding: [kernel / 2; 4],
-            arithmetic: Arithmetic::F32,
+            arithmetic: MatmulPrecision::F32,
         }
     }
 

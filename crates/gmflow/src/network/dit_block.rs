@@ -1,7 +1,7 @@
 //! One transformer block with adaptive layer norms whose output layers start at zero.
 
 use super::linear::{Init, Initializer, Linear};
-use crate::kernel::{self, Arithmetic};
+use crate::kernel::{self, MatmulPrecision};
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -56,7 +56,10 @@ impl DitBlock {
 
     /// The linear layers on tokens, and the one on samples, with their names in a diffusers checkpoint and what each is computed in
     /// where `arithmetic` is asked for.
-    pub(super) fn linears(&mut self, arithmetic: Arithmetic) -> [(&'static str, &mut Linear, Arithmetic); 7] {
+    pub(super) fn linears(
+        &mut self,
+        arithmetic: MatmulPrecision,
+    ) -> [(&'static str, &mut Linear, MatmulPrecision); 7] {
         let Self { modulation, to_q, to_k, to_v, to_out, up, down, .. } = self;
         let layers = [
             ("modulation", modulation, arithmetic.of_samples()),

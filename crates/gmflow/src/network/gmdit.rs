@@ -5,7 +5,7 @@ use super::embedding::{time_features, token_positions};
 use super::gmdit_config::GmDitConfig;
 use super::linear::{Init, Initializer, Linear};
 use super::{Denoiser, TorchNames, log_std_head, predict_log_std};
-use crate::kernel::Arithmetic;
+use crate::kernel::MatmulPrecision;
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::{Result, kernel};
 use burn::module::{Module, Param};
@@ -63,8 +63,8 @@ impl GmDit {
     pub(super) fn block_linears(
         &mut self,
         index: usize,
-        arithmetic: Arithmetic,
-    ) -> impl Iterator<Item = (&'static str, &mut Linear, Arithmetic)> {
+        arithmetic: MatmulPrecision,
+    ) -> impl Iterator<Item = (&'static str, &mut Linear, MatmulPrecision)> {
         let block = self.transformer_blocks.get_mut(index);
         block.into_iter().flat_map(move |block| block.linears(arithmetic))
     }

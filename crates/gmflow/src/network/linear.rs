@@ -1,7 +1,7 @@
 //! A linear map that keeps its weight in PyTorch's orientation.
 
 use super::named::TensorSource;
-use crate::kernel::{self, Arithmetic, Panels};
+use crate::kernel::{self, MatmulPrecision, PackedWeight};
 use crate::rng::{self, Purpose};
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -20,9 +20,9 @@ pub(super) struct Linear {
 #[derive(Clone, Debug)]
 enum Form {
     /// With its weight as it is; rows that belong to samples always in f32.
-    Plain(Arithmetic),
+    Plain(MatmulPrecision),
     /// With panels in place of its weight.
-    Packed(Arc<Panels>),
+    Packed(Arc<PackedWeight>),
     /// On a GPU, with the weight in bf16 in its place.
     Cast(Box<Tensor<2>>),
 }
@@ -33,7 +33,7 @@ impl Linear {
         match &self.form {
             Form::Plain(arithmetic) => kernel::linear_in(x, self.weight.val(), self.bias.val(), *arithmetic),
             Form::Packed(panels) => kernel::linear_packed(x, panels, self.bias.val()),
-            Form::Cast(weight) => kernel::linear_in(x, (**weight).clone(), self.bias.val(), Arithmetic::Bf16),
+            Form::Cast(weight) => kernel::linear_in(x, (**weight).clone(), self.bias.val(), MatmulPrecision::Bf16),
         }
     }
 
@@ -46,7 +46,7 @@ impl Linear {
     }
 
     /// Computes in this arithmetic from now on, gradients too, unless it is packed.
-    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+    pub(super) fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         if let Form::Plain(current) = &mut self.form {
             *current = arithmetic;
         }
@@ -54,21 +54,21 @@ impl Linear {
 
     /// Replaces the weight by panels, where the processor multiplies such, and on a GPU by numbers of the arithmetic; there are no
     /// gradients any more.
-    pub(super) fn pack(&mut self, arithmetic: Arithmetic) {
+    pub(super) fn pack(&mut self, arithmetic: MatmulPrecision) {
         if !matches!(self.form, Form::Plain(_)) {
             return;
         }
         let weight = self.weight.val();
         let ([n, k], device) = (weight.dims(), weight.device());
         let form = if kernel::on_cpu(&device) {
-            let arithmetic = if arithmetic.is_native() { arithmetic } else { Arithmetic::F32 };
+            let arithmetic = if arithmetic.is_native() { arithmetic } else { MatmulPrecision::F32 };
             if !arithmetic.is_native() {
                 return;
             }
             let data = weight.into_data();
             let Ok(values) = data.as_slice::<f32>() else { return };
-            Form::Packed(Arc::new(Panels::of_weight(values, [n, k], arithmetic)))
-        } else if arithmetic == Arithmetic::Bf16 && arithmetic.is_available_on(&device) {
+            Form::Packed(Arc::new(PackedWeight::of_weight(values, [n, k], arithmetic)))
+        } else if arithmetic == MatmulPrecision::Bf16 && arithmetic.is_available_on(&device) {
             Form::Cast(Box::new(weight.cast(DType::BF16)))
         } else {
             return;
@@ -78,15 +78,15 @@ impl Linear {
 
     /// Packs the weight of the layer with that name from where it is stored in bf16, where panels of the arithmetic are made of that and
     /// the processor multiplies them; otherwise, or if there is something wrong with it, nothing changes.
-    pub(super) fn pack_stored(&mut self, name: &str, arithmetic: Arithmetic, tensors: &mut impl TensorSource) {
+    pub(super) fn pack_stored(&mut self, name: &str, arithmetic: MatmulPrecision, tensors: &mut impl TensorSource) {
         let device = self.weight.lazy_device();
-        let is_made_of_bf16 = arithmetic != Arithmetic::F32 && arithmetic.is_native();
+        let is_made_of_bf16 = arithmetic != MatmulPrecision::F32 && arithmetic.is_native();
         if !kernel::on_cpu(&device) || !is_made_of_bf16 || !matches!(self.form, Form::Plain(_)) {
             return;
         }
         let sizes = self.weight.lazy_shape().dims::<2>();
         let pack = |shape: &[usize], bytes: &[u8]| {
-            if shape == sizes { Panels::of_bf16(bytes, sizes, arithmetic) } else { None }
+            if shape == sizes { PackedWeight::of_bf16(bytes, sizes, arithmetic) } else { None }
         };
         if let Some(panels) = tensors.take_bf16(&format!("{name}.weight"), pack) {
             self.hold(Form::Packed(Arc::new(panels)), sizes[1], &device);
@@ -142,7 +142,7 @@ impl<'a> Initializer<'a> {
     pub(super) fn linear_with_bias(&mut self, fan_in: usize, fan_out: usize, weight: Init, bias: Init) -> Linear {
         let fans = [fan_in, fan_out];
         let (weight, bias) = (self.param([fan_out, fan_in], weight, fans), self.param([fan_out], bias, fans));
-        Linear { weight, bias, form: Form::Plain(Arithmetic::F32) }
+        Linear { weight, bias, form: Form::Plain(MatmulPrecision::F32) }
     }
 
     /// A parameter of any shape; `fans` are its [fan in, fan out].

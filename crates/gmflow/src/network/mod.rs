@@ -31,7 +31,7 @@ pub use spectrum::{SpectrumMlp, SpectrumMlpConfig};
 pub use unet::Unet;
 pub use unet_config::UnetConfig;
 
-use crate::kernel::Arithmetic;
+use crate::kernel::MatmulPrecision;
 use crate::mixture::VelocityMixture;
 use crate::{Error, Result, kernel, limits};
 use burn::module::Module;
@@ -88,24 +88,24 @@ impl NetworkConfig {
     }
 
     /// What a network of this shape is computed in on a device: what is asked for, or f32 and why it is not that.
-    pub fn computed_in(&self, asked: Arithmetic, device: &Device) -> (Arithmetic, Option<&'static str>) {
+    pub fn computed_in(&self, asked: MatmulPrecision, device: &Device) -> (MatmulPrecision, Option<&'static str>) {
         let concerned = match self {
             Self::GmDit(_) => true,
             Self::Mlp2d(config) => config.num_layers > 1,
             // On a GPU convolutions are the tensor library's, in f32.
-            Self::Unet(_) => asked == Arithmetic::Bf16 && kernel::on_cpu(device),
+            Self::Unet(_) => asked == MatmulPrecision::Bf16 && kernel::on_cpu(device),
         };
-        if asked == Arithmetic::F32 || concerned && asked.is_available_on(device) {
+        if asked == MatmulPrecision::F32 || concerned && asked.is_available_on(device) {
             return (asked, None);
         }
         let why = match asked {
             _ if !concerned => "this network has no layers for it",
-            Arithmetic::Int8 if kernel::on_cpu(device) => "this processor has no AVX512-VNNI",
-            Arithmetic::Int8 => "there are no products of 8-bit integers on this device",
+            MatmulPrecision::Int8 if kernel::on_cpu(device) => "this processor has no AVX512-VNNI",
+            MatmulPrecision::Int8 => "there are no products of 8-bit integers on this device",
             _ if kernel::on_cpu(device) => "this processor has no AVX512-BF16",
             _ => "this device has no bf16",
         };
-        (Arithmetic::F32, Some(why))
+        (MatmulPrecision::F32, Some(why))
     }
 
     /// Draws the weights: the same seed gives the same network on every device.
@@ -206,7 +206,7 @@ impl Network {
     /// linear layers of a U-Net's blocks in this arithmetic, gradients too; the first and last layers of transformers and U-Nets, embeddings,
     /// norms, attention and everything after the network stay in f32. Without the instructions for it f32 remains, as it does for int8,
     /// which has no gradients.
-    pub fn compute_in(&mut self, arithmetic: Arithmetic) {
+    pub fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         if let Self::Unet(net) = self {
             net.compute_in(arithmetic);
         }
@@ -217,7 +217,7 @@ impl Network {
     /// them, and in bf16 halved, in int8 quartered (but for what modulates norms, which takes bf16), where the processor has AVX-512, for
     /// bf16 AVX512-BF16 and for int8 AVX512-VNNI; otherwise f32 remains, or nothing changes. On a GPU only bf16 changes anything. The
     /// network can then neither be trained nor saved. A U-Net has nothing to pack: it computes in bf16 where that is asked for.
-    pub fn pack(&mut self, arithmetic: Arithmetic) {
+    pub fn pack(&mut self, arithmetic: MatmulPrecision) {
         if let Self::Unet(net) = self {
             net.compute_in(arithmetic);
         }
@@ -241,14 +241,14 @@ impl Network {
         }
     }
 
-    fn pack_block(&mut self, index: usize, arithmetic: Arithmetic) {
+    fn pack_block(&mut self, index: usize, arithmetic: MatmulPrecision) {
         if let Self::GmDit(net) = self {
             net.block_linears(index, arithmetic).for_each(|(_, layer, arithmetic)| layer.pack(arithmetic));
         }
     }
 
     /// The same of the layers whose weights are stored in bf16, from there.
-    fn pack_stored(&mut self, index: usize, arithmetic: Arithmetic, tensors: &mut impl TensorSource) {
+    fn pack_stored(&mut self, index: usize, arithmetic: MatmulPrecision, tensors: &mut impl TensorSource) {
         if let Self::GmDit(net) = self {
             for (part, layer, arithmetic) in net.block_linears(index, arithmetic) {
                 layer.pack_stored(&format!("transformer_blocks.{index}.{part}"), arithmetic, tensors);
@@ -257,7 +257,7 @@ impl Network {
     }
 
     /// Calls `f` on the layers where the time goes, with what each is computed in.
-    fn heavy_linears(&mut self, arithmetic: Arithmetic, mut f: impl FnMut(&mut Linear, Arithmetic)) {
+    fn heavy_linears(&mut self, arithmetic: MatmulPrecision, mut f: impl FnMut(&mut Linear, MatmulPrecision)) {
         match self {
             Self::Mlp2d(net) => net.heavy_linears().for_each(|layer| f(layer, arithmetic)),
             Self::GmDit(net) => (0..net.config().num_layers).for_each(|index| {

@@ -1,7 +1,7 @@
 //! Parameters by the names that PyTorch checkpoints give them.
 
 use super::Network;
-use crate::kernel::Arithmetic;
+use crate::kernel::MatmulPrecision;
 use crate::{Error, Result};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
@@ -111,7 +111,7 @@ pub fn load_named<M: TorchNames>(module: M, tensors: impl TensorSource) -> Resul
 pub(crate) fn load_packed(
     mut network: Network,
     tensors: impl TensorSource,
-    arithmetic: Arithmetic,
+    arithmetic: MatmulPrecision,
 ) -> Result<Network> {
     let mut mapper = Load::new(Network::torch_name, tensors);
     mapper.keeps_initialised = true;

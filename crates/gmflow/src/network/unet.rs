@@ -10,7 +10,7 @@ use super::unet_blocks::{DownBlock, MidBlock, Pass, UpBlock};
 use super::unet_config::UnetConfig;
 use super::{Denoiser, TorchNames, log_std_head, predict_log_std};
 use crate::Result;
-use crate::kernel::{self, Arithmetic};
+use crate::kernel::{self, MatmulPrecision};
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
@@ -85,8 +85,8 @@ impl Unet {
 
     /// Computes the convolutions, but for the first and the last, and the linear layers of attention in this arithmetic: bf16 on
     /// CPUs, otherwise f32.
-    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
-        let arithmetic = if self.conv_in.is_on_cpu() { arithmetic.with_gradients() } else { Arithmetic::F32 };
+    pub(super) fn compute_in(&mut self, arithmetic: MatmulPrecision) {
+        let arithmetic = if self.conv_in.is_on_cpu() { arithmetic.with_gradients() } else { MatmulPrecision::F32 };
         self.down_blocks.iter_mut().for_each(|block| block.compute_in(arithmetic));
         self.mid_block.compute_in(arithmetic);
         self.up_blocks.iter_mut().for_each(|block| block.compute_in(arithmetic));

@@ -3,7 +3,7 @@
 use super::conv::{Conv2d, GroupNorm, Input, joined};
 use super::linear::{Init, Initializer, Linear};
 use super::unet_config::UnetConfig;
-use crate::kernel::{self, Arithmetic};
+use crate::kernel::{self, MatmulPrecision};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl ResnetBlock {
         self.conv2.forward_normalised(&self.norm2, input)
     }
 
-    fn compute_in(&mut self, arithmetic: Arithmetic) {
+    fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         [&mut self.conv1, &mut self.conv2].into_iter().chain(&mut self.conv_shortcut).for_each(|conv| {
             conv.compute_in(arithmetic);
         });
@@ -123,7 +123,7 @@ impl Attention {
         x + y.reshape([b, h * w, c]).swap_dims(1, 2).reshape([b, c, h, w])
     }
 
-    fn compute_in(&mut self, arithmetic: Arithmetic) {
+    fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         [&mut self.to_q, &mut self.to_k, &mut self.to_v].into_iter().chain(&mut self.to_out).for_each(|layer| {
             layer.compute_in(arithmetic);
         });
@@ -166,7 +166,7 @@ impl DownBlock {
         }
     }
 
-    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+    pub(super) fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         compute_in(&mut self.resnets, &mut self.attentions, &mut self.downsamplers, arithmetic);
     }
 
@@ -202,7 +202,7 @@ impl MidBlock {
         }
     }
 
-    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+    pub(super) fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         compute_in(&mut self.resnets, &mut self.attentions, &mut [], arithmetic);
     }
 
@@ -246,7 +246,7 @@ impl UpBlock {
         }
     }
 
-    pub(super) fn compute_in(&mut self, arithmetic: Arithmetic) {
+    pub(super) fn compute_in(&mut self, arithmetic: MatmulPrecision) {
         compute_in(&mut self.resnets, &mut self.attentions, &mut self.upsamplers, arithmetic);
     }
 
@@ -270,7 +270,7 @@ fn compute_in(
     resnets: &mut [ResnetBlock],
     attentions: &mut [Attention],
     resamplers: &mut [Resampler],
-    arithmetic: Arithmetic,
+    arithmetic: MatmulPrecision,
 ) {
     resnets.iter_mut().for_each(|resnet| resnet.compute_in(arithmetic));
     attentions.iter_mut().for_each(|attention| attention.compute_in(arithmetic));

@@ -6,7 +6,7 @@ use crate::path::ReverseTransition;
 use burn::tensor::Tensor;
 
 /// x + (to - t) u with u = (x - x0)/t; landing on 0 this is x0 itself.
-pub fn towards(x: &Tensor<4>, x0: &Tensor<4>, t: f64, to: f64) -> Tensor<4> {
+pub fn euler_step(x: &Tensor<4>, x0: &Tensor<4>, t: f64, to: f64) -> Tensor<4> {
     x.clone() * (to / t) + x0.clone() * (1.0 - to / t)
 }
 
@@ -18,7 +18,7 @@ pub(super) fn heun_step(state: SolverState, span: Span, context: &mut Context) -
         (mixture, mean)
     };
     let (mixture, x0) = predict(&state.x, span.t);
-    let mut x = towards(&state.x, &x0, span.t, span.to);
+    let mut x = euler_step(&state.x, &x0, span.t, span.to);
     if span.to > 0.0 {
         let (_, end) = predict(&x, span.to);
         let velocity = (state.x.clone() - x0.clone()) / span.t + (x - end) / span.to;

@@ -1,12 +1,12 @@
 //! Steps along a mixture: GM-ODE and GM-SDE, orders 1 and 2 (Algorithm 2 of the paper), and the baselines that are their
 //! special cases.
 
-use super::gaussian::{towards, transition};
-use super::second_order::{Carry, Previous};
+use super::gaussian::{euler_step, transition};
+use super::second_order::{PreviousPrediction, SecondOrderMode};
 use super::{Context, SolverState, Span, SubStep, substep};
 use crate::Result;
-use crate::guidance::Guided;
-use crate::kernel::{OdeSubstep, Shifted};
+use crate::guidance::GuidedPrediction;
+use crate::kernel::{GuidedMixtures, OdeSubstep};
 use crate::mixture::spectral::Bases;
 use crate::mixture::transport::Axes;
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
@@ -38,8 +38,14 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
     let SolverState { x: start, previous, .. } = state;
     let guided = (context.predict)(&start, span.t);
     let previous = previous.filter(|_| settings.order > 1);
-    let keep = |guided: Guided, start: Tensor<4>, foreseen: Option<(OdeSubstep, Tensor<4>)>| {
-        (settings.order > 1).then(|| Previous { guided, x: start, t: span.t, h: span.t - span.to, foreseen })
+    let keep = |guided: GuidedPrediction, start: Tensor<4>, foreseen: Option<(OdeSubstep, Tensor<4>)>| {
+        (settings.order > 1).then(|| PreviousPrediction {
+            guided,
+            x: start,
+            t: span.t,
+            h: span.t - span.to,
+            foreseen,
+        })
     };
     // The passes over a prediction can do all that is asked for, where nobody wants to know of sub-steps.
     let at_once = context.observe.is_none() && context.second_order.corrections == 0;
@@ -63,7 +69,7 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
     let Prediction { data, surrogate } = match passes {
         Some(mixture) => {
             let mut surrogate = guided.target((mixture.shift.dims()[0] > 0).then_some(&mixture.shift));
-            if context.second_order.carry == Carry::Translate {
+            if context.second_order.carry == SecondOrderMode::Translate {
                 surrogate.mean = surrogate.mean + (mixture.mean.clone() - guided.mean().clone());
             }
             let [means, log_weights, log_std] = mixture.reweighted();
@@ -85,7 +91,7 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
         };
         x = match std {
             _ if to == 0.0 => x0.clone(),
-            None => towards(&x, &x0, t, to),
+            None => euler_step(&x, &x0, t, to),
             Some(std) => {
                 let noise = context.draws.normal(Purpose::Transition, index, x.dims());
                 transition(&x, &x0, (t, to), std, &noise)
@@ -100,12 +106,12 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, settin
 
 /// The prediction with its second-order change, where there are passes over it.
 fn passes(
-    guided: &Guided,
+    guided: &GuidedPrediction,
     x: &Tensor<4>,
-    previous: Option<&Previous>,
+    previous: Option<&PreviousPrediction>,
     span: Span,
     context: &Context,
-) -> Option<Shifted> {
+) -> Option<GuidedMixtures> {
     let mixture = guided.passes()?.clone();
     let Some(previous) = previous else { return Some(mixture) };
     let (before, rule) = previous.change(x, span, context.second_order)?;
@@ -154,9 +160,9 @@ struct Prediction {
 
 /// The prediction with its second-order change, as tensors.
 fn predicted(
-    guided: &Guided,
+    guided: &GuidedPrediction,
     x: &Tensor<4>,
-    previous: Option<&Previous>,
+    previous: Option<&PreviousPrediction>,
     span: Span,
     context: &Context,
 ) -> Prediction {

@@ -5,10 +5,10 @@ mod mixture;
 mod multistep;
 mod second_order;
 
-pub use gaussian::{towards, transition};
-pub use second_order::{Carry, Changed, SecondOrder, Visit};
+pub use gaussian::{euler_step, transition};
+pub use second_order::{CorrectedPrediction, PreviousStep, SecondOrder, SecondOrderMode};
 
-use crate::guidance::Guided;
+use crate::guidance::GuidedPrediction;
 use crate::kernel::OdeSubstep;
 use crate::mixture::{DataMixture, GaussianMixture};
 use crate::network::SpectrumMlp;
@@ -18,7 +18,7 @@ use crate::{Error, Result, limits};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mixture::{Motion, Settings};
 use multistep::{Multistep, Node};
-use second_order::Previous;
+use second_order::PreviousPrediction;
 use serde::{Deserialize, Serialize};
 
 /// A solver and its settings.
@@ -200,9 +200,9 @@ pub fn ddpm_large_std(t: f64) -> f64 {
 /// What a step needs from outside.
 pub struct Context<'a> {
     /// The guided prediction at (x `[b c h w]`, t).
-    pub predict: &'a mut dyn FnMut(&Tensor<4>, f64) -> Guided,
+    pub predict: &'a mut dyn FnMut(&Tensor<4>, f64) -> GuidedPrediction,
     /// The random numbers.
-    pub draws: &'a mut dyn Draws,
+    pub draws: &'a mut dyn NoiseSource,
     /// The network that shapes the draws of GM-SDE.
     pub spectrum: Option<&'a SpectrumMlp>,
     /// How steps of order 2 change the prediction.
@@ -271,7 +271,7 @@ pub struct SolverState {
     /// The sample `[b c h w]` at the current time.
     x: Tensor<4>,
     /// What a second-order step remembers.
-    previous: Option<Previous>,
+    previous: Option<PreviousPrediction>,
     /// The last calls of a multistep solver, the newest first.
     history: Vec<Node>,
 }
@@ -297,7 +297,7 @@ impl SolverState {
 }
 
 /// Where a solver's random numbers come from. `index` counts the sub-steps of a run.
-pub trait Draws {
+pub trait NoiseSource {
     /// Standard normals `[b c h w]`.
     fn normal(&mut self, purpose: Purpose, index: usize, shape: [usize; 4]) -> Tensor<4>;
     /// A component of the mixture for every pixel, `[b 1 1 h w]`.
@@ -310,14 +310,14 @@ pub trait Draws {
 
 /// One seed per sample: a sample is the same in any batch.
 #[derive(Clone, Debug)]
-pub struct SeededDraws {
+pub struct SeededNoise {
     /// One seed per sample.
     pub seeds: Vec<u64>,
     /// Where the tensors are made.
     pub device: Device,
 }
 
-impl Draws for SeededDraws {
+impl NoiseSource for SeededNoise {
     fn normal(&mut self, purpose: Purpose, index: usize, [_, c, h, w]: [usize; 4]) -> Tensor<4> {
         rng::normal_batch(&self.seeds, purpose, index as u64, [c, h, w], &self.device)
     }

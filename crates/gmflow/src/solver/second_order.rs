@@ -1,8 +1,8 @@
 //! The second-order change of the prediction (A.2 of the paper).
 
 use super::{Span, substep};
-use crate::guidance::{Guided, power};
-use crate::kernel::{ChangeRule, OdeSubstep};
+use crate::guidance::{GuidedPrediction, power};
+use crate::kernel::{OdeSubstep, SecondOrderRule};
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
 use crate::{Error, Result};
 use burn::tensor::Tensor;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A step's guided mixture, before any second-order change, and where it was predicted.
 #[derive(Clone, Debug)]
-pub struct Visit {
+pub struct PreviousStep {
     /// The mixture over x0.
     pub mixture: DataMixture,
     /// Where it was predicted, `[b c h w]`.
@@ -21,10 +21,10 @@ pub struct Visit {
     pub h: f64,
 }
 
-/// A step's guided prediction, from which the next one makes a [`Visit`] where it needs one.
+/// A step's guided prediction, from which the next one makes a [`PreviousStep`] where it needs one.
 #[derive(Clone, Debug)]
-pub(crate) struct Previous {
-    pub(crate) guided: Guided,
+pub(crate) struct PreviousPrediction {
+    pub(crate) guided: GuidedPrediction,
     pub(crate) x: Tensor<4>,
     pub(crate) t: f64,
     pub(crate) h: f64,
@@ -32,9 +32,9 @@ pub(crate) struct Previous {
     pub(crate) foreseen: Option<(OdeSubstep, Tensor<4>)>,
 }
 
-impl Previous {
-    pub(crate) fn visit(&self) -> Visit {
-        Visit { mixture: self.guided.mixture(), x: self.x.clone(), t: self.t, h: self.h }
+impl PreviousPrediction {
+    pub(crate) fn visit(&self) -> PreviousStep {
+        PreviousStep { mixture: self.guided.mixture(), x: self.x.clone(), t: self.t, h: self.h }
     }
 
     /// Where the mixture would have its mean at (`x`, t) `[b c h w]`, and what the passes need to know to change a later prediction there;
@@ -44,7 +44,7 @@ impl Previous {
         x: &Tensor<4>,
         span: Span,
         second_order: SecondOrder,
-    ) -> Option<(Tensor<4>, ChangeRule)> {
+    ) -> Option<(Tensor<4>, SecondOrderRule)> {
         let substep = second_order.foresight(self.t, span.t);
         let mean = match &self.foreseen {
             Some((by, mean)) if *by == substep => mean.clone(),
@@ -57,7 +57,7 @@ impl Previous {
 /// How the second-order change of the mean is carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Carry {
+pub enum SecondOrderMode {
     /// The mixture is reweighted by change and guidance together, as published. Its mean moves by its covariance times what the reweighting
     /// takes for the inverse: where the variance is not the same in all pixels and directions, not by the change.
     #[default]
@@ -81,21 +81,21 @@ pub struct SecondOrder {
     /// also holds what the mixture itself foresaw, and overshoots: for comparisons only.
     pub convert: bool,
     /// How the change is carried out. Moved mixtures need no corrections.
-    pub carry: Carry,
+    pub carry: SecondOrderMode,
 }
 
 impl Default for SecondOrder {
     fn default() -> Self {
-        Self { ca: 0.005, cb: 1.0, corrections: 0, convert: true, carry: Carry::default() }
+        Self { ca: 0.005, cb: 1.0, corrections: 0, convert: true, carry: SecondOrderMode::default() }
     }
 }
 
 /// What the second-order change makes of a prediction.
 #[derive(Clone, Debug)]
-pub struct Changed {
+pub struct CorrectedPrediction {
     /// The mixture to step with.
     pub mixture: DataMixture,
-    /// The Gaussian that it was reweighted towards, before corrections, and moved with: what the spectrum network sees.
+    /// The Gaussian that it was reweighted euler_step, before corrections, and moved with: what the spectrum network sees.
     pub target: IsoGaussian,
 }
 
@@ -120,9 +120,9 @@ impl SecondOrder {
     }
 
     /// The numbers of the change since a step of length `h_before`, for one of length `h`.
-    pub(crate) fn rule(&self, h_before: f64, h: f64) -> ChangeRule {
+    pub(crate) fn rule(&self, h_before: f64, h: f64) -> SecondOrderRule {
         let noise = [self.ca, self.cb * self.cb].map(|share| (share / (h_before * h_before)) as f32);
-        ChangeRule { gain: (0.5 * h / h_before) as f32, noise, alone: self.carry == Carry::Translate }
+        SecondOrderRule { gain: (0.5 * h / h_before) as f32, noise, alone: self.carry == SecondOrderMode::Translate }
     }
 
     /// Reweights the unguided mixture by guidance and second-order change together, for a step of length `h` from (x, t), or moves the
@@ -132,18 +132,18 @@ impl SecondOrder {
     /// moved further than it was asked to, the addition is shortened by that ratio.
     pub fn apply(
         &self,
-        guided: &Guided,
+        guided: &GuidedPrediction,
         first: &DataMixture,
-        previous: &Visit,
+        previous: &PreviousStep,
         here: (&Tensor<4>, f64, f64),
-    ) -> Changed {
+    ) -> CorrectedPrediction {
         let mean = first.0.mean();
         let change = self.change(guided, &mean, previous, here);
-        if self.carry == Carry::Translate {
+        if self.carry == SecondOrderMode::Translate {
             let means = first.0.means.clone() + change.clone().unsqueeze_dim::<5>(1);
             let IsoGaussian { mean, var } = guided.target(guided.shift());
             let mixture = DataMixture(GaussianMixture { means, ..first.0.clone() });
-            return Changed { mixture, target: IsoGaussian { mean: mean + change, var } };
+            return CorrectedPrediction { mixture, target: IsoGaussian { mean: mean + change, var } };
         }
         let shift = match guided.shift() {
             Some(shift) => shift.clone() + change.clone(),
@@ -161,7 +161,7 @@ impl SecondOrder {
             mixture = guided.shifted(&wanted);
             corrected = guided.bounded(&wanted).shift;
         }
-        Changed { mixture, target: guided.target(Some(&shift)) }
+        CorrectedPrediction { mixture, target: guided.target(Some(&shift)) }
     }
 
     /// The change of the mean `[b c h w]` since the previous step, extrapolated.
@@ -170,9 +170,9 @@ impl SecondOrder {
     /// uncertain compared with the step, the change is noise.
     fn change(
         &self,
-        guided: &Guided,
+        guided: &GuidedPrediction,
         mean: &Tensor<4>,
-        previous: &Visit,
+        previous: &PreviousStep,
         (x, t, h): (&Tensor<4>, f64, f64),
     ) -> Tensor<4> {
         let moved = match self.convert {

@@ -12,7 +12,7 @@ use gmflow::mixture::GaussianMixture;
 use gmflow::network::{Denoiser, Network, SpectrumMlp, Tiling};
 use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, SamplerConfig};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Draws, SecondOrder, SolverConfig, SubStep, ddpm_large_std, transition};
+use gmflow::solver::{NoiseSource, SecondOrder, SolverConfig, SubStep, ddpm_large_std, transition};
 use gmflow::time;
 
 pub fn run(case: &Case) -> Option<Computed> {
@@ -41,7 +41,7 @@ impl Replay {
     }
 }
 
-impl Draws for Replay {
+impl NoiseSource for Replay {
     fn normal(&mut self, purpose: Purpose, _: usize, shape: [usize; 4]) -> Tensor<4> {
         let normal = Tensor::from_data(TensorData::new(self.next("randn").values, shape), &device());
         if purpose == Purpose::WithinComponent { normal * self.sign } else { normal }
@@ -140,7 +140,7 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
         guidance: guidance(case),
         guidance_interval: None,
         shift: case.f64_or("shift", 1.0) as f32,
-        reweight_by: gmflow::guidance::Variance::Image,
+        reweight_by: gmflow::guidance::ReweightScale::Image,
         second_order: second_order(case),
     };
     let request =

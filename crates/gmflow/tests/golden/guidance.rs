@@ -2,9 +2,9 @@
 
 use crate::harness::{Array, Case, Computed};
 use burn::tensor::Tensor;
-use gmflow::guidance::{Guidance, Guided, shift};
+use gmflow::guidance::{Guidance, GuidedPrediction, shift};
 use gmflow::mixture::{DataMixture, GaussianMixture};
-use gmflow::solver::{SecondOrder, Visit};
+use gmflow::solver::{PreviousStep, SecondOrder};
 
 pub fn run(case: &Case) -> Option<Computed> {
     match case.op.as_str() {
@@ -57,7 +57,7 @@ fn second_order(case: &Case) -> Computed {
     let guidance = Guidance::Probabilistic { scale, orthogonal: case.f64("orthogonal") };
     let unconditional = case.inputs.get("uncond_mean").map(Array::tensor::<4>);
     let x = case.input("x_t").tensor::<4>();
-    let guided = Guided::new(guidance, DataMixture(mixture(case, "")), unconditional, &x);
+    let guided = GuidedPrediction::new(guidance, DataMixture(mixture(case, "")), unconditional, &x);
     let first = guided.mixture();
     let time = |name: &str| f64::from(case.input(name).scalar()) / 1000.0;
     let corrections = case.f64_or("gm2_correction_steps", 0.0) as usize;
@@ -70,7 +70,7 @@ fn second_order(case: &Case) -> Computed {
         };
         (first.clone(), target)
     } else {
-        let previous = Visit {
+        let previous = PreviousStep {
             mixture: DataMixture(mixture(case, "prev_")),
             x: case.input("prev_x_t").tensor(),
             t: time("prev_t"),

@@ -4,7 +4,7 @@ mod adapter;
 
 use crate::harness::{Array, Case, Computed};
 use burn::tensor::Tensor;
-use gmflow::solver::{ddpm_large_std, towards, transition};
+use gmflow::solver::{ddpm_large_std, euler_step, transition};
 use gmflow::time;
 
 pub fn run(case: &Case) -> Option<Computed> {
@@ -36,7 +36,7 @@ fn steps(case: &Case) -> Computed {
         let output = outputs.clone().slice_dim(0, i..i + 1).squeeze_dim::<4>(0);
         let x0 = if case.text("prediction_type") == "u" { x.clone() - output * t } else { output };
         x = match case.params["output_mode"].as_str() {
-            None => towards(&x, &x0, t, to),
+            None => euler_step(&x, &x0, t, to),
             Some(mode) => {
                 let large = mode == "mean" && case.text("variance_mode") == "large";
                 let std = if large { ddpm_large_std(t) } else { 0.0 };

@@ -3,7 +3,7 @@
 use super::config::ComponentConfig;
 use super::{StoredVae, load_denoiser, load_spectrum};
 use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, TrainedOn, file};
-use crate::guidance::{Guidance, Variance};
+use crate::guidance::{Guidance, ReweightScale};
 use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
 use crate::solver::SecondOrder;
 use crate::{Error, Result};
@@ -36,8 +36,8 @@ pub(super) struct OwnNotes {
     /// The guidance to use where none is asked for.
     pub(super) guidance: Guidance,
     /// What reweighting divides by where nothing else is asked for.
-    #[serde(skip_serializing_if = "Variance::is_image")]
-    pub(super) reweight_by: Variance,
+    #[serde(skip_serializing_if = "ReweightScale::is_image")]
+    pub(super) reweight_by: ReweightScale,
     /// Details of steps of order 2 where none are asked for.
     #[serde(skip_serializing_if = "SecondOrder::is_default")]
     pub(super) second_order: SecondOrder,

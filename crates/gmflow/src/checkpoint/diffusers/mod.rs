@@ -23,7 +23,7 @@ pub(super) use folder::{DiffusersFolder, INDEX_FILE, component_names, is_diffuse
 
 use super::weight_files::WeightFiles;
 use super::weights::{in_file, load_files, load_network};
-use crate::kernel::Arithmetic;
+use crate::kernel::MatmulPrecision;
 use crate::network::{
     Autoencoder, AutoencoderConfig, GmDit, Initializer, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig,
     parameter_shapes,
@@ -144,7 +144,7 @@ pub(super) fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture> {
 fn load_denoiser(
     config: &NetworkConfig,
     dir: &Path,
-    (variant, pack): (Option<&str>, Option<Arithmetic>),
+    (variant, pack): (Option<&str>, Option<MatmulPrecision>),
     device: &Device,
 ) -> Result<Network> {
     let network = config.build(Initializer::blank(device)).map_err(|error| in_config(dir, error))?;

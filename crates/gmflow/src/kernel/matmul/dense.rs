@@ -2,8 +2,8 @@
 
 use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
 use crate::kernel::matmul::packed;
-use crate::kernel::matmul::panels::Panels;
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::panels::PackedWeight;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::sum;
 use crate::kernel::simd::memory::{build, par_items};
@@ -101,13 +101,13 @@ fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec
 
 /// The arithmetic of panels to compute in, where the processor multiplies panels: where it has no instruction for bf16, f32 is the
 /// faster one.
-fn with_panels(arithmetic: Arithmetic) -> Option<Arithmetic> {
-    [arithmetic.with_gradients(), Arithmetic::F32].into_iter().find(|arithmetic| arithmetic.is_native())
+fn with_panels(arithmetic: MatmulPrecision) -> Option<MatmulPrecision> {
+    [arithmetic.with_gradients(), MatmulPrecision::F32].into_iter().find(|arithmetic| arithmetic.is_native())
 }
 
 /// [`with_panels`] for a product of which nobody expects that its rows do not depend on their number: packing pays off with enough of
 /// them.
-fn with_panels_for(rows: usize, arithmetic: Arithmetic) -> Option<Arithmetic> {
+fn with_panels_for(rows: usize, arithmetic: MatmulPrecision) -> Option<MatmulPrecision> {
     const FEW_ROWS: usize = 48;
     with_panels(arithmetic).filter(|_| rows >= FEW_ROWS)
 }
@@ -118,14 +118,14 @@ pub(crate) fn linear(
     weight: &[f32],
     bias: &[f32],
     [m, n, k]: [usize; 3],
-    (rows, arithmetic): (Rows, Arithmetic),
+    (rows, arithmetic): (Rows, MatmulPrecision),
 ) -> Vec<f32> {
     assert_eq!((x.len(), weight.len(), bias.len()), (m * k, n * k, n), "linear: sizes of x, weight and bias");
     if rows == Rows::Apart && m > 0 && k > 0 {
         return by_row(x, weight, bias, [m, n, k]);
     }
     if let Some(arithmetic) = with_panels(arithmetic) {
-        let panels = Panels::of_weight(weight, [n, k], arithmetic);
+        let panels = PackedWeight::of_weight(weight, [n, k], arithmetic);
         return linear_packed(x, &panels, bias, [m, k]);
     }
     build(m * n, |out| {
@@ -139,7 +139,7 @@ pub(crate) fn linear(
 }
 
 /// x W^T + bias for x `[m k]` and the panels of W^T.
-pub(crate) fn linear_packed(x: &[f32], weight: &Panels, bias: &[f32], [m, k]: [usize; 2]) -> Vec<f32> {
+pub(crate) fn linear_packed(x: &[f32], weight: &PackedWeight, bias: &[f32], [m, k]: [usize; 2]) -> Vec<f32> {
     assert_eq!((x.len(), weight.rows()), (m * k, k), "linear: sizes of x and weight");
     // SAFETY: the size of x was checked.
     unsafe { packed::product(Matrix::rows(x, k), m, weight, Some(bias)) }
@@ -150,13 +150,13 @@ pub(crate) fn linear_grad_input(
     grad: &[f32],
     weight: &[f32],
     [m, n, k]: [usize; 3],
-    arithmetic: Arithmetic,
+    arithmetic: MatmulPrecision,
 ) -> Vec<f32> {
     assert_eq!((grad.len(), weight.len()), (m * n, n * k), "linear: sizes of gradient and weight");
     if let Some(arithmetic) = with_panels_for(m, arithmetic) {
         // SAFETY: the sizes were checked.
         return unsafe {
-            let panels = Panels::pack(Matrix::rows(weight, k), [n, k], arithmetic);
+            let panels = PackedWeight::pack(Matrix::rows(weight, k), [n, k], arithmetic);
             packed::product(Matrix::rows(grad, n), m, &panels, None)
         };
     }
@@ -168,12 +168,17 @@ pub(crate) fn linear_grad_input(
 }
 
 /// The gradient with respect to the weight: grad^T x.
-pub(crate) fn linear_grad_weight(grad: &[f32], x: &[f32], [m, n, k]: [usize; 3], arithmetic: Arithmetic) -> Vec<f32> {
+pub(crate) fn linear_grad_weight(
+    grad: &[f32],
+    x: &[f32],
+    [m, n, k]: [usize; 3],
+    arithmetic: MatmulPrecision,
+) -> Vec<f32> {
     assert_eq!((grad.len(), x.len()), (m * n, m * k), "linear: sizes of gradient and x");
     if let Some(arithmetic) = with_panels_for(n.min(m), arithmetic) {
         // SAFETY: the sizes were checked.
         return unsafe {
-            let panels = Panels::pack(Matrix::rows(x, k), [m, k], arithmetic);
+            let panels = PackedWeight::pack(Matrix::rows(x, k), [m, k], arithmetic);
             packed::product(Matrix::rows(grad, n).t(), n, &panels, None)
         };
     }
@@ -229,7 +234,7 @@ mod tests {
         let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
         for (m, rows) in [0, 1, 2, 9, 70].into_iter().flat_map(|m| [(m, Rows::Together), (m, Rows::Apart)]) {
             let x: Vec<f32> = (0..m * k).map(|i| value(i + 11)).collect();
-            let got = linear(&x, &weight, &bias, [m, n, k], (rows, Arithmetic::F32));
+            let got = linear(&x, &weight, &bias, [m, n, k], (rows, MatmulPrecision::F32));
             assert_eq!(got.len(), m * n);
             for (i, got) in got.iter().enumerate() {
                 let (x, weight) = (&x[i / n * k..][..k], &weight[i % n * k..][..k]);

@@ -28,7 +28,7 @@ impl Bytes {
     /// Rounds the weight `[n k]` of a linear layer, of which `read` copies a part of one row.
     ///
     /// # Safety
-    /// The processor must have the instructions of [`crate::kernel::matmul::precision::Arithmetic::Int8`].
+    /// The processor must have the instructions of [`crate::kernel::matmul::precision::MatmulPrecision::Int8`].
     pub(crate) unsafe fn of_weight(
         [n, k]: [usize; 2],
         read: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
@@ -119,7 +119,7 @@ impl Rounded {
 /// Rounds a group of weights; returns its scale, and what its bytes come to. What is not finite leaves a scale that is not.
 ///
 /// # Safety
-/// The processor must have the instructions of [`crate::kernel::matmul::precision::Arithmetic::Int8`].
+/// The processor must have the instructions of [`crate::kernel::matmul::precision::MatmulPrecision::Int8`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn round_weights(values: &[f32; GROUP], bytes: &mut [u8; GROUP]) -> [f32; 2] {

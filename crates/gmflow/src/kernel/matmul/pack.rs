@@ -2,7 +2,7 @@
 
 use crate::kernel::matmul::layout::{COLUMNS, LINES, Line};
 use crate::kernel::matmul::matrix::Matrix;
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::{Loop, vectorised};
 
 /// Columns and steps that are transposed together.
@@ -11,8 +11,8 @@ const BLOCK: usize = 16;
 /// Packs the `[k n]` of one panel.
 ///
 /// # Safety
-/// As [`Panels::pack`].
-pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, lines: &mut [Line]) {
+/// As [`PackedWeight::pack`].
+pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision, lines: &mut [Line]) {
     if n < COLUMNS {
         lines.fill(Line::default());
     }
@@ -25,16 +25,16 @@ pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: Arith
     for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
         let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
         match arithmetic {
-            Arithmetic::F32 => {
+            MatmulPrecision::F32 => {
                 for (word, x) in words.iter_mut().zip(row(step)) {
                     *word = x.to_bits();
                 }
             }
-            Arithmetic::Int8 => unreachable!("8-bit integers are packed by weight"),
-            Arithmetic::Bf16 if 2 * step + 1 < k => {
+            MatmulPrecision::Int8 => unreachable!("8-bit integers are packed by weight"),
+            MatmulPrecision::Bf16 if 2 * step + 1 < k => {
                 vectorised(Interleaved { words, rows: [row(2 * step), row(2 * step + 1)] })
             }
-            Arithmetic::Bf16 => {
+            MatmulPrecision::Bf16 => {
                 for (word, x) in words.iter_mut().zip(row(2 * step)) {
                     *word = bf16(*x);
                 }
@@ -63,7 +63,7 @@ impl Loop for Interleaved<'_> {
 ///
 /// # Safety
 /// As there.
-unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, lines: &mut [Line]) {
+unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision, lines: &mut [Line]) {
     let rows = BLOCK * arithmetic.rows();
     for (block, lines) in lines.chunks_mut(BLOCK * LINES).enumerate() {
         let first = block * rows;
@@ -74,9 +74,9 @@ unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic, li
                 // SAFETY: the caller vouches for the elements, and they lie side by side.
                 let values = unsafe { std::slice::from_raw_parts(start, rows.min(k - first)) };
                 match arithmetic {
-                    Arithmetic::F32 => words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_bits()),
-                    Arithmetic::Bf16 => vectorised(Rounded { out: bytemuck::cast_slice_mut(words), values }),
-                    Arithmetic::Int8 => unreachable!("8-bit integers are packed by weight"),
+                    MatmulPrecision::F32 => words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_bits()),
+                    MatmulPrecision::Bf16 => vectorised(Rounded { out: bytemuck::cast_slice_mut(words), values }),
+                    MatmulPrecision::Int8 => unreachable!("8-bit integers are packed by weight"),
                 }
             }
             for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {

@@ -5,8 +5,8 @@ use crate::kernel::matmul::layout::{COLUMNS, LINES, ROWS, STEP, STEPS};
 use crate::kernel::matmul::matrix::{Matrix, Target};
 use crate::kernel::matmul::pack::{Interleaved, Rounded};
 use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
-use crate::kernel::matmul::panels::Panels;
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::panels::PackedWeight;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::vectorised;
 use crate::kernel::simd::memory::{build, par_rows};
 use rayon::prelude::*;
@@ -30,16 +30,16 @@ impl Left {
     /// # Safety
     /// Every element of `a` `[m k]` must be readable as long as this lives, and either its rows' or its columns' elements lie side by
     /// side.
-    unsafe fn new(a: Matrix, [m, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
+    unsafe fn new(a: Matrix, [m, k]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
         if a.column_stride != 1 {
             // SAFETY: the caller vouches for the elements.
             return unsafe { Self::tiles(a, [m, k], arithmetic) };
         }
         match arithmetic {
-            Arithmetic::F32 => return Self::F32(a),
+            MatmulPrecision::F32 => return Self::F32(a),
             // SAFETY: the caller vouches for the elements, and rows' lie side by side.
-            Arithmetic::Int8 => return Self::Bytes(unsafe { int8::Rounded::new(a, [m, k]) }, k.div_ceil(STEP)),
-            Arithmetic::Bf16 => {}
+            MatmulPrecision::Int8 => return Self::Bytes(unsafe { int8::Rounded::new(a, [m, k]) }, k.div_ceil(STEP)),
+            MatmulPrecision::Bf16 => {}
         }
         let steps = k.div_ceil(2);
         let words = build(m * steps, |out| {
@@ -60,7 +60,7 @@ impl Left {
     ///
     /// # Safety
     /// As [`Self::new`].
-    unsafe fn tiles(a: Matrix, [m, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
+    unsafe fn tiles(a: Matrix, [m, k]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
         const WIDTH: usize = TILES * ROWS;
         assert_eq!(a.row_stride, 1, "panels: order of the left operand");
         let steps = k.div_ceil(arithmetic.rows());
@@ -75,11 +75,11 @@ impl Left {
                 let (mut words, zeros) = ([0; WIDTH], [0.0; WIDTH]);
                 for step in 0..steps {
                     match arithmetic {
-                        Arithmetic::F32 => {
+                        MatmulPrecision::F32 => {
                             words.iter_mut().zip(column(step)).for_each(|(word, x)| *word = x.to_bits());
                         }
-                        Arithmetic::Int8 => unreachable!("8-bit integers come in rows"),
-                        Arithmetic::Bf16 => {
+                        MatmulPrecision::Int8 => unreachable!("8-bit integers come in rows"),
+                        MatmulPrecision::Bf16 => {
                             let second = if 2 * step + 1 < k { column(2 * step + 1) } else { &zeros[..rows] };
                             vectorised(Interleaved { words: &mut words, rows: [column(2 * step), second] });
                         }
@@ -117,10 +117,10 @@ const DEPTH: usize = 1536;
 /// # Safety
 /// Every element of `a` must be readable and either its rows' or its columns' elements lie side by side; `out` must hold `[m n]` that
 /// nobody else uses.
-pub(crate) unsafe fn add_product(a: Matrix, m: usize, b: &Panels, out: *mut f32, stride: usize) {
+pub(crate) unsafe fn add_product(a: Matrix, m: usize, b: &PackedWeight, out: *mut f32, stride: usize) {
     let steps = b.steps();
     assert!(
-        b.arithmetic == Arithmetic::F32 && b.arithmetic.is_native(),
+        b.arithmetic == MatmulPrecision::F32 && b.arithmetic.is_native(),
         "panels: sums of products in {:?}",
         b.arithmetic
     );
@@ -140,7 +140,7 @@ pub(crate) unsafe fn add_product(a: Matrix, m: usize, b: &Panels, out: *mut f32,
 ///
 /// # Safety
 /// Every element of `a` must be readable.
-pub(crate) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32]>) -> Vec<f32> {
+pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>) -> Vec<f32> {
     /// Products smaller than this run on one thread.
     const SMALL: usize = 64 * 64 * 64;
     let (n, steps) = (b.n, b.steps());
@@ -155,8 +155,8 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32
     // SAFETY: the caller vouches for a.
     let left = unsafe { Left::new(a, [m, b.k], b.arithmetic) };
     let (depth, groups) = match b.arithmetic {
-        Arithmetic::Int8 => (steps, steps.div_ceil(STEPS)),
-        Arithmetic::F32 | Arithmetic::Bf16 => (steps.div_ceil(steps.div_ceil(DEPTH)), 0),
+        MatmulPrecision::Int8 => (steps, steps.div_ceil(STEPS)),
+        MatmulPrecision::F32 | MatmulPrecision::Bf16 => (steps.div_ceil(steps.div_ceil(DEPTH)), 0),
     };
     let panels = n.div_ceil(COLUMNS);
     let work = m * n * b.k;
@@ -175,7 +175,7 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &Panels, bias: Option<&[f32
                     columns: &b.scales[panel * groups * 2 * COLUMNS..][..groups * 2 * COLUMNS],
                     rows: rounded.spans.as_ptr().wrapping_add(row * groups),
                 }),
-                (_, Arithmetic::Bf16) => Kind::Bf16,
+                (_, MatmulPrecision::Bf16) => Kind::Bf16,
                 _ => Kind::F32,
             };
             for (pass, lines) in lines.chunks(depth * LINES).enumerate() {
@@ -210,13 +210,13 @@ mod tests {
     #[test]
     fn products_of_every_shape_and_order_are_sums_of_products() {
         let value = |i: usize| ((i * 7919 + 13) % 1013) as f32 / 500.0 - 1.0;
-        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+        for arithmetic in [MatmulPrecision::F32, MatmulPrecision::Bf16] {
             if !arithmetic.is_native() {
                 eprintln!("SKIPPED: this processor does not multiply {arithmetic:?}");
                 continue;
             }
             let round = |x: f32| match arithmetic {
-                Arithmetic::F32 => f64::from(x),
+                MatmulPrecision::F32 => f64::from(x),
                 _ => f64::from(f32::from_bits(bf16(x) << 16)),
             };
             let at = |matrix: Matrix, row: usize, column: usize| {
@@ -231,8 +231,9 @@ mod tests {
                     let a_matrix = if a_is_turned { Matrix::rows(&a, m).t() } else { Matrix::rows(&a, k) };
                     let b_matrix = if b_is_turned { Matrix::rows(&b, k).t() } else { Matrix::rows(&b, n) };
                     // SAFETY: the matrices lie within a and b.
-                    let got =
-                        unsafe { product(a_matrix, m, &Panels::pack(b_matrix, [k, n], arithmetic), Some(&bias)) };
+                    let got = unsafe {
+                        product(a_matrix, m, &PackedWeight::pack(b_matrix, [k, n], arithmetic), Some(&bias))
+                    };
                     assert_eq!(got.len(), m * n);
                     for (i, got) in got.iter().enumerate() {
                         let (row, column) = (i / n, i % n);
@@ -241,7 +242,7 @@ mod tests {
                         // Sums are f32: their rounding goes with the size of what is added. The bf16 instruction rounds the
                         // sum of two products without the care of a fused one: a bias of 1/30 of a bit per step was seen.
                         let size = products.map(f64::abs).sum::<f64>();
-                        let rounding = if arithmetic == Arithmetic::F32 { 5e-6 } else { 2e-5 };
+                        let rounding = if arithmetic == MatmulPrecision::F32 { 5e-6 } else { 2e-5 };
                         assert!(
                             (f64::from(*got) - want).abs() < rounding * (1.0 + size),
                             "{arithmetic:?} {m}x{n}x{k}, turned {a_is_turned} {b_is_turned}: {got}, not {want}"
@@ -256,7 +257,7 @@ mod tests {
     /// largest weight and 1/510 of the distance between the ends of the left operand.
     #[test]
     fn products_in_int8_are_off_by_no_more_than_rounding() {
-        if !Arithmetic::Int8.is_native() {
+        if !MatmulPrecision::Int8.is_native() {
             return eprintln!("SKIPPED: this processor does not multiply 8-bit integers");
         }
         let value = |i: usize| ((i * 7919 + 13) % 1013) as f32 / 500.0 - 1.0;
@@ -266,7 +267,7 @@ mod tests {
             let a: Vec<f32> = (0..m * k).map(|i| size(i % k.max(1)) * (value(i) + 0.7)).collect();
             let weight: Vec<f32> = (0..n * k).map(|i| value(i + 77) * size(i / 128)).collect();
             let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
-            let panels = Panels::of_weight(&weight, [n, k], Arithmetic::Int8);
+            let panels = PackedWeight::of_weight(&weight, [n, k], MatmulPrecision::Int8);
             // SAFETY: a is readable.
             let got = unsafe { product(Matrix::rows(&a, k), m, &panels, Some(&bias)) };
             assert_eq!(got.len(), m * n);
@@ -292,14 +293,14 @@ mod tests {
     /// A number that is not finite must be seen in the result.
     #[test]
     fn what_is_not_finite_stays_so_in_int8() {
-        if !Arithmetic::Int8.is_native() {
+        if !MatmulPrecision::Int8.is_native() {
             return eprintln!("SKIPPED: this processor does not multiply 8-bit integers");
         }
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for at in [0, 77, 199] {
                 let (mut x, mut weight) = (vec![0.5; 200], vec![0.25; 200]);
                 let multiply = |x: &[f32], weight: &[f32]| {
-                    let panels = Panels::of_weight(weight, [1, 200], Arithmetic::Int8);
+                    let panels = PackedWeight::of_weight(weight, [1, 200], MatmulPrecision::Int8);
                     // SAFETY: x is readable.
                     let product = unsafe { product(Matrix::rows(x, 200), 1, &panels, None) };
                     product[0]

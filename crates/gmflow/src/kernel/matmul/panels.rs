@@ -10,7 +10,7 @@ use crate::kernel::matmul::int8::Bytes;
 use crate::kernel::matmul::layout::{COLUMNS, LINES, Line};
 use crate::kernel::matmul::matrix::Matrix;
 use crate::kernel::matmul::pack::{Stored, Widened, pack_panel};
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::vectorised;
 use crate::kernel::simd::memory::build;
 use rayon::prelude::*;
@@ -18,22 +18,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A matrix `[k n]`, packed.
 #[derive(Clone, Debug)]
-pub struct Panels {
+pub struct PackedWeight {
     /// `[panels steps LINES]`.
     pub(crate) lines: Vec<Line>,
     /// `[panels groups 2 COLUMNS]` of 8-bit integers, otherwise empty.
     pub(crate) scales: Vec<f32>,
     pub(crate) n: usize,
     pub(crate) k: usize,
-    pub(crate) arithmetic: Arithmetic,
+    pub(crate) arithmetic: MatmulPrecision,
 }
 
-impl Panels {
+impl PackedWeight {
     /// Packs `b` `[k n]` in f32 or bf16.
     ///
     /// # Safety
     /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
-    pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], arithmetic: Arithmetic) -> Self {
+    pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
         let steps = k.div_ceil(arithmetic.rows());
         let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
             let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
@@ -49,10 +49,10 @@ impl Panels {
     /// Packs the weight `[n k]` of a linear layer.
     ///
     /// # Panics
-    /// If there are not `n * k` values. [`Arithmetic::Int8`] needs a processor that has it ([`Arithmetic::is_available`]).
-    pub fn of_weight(weight: &[f32], [n, k]: [usize; 2], arithmetic: Arithmetic) -> Self {
+    /// If there are not `n * k` values. [`MatmulPrecision::Int8`] needs a processor that has it ([`MatmulPrecision::is_available`]).
+    pub fn of_weight(weight: &[f32], [n, k]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
         assert_eq!(weight.len(), n * k, "panels: size of the weight");
-        if arithmetic == Arithmetic::Int8 {
+        if arithmetic == MatmulPrecision::Int8 {
             return Self::of_bytes([n, k], |row, columns, out| out.copy_from_slice(&weight[row * k..][columns]));
         }
         // SAFETY: the size was checked.
@@ -61,20 +61,20 @@ impl Panels {
 
     /// Rounds the weight `[n k]` of a linear layer to 8-bit integers; `read` copies a part of one row.
     fn of_bytes([n, k]: [usize; 2], read: impl Fn(usize, std::ops::Range<usize>, &mut [f32]) + Sync) -> Self {
-        assert!(Arithmetic::Int8.is_native(), "panels: the processor does not multiply 8-bit integers");
+        assert!(MatmulPrecision::Int8.is_native(), "panels: the processor does not multiply 8-bit integers");
         // SAFETY: just checked.
         let Bytes { lines, scales } = unsafe { Bytes::of_weight([n, k], read) };
-        Self { lines, scales, n, k, arithmetic: Arithmetic::Int8 }
+        Self { lines, scales, n, k, arithmetic: MatmulPrecision::Int8 }
     }
 
-    /// [`Panels::of_weight`] of little-endian numbers in bf16, without a copy in f32; `None` where a number is not finite, and for panels
+    /// [`PackedWeight::of_weight`] of little-endian numbers in bf16, without a copy in f32; `None` where a number is not finite, and for panels
     /// in f32.
-    pub(crate) fn of_bf16(weight: &[u8], [n, k]: [usize; 2], arithmetic: Arithmetic) -> Option<Self> {
+    pub(crate) fn of_bf16(weight: &[u8], [n, k]: [usize; 2], arithmetic: MatmulPrecision) -> Option<Self> {
         assert_eq!(weight.len(), 2 * n * k, "panels: size of the weight");
         match arithmetic {
-            Arithmetic::F32 => None,
-            Arithmetic::Bf16 => Self::as_stored(weight, [n, k]),
-            Arithmetic::Int8 => {
+            MatmulPrecision::F32 => None,
+            MatmulPrecision::Bf16 => Self::as_stored(weight, [n, k]),
+            MatmulPrecision::Int8 => {
                 let panels = Self::of_bytes([n, k], |row, columns, out| {
                     let bytes = &weight[2 * (row * k + columns.start)..2 * (row * k + columns.end)];
                     vectorised(Widened { out, bytes });
@@ -98,7 +98,7 @@ impl Panels {
                 }
             });
         });
-        (!wrong.into_inner()).then_some(Self { lines, scales: Vec::new(), n, k, arithmetic: Arithmetic::Bf16 })
+        (!wrong.into_inner()).then_some(Self { lines, scales: Vec::new(), n, k, arithmetic: MatmulPrecision::Bf16 })
     }
 
     /// The rows k.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The numbers that linear layers multiply; their products are summed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Arithmetic {
+pub enum MatmulPrecision {
     /// 32-bit floating point.
     #[default]
     F32,
@@ -18,7 +18,7 @@ pub enum Arithmetic {
     Int8,
 }
 
-impl Arithmetic {
+impl MatmulPrecision {
     /// Whether this processor multiplies panels of this kind.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn is_native(self) -> bool {

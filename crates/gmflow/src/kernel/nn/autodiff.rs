@@ -4,8 +4,8 @@
 //! instead of being kept.
 
 use crate::kernel::matmul::dense::Rows;
-use crate::kernel::matmul::panels::Panels;
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::panels::PackedWeight;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::ops::{NetworkGrads, NetworkOps};
 use crate::kernel::nn::rows::Unary;
 use burn::backend::autodiff::NodeId;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 struct LinearBackward;
 
 impl<B: NetworkOps + NetworkGrads> Backward<B, 3> for LinearBackward {
-    type State = ([NodeId; 2], Arithmetic);
+    type State = ([NodeId; 2], MatmulPrecision);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
@@ -173,7 +173,7 @@ impl<B: NetworkOps + NetworkGrads, C: CheckpointStrategy> NetworkOps for Autodif
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         rows: Rows,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> FloatTensor<Self> {
         let inputs = || (x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone());
         let run = || {
@@ -189,7 +189,7 @@ impl<B: NetworkOps + NetworkGrads, C: CheckpointStrategy> NetworkOps for Autodif
         }
     }
 
-    fn affine_packed(x: FloatTensor<Self>, weight: Arc<Panels>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn affine_packed(x: FloatTensor<Self>, weight: Arc<PackedWeight>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::from_inner(B::affine_packed(Self::inner(x), weight, Self::inner(bias)))
     }
 

@@ -1,6 +1,6 @@
 //! The kernels on images as operations of a backend: the CPU backend's implementation and the backward passes.
 
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::conv::sizes::Window;
 use crate::kernel::nn::conv::{self};
 use crate::kernel::nn::group_norm;
@@ -35,7 +35,7 @@ pub trait ImageOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         window: Window,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> FloatTensor<Self>;
     /// Group norm.
     fn image_group_norm(
@@ -58,7 +58,7 @@ pub trait ImageGrads: Backend {
         weight: FloatTensor<Self>,
         x: [usize; 4],
         window: Window,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> FloatTensor<Self>;
     /// Of the convolution, with respect to a weight of shape `weight`.
     fn image_conv_grad_weight(
@@ -66,7 +66,7 @@ pub trait ImageGrads: Backend {
         x: FloatTensor<Self>,
         weight: [usize; 4],
         window: Window,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> FloatTensor<Self>;
     /// Of the convolution, with respect to the bias.
     fn image_conv_grad_bias(grad: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -96,7 +96,7 @@ fn norm_sizes(x: &Tensor, groups: usize) -> group_norm::Sizes {
 }
 
 impl ImageOps for Flex {
-    fn image_conv(x: Tensor, weight: Tensor, bias: Tensor, window: Window, arithmetic: Arithmetic) -> Tensor {
+    fn image_conv(x: Tensor, weight: Tensor, bias: Tensor, window: Window, arithmetic: MatmulPrecision) -> Tensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let sizes = conv::sizes::Sizes::new(sizes4(&x), sizes4(&weight), window);
         let y = conv::conv(values(&x), values(&weight), values(&bias), &sizes, arithmetic);
@@ -128,7 +128,7 @@ impl ImageGrads for Flex {
         weight: Tensor,
         x: [usize; 4],
         window: Window,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> Tensor {
         let (grad, weight) = (grad.to_contiguous(), weight.to_contiguous());
         let sizes = conv::sizes::Sizes::new(x, sizes4(&weight), window);
@@ -140,7 +140,7 @@ impl ImageGrads for Flex {
         x: Tensor,
         weight: [usize; 4],
         window: Window,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> Tensor {
         let (grad, x) = (grad.to_contiguous(), x.to_contiguous());
         let sizes = conv::sizes::Sizes::new(sizes4(&x), weight, window);
@@ -178,7 +178,7 @@ impl ImageGrads for Flex {
 struct ConvBackward;
 
 impl<B: ImageOps + ImageGrads> Backward<B, 3> for ConvBackward {
-    type State = ([NodeId; 2], Window, Arithmetic);
+    type State = ([NodeId; 2], Window, MatmulPrecision);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
@@ -296,7 +296,7 @@ impl<B: ImageOps + ImageGrads, C: CheckpointStrategy> ImageOps for Autodiff<B, C
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         window: Window,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> FloatTensor<Self> {
         let inputs = || (x.primitive().clone(), weight.primitive().clone(), bias.primitive().clone());
         let run = || {

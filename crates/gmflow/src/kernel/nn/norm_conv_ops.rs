@@ -3,7 +3,7 @@
 //! On processors with AVX512-BF16 it is one pass in that arithmetic ([`super::conv::mixed`]); elsewhere, and for images that are too small, it is
 //! made of the operations in f32.
 
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::precision::MatmulPrecision;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::nn::conv::mixed;
 use crate::kernel::nn::conv::sizes::Window;
@@ -121,7 +121,7 @@ pub(crate) mod parts {
         let x = dropped::<B>(x, &kind);
         let [o, ..] = sizes4(&weight);
         let none = B::float_zeros([o].into(), &x.device(), DType::F32.into());
-        let y = B::image_add_channels(B::image_conv(x, weight, none, WINDOW, Arithmetic::F32), shift);
+        let y = B::image_add_channels(B::image_conv(x, weight, none, WINDOW, MatmulPrecision::F32), shift);
         if kind.has_residual { B::float_add(y, residual) } else { y }
     }
 
@@ -138,8 +138,8 @@ pub(crate) mod parts {
         let [b, _, h, w] = shape;
         let activated = B::image_group_norm(x.clone(), norm_weight.clone(), norm_bias.clone(), kind.norm());
         let activated = dropped::<B>(activated, &kind);
-        let of_activated = B::image_conv_grad_input(grad.clone(), weight, shape, WINDOW, Arithmetic::F32);
-        let weight = B::image_conv_grad_weight(grad.clone(), activated, of_weight, WINDOW, Arithmetic::F32);
+        let of_activated = B::image_conv_grad_input(grad.clone(), weight, shape, WINDOW, MatmulPrecision::F32);
+        let weight = B::image_conv_grad_weight(grad.clone(), activated, of_weight, WINDOW, MatmulPrecision::F32);
         let of_activated = dropped::<B>(of_activated, &kind);
         let [dx, of_norm, of_bias] = B::image_group_norm_grad([x, norm_weight, norm_bias], of_activated, kind.norm());
         let mut first = 0;

@@ -1,8 +1,8 @@
 //! The kernels as operations of a backend, and the CPU backend's implementation.
 
 use crate::kernel::matmul::dense::{self, Rows};
-use crate::kernel::matmul::panels::Panels;
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::panels::PackedWeight;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::attention::{self, Sizes};
 use crate::kernel::nn::rows::{self, Unary};
 use crate::kernel::nn::softmax;
@@ -20,10 +20,10 @@ pub trait NetworkOps: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         rows: Rows,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> FloatTensor<Self>;
     /// The same with a packed weight; without gradients.
-    fn affine_packed(x: FloatTensor<Self>, weight: Arc<Panels>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn affine_packed(x: FloatTensor<Self>, weight: Arc<PackedWeight>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     /// A function of every element.
     fn unary(x: FloatTensor<Self>, kind: Unary) -> FloatTensor<Self>;
     /// LayerNorm, scale and shift.
@@ -53,11 +53,14 @@ pub trait NetworkGrads: Backend {
     fn linear_grad_input(
         grad: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        arithmetic: Arithmetic,
+        arithmetic: MatmulPrecision,
     ) -> FloatTensor<Self>;
     /// Of linear, with respect to the weight.
-    fn linear_grad_weight(grad: FloatTensor<Self>, x: FloatTensor<Self>, arithmetic: Arithmetic)
-    -> FloatTensor<Self>;
+    fn linear_grad_weight(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        arithmetic: MatmulPrecision,
+    ) -> FloatTensor<Self>;
     /// Of linear, with respect to the bias.
     fn linear_grad_bias(grad: FloatTensor<Self>) -> FloatTensor<Self>;
     /// Of unary.
@@ -129,14 +132,14 @@ fn planes(x: &Tensor) -> [usize; 2] {
 }
 
 impl NetworkOps for Flex {
-    fn affine(x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, arithmetic: Arithmetic) -> Tensor {
+    fn affine(x: Tensor, weight: Tensor, bias: Tensor, rows: Rows, arithmetic: MatmulPrecision) -> Tensor {
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
         let ([m, k], [n, _]) = (matrix(&x), matrix(&weight));
         let how = (rows, arithmetic);
         tensor(dense::linear(values(&x), values(&weight), values(&bias), [m, n, k], how), [m, n])
     }
 
-    fn affine_packed(x: Tensor, weight: Arc<Panels>, bias: Tensor) -> Tensor {
+    fn affine_packed(x: Tensor, weight: Arc<PackedWeight>, bias: Tensor) -> Tensor {
         let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
         let [m, k] = matrix(&x);
         tensor(dense::linear_packed(values(&x), &weight, values(&bias), [m, k]), [m, weight.columns()])
@@ -172,13 +175,13 @@ impl NetworkOps for Flex {
 }
 
 impl NetworkGrads for Flex {
-    fn linear_grad_input(grad: Tensor, weight: Tensor, arithmetic: Arithmetic) -> Tensor {
+    fn linear_grad_input(grad: Tensor, weight: Tensor, arithmetic: MatmulPrecision) -> Tensor {
         let (grad, weight) = (grad.to_contiguous(), weight.to_contiguous());
         let ([m, n], [_, k]) = (matrix(&grad), matrix(&weight));
         tensor(dense::linear_grad_input(values(&grad), values(&weight), [m, n, k], arithmetic), [m, k])
     }
 
-    fn linear_grad_weight(grad: Tensor, x: Tensor, arithmetic: Arithmetic) -> Tensor {
+    fn linear_grad_weight(grad: Tensor, x: Tensor, arithmetic: MatmulPrecision) -> Tensor {
         let (grad, x) = (grad.to_contiguous(), x.to_contiguous());
         let ([m, n], [_, k]) = (matrix(&grad), matrix(&x));
         tensor(dense::linear_grad_weight(values(&grad), values(&x), [m, n, k], arithmetic), [n, k])

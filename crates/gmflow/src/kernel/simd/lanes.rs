@@ -141,14 +141,14 @@ impl Block {
 
 /// The rows of an input in a block: where they are, if whole vectors can be read there, otherwise gathered.
 #[derive(Clone, Copy)]
-pub(crate) struct Source<'a> {
+pub(crate) struct BlockReader<'a> {
     values: &'a [f32],
     rows: usize,
     stride: usize,
     len: usize,
 }
 
-impl<'a> Source<'a> {
+impl<'a> BlockReader<'a> {
     /// Of an input `[b rows n]`; `room` holds `rows` rows.
     #[inline(always)]
     pub fn new(block: &Block, values: &'a [f32], rows: usize, n: usize, room: &'a mut [Row]) -> Self {
@@ -243,7 +243,7 @@ fn packed_at<S: Simd>(rows: usize, row: usize, v: usize) -> usize {
 }
 
 /// An output `[b rows n]` of which every block writes its own part.
-pub(crate) struct Sink<'a> {
+pub(crate) struct BlockWriter<'a> {
     values: *mut f32,
     len: usize,
     n: usize,
@@ -251,9 +251,9 @@ pub(crate) struct Sink<'a> {
 }
 
 // SAFETY: blocks do not overlap, and whoever writes one vouches for being the only one that does.
-unsafe impl Sync for Sink<'_> {}
+unsafe impl Sync for BlockWriter<'_> {}
 
-impl<'a> Sink<'a> {
+impl<'a> BlockWriter<'a> {
     /// Into `values`, `[b rows n]`.
     pub fn new(values: &'a mut [f32], n: usize) -> Self {
         Self { values: values.as_mut_ptr(), len: values.len(), n, lives: PhantomData }
@@ -264,17 +264,17 @@ impl<'a> Sink<'a> {
     /// # Safety
     /// Nobody else may write this block as long as the target lives.
     #[inline(always)]
-    pub unsafe fn target<'b>(&'b self, block: &Block, rows: usize, room: &'b mut [Row]) -> Target<'b> {
+    pub unsafe fn target<'b>(&'b self, block: &Block, rows: usize, room: &'b mut [Row]) -> BlockRows<'b> {
         if !block.is_direct() {
             let room = &mut room[..rows];
             let (to, stride) = (room.as_mut_ptr().cast(), LANES);
-            return Target { to, stride, rows, len: LANES, gathered: Some((self, *block, room)) };
+            return BlockRows { to, stride, rows, len: LANES, gathered: Some((self, *block, room)) };
         }
         let at = block.first * rows * self.n + block.start;
         assert!(rows > 0 && at + (rows - 1) * self.n + block.len <= self.len, "a block beyond the output");
         // SAFETY: it lies within the output, which lives as long as this.
         let to = unsafe { self.values.add(at) };
-        Target { to, stride: self.n, rows, len: block.len, gathered: None }
+        BlockRows { to, stride: self.n, rows, len: block.len, gathered: None }
     }
 
     /// Writes rows of lanes to the part of a block.
@@ -297,20 +297,20 @@ impl<'a> Sink<'a> {
 }
 
 /// The rows of an output in a block: where they are to be, if whole vectors can be written there, otherwise gathered.
-pub(crate) struct Target<'a> {
+pub(crate) struct BlockRows<'a> {
     to: *mut f32,
     stride: usize,
     rows: usize,
     len: usize,
-    gathered: Option<(&'a Sink<'a>, Block, &'a mut [Row])>,
+    gathered: Option<(&'a BlockWriter<'a>, Block, &'a mut [Row])>,
 }
 
-impl Target<'_> {
+impl BlockRows<'_> {
     #[inline(always)]
     fn place<S: Simd>(&self, row: usize, v: usize) -> *mut S::f32s {
         let lane = v * S::F32_LANES;
         debug_assert!(row < self.rows && lane + S::F32_LANES <= self.len);
-        // SAFETY: callers go through the rows and the block's vectors, which `Sink::target` has found in the output or the room.
+        // SAFETY: callers go through the rows and the block's vectors, which `BlockWriter::target` has found in the output or the room.
         unsafe { self.to.add(row * self.stride + lane).cast() }
     }
 

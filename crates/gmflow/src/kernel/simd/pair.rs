@@ -1,6 +1,6 @@
 //! Two vectors side by side, which passes over pixels work on.
 
-use crate::kernel::simd::lanes::{Packed, PerSample, Source, Target};
+use crate::kernel::simd::lanes::{BlockReader, BlockRows, Packed, PerSample};
 use crate::kernel::simd::row::Row;
 use crate::kernel::simd::vector::V;
 use pulp::Simd;
@@ -86,7 +86,7 @@ impl<S: Simd> Pair<S> {
 
     /// Sets vectors of an output's row.
     #[inline(always)]
-    pub fn set(self, target: &mut Target, row: usize, [v, w]: [usize; 2]) {
+    pub fn set(self, target: &mut BlockRows, row: usize, [v, w]: [usize; 2]) {
         target.set(row, v, self.0);
         target.set(row, w, self.1);
     }
@@ -99,7 +99,7 @@ impl<S: Simd> Pair<S> {
 
     /// Vectors of a source's row.
     #[inline(always)]
-    pub fn of(source: &Source, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
+    pub fn of(source: &BlockReader, simd: S, row: usize, [v, w]: [usize; 2]) -> Self {
         Self(source.at(simd, row, v), source.at(simd, row, w))
     }
 

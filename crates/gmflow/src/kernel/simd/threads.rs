@@ -19,7 +19,7 @@ pub(crate) enum Threads<'a> {
     /// The one it is called from: the others have work of their own.
     One,
     /// Those that have come together for a few short passes.
-    Crew(&'a Crew),
+    Team(&'a ThreadTeam),
 }
 
 impl Threads<'_> {
@@ -35,16 +35,16 @@ impl Threads<'_> {
         match self {
             Self::All => par_map(items, work, init, f),
             Self::One => par_map(items, 0, init, f),
-            Self::Crew(crew) => crew.map(items, init, f),
+            Self::Team(team) => team.map(items, init, f),
         }
     }
 }
 
-/// Looks for the next pass, a few nanoseconds each, before a thread leaves a crew: as long as a step takes.
+/// Looks for the next pass, a few nanoseconds each, before a thread leaves a team: as long as a step takes.
 const PATIENCE: usize = 4000;
 /// Looks before it asks the pool for other work.
 const LOOKS: usize = 100;
-/// Members of a crew, and shares of a pass, at the most.
+/// Members of a team, and shares of a pass, at the most.
 const MOST: usize = u64::BITS as usize;
 
 /// Threads that share passes of a few microseconds each, which is less than the pool takes to hand out work and to collect it, and far less than
@@ -52,7 +52,7 @@ const MOST: usize = u64::BITS as usize;
 /// for the next pass, awake, and for other work of the pool, until that has taken too long: so that it is still there in the next step.
 ///
 /// A member begins with the same part of every pass, whose numbers its core's own cache then holds.
-pub(crate) struct Crew {
+pub(crate) struct ThreadTeam {
     /// The shares of the pass that nobody has taken, a bit each.
     open: AtomicU64,
     /// Shares that are done.
@@ -70,8 +70,8 @@ pub(crate) struct Crew {
 type Run<'a> = dyn Fn(usize, &dyn Fn() -> Option<usize>) + Sync + 'a;
 
 thread_local! {
-    /// The crew that this thread leads.
-    static CREW: Arc<Crew> = Arc::new(Crew::new());
+    /// The team that this thread leads.
+    static TEAM: Arc<ThreadTeam> = Arc::new(ThreadTeam::new());
     static PACE: Cell<Pace> = const { Cell::new(Pace::NEW) };
 }
 
@@ -115,7 +115,7 @@ impl Pace {
     }
 }
 
-impl Crew {
+impl ThreadTeam {
     fn new() -> Self {
         Self {
             open: AtomicU64::new(0),
@@ -133,7 +133,7 @@ impl Crew {
         let (pace, start) = (PACE.get(), Instant::now());
         let result = match pace.next_alone() {
             true => f(Threads::One),
-            false => Self::together(size, |crew| f(Threads::Crew(crew))),
+            false => Self::together(size, |team| f(Threads::Team(team))),
         };
         PACE.set(pace.after(start.elapsed().as_nanos() as f32 / work.max(1) as f32));
         result
@@ -141,24 +141,24 @@ impl Crew {
 
     /// The same whichever is faster.
     fn together<R>(size: usize, f: impl FnOnce(&Self) -> R) -> R {
-        let crew = CREW.with(Arc::clone);
+        let team = TEAM.with(Arc::clone);
         let leader = std::thread::current().id();
         let size = size.min(rayon::current_num_threads()).clamp(1, MOST);
-        crew.size.store(size, Relaxed);
+        team.size.store(size, Relaxed);
         for member in 1..size {
-            if crew.members.fetch_or(1 << member, AcqRel) >> member & 1 == 1 {
+            if team.members.fetch_or(1 << member, AcqRel) >> member & 1 == 1 {
                 continue;
             }
-            let crew = Arc::clone(&crew);
+            let team = Arc::clone(&team);
             rayon::spawn(move || {
                 // Nobody else may have come for it.
                 if std::thread::current().id() != leader {
-                    crew.follow(member);
+                    team.follow(member);
                 }
-                crew.members.fetch_and(!(1 << member), AcqRel);
+                team.members.fetch_and(!(1 << member), AcqRel);
             });
         }
-        f(&crew)
+        f(&team)
     }
 
     /// The results of `f` on every item, in order; every thread makes what `init` does once.
@@ -256,15 +256,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crew_works_on_every_item_once_and_keeps_their_order() {
+    fn a_team_works_on_every_item_once_and_keeps_their_order() {
         for threads in [1, 2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             for _ in 0..200 {
                 let sums = pool.install(|| {
-                    Crew::together(threads, |crew| {
-                        let squares = crew.map((0..37).collect(), || (), |(), i: usize| i * i);
+                    ThreadTeam::together(threads, |team| {
+                        let squares = team.map((0..37).collect(), || (), |(), i: usize| i * i);
                         // The second pass needs all of the first.
-                        crew.map(squares.clone(), || (), |(), square| square + squares.iter().sum::<usize>())
+                        team.map(squares.clone(), || (), |(), square| square + squares.iter().sum::<usize>())
                     })
                 });
                 let total: usize = (0..37).map(|i| i * i).sum();
@@ -272,7 +272,7 @@ mod tests {
             }
         }
         // From a thread that is none of the pool's.
-        assert_eq!(Crew::together(2, |crew| crew.map(vec![3, 4], || 1, |one, i| i + *one)), [4, 5]);
+        assert_eq!(ThreadTeam::together(2, |team| team.map(vec![3, 4], || 1, |one, i| i + *one)), [4, 5]);
     }
 
     /// How many of the last 1,000 steps are one thread's.
@@ -299,8 +299,8 @@ mod tests {
     #[test]
     fn a_failure_of_one_item_reaches_the_caller() {
         let failure = std::panic::catch_unwind(|| {
-            Crew::together(2, |crew| {
-                crew.map(
+            ThreadTeam::together(2, |team| {
+                team.map(
                     (0..16).collect(),
                     || (),
                     |(), i: usize| {

@@ -2,7 +2,7 @@
 //! batch change a bit.
 
 use super::{devices, draw, run, values};
-use crate::kernel::{Arithmetic, NormConv, add_channels, conv2d, conv2d_in, dropout, group_norm, norm_conv};
+use crate::kernel::{MatmulPrecision, NormConv, add_channels, conv2d, conv2d_in, dropout, group_norm, norm_conv};
 use burn::tensor::{Device, Tensor};
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ fn inputs(([b, c, h, w], [o, k], ..): Case, device: &Device) -> [Tensor<2>; 3] {
     [draw(0, [b, c * h * w], device), draw(1, [o, c * k * k], device), draw(2, [1, o], device)]
 }
 
-fn apply(x: &[Tensor<2>], (size, [o, k], stride, padding): Case, arithmetic: Arithmetic) -> Tensor<4> {
+fn apply(x: &[Tensor<2>], (size, [o, k], stride, padding): Case, arithmetic: MatmulPrecision) -> Tensor<4> {
     let weight = x[1].clone().reshape([o, size[1], k, k]);
     let window = (stride, padding);
     conv2d_in(x[0].clone().reshape(size), weight, x[2].clone().reshape([o]), window, arithmetic)
@@ -63,8 +63,8 @@ fn convolutions_in_bf16_are_near() {
     for device in devices() {
         for case in CASES {
             let x = inputs(case, &device);
-            let got = run(&x, |x| apply(x, case, Arithmetic::Bf16));
-            let want = run(&x, |x| apply(x, case, Arithmetic::F32));
+            let got = run(&x, |x| apply(x, case, MatmulPrecision::Bf16));
+            let want = run(&x, |x| apply(x, case, MatmulPrecision::F32));
             assert_near(&format!("{case:?}"), &got, &want, TOLERANCE);
         }
     }
@@ -158,10 +158,10 @@ fn a_sample_does_not_see_its_batch_in_bf16() {
     for case in [CASES[1], CASES[3], CASES[4], CASES[11], CASES[13]] {
         let ([b, c, h, w], ..) = case;
         let x = inputs(case, &device);
-        let batch = values(apply(&x, case, Arithmetic::Bf16));
+        let batch = values(apply(&x, case, MatmulPrecision::Bf16));
         for i in 0..b {
             let one = [x[0].clone().narrow(0, i, 1), x[1].clone(), x[2].clone()];
-            let alone = values(apply(&one, ([1, c, h, w], case.1, case.2, case.3), Arithmetic::Bf16));
+            let alone = values(apply(&one, ([1, c, h, w], case.1, case.2, case.3), MatmulPrecision::Bf16));
             assert_eq!(alone, batch[i * alone.len()..(i + 1) * alone.len()], "{case:?}, sample {i}");
         }
     }
@@ -175,7 +175,7 @@ fn threads_do_not_change_a_bit_in_bf16() {
             let device = Device::flex().autodiff();
             let mut found = Vec::new();
             for case in [CASES[4], CASES[5], CASES[11], CASES[13]] {
-                found.extend(run(&inputs(case, &device), |x| apply(x, case, Arithmetic::Bf16)));
+                found.extend(run(&inputs(case, &device), |x| apply(x, case, MatmulPrecision::Bf16)));
             }
             for case in [BEHIND[2], BEHIND[3]] {
                 found.extend(run(&behind_inputs(case, &device), |x| behind(x, case, true)));

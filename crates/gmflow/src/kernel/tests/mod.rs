@@ -7,7 +7,9 @@ mod nll;
 mod reference;
 mod transport;
 
-use super::{Arithmetic, attention, cos, gated_add, gelu_tanh, linear, linear_in, log_softmax, modulate, silu, sin};
+use super::{
+    MatmulPrecision, attention, cos, gated_add, gelu_tanh, linear, linear_in, log_softmax, modulate, silu, sin,
+};
 use crate::rng::{Purpose, normals};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
@@ -73,7 +75,7 @@ fn linear_in_bf16_is_near_and_sums_in_f32() {
             let out = c + 3;
             let inputs = [draw(0, [b * n, c], &device), draw(1, [out, c], &device), draw(2, [1, out], &device)];
             let bias = |x: &[Tensor<2>]| x[2].clone().reshape([out]);
-            let got = run(&inputs, |x| linear_in(x[0].clone(), x[1].clone(), bias(x), Arithmetic::Bf16));
+            let got = run(&inputs, |x| linear_in(x[0].clone(), x[1].clone(), bias(x), MatmulPrecision::Bf16));
             let want = run(&inputs, |x| reference::linear(x[0].clone(), x[1].clone(), bias(x)));
             // Rounding is to 8 bits: 2^-9 of each factor, which in sums averages out.
             assert_close("linear in bf16", &got, &want, 1e-2);

@@ -7,10 +7,10 @@
 
 use super::{Array, Case, Computed};
 use burn::tensor::Tensor;
-use gmflow::guidance::{Guidance, Guided};
+use gmflow::guidance::{Guidance, GuidedPrediction};
 use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Context, Draws, SecondOrder, SolverConfig, Span};
+use gmflow::solver::{Context, NoiseSource, SecondOrder, SolverConfig, Span};
 use gmflow::time;
 
 /// What the adapter takes for alpha at t = 1, and for the last sigma of the solvers that cannot end on 0.
@@ -83,18 +83,18 @@ impl Gaussian {
 }
 
 /// A prediction that is certain.
-fn known(x0: Tensor<4>, x: &Tensor<4>) -> Guided {
+fn known(x0: Tensor<4>, x: &Tensor<4>) -> GuidedPrediction {
     let [b, _, h, w] = x0.dims();
     let log_weights = Tensor::zeros([b, 1, 1, h, w], &x.device());
     let log_std = Tensor::full([b, 1, 1, 1, 1], -20.0, &x.device());
     let mixture = GaussianMixture { means: x0.unsqueeze_dim(1), log_weights, log_std };
-    Guided::new(Guidance::Off, DataMixture(mixture), None, x)
+    GuidedPrediction::new(Guidance::Off, DataMixture(mixture), None, x)
 }
 
 /// The recorded normals, one draw per step.
 struct Recorded<'a>(&'a Case);
 
-impl Draws for Recorded<'_> {
+impl NoiseSource for Recorded<'_> {
     fn normal(&mut self, _: Purpose, index: usize, _: [usize; 4]) -> Tensor<4> {
         self.0.draws[index].array.tensor()
     }

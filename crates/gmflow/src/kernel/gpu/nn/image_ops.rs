@@ -3,7 +3,7 @@
 use super::group::{count, empty_like, group_sum, moments, row_grid};
 use super::rows::{activation, activation_slope};
 use crate::kernel::gpu::{cubecl, empty, grid, input, output, sizes};
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::conv::sizes::{Sizes, Window};
 use crate::kernel::nn::dropout::{DropoutOps, Mask, sample_width};
 use crate::kernel::nn::image_ops::{GroupNormKind, ImageGrads, ImageOps};
@@ -195,7 +195,13 @@ fn plane_sums(x: CubeTensor) -> CubeTensor {
 }
 
 impl ImageOps for CubeBackend {
-    fn image_conv(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, window: Window, _: Arithmetic) -> CubeTensor {
+    fn image_conv(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        window: Window,
+        _: MatmulPrecision,
+    ) -> CubeTensor {
         // Checks that they fit.
         Sizes::new(sizes(&x), sizes(&weight), window);
         CubeBackend::conv2d(padded(x, window), weight, Some(bias), options(window))
@@ -247,7 +253,7 @@ impl ImageGrads for CubeBackend {
         weight: CubeTensor,
         x: [usize; 4],
         window: Window,
-        _: Arithmetic,
+        _: MatmulPrecision,
     ) -> CubeTensor {
         // Of the input the tensor library reads no more than the shape.
         let like = empty(&grad, padded_shape(x, window));
@@ -260,7 +266,7 @@ impl ImageGrads for CubeBackend {
         x: CubeTensor,
         weight: [usize; 4],
         window: Window,
-        _: Arithmetic,
+        _: MatmulPrecision,
     ) -> CubeTensor {
         let like = empty(&grad, weight);
         CubeBackend::conv2d_weight_backward(padded(x, window), like, grad, options(window))

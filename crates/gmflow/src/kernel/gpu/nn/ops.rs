@@ -3,8 +3,8 @@
 use super::{group, rows, softmax};
 use crate::kernel::gpu::{host, sizes};
 use crate::kernel::matmul::dense::{self, Rows};
-use crate::kernel::matmul::panels::Panels;
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::panels::PackedWeight;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::ops::{NetworkGrads, NetworkOps};
 use crate::kernel::nn::rows::Unary;
 use burn::backend::Backend;
@@ -22,16 +22,18 @@ fn samples(x: &CubeTensor, per_sample: &CubeTensor) -> [usize; 2] {
 }
 
 /// In the type that products of this arithmetic take, on a device that has it.
-fn factor(x: CubeTensor, arithmetic: Arithmetic) -> CubeTensor {
+fn factor(x: CubeTensor, arithmetic: MatmulPrecision) -> CubeTensor {
     let has = |dtype| CubeBackend::supports_dtype(&x.device, dtype);
     match arithmetic {
-        Arithmetic::Bf16 if x.dtype == DType::F32 && has(DType::BF16) => CubeBackend::float_cast(x, FloatDType::BF16),
+        MatmulPrecision::Bf16 if x.dtype == DType::F32 && has(DType::BF16) => {
+            CubeBackend::float_cast(x, FloatDType::BF16)
+        }
         _ => x,
     }
 }
 
 /// The product of two matrices in the arithmetic, in f32.
-fn product(left: CubeTensor, right: CubeTensor, arithmetic: Arithmetic) -> CubeTensor {
+fn product(left: CubeTensor, right: CubeTensor, arithmetic: MatmulPrecision) -> CubeTensor {
     let y = CubeBackend::float_matmul(factor(left, arithmetic), factor(right, arithmetic));
     if y.dtype == DType::F32 { y } else { CubeBackend::float_cast(y, FloatDType::F32) }
 }
@@ -82,13 +84,19 @@ fn planes(x: &CubeTensor) -> [usize; 2] {
 
 impl NetworkOps for CubeBackend {
     /// Products of any number of rows go the same way. A weight may be in the arithmetic's type already.
-    fn affine(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, _: Rows, arithmetic: Arithmetic) -> CubeTensor {
+    fn affine(
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: CubeTensor,
+        _: Rows,
+        arithmetic: MatmulPrecision,
+    ) -> CubeTensor {
         let (x, weight) = (factor(x, arithmetic), factor(weight, arithmetic));
         rows::add_bias(&CubeBackend::float_matmul(x, CubeBackend::float_transpose(weight)), &bias)
     }
 
     /// On the CPU, which alone multiplies panels: networks on a GPU have none.
-    fn affine_packed(x: CubeTensor, weight: Arc<Panels>, bias: CubeTensor) -> CubeTensor {
+    fn affine_packed(x: CubeTensor, weight: Arc<PackedWeight>, bias: CubeTensor) -> CubeTensor {
         let ([m, k], device) = (sizes(&x), x.device.clone());
         let y = dense::linear_packed(&host(x), &weight, &host(bias), [m, k]);
         CubeBackend::float_from_data(TensorData::new(y, [m, weight.columns()]), &device)
@@ -124,11 +132,11 @@ impl NetworkOps for CubeBackend {
 }
 
 impl NetworkGrads for CubeBackend {
-    fn linear_grad_input(grad: CubeTensor, weight: CubeTensor, arithmetic: Arithmetic) -> CubeTensor {
+    fn linear_grad_input(grad: CubeTensor, weight: CubeTensor, arithmetic: MatmulPrecision) -> CubeTensor {
         product(grad, weight, arithmetic)
     }
 
-    fn linear_grad_weight(grad: CubeTensor, x: CubeTensor, arithmetic: Arithmetic) -> CubeTensor {
+    fn linear_grad_weight(grad: CubeTensor, x: CubeTensor, arithmetic: MatmulPrecision) -> CubeTensor {
         product(CubeBackend::float_transpose(grad), x, arithmetic)
     }
 

@@ -5,7 +5,7 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, guide};
 use crate::kernel::mixture::step::cpu::{Step, ode_step};
 use crate::kernel::mixture::step::cpu::{ode, reweight, second_order, shifted};
-use crate::kernel::mixture::step::types::{ChangeRule, OdeSubstep, ShiftRule};
+use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule};
 use crate::kernel::nn::ops::{in_order, tensor, values};
 use crate::kernel::simd::memory::build;
 use crate::kernel::simd::threads::Threads;
@@ -29,11 +29,11 @@ pub struct Velocity<B: Backend> {
 
 /// Predicted mixtures and the shift of the mean that they are reweighted by.
 #[derive(Clone, ExtensionType)]
-pub struct Shifted<B: Backend> {
+pub struct GuidedMixtures<B: Backend> {
     /// The first `b` of them count.
     #[extension_type]
     pub velocity: Velocity<B>,
-    /// On the CPU what its passes read of the mixtures: see [`shifted::Shifted`]. Nothing elsewhere.
+    /// On the CPU what its passes read of the mixtures: see [`shifted::GuidedMixtures`]. Nothing elsewhere.
     pub centred: FloatTensor<B>,
     /// Components over x0 have the means origin - t u, `[b c h w]`.
     pub origin: FloatTensor<B>,
@@ -55,12 +55,12 @@ pub enum Before<B: Backend> {
     /// There is none.
     Nothing,
     /// Where its prediction would have the mean now, `[b c h w]`.
-    Step(FloatTensor<B>, ChangeRule),
+    Step(FloatTensor<B>, SecondOrderRule),
 }
 
 /// What a network predicted, and what guidance asks for.
 #[derive(Clone, ExtensionType)]
-pub struct Asked<B: Backend> {
+pub struct GuidanceInputs<B: Backend> {
     /// What it predicted.
     #[extension_type]
     pub velocity: Velocity<B>,
@@ -74,20 +74,20 @@ pub struct Asked<B: Backend> {
 #[allow(clippy::type_complexity, reason = "the macro reads the tuples of tensors that methods return")]
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait StepOps: Backend {
-    /// Mean over x0, variance, shift and its mean square, and what the CPU's passes read, as in [`Shifted`].
+    /// Mean over x0, variance, shift and its mean square, and what the CPU's passes read, as in [`GuidedMixtures`].
     fn step_guide(
-        #[extension_type] asked: Asked<Self>,
+        #[extension_type] asked: GuidanceInputs<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
     /// The second-order change since `before`, where the prediction before would have the mean now, alone or with the shift of `now`, and
     /// its mean square.
     fn step_second_order(
-        #[extension_type] now: Shifted<Self>,
+        #[extension_type] now: GuidedMixtures<Self>,
         before: FloatTensor<Self>,
-        rule: ChangeRule,
+        rule: SecondOrderRule,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
     /// The samples after all sub-steps from `x`, with mixtures that were predicted at `start`.
     fn step_ode(
-        #[extension_type] mixture: Shifted<Self>,
+        #[extension_type] mixture: GuidedMixtures<Self>,
         start: FloatTensor<Self>,
         x: FloatTensor<Self>,
         substeps: Vec<OdeSubstep>,
@@ -95,7 +95,7 @@ pub trait StepOps: Backend {
     /// The three in one: the samples after all sub-steps from where they were predicted, and what the sub-step `ahead` makes of them by the
     /// mixtures without the change, or nothing. Guidance may not extrapolate, and the change may not stand alone.
     fn step_at_once(
-        #[extension_type] asked: Asked<Self>,
+        #[extension_type] asked: GuidanceInputs<Self>,
         pixelwise: bool,
         #[extension_type] before: Before<Self>,
         substeps: Vec<OdeSubstep>,
@@ -103,13 +103,13 @@ pub trait StepOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
     /// Means, log weights and log standard deviations of the reweighted mixtures, the last for each pixel where it goes by pixels.
     fn step_reweighted(
-        #[extension_type] mixture: Shifted<Self>,
+        #[extension_type] mixture: GuidedMixtures<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 type Tensor = FloatTensor<Flex>;
 
-impl Shifted<Flex> {
+impl GuidedMixtures<Flex> {
     fn contiguous(self) -> Self {
         Self {
             velocity: Velocity { log_std: in_order(self.velocity.log_std), ..self.velocity },
@@ -121,8 +121,8 @@ impl Shifted<Flex> {
         }
     }
 
-    fn borrow(&self) -> shifted::Shifted<'_> {
-        shifted::Shifted {
+    fn borrow(&self) -> shifted::GuidedMixtures<'_> {
+        shifted::GuidedMixtures {
             centred: values(&self.centred),
             log_std: values(&self.velocity.log_std),
             t: self.velocity.t,
@@ -141,17 +141,17 @@ fn sizes(means: &Tensor) -> Sizes {
     Sizes { k: shape[1], c: shape[2], n: shape[3] * shape[4] }
 }
 
-impl Asked<Flex> {
+impl GuidanceInputs<Flex> {
     fn contiguous(self) -> Self {
         let Velocity { means, log_weights, log_std, t } = self.velocity;
         let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
         Self { velocity: Velocity { means, log_weights, log_std, t }, x: in_order(self.x), ..self }
     }
 
-    fn borrow(&self) -> guide::Asked<'_> {
+    fn borrow(&self) -> guide::GuidanceInputs<'_> {
         let Velocity { means, log_weights, log_std, t } = &self.velocity;
         let velocity = Mixture { means: values(means), log_weights: values(log_weights), log_std: values(log_std) };
-        guide::Asked::new(velocity, (values(&self.x), *t), sizes(means), self.rule)
+        guide::GuidanceInputs::new(velocity, (values(&self.x), *t), sizes(means), self.rule)
     }
 }
 
@@ -166,14 +166,14 @@ fn guided(parts: GuidedParts, shape: Vec<usize>) -> [Tensor; 5] {
 }
 
 impl StepOps for Flex {
-    fn step_guide(asked: Asked<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
+    fn step_guide(asked: GuidanceInputs<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
         let asked = asked.contiguous();
         let (sizes, shape) = (sizes(&asked.velocity.means), asked.x.shape().to_vec());
         let fill = |mut room: guide::GuidedRoom| guide(asked.borrow(), sizes, &mut room, Threads::All);
         guided(GuidedParts::build(shape[0], sizes, asked.rule, fill), shape).into()
     }
 
-    fn step_second_order(now: Shifted<Self>, before: Tensor, rule: ChangeRule) -> (Tensor, Tensor) {
+    fn step_second_order(now: GuidedMixtures<Self>, before: Tensor, rule: SecondOrderRule) -> (Tensor, Tensor) {
         let (now, before) = (now.contiguous(), in_order(before));
         let sizes = sizes(&now.velocity.means);
         let mut power = vec![0.0; values(&now.var).len()];
@@ -183,7 +183,7 @@ impl StepOps for Flex {
         (tensor(shift, before.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
 
-    fn step_ode(mixture: Shifted<Self>, start: Tensor, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
+    fn step_ode(mixture: GuidedMixtures<Self>, start: Tensor, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
         let (mixture, start, x) = (mixture.contiguous(), in_order(start), in_order(x));
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
         let fill = |out: &mut [f32]| {
@@ -194,7 +194,7 @@ impl StepOps for Flex {
     }
 
     fn step_at_once(
-        asked: Asked<Self>,
+        asked: GuidanceInputs<Self>,
         pixelwise: bool,
         before: Before<Self>,
         substeps: Vec<OdeSubstep>,
@@ -212,7 +212,7 @@ impl StepOps for Flex {
         (tensor(x, asked.x.shape().to_vec()), tensor(foreseen, of_foreseen))
     }
 
-    fn step_reweighted(mixture: Shifted<Self>) -> (Tensor, Tensor, Tensor) {
+    fn step_reweighted(mixture: GuidedMixtures<Self>) -> (Tensor, Tensor, Tensor) {
         let mixture = mixture.contiguous();
         let (Sizes { k, c, .. }, x) = (sizes(&mixture.velocity.means), mixture.mean.shape());
         let [means, log_weights, log_std] = reweight::reweighted(mixture.borrow(), sizes(&mixture.velocity.means));
@@ -223,11 +223,11 @@ impl StepOps for Flex {
 }
 
 /// The same without autodiff.
-fn inner<B: Backend, C: CheckpointStrategy>(mixture: Shifted<Autodiff<B, C>>) -> Shifted<B> {
-    let Shifted { velocity, centred, origin, mean, var, shift, power, pixelwise } = mixture;
+fn inner<B: Backend, C: CheckpointStrategy>(mixture: GuidedMixtures<Autodiff<B, C>>) -> GuidedMixtures<B> {
+    let GuidedMixtures { velocity, centred, origin, mean, var, shift, power, pixelwise } = mixture;
     let [centred, origin, mean] = [centred, origin, mean].map(Autodiff::<B, C>::inner);
     let [var, shift, power] = [var, shift, power].map(Autodiff::<B, C>::inner);
-    Shifted { velocity: inner_velocity(velocity), centred, origin, mean, var, shift, power, pixelwise }
+    GuidedMixtures { velocity: inner_velocity(velocity), centred, origin, mean, var, shift, power, pixelwise }
 }
 
 fn inner_velocity<B: Backend, C: CheckpointStrategy>(velocity: Velocity<Autodiff<B, C>>) -> Velocity<B> {
@@ -236,21 +236,21 @@ fn inner_velocity<B: Backend, C: CheckpointStrategy>(velocity: Velocity<Autodiff
     Velocity { means, log_weights, log_std, t }
 }
 
-fn inner_asked<B: Backend, C: CheckpointStrategy>(asked: Asked<Autodiff<B, C>>) -> Asked<B> {
-    let Asked { velocity, x, rule } = asked;
-    Asked { velocity: inner_velocity(velocity), x: Autodiff::<B, C>::inner(x), rule }
+fn inner_asked<B: Backend, C: CheckpointStrategy>(asked: GuidanceInputs<Autodiff<B, C>>) -> GuidanceInputs<B> {
+    let GuidanceInputs { velocity, x, rule } = asked;
+    GuidanceInputs { velocity: inner_velocity(velocity), x: Autodiff::<B, C>::inner(x), rule }
 }
 
 impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
     fn step_guide(
-        asked: Asked<Self>,
+        asked: GuidanceInputs<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (mean, var, shift, power, centred) = B::step_guide(inner_asked(asked));
         [mean, var, shift, power, centred].map(Self::from_inner).into()
     }
 
     fn step_at_once(
-        asked: Asked<Self>,
+        asked: GuidanceInputs<Self>,
         pixelwise: bool,
         before: Before<Self>,
         substeps: Vec<OdeSubstep>,
@@ -265,16 +265,16 @@ impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
     }
 
     fn step_second_order(
-        now: Shifted<Self>,
+        now: GuidedMixtures<Self>,
         before: FloatTensor<Self>,
-        rule: ChangeRule,
+        rule: SecondOrderRule,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (shift, power) = B::step_second_order(inner(now), Self::inner(before), rule);
         (Self::from_inner(shift), Self::from_inner(power))
     }
 
     fn step_ode(
-        mixture: Shifted<Self>,
+        mixture: GuidedMixtures<Self>,
         start: FloatTensor<Self>,
         x: FloatTensor<Self>,
         substeps: Vec<OdeSubstep>,
@@ -282,7 +282,7 @@ impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
         Self::from_inner(B::step_ode(inner(mixture), Self::inner(start), Self::inner(x), substeps))
     }
 
-    fn step_reweighted(mixture: Shifted<Self>) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    fn step_reweighted(mixture: GuidedMixtures<Self>) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (means, log_weights, log_std) = B::step_reweighted(inner(mixture));
         (Self::from_inner(means), Self::from_inner(log_weights), Self::from_inner(log_std))
     }

@@ -1,7 +1,7 @@
 //! The passes of a solver's step on tensors. Nothing here records gradients.
 
 use crate::kernel::mixture::step::ops::{self as step_ops, Before, StepOps};
-use crate::kernel::mixture::step::types::{ChangeRule, OdeSubstep, ShiftRule};
+use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule};
 use crate::kernel::simd::channels;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
@@ -36,14 +36,14 @@ impl Velocity {
 
 /// A network's predictions and what guidance asks for.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct GuidanceInputs {
     velocity: Velocity,
     /// Where they were made `[b c h w]`.
     x: Tensor<4>,
     rule: ShiftRule,
 }
 
-impl Asked {
+impl GuidanceInputs {
     /// Whether there are passes for mixtures of so many channels.
     pub(crate) fn has_passes(channels: usize) -> bool {
         channels::COMPILED.contains(&channels)
@@ -54,14 +54,19 @@ impl Asked {
         Self { velocity: Velocity { means, log_weights, log_std, t: t.max(SHORTEST_TIME) }, x: x.clone(), rule }
     }
 
-    fn dispatch(&self) -> step_ops::Asked<Dispatch> {
+    fn dispatch(&self) -> step_ops::GuidanceInputs<Dispatch> {
         let Self { velocity, x, rule } = self.clone();
-        step_ops::Asked { velocity: velocity.into_dispatch(), x: x.into_dispatch(), rule }
+        step_ops::GuidanceInputs { velocity: velocity.into_dispatch(), x: x.into_dispatch(), rule }
     }
 
     /// With what the passes found.
-    fn shifted(&self, [mean, var, shift, power]: [Tensor<4>; 4], centred: Tensor<1>, pixelwise: bool) -> Shifted {
-        Shifted {
+    fn shifted(
+        &self,
+        [mean, var, shift, power]: [Tensor<4>; 4],
+        centred: Tensor<1>,
+        pixelwise: bool,
+    ) -> GuidedMixtures {
+        GuidedMixtures {
             velocity: self.velocity.clone(),
             centred,
             origin: self.x.clone(),
@@ -74,13 +79,13 @@ impl Asked {
     }
 
     /// The mixtures' means over x0 and the shifts of guidance, which are divided by the pixel's own variance where `pixelwise` says so.
-    pub(crate) fn guided(&self, pixelwise: bool) -> Shifted {
+    pub(crate) fn guided(&self, pixelwise: bool) -> GuidedMixtures {
         let (mean, var, shift, power, centred) = <Dispatch as StepOps>::step_guide(self.dispatch());
         let parts = [mean, var, shift, power].map(Tensor::from_dispatch);
         let all = self.shifted(parts, Tensor::from_dispatch(centred), pixelwise);
         match self.rule {
             // What has moved the components is no shift that they are still to be reweighted by.
-            ShiftRule::Extrapolate { .. } => Shifted {
+            ShiftRule::Extrapolate { .. } => GuidedMixtures {
                 power: all.power.zeros_like(),
                 shift: Tensor::zeros([0; 4], &all.shift.device()),
                 ..all.clone().moved(&all.shift)
@@ -90,12 +95,12 @@ impl Asked {
     }
 
     /// A whole step of GM-ODE at once: the samples `[b c h w]` after all sub-steps, with the change from where the prediction before would have
-    /// the mean now, `[b c h w]`, and what the sub-step `ahead` makes of them, as [`Shifted::ode`] does. None where guidance extrapolates or
+    /// the mean now, `[b c h w]`, and what the sub-step `ahead` makes of them, as [`GuidedMixtures::ode`] does. None where guidance extrapolates or
     /// the change moves the mixture: those are passes of their own.
     pub(crate) fn step(
         &self,
         pixelwise: bool,
-        before: Option<(&Tensor<4>, ChangeRule)>,
+        before: Option<(&Tensor<4>, SecondOrderRule)>,
         substeps: Vec<OdeSubstep>,
         ahead: Option<OdeSubstep>,
     ) -> Option<(Tensor<4>, Option<Tensor<4>>)> {
@@ -110,7 +115,7 @@ impl Asked {
 
 /// Predicted mixtures and the shift of their mean that they are reweighted by: what the passes of a solver's step work on.
 #[derive(Clone, Debug)]
-pub(crate) struct Shifted {
+pub(crate) struct GuidedMixtures {
     /// The conditional ones count.
     velocity: Velocity,
     /// What the CPU's passes read of the mixtures.
@@ -129,7 +134,7 @@ pub(crate) struct Shifted {
     pub(crate) pixelwise: bool,
 }
 
-impl Shifted {
+impl GuidedMixtures {
     /// The same with all components moved by `change` `[b c h w]`.
     fn moved(self, change: &Tensor<4>) -> Self {
         Self { origin: self.origin + change.clone(), mean: self.mean + change.clone(), ..self }
@@ -145,8 +150,8 @@ impl Shifted {
         [origin - first(means) * *t, first(log_weights), first(log_std) + f64::from(*t).ln()]
     }
 
-    fn into_dispatch(self) -> step_ops::Shifted<Dispatch> {
-        step_ops::Shifted {
+    fn into_dispatch(self) -> step_ops::GuidedMixtures<Dispatch> {
+        step_ops::GuidedMixtures {
             velocity: self.velocity.into_dispatch(),
             centred: self.centred.into_dispatch(),
             origin: self.origin.into_dispatch(),
@@ -160,7 +165,7 @@ impl Shifted {
 
     /// The same with the second-order change, of the components or of the shift, from `before` `[b c h w]`, where the prediction before would
     /// have the mean now.
-    pub(crate) fn changed(self, before: Tensor<4>, rule: ChangeRule) -> Self {
+    pub(crate) fn changed(self, before: Tensor<4>, rule: SecondOrderRule) -> Self {
         let (now, before) = (self.clone().into_dispatch(), before.into_dispatch());
         let (shift, power) = <Dispatch as StepOps>::step_second_order(now, before, rule);
         let shift = Tensor::from_dispatch(shift);

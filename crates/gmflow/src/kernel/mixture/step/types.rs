@@ -72,7 +72,7 @@ pub struct OdeSubstep {
 
 /// The numbers of a second-order change.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ChangeRule {
+pub struct SecondOrderRule {
     /// h/(2 h_previous).
     pub gain: f32,
     /// The noise of the prediction: these shares of variance and squared shift, both over h_previous^2.

@@ -11,7 +11,7 @@ pub(crate) mod unfold;
 pub(crate) mod winograd;
 
 use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::group_norm::plane_sums;
 use crate::kernel::simd::arch::vectorised;
 use crate::kernel::simd::memory::build;
@@ -22,12 +22,12 @@ use unfold::{Fold, patches};
 
 /// Whether a convolution that is asked for in bf16 is computed in it.
 #[cfg(target_arch = "x86_64")]
-fn is_mixed(arithmetic: Arithmetic) -> bool {
-    arithmetic == Arithmetic::Bf16 && mixed::has_instructions()
+fn is_mixed(arithmetic: MatmulPrecision) -> bool {
+    arithmetic == MatmulPrecision::Bf16 && mixed::has_instructions()
 }
 
 /// The convolution of x `[b c h w]` with weight `[o c kh kw]`, plus bias `[o]`, in the arithmetic that is asked for where it is worth it.
-pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arithmetic: Arithmetic) -> Vec<f32> {
+pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arithmetic: MatmulPrecision) -> Vec<f32> {
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let k = c * sizes.taps();
     assert_eq!((x.len(), weight.len(), bias.len()), (b * c * h * w, o * k, o), "conv2d: sizes of x, weight and bias");
@@ -60,7 +60,7 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arith
 }
 
 /// The gradient with respect to x.
-pub(crate) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes, arithmetic: Arithmetic) -> Vec<f32> {
+pub(crate) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes, arithmetic: MatmulPrecision) -> Vec<f32> {
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let (taps, plane) = (sizes.taps(), sizes.pixels());
     assert_eq!((grad.len(), weight.len()), (b * o * plane, o * c * taps), "conv2d: sizes of gradient and weight");
@@ -104,7 +104,7 @@ pub(crate) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes, arith
 }
 
 /// The gradient with respect to the weight. Each task owns a part of it and adds up the batch in order.
-pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, arithmetic: Arithmetic) -> Vec<f32> {
+pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, arithmetic: MatmulPrecision) -> Vec<f32> {
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let (taps, plane) = (sizes.taps(), sizes.pixels());
     assert_eq!((grad.len(), x.len()), (b * o * plane, b * c * h * w), "conv2d: sizes of gradient and x");

@@ -6,7 +6,9 @@ use crate::kernel::mixture::step::cpu::shifted::centred_rows;
 use crate::kernel::mixture::step::types::ShiftRule;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::channels;
-use crate::kernel::simd::lanes::{Block, Packed, PackedMut, PerSample, Sink, Source, Summing, Sums, per_sample_sums};
+use crate::kernel::simd::lanes::{
+    Block, BlockReader, BlockWriter, Packed, PackedMut, PerSample, Summing, Sums, per_sample_sums,
+};
 use crate::kernel::simd::memory::build;
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::threads::Threads;
@@ -17,7 +19,7 @@ use std::ops::Range;
 
 /// A network's predictions at (x, t), and what guidance asks for.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct GuidanceInputs<'a> {
     /// Over the velocity, the conditional ones.
     pub velocity: Mixture<'a>,
     /// The unconditional ones, of as many samples; with no rule but off there are none.
@@ -28,7 +30,7 @@ pub(crate) struct Asked<'a> {
     pub rule: ShiftRule,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> GuidanceInputs<'a> {
     /// From predictions which, with a rule other than off, are those of the doubled batch [conditional, unconditional].
     pub fn new(velocity: Mixture<'a>, (x, t): (&'a [f32], f32), sizes: Sizes, rule: ShiftRule) -> Self {
         let b = x.len() / (sizes.c * sizes.n).max(1);
@@ -50,15 +52,15 @@ impl<'a> Asked<'a> {
 /// What [`guide`] finds.
 #[derive(Default)]
 pub(crate) struct GuidedParts {
-    /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::shifted::Shifted::centred`].
+    /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::shifted::GuidedMixtures::centred`].
     pub centred: Vec<f32>,
     /// The mean of the conditional mixture over x0 `[b c n]`.
     pub mean: Vec<f32>,
     /// The shift `[b c n]`; empty for none.
     pub shift: Vec<f32>,
-    /// As in [`crate::kernel::mixture::step::cpu::shifted::Shifted`].
+    /// As in [`crate::kernel::mixture::step::cpu::shifted::GuidedMixtures`].
     pub var: Vec<f32>,
-    /// As in [`crate::kernel::mixture::step::cpu::shifted::Shifted`].
+    /// As in [`crate::kernel::mixture::step::cpu::shifted::GuidedMixtures`].
     pub power: Vec<f32>,
 }
 
@@ -90,12 +92,12 @@ pub(crate) struct GuidedRoom<'a> {
 }
 
 /// From predictions of the velocity to the means of the mixtures over x0 and the shift that guidance asks for.
-pub(crate) fn guide(asked: Asked, sizes: Sizes, room: &mut GuidedRoom, threads: Threads) {
+pub(crate) fn guide(asked: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom, threads: Threads) {
     let Sizes { k, c, n } = sizes;
     let GuidedRoom { centred, mean, shift, var: vars, power: powers } = room;
     let (b, active) = (vars.len(), asked.rule != ShiftRule::Off);
     let blocks = Block::all(b, n);
-    let (means, shifts) = (Sink::new(mean, n), Sink::new(shift, n));
+    let (means, shifts) = (BlockWriter::new(mean, n), BlockWriter::new(shift, n));
     let rows = centred_rows(sizes);
     let sums = threads.map(
         blocks.iter().copied().zip(centred.chunks_mut(rows * LANES)).collect(),
@@ -215,9 +217,9 @@ impl Scratch {
 struct Guiding<'a> {
     scratch: &'a mut Scratch,
     centred: PackedMut<'a>,
-    means: &'a Sink<'a>,
-    shifts: Option<&'a Sink<'a>>,
-    asked: Asked<'a>,
+    means: &'a BlockWriter<'a>,
+    shifts: Option<&'a BlockWriter<'a>>,
+    asked: GuidanceInputs<'a>,
     sizes: Sizes,
     block: Block,
 }
@@ -241,9 +243,9 @@ fn side<'a>(
     (k, c, n): (usize, usize, usize),
     means: &'a mut [Row],
     log_weights: &'a mut [Row],
-) -> (Source<'a>, Source<'a>) {
-    let means = Source::new(&block, velocity.means, k * c, n, means);
-    (means, Source::new(&block, velocity.log_weights, k, n, log_weights))
+) -> (BlockReader<'a>, BlockReader<'a>) {
+    let means = BlockReader::new(&block, velocity.means, k * c, n, means);
+    (means, BlockReader::new(&block, velocity.log_weights, k, n, log_weights))
 }
 
 /// The mean velocity of a block into `mean`; `KEEP` keeps what was read of the mixtures, and the components' weights.
@@ -254,7 +256,7 @@ fn side<'a>(
 fn mean_velocity<S: Simd, const C: usize, const KEEP: bool>(
     simd: S,
     (k, vectors): (usize, usize),
-    velocity: &(Source, Source),
+    velocity: &(BlockReader, BlockReader),
     mean: &mut [Row],
     (keep, weights): (&mut PackedMut, &mut [Row]),
 ) {
@@ -272,7 +274,7 @@ fn mean_velocity<S: Simd, const C: usize, const KEEP: bool>(
 fn add_components<S: Simd, const C: usize, const N: usize, const KEEP: bool>(
     simd: S,
     (first, vectors): (usize, usize),
-    (means, log_weights): &(Source, Source),
+    (means, log_weights): &(BlockReader, BlockReader),
     mean: &mut [Row],
     (keep, weights): (&mut PackedMut, &mut [Row]),
 ) {
@@ -304,12 +306,12 @@ impl Guiding<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<3> {
         let Self { scratch, mut centred, means: all_means, shifts, asked, sizes, block } = self;
-        let Asked { velocity, unconditional, x, t, rule } = asked;
+        let GuidanceInputs { velocity, unconditional, x, t, rule } = asked;
         let Sizes { k, n, .. } = sizes;
         let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
         let Scratch { means, log_weights, shares, velocities, x: room, mean, difference } = scratch;
         let [velocities, other_velocities] = velocities;
-        let x = Source::new(&block, x, C, n, room);
+        let x = BlockReader::new(&block, x, C, n, room);
         let ([means, other_means], [log_weights, other_log_weights]) = (means, log_weights);
         let predicted = side(velocity, block, (k, C, n), means, log_weights);
         let other = unconditional.map(|mixture| side(mixture, block, (k, C, n), other_means, other_log_weights));

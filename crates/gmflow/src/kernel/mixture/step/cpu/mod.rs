@@ -8,14 +8,14 @@ pub(crate) mod shifted;
 
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::sizes::per_sample;
-use crate::kernel::mixture::step::types::{ChangeRule, OdeSubstep, ShiftRule};
+use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule};
 use crate::kernel::simd::lanes::{Block, Packed};
 use crate::kernel::simd::memory::{build, par_items, with_room};
-use crate::kernel::simd::threads::{Crew, Threads};
-use guide::{Asked, GuidedRoom, guide};
+use crate::kernel::simd::threads::{ThreadTeam, Threads};
+use guide::{GuidanceInputs, GuidedRoom, guide};
 use ode::{Ahead, ode_substeps};
 use second_order::second_order;
-use shifted::{Shifted, centred_rows};
+use shifted::{GuidedMixtures, centred_rows};
 use std::ops::Range;
 
 /// Values of mixtures that one thread is through with before others have come.
@@ -25,11 +25,11 @@ const SMALL: usize = 4096;
 #[derive(Clone, Copy)]
 pub(crate) struct Step<'a> {
     /// With guidance off or probabilistic, which moves no components.
-    pub asked: Asked<'a>,
+    pub asked: GuidanceInputs<'a>,
     /// Whether shifts are divided by the pixel's own variance.
     pub pixelwise: bool,
     /// Where the prediction before would have the mean now `[b c n]`, and how the change is carried on: added to the shift.
-    pub before: Option<(&'a [f32], ChangeRule)>,
+    pub before: Option<(&'a [f32], SecondOrderRule)>,
     pub substeps: &'a [OdeSubstep],
     /// What tells where this one would have the mean after the step.
     pub ahead: Option<OdeSubstep>,
@@ -57,11 +57,11 @@ impl<'a> Step<'a> {
             let [var, power, changed_power] = [(); 3].map(|()| take(b));
             guide(asked, sizes, &mut GuidedRoom { centred, mean, shift, var, power }, threads);
             let (log_std, t) = (asked.velocity.log_std, asked.t);
-            let guided = Shifted { centred, log_std, t, mean, shift, var, power, pixelwise };
+            let guided = GuidedMixtures { centred, log_std, t, mean, shift, var, power, pixelwise };
             let mut now = guided;
             if let Some((mean, rule)) = before {
                 second_order(guided, mean, sizes, rule, (changed, changed_power), threads);
-                now = Shifted { shift: changed, power: changed_power, ..guided };
+                now = GuidedMixtures { shift: changed, power: changed_power, ..guided };
             }
             let ahead = ahead.map(|substep| Ahead { shifted: guided, substep, out: foreseen });
             ode_substeps(now, [asked.x, asked.x], sizes, substeps, ahead, out, threads);
@@ -83,7 +83,7 @@ pub(crate) fn ode_step(step: Step, sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
             let work = b * k * c * n * (4 + step.substeps.len());
             if b.div_ceil(together) < rayon::current_num_threads() && b * k * c * n > SMALL {
                 let size = Block::count(b, n);
-                return Crew::with(size, work, |threads| step.run(sizes, out, foreseen, threads));
+                return ThreadTeam::with(size, work, |threads| step.run(sizes, out, foreseen, threads));
             }
             let shares = out.chunks_mut(together * of_sample).enumerate().map(|(i, out)| {
                 let samples = i * together..i * together + out.len() / of_sample;

@@ -1,10 +1,10 @@
 //! The sub-steps of GM-ODE in one pass.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::shifted::{Scratch, Shifted, Tilt, Tilted};
+use crate::kernel::mixture::step::cpu::shifted::{GuidedMixtures, Scratch, Tilt, Tilted};
 use crate::kernel::mixture::step::types::OdeSubstep;
 use crate::kernel::simd::channels::{self, each};
-use crate::kernel::simd::lanes::{Block, Sink, Source};
+use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::widest;
@@ -13,14 +13,14 @@ use pulp::{Simd, WithSimd};
 /// What a step tells the next one: by the mixtures without its own second-order change, from where the last sub-step ends, what one more ends
 /// at, into `[b c n]`.
 pub(crate) struct Ahead<'a> {
-    pub shifted: Shifted<'a>,
+    pub shifted: GuidedMixtures<'a>,
     pub substep: OdeSubstep,
     pub out: &'a mut [f32],
 }
 
 /// The samples `[b c n]` after all sub-steps from `x`, with mixtures that were predicted at `start`, into `out`.
 pub(crate) fn ode_substeps(
-    shifted: Shifted,
+    shifted: GuidedMixtures,
     [start, x]: [&[f32]; 2],
     sizes: Sizes,
     substeps: &[OdeSubstep],
@@ -31,8 +31,8 @@ pub(crate) fn ode_substeps(
     let Sizes { c, n, .. } = sizes;
     let blocks = Block::all(x.len() / (c * n).max(1), n);
     let work = x.len() * sizes.k * (substeps.len() + usize::from(ahead.is_some()));
-    let out = Sink::new(out, n);
-    let ahead = ahead.map(|Ahead { shifted, substep, out }| (shifted, substep, Sink::new(out, n)));
+    let out = BlockWriter::new(out, n);
+    let ahead = ahead.map(|Ahead { shifted, substep, out }| (shifted, substep, BlockWriter::new(out, n)));
     threads.map(
         blocks,
         work,
@@ -47,15 +47,15 @@ pub(crate) fn ode_substeps(
 /// A block of [`ode_substeps`].
 struct Stepping<'a> {
     scratch: &'a mut Scratch,
-    out: &'a Sink<'a>,
-    shifted: Shifted<'a>,
+    out: &'a BlockWriter<'a>,
+    shifted: GuidedMixtures<'a>,
     start: &'a [f32],
     x: &'a [f32],
     sizes: Sizes,
     block: Block,
     substeps: &'a [OdeSubstep],
     /// As in [`Ahead`].
-    ahead: Option<(&'a Shifted<'a>, &'a OdeSubstep, &'a Sink<'a>)>,
+    ahead: Option<(&'a GuidedMixtures<'a>, &'a OdeSubstep, &'a BlockWriter<'a>)>,
 }
 
 impl WithSimd for Stepping<'_> {
@@ -80,8 +80,8 @@ impl Stepping<'_> {
             let out = unsafe { sink.target(&block, C, out_ahead) };
             (Tilt::new(shifted, &block, sizes, shift_ahead), substep, out)
         });
-        let start = Source::new(&block, start, C, sizes.n, start_room);
-        let x = Source::new(&block, x, C, sizes.n, room);
+        let start = BlockReader::new(&block, start, C, sizes.n, start_room);
+        let x = BlockReader::new(&block, x, C, sizes.n, room);
         let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
         let k = mixture.k;
         for v in block.pairs(simd) {

@@ -1,9 +1,9 @@
 //! The reweighted mixtures themselves, for steps that draw from them.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::shifted::{Scratch, Shifted, Tilted, natural};
+use crate::kernel::mixture::step::cpu::shifted::{GuidedMixtures, Scratch, Tilted, natural};
 use crate::kernel::simd::channels;
-use crate::kernel::simd::lanes::{Block, PerSample, Sink};
+use crate::kernel::simd::lanes::{Block, BlockWriter, PerSample};
 use crate::kernel::simd::memory::{build, par_map};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::vector::widest;
@@ -12,14 +12,14 @@ use std::f32::consts::{LN_2, LOG2_E};
 
 /// The reweighted mixtures over x0: means `[b k c n]`, log weights `[b k n]`, log standard deviations `[b]`, or `[b n]` where pixels were
 /// reweighted by their own variance.
-pub(crate) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
+pub(crate) fn reweighted(shifted: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3] {
     let Sizes { k, c, n } = sizes;
     let b = shifted.var.len();
     let blocks = Block::all(b, n);
     let (mut log_weights, mut log_std) = (Vec::new(), vec![0.0; if shifted.is_pixelwise() { b * n } else { 0 }]);
     let means = build(b * k * c * n, |means| {
         log_weights = build(b * k * n, |weights| {
-            let [means, weights, stds] = [means, weights, &mut log_std[..]].map(|out| Sink::new(out, n));
+            let [means, weights, stds] = [means, weights, &mut log_std[..]].map(|out| BlockWriter::new(out, n));
             par_map(
                 blocks,
                 b * k * c * n,
@@ -55,7 +55,7 @@ pub(crate) fn reweighted(shifted: Shifted, sizes: Sizes) -> [Vec<f32>; 3] {
 /// A block of [`reweighted`].
 struct Reweighting<'a> {
     scratch: &'a mut Scratch,
-    shifted: Shifted<'a>,
+    shifted: GuidedMixtures<'a>,
     sizes: Sizes,
     block: Block,
 }

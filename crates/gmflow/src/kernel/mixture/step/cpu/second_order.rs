@@ -1,10 +1,10 @@
 //! The second-order change in one pass.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::shifted::{Scratch, Shifted, Tilted};
-use crate::kernel::mixture::step::types::ChangeRule;
+use crate::kernel::mixture::step::cpu::shifted::{GuidedMixtures, Scratch, Tilted};
+use crate::kernel::mixture::step::types::SecondOrderRule;
 use crate::kernel::simd::channels::{self, each};
-use crate::kernel::simd::lanes::{Block, PerSample, Sink, Source, Summing, Sums, per_sample_sums};
+use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter, PerSample, Summing, Sums, per_sample_sums};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::widest;
@@ -13,17 +13,17 @@ use pulp::{Simd, WithSimd};
 /// The second-order change from `before` `[b c n]`, where the prediction before would have the mean now, alone or with the shift of `now`,
 /// into `out` `[b c n]`, and its mean square into `power` `[b]`.
 pub(crate) fn second_order(
-    now: Shifted,
+    now: GuidedMixtures,
     before: &[f32],
     sizes: Sizes,
-    rule: ChangeRule,
+    rule: SecondOrderRule,
     (out, power): (&mut [f32], &mut [f32]),
     threads: Threads,
 ) {
     let Sizes { k, c, n } = sizes;
     let b = power.len();
     let blocks = Block::all(b, n);
-    let out = Sink::new(out, n);
+    let out = BlockWriter::new(out, n);
     let sums = threads.map(
         blocks.clone(),
         b * k * c * n,
@@ -41,12 +41,12 @@ pub(crate) fn second_order(
 /// A block of [`second_order`].
 struct Changing<'a> {
     scratch: &'a mut Scratch,
-    out: &'a Sink<'a>,
-    now: Shifted<'a>,
+    out: &'a BlockWriter<'a>,
+    now: GuidedMixtures<'a>,
     before: &'a [f32],
     sizes: Sizes,
     block: Block,
-    rule: ChangeRule,
+    rule: SecondOrderRule,
 }
 
 impl WithSimd for Changing<'_> {
@@ -66,7 +66,7 @@ impl Changing<'_> {
         let Scratch { joint, mean, shift, start, out, .. } = scratch;
         // SAFETY: every block comes up once.
         let mut out = unsafe { sink.target(&block, C, out) };
-        let before = Source::new(&block, before, C, sizes.n, start);
+        let before = BlockReader::new(&block, before, C, sizes.n, start);
         let guided = !now.shift.is_empty();
         let factor = PerSample::new(&block, |sample| {
             let noise = rule.noise[0] * now.var[sample] + rule.noise[1] * now.power[sample];

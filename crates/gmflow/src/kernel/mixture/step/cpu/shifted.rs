@@ -7,20 +7,20 @@
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::types::{MIN_REST, OdeSubstep, SMALLEST_LENGTH, SMALLEST_VAR};
 use crate::kernel::simd::channels::each;
-use crate::kernel::simd::lanes::{Block, Packed, PerSample, Source};
+use crate::kernel::simd::lanes::{Block, BlockReader, Packed, PerSample};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use pulp::Simd;
 use std::f32::consts::LOG2_E;
 
-/// Numbers that [`Shifted::centred`] holds of a pixel: for each component its mean and the binary logarithm of its weight.
+/// Numbers that [`GuidedMixtures::centred`] holds of a pixel: for each component its mean and the binary logarithm of its weight.
 pub(crate) fn centred_rows(Sizes { k, c, .. }: Sizes) -> usize {
     k * (c + 1)
 }
 
 /// Predicted mixtures, their means and the shifts that they are reweighted by.
 #[derive(Clone, Copy)]
-pub(crate) struct Shifted<'a> {
+pub(crate) struct GuidedMixtures<'a> {
     /// The mixtures over x0, measured from their means: [`Packed`] rows, [`centred_rows`] of them.
     pub centred: &'a [f32],
     /// The log standard deviations of the velocities, of `b` samples or more.
@@ -39,7 +39,7 @@ pub(crate) struct Shifted<'a> {
     pub pixelwise: bool,
 }
 
-impl<'a> Shifted<'a> {
+impl<'a> GuidedMixtures<'a> {
     /// Whether the shift is divided by the variance of each pixel.
     pub(crate) fn is_pixelwise(&self) -> bool {
         self.pixelwise && !self.shift.is_empty()
@@ -88,7 +88,7 @@ impl Scratch {
 
 /// What the mixtures of a block are reweighted by.
 pub(crate) struct Tilt<'a> {
-    pub(crate) shift: Option<Source<'a>>,
+    pub(crate) shift: Option<BlockReader<'a>>,
     /// The factor on the shift and the precision.
     pub(crate) natural: [PerSample; 2],
     /// Whether both are the pixel's own.
@@ -97,14 +97,15 @@ pub(crate) struct Tilt<'a> {
 
 impl<'a> Tilt<'a> {
     #[inline(always)]
-    pub(crate) fn new(shifted: &Shifted<'a>, block: &Block, sizes: Sizes, room: &'a mut [Row]) -> Self {
+    pub(crate) fn new(shifted: &GuidedMixtures<'a>, block: &Block, sizes: Sizes, room: &'a mut [Row]) -> Self {
         let natural = |sample: usize| match shifted.shift {
             _ if shifted.pixelwise => (0.0, 0.0),
             [] => (0.0, 0.0),
             _ => natural(shifted.var[sample], shifted.power[sample]),
         };
         Self {
-            shift: (!shifted.shift.is_empty()).then(|| Source::new(block, shifted.shift, sizes.c, sizes.n, room)),
+            shift: (!shifted.shift.is_empty())
+                .then(|| BlockReader::new(block, shifted.shift, sizes.c, sizes.n, room)),
             natural: [
                 PerSample::new(block, |sample| natural(sample).0),
                 PerSample::new(block, |sample| natural(sample).1),
@@ -138,7 +139,7 @@ impl<'a> Tilt<'a> {
 /// The mixtures of a block and what they are reweighted by.
 pub(crate) struct Tilted<'a, const C: usize> {
     pub(crate) centred: Packed<'a>,
-    pub(crate) mean: Source<'a>,
+    pub(crate) mean: BlockReader<'a>,
     pub(crate) tilt: Tilt<'a>,
     /// Components.
     pub(crate) k: usize,
@@ -150,7 +151,7 @@ pub(crate) struct Tilted<'a, const C: usize> {
 impl<'a, const C: usize> Tilted<'a, C> {
     #[inline(always)]
     pub(crate) fn new(
-        shifted: &Shifted<'a>,
+        shifted: &GuidedMixtures<'a>,
         block: &Block,
         sizes: Sizes,
         (joint, mean, shift): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
@@ -158,7 +159,7 @@ impl<'a, const C: usize> Tilted<'a, C> {
         let Sizes { k, c, n } = sizes;
         Self {
             centred: Packed::new(block, shifted.centred, centred_rows(sizes)),
-            mean: Source::new(block, shifted.mean, c, n, mean),
+            mean: BlockReader::new(block, shifted.mean, c, n, mean),
             tilt: Tilt::new(shifted, block, sizes, shift),
             k,
             joint,

@@ -2,7 +2,7 @@
 
 use crate::kernel::gpu::{empty, grid, input, mean_of, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::ops::{Asked, Velocity};
+use crate::kernel::mixture::step::ops::{GuidanceInputs, Velocity};
 use crate::kernel::mixture::step::types::ShiftRule;
 use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::CubeBackend;
@@ -166,8 +166,10 @@ fn scale_kernel(
 }
 
 /// Mean over x0, variance, shift and its mean square, and nothing.
-pub(super) fn guide(asked: Asked<CubeBackend>) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-    let Asked { velocity: Velocity { means, log_weights, log_std, t }, x, rule } = asked;
+pub(super) fn guide(
+    asked: GuidanceInputs<CubeBackend>,
+) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+    let GuidanceInputs { velocity: Velocity { means, log_weights, log_std, t }, x, rule } = asked;
     let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&means), sizes(&x));
     let (active, extrapolate) = (rule != ShiftRule::Off, matches!(rule, ShiftRule::Extrapolate { .. }));
     let mean = empty(&x, [b, c, h, w]);

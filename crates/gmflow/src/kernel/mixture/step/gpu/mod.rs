@@ -14,34 +14,43 @@ mod second_order;
 mod shifted;
 
 use crate::kernel::gpu::empty;
-use crate::kernel::mixture::step::ops::{Asked, Before, Shifted, StepOps};
-use crate::kernel::mixture::step::types::{ChangeRule, OdeSubstep};
+use crate::kernel::mixture::step::ops::{Before, GuidanceInputs, GuidedMixtures, StepOps};
+use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 impl StepOps for CubeBackend {
-    fn step_guide(asked: Asked<Self>) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+    fn step_guide(asked: GuidanceInputs<Self>) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
         guide::guide(asked)
     }
 
-    fn step_second_order(now: Shifted<Self>, before: CubeTensor, rule: ChangeRule) -> (CubeTensor, CubeTensor) {
+    fn step_second_order(
+        now: GuidedMixtures<Self>,
+        before: CubeTensor,
+        rule: SecondOrderRule,
+    ) -> (CubeTensor, CubeTensor) {
         second_order::second_order(now, before, rule)
     }
 
-    fn step_ode(mixture: Shifted<Self>, start: CubeTensor, x: CubeTensor, substeps: Vec<OdeSubstep>) -> CubeTensor {
+    fn step_ode(
+        mixture: GuidedMixtures<Self>,
+        start: CubeTensor,
+        x: CubeTensor,
+        substeps: Vec<OdeSubstep>,
+    ) -> CubeTensor {
         ode::ode_substeps(mixture, start, x, substeps)
     }
 
     fn step_at_once(
-        asked: Asked<Self>,
+        asked: GuidanceInputs<Self>,
         pixelwise: bool,
         before: Before<Self>,
         substeps: Vec<OdeSubstep>,
         ahead: Option<OdeSubstep>,
     ) -> (CubeTensor, CubeTensor) {
-        let Asked { velocity, x, .. } = asked.clone();
+        let GuidanceInputs { velocity, x, .. } = asked.clone();
         let (mean, var, shift, power, centred) = guide::guide(asked);
-        let guided = Shifted { velocity, centred, origin: x.clone(), mean, var, shift, power, pixelwise };
+        let guided = GuidedMixtures { velocity, centred, origin: x.clone(), mean, var, shift, power, pixelwise };
         let mut now = guided.clone();
         if let Before::Step(mean, rule) = before {
             (now.shift, now.power) = second_order::second_order(guided.clone(), mean, rule);
@@ -54,7 +63,7 @@ impl StepOps for CubeBackend {
         (end, foreseen)
     }
 
-    fn step_reweighted(mixture: Shifted<Self>) -> (CubeTensor, CubeTensor, CubeTensor) {
+    fn step_reweighted(mixture: GuidedMixtures<Self>) -> (CubeTensor, CubeTensor, CubeTensor) {
         reweight::reweighted(mixture)
     }
 }

@@ -3,7 +3,7 @@
 use super::shifted::{is_guided, natural_of, shift_of, tilted_mean};
 use crate::kernel::gpu::{empty, grid, input, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::ops::Shifted;
+use crate::kernel::mixture::step::ops::GuidedMixtures;
 use crate::kernel::mixture::step::types::OdeSubstep;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::TensorData;
@@ -114,7 +114,7 @@ fn ode_kernel(
 
 /// The samples after all sub-steps.
 pub(super) fn ode_substeps(
-    mixture: Shifted<CubeBackend>,
+    mixture: GuidedMixtures<CubeBackend>,
     start: CubeTensor,
     x: CubeTensor,
     substeps: Vec<OdeSubstep>,

@@ -3,7 +3,7 @@
 use super::shifted::{is_guided, natural_of, shift_of};
 use crate::kernel::gpu::{LOWEST, empty, grid, input, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::ops::Shifted;
+use crate::kernel::mixture::step::ops::GuidedMixtures;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
@@ -97,7 +97,7 @@ fn reweight_kernel(
 }
 
 /// Means, log weights and log standard deviations.
-pub(super) fn reweighted(mixture: Shifted<CubeBackend>) -> (CubeTensor, CubeTensor, CubeTensor) {
+pub(super) fn reweighted(mixture: GuidedMixtures<CubeBackend>) -> (CubeTensor, CubeTensor, CubeTensor) {
     let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&mixture.velocity.means), sizes(&mixture.mean));
     let like = &mixture.mean;
     let (means, log_weights) = (empty(like, [b, k, c, h, w]), empty(like, [b, k, 1, h, w]));

@@ -3,8 +3,8 @@
 use super::shifted::{is_guided, natural_of, shift_of, tilted_mean};
 use crate::kernel::gpu::{empty, grid, input, mean_of, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::ops::Shifted;
-use crate::kernel::mixture::step::types::ChangeRule;
+use crate::kernel::mixture::step::ops::GuidedMixtures;
+use crate::kernel::mixture::step::types::SecondOrderRule;
 use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl;
@@ -115,9 +115,9 @@ fn second_order_kernel(
 
 /// The change and its mean square.
 pub(super) fn second_order(
-    now: Shifted<CubeBackend>,
+    now: GuidedMixtures<CubeBackend>,
     before: CubeTensor,
-    rule: ChangeRule,
+    rule: SecondOrderRule,
 ) -> (CubeTensor, CubeTensor) {
     let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&now.velocity.means), sizes(&before));
     let (shift, squares) = (empty(&before, [b, c, h, w]), empty(&before, [b, n]));

@@ -2,7 +2,7 @@
 
 use crate::kernel::gpu::sizes;
 use crate::kernel::gpu::{LOWEST, input};
-use crate::kernel::mixture::step::ops::Shifted;
+use crate::kernel::mixture::step::ops::GuidedMixtures;
 use crate::kernel::mixture::step::types::{MIN_REST, SMALLEST_LENGTH, SMALLEST_VAR};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl;
@@ -160,11 +160,11 @@ pub(super) fn tilted_mean(
 }
 
 /// Whether there is a shift.
-pub(super) fn is_guided(shifted: &Shifted<CubeBackend>) -> bool {
+pub(super) fn is_guided(shifted: &GuidedMixtures<CubeBackend>) -> bool {
     sizes::<1>(&shifted.shift)[0] > 0
 }
 
 /// The shift's buffer; without one, some other, which is not read.
-pub(super) fn shift_of(shifted: &Shifted<CubeBackend>) -> BufferArg {
+pub(super) fn shift_of(shifted: &GuidedMixtures<CubeBackend>) -> BufferArg {
     input(if is_guided(shifted) { &shifted.shift } else { &shifted.mean })
 }

@@ -11,7 +11,7 @@ mod pixels;
 use crate::kernel::mixture::sizes::{Mixture, Sizes};
 use crate::kernel::mixture::transport::reference::PixelMixture;
 use crate::kernel::mixture::transport::types::{Axes, Direction};
-use crate::kernel::simd::lanes::{Block, Sink, Source};
+use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter};
 use crate::kernel::simd::memory::{build, par_map};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
@@ -59,7 +59,7 @@ pub(crate) fn transport(
     let (blocks, way) = (Block::all(mixture.samples(sizes), n), Way { axes, direction });
     let mut far = Vec::new();
     let mut mapped = build(values.len(), |out| {
-        let out = Sink::new(out, n);
+        let out = BlockWriter::new(out, n);
         // A root search costs about ten passes over the components.
         far = par_map(
             blocks,
@@ -133,8 +133,8 @@ impl WithSimd for Covarying<'_> {
         let Self { scratch, mixture, sizes, block } = self;
         let Sizes { k, c, n } = sizes;
         let Scratch { means, log_weights, vector, basis, .. } = scratch;
-        let means = Source::new(&block, mixture.means, k * c, n, means);
-        let log_weights = Source::new(&block, mixture.log_weights, k, n, log_weights);
+        let means = BlockReader::new(&block, mixture.means, k * c, n, means);
+        let log_weights = BlockReader::new(&block, mixture.log_weights, k, n, log_weights);
         let within = mixture.stds(sizes, &block, 2.0);
         for v in block.pairs(simd) {
             let pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
@@ -170,9 +170,9 @@ impl WithSimd for Mapping<'_> {
         let Self { scratch, mixture, values, bases, sizes, block, way } = self;
         let Sizes { k, c, n } = sizes;
         let Scratch { means, log_weights, values: room, vector, basis, out } = scratch;
-        let means = Source::new(&block, mixture.means, k * c, n, means);
-        let log_weights = Source::new(&block, mixture.log_weights, k, n, log_weights);
-        let values = Source::new(&block, values, c, n, room);
+        let means = BlockReader::new(&block, mixture.means, k * c, n, means);
+        let log_weights = BlockReader::new(&block, mixture.log_weights, k, n, log_weights);
+        let values = BlockReader::new(&block, values, c, n, room);
         for (entry, row) in basis.iter_mut().enumerate() {
             *row = block.per_sample(|sample| bases[sample * c * c + entry]);
         }

@@ -2,7 +2,7 @@
 
 use crate::kernel::mixture::transport::cpu::line::Line;
 use crate::kernel::mixture::transport::types::{Axes, Direction, FARTHEST, TINY};
-use crate::kernel::simd::lanes::Source;
+use crate::kernel::simd::lanes::BlockReader;
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::row::Row;
 use crate::kernel::simd::vector::V;
@@ -41,7 +41,7 @@ impl<'a, S: Simd> Pixels<'a, S> {
     #[inline(always)]
     pub(crate) fn new(
         simd: S,
-        [means_in, log_weights_in]: [&Source; 2],
+        [means_in, log_weights_in]: [&BlockReader; 2],
         (k, c): (usize, usize),
         v: [usize; 2],
         room: &'a mut [Row],
@@ -146,7 +146,7 @@ impl<'a, S: Simd> Pixels<'a, S> {
     #[inline(always)]
     pub(crate) fn map(
         &mut self,
-        values: &Source,
+        values: &BlockReader,
         basis: &[Row],
         out: &mut [Row],
         v: [usize; 2],

@@ -4,7 +4,7 @@
 //! time, and the transform back, so that what lies between stays in its core's own cache.
 
 use super::maps::expand;
-use super::planes::Source;
+use super::planes::PlaneReader;
 use super::tiles::{Output, Pairs, Products, from_products, to_pairs};
 use super::tiling::{PANEL, POSITIONS, Room, Tiling};
 use super::vectors::{LANES, first, with_instructions};
@@ -146,7 +146,7 @@ fn with_room<R>(which: usize, words: usize, f: impl FnOnce(&mut [u32]) -> R) -> 
 
 /// The convolution of the source with weights into `out`, for some samples, on this thread.
 pub(super) fn filter(
-    source: &Source,
+    source: &PlaneReader,
     weights: &Weights,
     tiling: &Tiling,
     samples: Range<usize>,
@@ -204,7 +204,7 @@ pub(super) fn inputs(sizes: &Sizes) -> Tiling {
 
 /// The convolution of the source with `weight`, plus `shift` `[b o]` and `residual` `[b o h w]`.
 pub(super) fn conv(
-    source: &Source,
+    source: &PlaneReader,
     weight: &[f32],
     shift: Option<&[f32]>,
     residual: Option<&[f32]>,
@@ -227,7 +227,7 @@ pub(super) fn grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Vec<f32
     let weights = Weights::new(weight, [sizes.o, sizes.c], true);
     let tiling = inputs(sizes);
     let parts = [(grad, sizes.o)];
-    let source = Source::plain(&parts, sizes.out);
+    let source = PlaneReader::plain(&parts, sizes.out);
     build(sizes.b * sizes.c * sizes.h * sizes.w, |values: &mut [f32]| {
         let out = Output { values: values.as_mut_ptr(), channels: sizes.c, shift: None, residual: None };
         let out = &out;
@@ -248,7 +248,7 @@ pub(super) fn each_grad_input(
     let weights = Weights::new(weight, [sizes.o, sizes.c], true);
     let tiling = inputs(sizes);
     let parts = [(grad, sizes.o)];
-    let source = Source::plain(&parts, sizes.out);
+    let source = PlaneReader::plain(&parts, sizes.out);
     let sample = sizes.c * sizes.h * sizes.w;
     groups(sizes.b, &tiling).into_par_iter().for_each_init(
         || Room::new(&tiling),

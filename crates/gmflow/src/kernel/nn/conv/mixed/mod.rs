@@ -16,7 +16,7 @@ mod weight;
 use crate::kernel::nn::conv::sizes::Sizes;
 use norm::Norm;
 pub(crate) use planes::Images;
-use planes::Source;
+use planes::PlaneReader;
 use std::ops::Range;
 pub(crate) use vectors::Dropout;
 
@@ -44,7 +44,7 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Ve
         return direct::conv(x, weight, bias, sizes);
     }
     let parts = [(x, sizes.c)];
-    let source = Source::plain(&parts, [sizes.h, sizes.w]);
+    let source = PlaneReader::plain(&parts, [sizes.h, sizes.w]);
     let shift: Vec<f32> = (0..sizes.b).flat_map(|_| bias).copied().collect();
     conv::conv(&source, weight, Some(&shift), None, sizes)
 }
@@ -60,7 +60,7 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f3
         return direct::grad_weight(grad, x, sizes);
     }
     let parts = [(x, sizes.c)];
-    let source = Source::plain(&parts, [sizes.h, sizes.w]);
+    let source = PlaneReader::plain(&parts, [sizes.h, sizes.w]);
     weight::grad_weight(grad, &source, sizes)
 }
 
@@ -99,14 +99,14 @@ impl NormConv<'_> {
     /// The result, plus `shift` `[b o]` and `residual` `[b o h w]`.
     pub(crate) fn forward(&self, shift: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
         let norm = self.normalised();
-        let source = Source { images: self.x, norm: Some(&norm.lines), dropout: self.dropout };
+        let source = PlaneReader { images: self.x, norm: Some(&norm.lines), dropout: self.dropout };
         conv::conv(&source, self.weight, Some(shift), residual, &self.sizes)
     }
 
     /// The gradients for that of the result.
     pub(crate) fn backward(&self, grad: &[f32]) -> Grads {
         let norm = self.normalised();
-        let source = Source { images: self.x, norm: Some(&norm.lines), dropout: self.dropout };
+        let source = PlaneReader { images: self.x, norm: Some(&norm.lines), dropout: self.dropout };
         let weight = weight::grad_weight(grad, &source, &self.sizes);
         let mut shift = vec![0.0; self.sizes.b * self.sizes.o];
         let (x, norm) = self.grad_x(grad, &norm, &mut shift);

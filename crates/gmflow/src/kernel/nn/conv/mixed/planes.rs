@@ -39,7 +39,7 @@ impl<'a> Images<'a> {
 
 /// What a convolution reads.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct PlaneReader<'a> {
     pub(super) images: Images<'a>,
     /// Scale and shift of every channel of every sample, before SiLU; without them planes are read as they are.
     pub(super) norm: Option<&'a [[f32; 2]]>,
@@ -47,7 +47,7 @@ pub(super) struct Source<'a> {
     pub(super) dropout: Option<&'a Dropout>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> PlaneReader<'a> {
     /// Planes as they are.
     pub(super) fn plain(parts: &'a [(&'a [f32], usize)], size: [usize; 2]) -> Self {
         Self { images: Images { parts, size }, norm: None, dropout: None }
@@ -101,7 +101,7 @@ impl Padded {
     ///
     /// # Safety
     /// The processor must have the instructions.
-    pub(super) unsafe fn read(&mut self, source: &Source, [sample, channel]: [usize; 2], rows: Rows) {
+    pub(super) unsafe fn read(&mut self, source: &PlaneReader, [sample, channel]: [usize; 2], rows: Rows) {
         let ([h, w], inside) = (source.images.size, rows.inside(source.images.size[0]));
         let room = self.values.len();
         assert!(room >= rows.count * rows.pitch + LANES && rows.left + w <= rows.pitch, "planes: room for rows");

@@ -4,7 +4,7 @@
 //! a vector. In every block of 16 tiles lane 4 l + g holds tile 4 g + l.
 
 use super::maps::{gather, input, spread};
-use super::planes::{Rows, Source};
+use super::planes::{PlaneReader, Rows};
 use super::tiling::{BLOCKS, IN, OUT, PANEL, Room, Side, Tiling};
 use super::vectors::{LANES, first, in_line, pairs, transpose2, transpose4, with_instructions};
 use std::arch::x86_64::*;
@@ -16,7 +16,7 @@ with_instructions! {
     /// # Safety
     /// The processor must have the instructions; so for all functions of this file.
     unsafe fn vertical(
-        source: &Source, side: Side, tiling: &Tiling, channel: usize, rows: Range<usize>, room: &mut Room, which: usize,
+        source: &PlaneReader, side: Side, tiling: &Tiling, channel: usize, rows: Range<usize>, room: &mut Room, which: usize,
     ) {
         let (pitch, size) = (tiling.pitch(), room.strip);
         let [top, left] = tiling.offset;
@@ -114,7 +114,7 @@ with_instructions! {
     ///
     /// # Safety
     /// As [`vertical`], and there must be room for the words.
-    pub(super) unsafe fn to_pairs(source: &Source, tiling: &Tiling, rows: Range<usize>, room: &mut Room, out: Pairs) {
+    pub(super) unsafe fn to_pairs(source: &PlaneReader, tiling: &Tiling, rows: Range<usize>, room: &mut Room, out: Pairs) {
         let (channels, blocks) = (source.images.channels(), tiling.columns(&rows) / LANES);
         for first in (0..channels).step_by(2) {
             let both = first + 1 < channels;
@@ -171,7 +171,7 @@ with_instructions! {
     /// # Safety
     /// As [`vertical`], and there must be room for the words.
     pub(super) unsafe fn to_words(
-        source: &Source, side: Side, tiling: &Tiling, channel: usize, rows: Range<usize>, room: &mut Room, out: Pairs,
+        source: &PlaneReader, side: Side, tiling: &Tiling, channel: usize, rows: Range<usize>, room: &mut Room, out: Pairs,
     ) {
         let count = rows.len() * tiling.tiles[1];
         // SAFETY: the caller vouches for all.

@@ -2,7 +2,7 @@
 //! of the input, over all tiles of the batch, in chunks whose sums are added up in order.
 
 use super::conv::{Words, apart, outputs, with_lines};
-use super::planes::Source;
+use super::planes::PlaneReader;
 use super::tiles::{Pairs, WORDS, to_words};
 use super::tiling::{PANEL, POSITIONS, Room, Side, Tiling};
 use super::vectors::{LANES, transpose16, with_instructions};
@@ -31,7 +31,7 @@ struct Chunk<'a> {
 
 impl Chunk<'_> {
     /// The tiles of the gradient, the left operand: `[36 o room*WORDS]`.
-    fn gradient(&self, grad: &Source, out: &Words, distance: usize) {
+    fn gradient(&self, grad: &PlaneReader, out: &Words, distance: usize) {
         let (channels, count) = (grad.images.channels(), self.panels.len());
         let tiling = Tiling { offset: [0, 0], ..*self.tiling };
         (0..channels * count).into_par_iter().for_each_init(
@@ -47,7 +47,7 @@ impl Chunk<'_> {
     }
 
     /// The tiles of the input, the right operand: `[36 panels of channels room*WORDS PANEL]`.
-    fn input(&self, source: &Source, out: &Words, distance: usize) {
+    fn input(&self, source: &PlaneReader, out: &Words, distance: usize) {
         /// Words from one position to the next.
         const DISTANCE: usize = LANES * WORDS + LANES;
         let (channels, count) = (source.images.channels(), self.panels.len());
@@ -94,11 +94,11 @@ with_instructions! {
 }
 
 /// The gradient with respect to the weight `[o c 3 3]` of a convolution of the source.
-pub(super) fn grad_weight(grad: &[f32], source: &Source, sizes: &Sizes) -> Vec<f32> {
+pub(super) fn grad_weight(grad: &[f32], source: &PlaneReader, sizes: &Sizes) -> Vec<f32> {
     let Sizes { b, c, o, .. } = *sizes;
     let tiling = outputs(sizes);
     let parts = [(grad, o)];
-    let grad = Source::plain(&parts, sizes.out);
+    let grad = PlaneReader::plain(&parts, sizes.out);
     let panels: Vec<_> = tiling.panels(0..b).collect();
     let columns = c.div_ceil(PANEL);
     let room = (CHUNK / (POSITIONS * (o + columns * PANEL) * PANEL)).clamp(1, MOST).min(panels.len().max(1));

@@ -15,8 +15,8 @@ use crate::kernel::matmul::layout::{COLUMNS, ROWS as TILE_ROWS};
 use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
 use crate::kernel::matmul::packed;
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
-use crate::kernel::matmul::panels::Panels;
-use crate::kernel::matmul::precision::Arithmetic;
+use crate::kernel::matmul::panels::PackedWeight;
+use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::simd::memory::{build, par_items};
 use crate::kernel::simd::vector::widest;
@@ -53,7 +53,7 @@ pub(crate) fn applies(sizes: &Sizes) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// The kernel for panels, which needs AVX-512.
-    Panels,
+    Packed,
     /// The kernel of the library.
     Library,
 }
@@ -61,7 +61,7 @@ pub(crate) enum Kernel {
 impl Kernel {
     /// The faster one that the processor has.
     pub(crate) fn fastest() -> Self {
-        if Arithmetic::F32.is_native() { Self::Panels } else { Self::Library }
+        if MatmulPrecision::F32.is_native() { Self::Packed } else { Self::Library }
     }
 }
 
@@ -151,11 +151,11 @@ fn filter(
     let o = bias.len();
     // The library may add up in an order that depends on the number of tiles, which the number of threads must not change.
     let chunks = match kernel {
-        Kernel::Panels => Chunks::apart(b, grid, [c, o]),
+        Kernel::Packed => Chunks::apart(b, grid, [c, o]),
         Kernel::Library => Chunks::new(b, grid, [c, o]),
     };
     let buffers = || {
-        (Transformed::new(c, chunks.tiles(), kernel == Kernel::Panels), Transformed::new(o, chunks.tiles(), false))
+        (Transformed::new(c, chunks.tiles(), kernel == Kernel::Packed), Transformed::new(o, chunks.tiles(), false))
     };
     build(b * o * size[0] * size[1], |out| {
         let out = Target(out.as_mut_ptr());
@@ -265,8 +265,8 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
             let (a, b) = (grads.matrix(position), inputs.matrix(position).skip_rows(first).t());
             // SAFETY: the matrices have these sizes, and no other task writes these columns.
             unsafe {
-                if kernel == Kernel::Panels {
-                    packed::add_product(a, o, &Panels::pack(b, [tiles, n], Arithmetic::F32), out, c);
+                if kernel == Kernel::Packed {
+                    packed::add_product(a, o, &PackedWeight::pack(b, [tiles, n], MatmulPrecision::F32), out, c);
                 } else {
                     product([o, n, tiles], out, c, Write::Add, a, b, 1.0, Parallelism::None);
                 }
@@ -309,7 +309,7 @@ mod tests {
             let sizes = Sizes::new([b, c, h, w], [o, c, 3, 3], window);
             let (x, weight) = (draw(b * c * h * w, 1), draw(o * c * 9, 2));
             let (bias, grad) = (draw(o, 3), draw(b * o * h * w, 4));
-            let [got, want] = [Kernel::Panels, Kernel::Library].map(|kernel| {
+            let [got, want] = [Kernel::Packed, Kernel::Library].map(|kernel| {
                 [
                     conv(&x, &weight, &bias, &sizes, kernel),
                     conv_grad_input(&grad, &weight, &sizes, kernel),
