@@ -1,7 +1,7 @@
 //! Network, guidance and solver joined into one sampler.
 
 use crate::checkpoint::LatentInfo;
-use crate::guidance::{Guidance, GuidedPrediction, ReweightScale};
+use crate::guidance::{Guidance, GuidanceRule, GuidedPrediction, ReweightScale, interval};
 use crate::network::{Autoencoder, Denoiser, Network, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
 use crate::solver::{Context, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
@@ -60,12 +60,7 @@ impl SamplerConfig {
         self.solver.validate()?;
         self.guidance.validate()?;
         self.second_order.validate()?;
-        if let Some([low, high]) =
-            self.guidance_interval.filter(|[low, high]| !(0.0 <= *low && low < high && *high <= 1.0))
-        {
-            let expected = "two times between 0 and 1, the lower one first";
-            return Err(Error::config("guidance_interval", expected, format!("{low} to {high}")));
-        }
+        interval::validate(self.guidance_interval)?;
         time::grid(self.steps, self.shift).map(|_| ())
     }
 
@@ -73,15 +68,6 @@ impl SamplerConfig {
     pub fn reweights(&self) -> bool {
         let guides = matches!(self.guidance, Guidance::Probabilistic { .. }) && self.guidance.is_active();
         guides || self.solver.is_of_order_2() && self.second_order.carry == SecondOrderMode::Reweight
-    }
-
-    /// The guidance at time t.
-    fn guidance_at(&self, t: f64) -> Guidance {
-        match self.guidance_interval {
-            // In f32, as grids are made: a grid that has an end of the interval has it within.
-            Some([low, high]) if !(low as f32..=high as f32).contains(&(t as f32)) => Guidance::Off,
-            _ => self.guidance,
-        }
     }
 }
 
@@ -141,7 +127,8 @@ impl Pipeline<'_> {
         let times = time::grid(config.steps, config.shift)?;
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
         let mut predict = |x: &Tensor<4>, t: f64| {
-            self.predict(config.guidance_at(t), labels.as_ref(), x, t).reweighted_by(config.reweight_by)
+            let guidance = interval::at(config.guidance, config.guidance_interval, t);
+            self.predict(GuidanceRule { guidance, scale: config.reweight_by }, labels.as_ref(), x, t)
         };
         let second_order = config.second_order;
         let observe = observe.map(|observe| observe as &mut dyn FnMut(&SubStep));
@@ -171,18 +158,18 @@ impl Pipeline<'_> {
     }
 
     /// The guided prediction at (x, t); with guidance, one call on the doubled batch [conditional, unconditional].
-    fn predict(&self, guidance: Guidance, labels: Option<&Labels>, x: &Tensor<4>, t: f64) -> GuidedPrediction {
+    fn predict(&self, rule: GuidanceRule, labels: Option<&Labels>, x: &Tensor<4>, t: f64) -> GuidedPrediction {
         let time = |n: usize| Tensor::<1>::full([n], t as f32, &self.device);
         let b = x.dims()[0];
         let velocity = match labels {
-            Some(labels) if guidance.is_active() => {
+            Some(labels) if rule.guidance.is_active() => {
                 let doubled = Tensor::cat(vec![x.clone(), x.clone()], 0); // [2b c h w]
                 let class = Tensor::cat(vec![labels.class.clone(), labels.null.clone()], 0);
                 self.network.forward(doubled, time(2 * b), Some(class))
             }
             labels => self.network.forward(x.clone(), time(b), labels.map(|labels| labels.class.clone())),
         };
-        GuidedPrediction::from_velocity(guidance, velocity, x, t)
+        GuidedPrediction::from_velocity(rule, velocity, x, t)
     }
 
     fn labels(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<Labels>> {

@@ -79,6 +79,7 @@ fn deterministic_solvers_have_their_order() {
         ("unipc", SolverConfig::UniPc, 3.0, 8),
         ("sa-solver", SolverConfig::SaSolver { tau: 0.0 }, 2.0, 32),
     ] {
+        assert_eq!(solver.order() as f64, declared, "{name}");
         let error = |steps| solved(solver, steps, 1.0, Impulse(None)) - exact;
         let seen = order(error, steps);
         println!("{name}: order {seen:.2}, error {:.1e}", error(steps));
@@ -98,6 +99,7 @@ fn stochastic_solvers_reach_the_variance_with_their_order() {
         ("dpmpp-2m-sde", SolverConfig::Dpmpp2mSde, 2.0, 16),
         ("sa-solver", SolverConfig::SA_SOLVER, 2.0, 16),
     ] {
+        assert_eq!(solver.order() as f64, declared, "{name}");
         let error = |steps| variance(solver, steps) - var(ENDS[1]);
         let seen = order(error, steps);
         println!("{name}: order {seen:.2}, error {:.1e}", error(steps));

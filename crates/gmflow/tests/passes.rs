@@ -41,8 +41,11 @@ fn velocity(seed: u64, (k, [b, c, h, w]): Shape) -> VelocityMixture {
     })
 }
 
+/// Guidance, and what reweighting goes by.
+type Rule = (Guidance, ReweightScale);
+
 /// The prediction by tensor operations.
-fn reference(guidance: Guidance, velocity: &VelocityMixture, x: &Tensor<4>, t: f64) -> GuidedPrediction {
+fn reference(rule: Rule, velocity: &VelocityMixture, x: &Tensor<4>, t: f64) -> GuidedPrediction {
     let b = x.dims()[0];
     let both = Tensor::cat(vec![x.clone(), x.clone()], 0);
     let times = Tensor::<1>::full([2 * b], t as f32, &x.device());
@@ -52,7 +55,7 @@ fn reference(guidance: Guidance, velocity: &VelocityMixture, x: &Tensor<4>, t: f
         log_weights: log_weights.clone().narrow(0, i * b, b),
         log_std: log_std.clone().narrow(0, i * b, b),
     };
-    GuidedPrediction::new(guidance, DataMixture(half(0)), Some(half(1).mean()), x)
+    GuidedPrediction::new(rule, DataMixture(half(0)), Some(half(1).mean()), x)
 }
 
 /// How changes are carried out, and what reweighting goes by.
@@ -75,8 +78,8 @@ fn run(
     for index in 0..STEPS {
         let velocity = velocity(100 * index as u64, shape);
         let mut predict = |x: &Tensor<4>, t: f64| match passes {
-            true => GuidedPrediction::from_velocity(guidance, velocity.clone(), x, t).reweighted_by(variance),
-            false => reference(guidance, &velocity, x, t).reweighted_by(variance),
+            true => GuidedPrediction::from_velocity((guidance, variance), velocity.clone(), x, t),
+            false => reference((guidance, variance), &velocity, x, t),
         };
         // Somebody who looks on.
         let mut observe = |_: &SubStep| {};

@@ -145,8 +145,7 @@ fn guidance_by_pixel_moves_every_mean_as_far_as_is_asked_and_by_image_does_not()
     let unconditional = noise::<4>(16, mean.dims());
     let moved = |variance| {
         let guidance = Guidance::Probabilistic { scale: 0.002, orthogonal: 0.0 };
-        let guided =
-            GuidedPrediction::new(guidance, data.clone(), Some(unconditional.clone()), &mean).reweighted_by(variance);
+        let guided = GuidedPrediction::new((guidance, variance), data.clone(), Some(unconditional.clone()), &mean);
         let shift = guided.shift().expect("a shift");
         let length = shift.clone().powi_scalar(2).sum_dim(1);
         values(((guided.mixture().0.mean() - mean.clone()) * shift.clone()).sum_dim(1) / length)
@@ -168,7 +167,7 @@ fn a_moved_mixture_has_its_mean_where_the_change_leads() {
         let second_order = SecondOrder { ca: 0.0, cb: 0.0, carry, ..SecondOrder::default() };
         second_order.apply(&guided, &first, &previous, (&x, 0.5, 0.25))
     };
-    let (moved, expected) = (apply(SecondOrderMode::Translate), guided.mean().clone() - 0.05);
+    let (moved, expected) = (apply(SecondOrderMode::Translate), guided.mean() - 0.05);
     close(moved.mixture.0.mean(), expected.clone(), 1e-5);
     close(moved.target.mean, expected.clone(), 1e-5);
     close(moved.mixture.0.log_weights, first.0.log_weights.clone(), 0.0);

@@ -25,9 +25,10 @@ const FILES: &[&str] = &[
     "gmflow/src/loss/mod.rs",
     "gmflow/src/time.rs",
     "gmflow/src/pipeline.rs",
-    "gmflow/src/solver/mod.rs",
+    "gmflow/src/solver/config.rs",
     "gmflow/src/solver/second_order.rs",
     "gmflow/src/guidance/mod.rs",
+    "gmflow/src/guidance/probabilistic.rs",
     "gmflow/src/kernel/matmul/precision.rs",
 ];
 

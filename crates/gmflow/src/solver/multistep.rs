@@ -3,40 +3,38 @@
 //!
 //! They were made for variance-preserving diffusions. Every one of them is a linear rule in (alpha, sigma) that does not change when x,
 //! alpha and sigma are multiplied by the same number, so the rules apply to the flow's alpha = 1 - t, sigma = t as they stand, and no
-//! rescaled schedule appears. A step is one linear combination of samples and predictions; [`rules`] holds the coefficients.
+//! rescaled schedule appears. A step is one linear combination of samples and predictions.
+//!
+//! The coefficients are in f64. With lambda = log(alpha/sigma) and h the step's length in lambda, the deterministic rules approximate
+//!
+//! x_to = (sigma_to/sigma) x + sigma_to integral of e^lambda x0(lambda) over the step,
+//!
+//! by a polynomial for x0 through the predictions at hand.
 
-mod rules;
-
-use super::{Context, SolverState, Span, SubStep};
+use super::interface::{Context, SolverState, Span, SubStep};
 use crate::rng::Purpose;
 use burn::tensor::Tensor;
-use rules::{Correction, Step};
 
-/// Which rule.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Multistep {
-    /// DPM-Solver++ 2M, the midpoint form.
-    Dpmpp2m,
-    /// The same for the reverse stochastic equation.
-    Dpmpp2mSde,
-    /// DPM-Solver++ 2S: steps in pairs, of which the second starts again from where the first did.
-    Dpmpp2s,
-    /// UniP-2 followed by UniC, with B(h) = e^h - 1.
-    UniPc,
-    /// DEIS of order 2 in the logarithm of sigma/alpha. The last step is of order 1 in fewer than 15 steps, as in diffusers.
-    Deis,
-    /// A stochastic Adams predictor and corrector of order 2 with the noise tau for t in [0.2, 0.8], and none elsewhere.
-    SaSolver {
-        /// The share of the noise of the reverse stochastic equation; 1 is all of it.
-        tau: f64,
-    },
+/// alpha at t = 1 in these rules: lambda has to be finite.
+const LEAST_ALPHA: f64 = 1e-6;
+
+/// A solver that goes by the means of earlier calls.
+pub(super) trait Rule {
+    /// The step of `span`; `history` are the nodes before the one it starts from, the newest first. Landing on 0 most rules end at the
+    /// predicted x0.
+    fn predictor(&self, span: Span, history: &[Node]) -> Predictor;
+
+    /// The correction of the sample at `t`, for the rules that have one; `history` are the nodes before, the newest first.
+    fn corrector(&self, _t: f64, _history: &[Node]) -> Option<Corrector> {
+        None
+    }
 }
 
 /// What a step leaves behind for the next one.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     /// The time at which the network was called.
-    t: f64,
+    pub t: f64,
     /// The sample there, after its correction, `[b c h w]`.
     x: Tensor<4>,
     /// The predicted mean of x0 `[b c h w]`.
@@ -45,16 +43,17 @@ pub(super) struct Node {
     noise: Option<Tensor<4>>,
 }
 
-/// One step. The last one, which lands on 0, is the predicted x0 in every rule but [`Multistep::Deis`] in 15 steps or more.
-pub(super) fn step(state: SolverState, span: Span, context: &mut Context, rule: Multistep) -> SolverState {
-    let SolverState { x, mut history, .. } = state;
+/// One step.
+pub(super) fn step(state: SolverState, span: Span, context: &mut Context, rule: &impl Rule) -> SolverState {
+    let (x, history) = state.into_parts::<Vec<Node>>();
+    let mut history = history.unwrap_or_default();
     let mixture = (context.predict)(&x, span.t).mixture();
     let x0 = mixture.0.mean();
-    let x = match rule.correction(span.t, &history) {
-        Some(correction) => corrected(&correction, &history, &x0),
+    let x = match rule.corrector(span.t, &history) {
+        Some(corrector) => corrected(&corrector, &history, &x0),
         None => x,
     };
-    let step = rule.step(span, &history);
+    let step = rule.predictor(span, &history);
     let noisy = span.to > 0.0 && step.noise > 0.0;
     let noise = noisy.then(|| context.draws.normal(Purpose::Transition, span.index, x.dims()));
     history.insert(0, Node { t: span.t, x, x0, noise });
@@ -64,11 +63,11 @@ pub(super) fn step(state: SolverState, span: Span, context: &mut Context, rule: 
         let x0 = &history[0].x0;
         observe(&SubStep { step: span.index, substep: 0, last: true, mixture: &mixture, x0, x: &next });
     }
-    SolverState { x: next, previous: None, history }
+    SolverState::with_memory(next, history)
 }
 
 /// The step's combination of the newest two nodes, the newest first.
-fn stepped(step: &Step, history: &[Node]) -> Tensor<4> {
+fn stepped(step: &Predictor, history: &[Node]) -> Tensor<4> {
     let mut next = None;
     for (node, (x, x0)) in history.iter().zip([step.now, step.before]) {
         add(&mut next, &node.x, x);
@@ -81,15 +80,15 @@ fn stepped(step: &Step, history: &[Node]) -> Tensor<4> {
 }
 
 /// The sample at the newest prediction `x0`, computed again from the step that led to it.
-fn corrected(correction: &Correction, history: &[Node], x0: &Tensor<4>) -> Tensor<4> {
-    let mut sum = Some(x0.clone() * correction.here);
-    for (node, weight) in history.iter().zip([correction.last, correction.before]) {
+fn corrected(corrector: &Corrector, history: &[Node], x0: &Tensor<4>) -> Tensor<4> {
+    let mut sum = Some(x0.clone() * corrector.here);
+    for (node, weight) in history.iter().zip([corrector.last, corrector.before]) {
         add(&mut sum, &node.x0, weight);
     }
     let last = &history[0];
-    add(&mut sum, &last.x, correction.x);
+    add(&mut sum, &last.x, corrector.x);
     if let Some(noise) = &last.noise {
-        add(&mut sum, noise, correction.noise);
+        add(&mut sum, noise, corrector.noise);
     }
     sum.unwrap_or_else(|| x0.clone())
 }
@@ -103,4 +102,46 @@ fn add(sum: &mut Option<Tensor<4>>, term: &Tensor<4>, weight: f64) {
         Some(sum) => sum + term,
         None => term,
     });
+}
+
+/// alpha = 1 - t with the floor that keeps lambda finite at t = 1.
+pub(super) fn floored(t: f64) -> f64 {
+    (1.0 - t).max(LEAST_ALPHA)
+}
+
+pub(super) fn lambda(t: f64) -> f64 {
+    (floored(t) / t).ln()
+}
+
+/// x_to as a sum over the newest node and the one before: (weight of x, weight of x0) each, and the noise's deviation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Predictor {
+    pub now: (f64, f64),
+    pub before: (f64, f64),
+    pub noise: f64,
+}
+
+/// The sample at the newest call, as a sum over the prediction there, those of the last two nodes, and the last node's x and noise.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Corrector {
+    pub here: f64,
+    pub last: f64,
+    pub before: f64,
+    pub x: f64,
+    pub noise: f64,
+}
+
+impl Predictor {
+    /// The predicted x0.
+    pub const X0: Self = Self { now: (0.0, 1.0), before: (0.0, 0.0), noise: 0.0 };
+}
+
+/// h over twice the distance to the prediction before, 0 where there is none.
+pub(super) fn slope(t: f64, before: Option<f64>, h: f64) -> f64 {
+    before.map_or(0.0, |before| 0.5 * h / (lambda(t) - lambda(before)))
+}
+
+/// keep x + weight (x0 + slope (x0 - x0 before)).
+pub(super) fn extrapolated(keep: f64, weight: f64, slope: f64) -> Predictor {
+    Predictor { now: (keep, weight * (1.0 + slope)), before: (0.0, -weight * slope), noise: 0.0 }
 }

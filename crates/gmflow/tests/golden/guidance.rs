@@ -66,7 +66,7 @@ fn second_order(case: &Case) -> Computed {
         // Without a cache and without guidance the surrogate keeps one variance per pixel.
         let target = match guided.shift() {
             None => first.0.to_iso_gaussian(),
-            Some(shift) => guided.target(Some(shift)),
+            Some(shift) => guided.target(Some(&shift)),
         };
         (first.clone(), target)
     } else {

@@ -3,9 +3,10 @@
 use crate::kernel::mixture::sizes::Mixture;
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, guide};
+use crate::kernel::mixture::step::cpu::ode::SubSteps;
 use crate::kernel::mixture::step::cpu::{Step, ode_step};
 use crate::kernel::mixture::step::cpu::{ode, reweight, second_order, shifted};
-use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule};
+use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule, StepPlan};
 use crate::kernel::nn::ops::{in_order, tensor, values};
 use crate::kernel::simd::memory::build;
 use crate::kernel::simd::threads::Threads;
@@ -49,12 +50,12 @@ pub struct GuidedMixtures<B: Backend> {
     pub pixelwise: bool,
 }
 
-/// The step before, where its prediction is to change the next one.
+/// The previous step, where its prediction changes the current one.
 #[derive(Clone, ExtensionType)]
-pub enum Before<B: Backend> {
+pub enum Previous<B: Backend> {
     /// There is none.
     Nothing,
-    /// Where its prediction would have the mean now, `[b c h w]`.
+    /// Its posterior mean at the current point `[b c h w]`, and how the change is carried out.
     Step(FloatTensor<B>, SecondOrderRule),
 }
 
@@ -68,6 +69,8 @@ pub struct GuidanceInputs<B: Backend> {
     pub x: FloatTensor<B>,
     /// Guidance.
     pub rule: ShiftRule,
+    /// Whether shifts are divided by the pixel's own variance.
+    pub pixelwise: bool,
 }
 
 /// The passes; see [`crate::kernel::mixture::step::cpu`].
@@ -76,13 +79,13 @@ pub struct GuidanceInputs<B: Backend> {
 pub trait StepOps: Backend {
     /// Mean over x0, variance, shift and its mean square, and what the CPU's passes read, as in [`GuidedMixtures`].
     fn step_guide(
-        #[extension_type] asked: GuidanceInputs<Self>,
+        #[extension_type] inputs: GuidanceInputs<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-    /// The second-order change since `before`, where the prediction before would have the mean now, alone or with the shift of `now`, and
-    /// its mean square.
+    /// The second-order change since the previous step's posterior mean at the current point, alone or with the shift of `now`, and its mean
+    /// square.
     fn step_second_order(
         #[extension_type] now: GuidedMixtures<Self>,
-        before: FloatTensor<Self>,
+        previous_mean: FloatTensor<Self>,
         rule: SecondOrderRule,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
     /// The samples after all sub-steps from `x`, with mixtures that were predicted at `start`.
@@ -92,14 +95,12 @@ pub trait StepOps: Backend {
         x: FloatTensor<Self>,
         substeps: Vec<OdeSubstep>,
     ) -> FloatTensor<Self>;
-    /// The three in one: the samples after all sub-steps from where they were predicted, and what the sub-step `ahead` makes of them by the
-    /// mixtures without the change, or nothing. Guidance may not extrapolate, and the change may not stand alone.
+    /// The three in one: the samples after all sub-steps from where they were predicted, and the posterior mean there by the mixtures without
+    /// the change, or nothing. Guidance may not extrapolate, and the change may not move the mixtures.
     fn step_at_once(
-        #[extension_type] asked: GuidanceInputs<Self>,
-        pixelwise: bool,
-        #[extension_type] before: Before<Self>,
-        substeps: Vec<OdeSubstep>,
-        ahead: Option<OdeSubstep>,
+        #[extension_type] inputs: GuidanceInputs<Self>,
+        #[extension_type] previous: Previous<Self>,
+        plan: StepPlan,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
     /// Means, log weights and log standard deviations of the reweighted mixtures, the last for each pixel where it goes by pixels.
     fn step_reweighted(
@@ -151,7 +152,7 @@ impl GuidanceInputs<Flex> {
     fn borrow(&self) -> guide::GuidanceInputs<'_> {
         let Velocity { means, log_weights, log_std, t } = &self.velocity;
         let velocity = Mixture { means: values(means), log_weights: values(log_weights), log_std: values(log_std) };
-        guide::GuidanceInputs::new(velocity, (values(&self.x), *t), sizes(means), self.rule)
+        guide::GuidanceInputs::new(velocity, (values(&self.x), *t), sizes(means), (self.rule, self.pixelwise))
     }
 }
 
@@ -166,50 +167,56 @@ fn guided(parts: GuidedParts, shape: Vec<usize>) -> [Tensor; 5] {
 }
 
 impl StepOps for Flex {
-    fn step_guide(asked: GuidanceInputs<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
-        let asked = asked.contiguous();
-        let (sizes, shape) = (sizes(&asked.velocity.means), asked.x.shape().to_vec());
-        let fill = |mut room: guide::GuidedRoom| guide(asked.borrow(), sizes, &mut room, Threads::All);
-        guided(GuidedParts::build(shape[0], sizes, asked.rule, fill), shape).into()
+    fn step_guide(inputs: GuidanceInputs<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
+        let inputs = inputs.contiguous();
+        let (sizes, shape) = (sizes(&inputs.velocity.means), inputs.x.shape().to_vec());
+        let fill = |mut room: guide::GuidedRoom| guide(inputs.borrow(), sizes, &mut room, Threads::All);
+        guided(GuidedParts::build(shape[0], sizes, inputs.rule, fill), shape).into()
     }
 
-    fn step_second_order(now: GuidedMixtures<Self>, before: Tensor, rule: SecondOrderRule) -> (Tensor, Tensor) {
-        let (now, before) = (now.contiguous(), in_order(before));
+    fn step_second_order(
+        now: GuidedMixtures<Self>,
+        previous_mean: Tensor,
+        rule: SecondOrderRule,
+    ) -> (Tensor, Tensor) {
+        let (now, previous_mean) = (now.contiguous(), in_order(previous_mean));
         let sizes = sizes(&now.velocity.means);
         let mut power = vec![0.0; values(&now.var).len()];
-        let shift = build(values(&before).len(), |shift| {
-            second_order::second_order(now.borrow(), values(&before), sizes, rule, (shift, &mut power), Threads::All);
+        let shift = build(values(&previous_mean).len(), |shift| {
+            second_order::second_order(
+                now.borrow(),
+                values(&previous_mean),
+                sizes,
+                rule,
+                (shift, &mut power),
+                Threads::All,
+            );
         });
-        (tensor(shift, before.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
+        (tensor(shift, previous_mean.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
 
     fn step_ode(mixture: GuidedMixtures<Self>, start: Tensor, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
         let (mixture, start, x) = (mixture.contiguous(), in_order(start), in_order(x));
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
         let fill = |out: &mut [f32]| {
-            let points = [values(&start), values(&x)];
-            ode::ode_substeps(mixture.borrow(), points, sizes, &substeps, None, out, Threads::All);
+            let (start, x) = (values(&start), values(&x));
+            let steps = SubSteps { start, x, substeps: &substeps, next: None };
+            ode::ode_substeps(mixture.borrow(), steps, sizes, out, Threads::All);
         };
         tensor(build(values(&x).len(), fill), shape)
     }
 
-    fn step_at_once(
-        asked: GuidanceInputs<Self>,
-        pixelwise: bool,
-        before: Before<Self>,
-        substeps: Vec<OdeSubstep>,
-        ahead: Option<OdeSubstep>,
-    ) -> (Tensor, Tensor) {
-        let asked = asked.contiguous();
-        let before = match before {
-            Before::Nothing => None,
-            Before::Step(mean, rule) => Some((in_order(mean), rule)),
+    fn step_at_once(inputs: GuidanceInputs<Self>, previous: Previous<Self>, plan: StepPlan) -> (Tensor, Tensor) {
+        let inputs = inputs.contiguous();
+        let previous = match previous {
+            Previous::Nothing => None,
+            Previous::Step(mean, rule) => Some((in_order(mean), rule)),
         };
-        let before = before.as_ref().map(|(mean, rule)| (values(mean), *rule));
-        let step = Step { asked: asked.borrow(), pixelwise, before, substeps: &substeps, ahead };
-        let (x, foreseen) = ode_step(step, sizes(&asked.velocity.means));
-        let of_foreseen = if ahead.is_some() { asked.x.shape().to_vec() } else { vec![0; 4] };
-        (tensor(x, asked.x.shape().to_vec()), tensor(foreseen, of_foreseen))
+        let previous = previous.as_ref().map(|(mean, rule)| (values(mean), *rule));
+        let step = Step { inputs: inputs.borrow(), previous, plan: &plan };
+        let (x, mean_at_next) = ode_step(step, sizes(&inputs.velocity.means));
+        let next_shape = if plan.to_next_mean.is_some() { inputs.x.shape().to_vec() } else { vec![0; 4] };
+        (tensor(x, inputs.x.shape().to_vec()), tensor(mean_at_next, next_shape))
     }
 
     fn step_reweighted(mixture: GuidedMixtures<Self>) -> (Tensor, Tensor, Tensor) {
@@ -236,40 +243,38 @@ fn inner_velocity<B: Backend, C: CheckpointStrategy>(velocity: Velocity<Autodiff
     Velocity { means, log_weights, log_std, t }
 }
 
-fn inner_asked<B: Backend, C: CheckpointStrategy>(asked: GuidanceInputs<Autodiff<B, C>>) -> GuidanceInputs<B> {
-    let GuidanceInputs { velocity, x, rule } = asked;
-    GuidanceInputs { velocity: inner_velocity(velocity), x: Autodiff::<B, C>::inner(x), rule }
+fn inner_inputs<B: Backend, C: CheckpointStrategy>(inputs: GuidanceInputs<Autodiff<B, C>>) -> GuidanceInputs<B> {
+    let GuidanceInputs { velocity, x, rule, pixelwise } = inputs;
+    GuidanceInputs { velocity: inner_velocity(velocity), x: Autodiff::<B, C>::inner(x), rule, pixelwise }
 }
 
 impl<B: StepOps, C: CheckpointStrategy> StepOps for Autodiff<B, C> {
     fn step_guide(
-        asked: GuidanceInputs<Self>,
+        inputs: GuidanceInputs<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (mean, var, shift, power, centred) = B::step_guide(inner_asked(asked));
+        let (mean, var, shift, power, centred) = B::step_guide(inner_inputs(inputs));
         [mean, var, shift, power, centred].map(Self::from_inner).into()
     }
 
     fn step_at_once(
-        asked: GuidanceInputs<Self>,
-        pixelwise: bool,
-        before: Before<Self>,
-        substeps: Vec<OdeSubstep>,
-        ahead: Option<OdeSubstep>,
+        inputs: GuidanceInputs<Self>,
+        previous: Previous<Self>,
+        plan: StepPlan,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let before = match before {
-            Before::Nothing => Before::Nothing,
-            Before::Step(mean, rule) => Before::Step(Self::inner(mean), rule),
+        let previous = match previous {
+            Previous::Nothing => Previous::Nothing,
+            Previous::Step(mean, rule) => Previous::Step(Self::inner(mean), rule),
         };
-        let (x, foreseen) = B::step_at_once(inner_asked(asked), pixelwise, before, substeps, ahead);
-        (Self::from_inner(x), Self::from_inner(foreseen))
+        let (x, mean_at_next) = B::step_at_once(inner_inputs(inputs), previous, plan);
+        (Self::from_inner(x), Self::from_inner(mean_at_next))
     }
 
     fn step_second_order(
         now: GuidedMixtures<Self>,
-        before: FloatTensor<Self>,
+        previous_mean: FloatTensor<Self>,
         rule: SecondOrderRule,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (shift, power) = B::step_second_order(inner(now), Self::inner(before), rule);
+        let (shift, power) = B::step_second_order(inner(now), Self::inner(previous_mean), rule);
         (Self::from_inner(shift), Self::from_inner(power))
     }
 

@@ -28,14 +28,21 @@ pub(crate) struct GuidanceInputs<'a> {
     pub x: &'a [f32],
     pub t: f32,
     pub rule: ShiftRule,
+    /// Whether shifts are divided by the pixel's own variance.
+    pub pixelwise: bool,
 }
 
 impl<'a> GuidanceInputs<'a> {
     /// From predictions which, with a rule other than off, are those of the doubled batch [conditional, unconditional].
-    pub fn new(velocity: Mixture<'a>, (x, t): (&'a [f32], f32), sizes: Sizes, rule: ShiftRule) -> Self {
+    pub fn new(
+        velocity: Mixture<'a>,
+        (x, t): (&'a [f32], f32),
+        sizes: Sizes,
+        (rule, pixelwise): (ShiftRule, bool),
+    ) -> Self {
         let b = x.len() / (sizes.c * sizes.n).max(1);
         let unconditional = (rule != ShiftRule::Off).then(|| velocity.of_samples(sizes, b..2 * b));
-        Self { velocity: velocity.of_samples(sizes, 0..b), unconditional, x, t, rule }
+        Self { velocity: velocity.of_samples(sizes, 0..b), unconditional, x, t, rule, pixelwise }
     }
 
     /// Those of some samples.
@@ -92,10 +99,10 @@ pub(crate) struct GuidedRoom<'a> {
 }
 
 /// From predictions of the velocity to the means of the mixtures over x0 and the shift that guidance asks for.
-pub(crate) fn guide(asked: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom, threads: Threads) {
+pub(crate) fn guide(inputs: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom, threads: Threads) {
     let Sizes { k, c, n } = sizes;
     let GuidedRoom { centred, mean, shift, var: vars, power: powers } = room;
-    let (b, active) = (vars.len(), asked.rule != ShiftRule::Off);
+    let (b, active) = (vars.len(), inputs.rule != ShiftRule::Off);
     let blocks = Block::all(b, n);
     let (means, shifts) = (BlockWriter::new(mean, n), BlockWriter::new(shift, n));
     let rows = centred_rows(sizes);
@@ -106,7 +113,7 @@ pub(crate) fn guide(asked: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom, 
         |scratch, (block, centred): (Block, &mut [f32])| {
             let centred = PackedMut::new(centred, rows);
             let shifts = active.then_some(&shifts);
-            widest(Guiding { scratch, centred, means: &means, shifts, asked, sizes, block })
+            widest(Guiding { scratch, centred, means: &means, shifts, inputs, sizes, block })
         },
     );
     for (sample, &[var, da, aa]) in per_sample_sums(b, &blocks, &sums).iter().enumerate() {
@@ -117,13 +124,13 @@ pub(crate) fn guide(asked: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom, 
             continue;
         }
         let at = sample * c * n..(sample + 1) * c * n;
-        let (shift, mean, x) = (&mut shift[at.clone()], &mean[at.clone()], &asked.x[at]);
+        let (shift, mean, x) = (&mut shift[at.clone()], &mean[at.clone()], &inputs.x[at]);
         // What remains may be much smaller than what was subtracted: its power is that of the numbers themselves.
-        let along = asked.rule.along(da, aa) as f32;
-        let origin = matches!(asked.rule, ShiftRule::Extrapolate { .. }).then_some(x);
+        let along = inputs.rule.along(da, aa) as f32;
+        let origin = matches!(inputs.rule, ShiftRule::Extrapolate { .. }).then_some(x);
         let power = widest(Across { shift, mean, origin, along });
         let power = power / (c * n) as f64;
-        let factor = asked.rule.factor(var, power);
+        let factor = inputs.rule.factor(var, power);
         vectorised(Scale { values: shift, by: factor as f32 });
         powers[sample] = (power * factor * factor) as f32;
     }
@@ -219,7 +226,7 @@ struct Guiding<'a> {
     centred: PackedMut<'a>,
     means: &'a BlockWriter<'a>,
     shifts: Option<&'a BlockWriter<'a>>,
-    asked: GuidanceInputs<'a>,
+    inputs: GuidanceInputs<'a>,
     sizes: Sizes,
     block: Block,
 }
@@ -305,8 +312,8 @@ fn add_components<S: Simd, const C: usize, const N: usize, const KEEP: bool>(
 impl Guiding<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<3> {
-        let Self { scratch, mut centred, means: all_means, shifts, asked, sizes, block } = self;
-        let GuidanceInputs { velocity, unconditional, x, t, rule } = asked;
+        let Self { scratch, mut centred, means: all_means, shifts, inputs, sizes, block } = self;
+        let GuidanceInputs { velocity, unconditional, x, t, rule, .. } = inputs;
         let Sizes { k, n, .. } = sizes;
         let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
         let Scratch { means, log_weights, shares, velocities, x: room, mean, difference } = scratch;

@@ -10,36 +10,44 @@ use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::widest;
 use pulp::{Simd, WithSimd};
 
-/// What a step tells the next one: by the mixtures without its own second-order change, from where the last sub-step ends, what one more ends
-/// at, into `[b c n]`.
-pub(crate) struct Ahead<'a> {
-    pub shifted: GuidedMixtures<'a>,
+/// Where sub-steps begin, and what they lead to.
+pub(crate) struct SubSteps<'a> {
+    /// Where the mixtures were predicted `[b c n]`.
+    pub start: &'a [f32],
+    /// Where the first sub-step begins `[b c n]`.
+    pub x: &'a [f32],
+    pub substeps: &'a [OdeSubstep],
+    pub next: Option<ToNextMean<'a>>,
+}
+
+/// What a step tells the next one: by the guided mixtures without the second-order change, from where the last sub-step ends, what one more
+/// ends at, into `[b c n]`.
+pub(crate) struct ToNextMean<'a> {
+    pub guided: GuidedMixtures<'a>,
     pub substep: OdeSubstep,
     pub out: &'a mut [f32],
 }
 
-/// The samples `[b c n]` after all sub-steps from `x`, with mixtures that were predicted at `start`, into `out`.
+/// The samples `[b c n]` after all sub-steps into `out`.
 pub(crate) fn ode_substeps(
     shifted: GuidedMixtures,
-    [start, x]: [&[f32]; 2],
+    SubSteps { start, x, substeps, next }: SubSteps,
     sizes: Sizes,
-    substeps: &[OdeSubstep],
-    ahead: Option<Ahead>,
     out: &mut [f32],
     threads: Threads,
 ) {
     let Sizes { c, n, .. } = sizes;
     let blocks = Block::all(x.len() / (c * n).max(1), n);
-    let work = x.len() * sizes.k * (substeps.len() + usize::from(ahead.is_some()));
+    let work = x.len() * sizes.k * (substeps.len() + usize::from(next.is_some()));
     let out = BlockWriter::new(out, n);
-    let ahead = ahead.map(|Ahead { shifted, substep, out }| (shifted, substep, BlockWriter::new(out, n)));
+    let next = next.map(|ToNextMean { guided, substep, out }| (guided, substep, BlockWriter::new(out, n)));
     threads.map(
         blocks,
         work,
         || Scratch::new(sizes, false),
         |scratch, block| {
-            let ahead = ahead.as_ref().map(|(shifted, substep, out)| (shifted, substep, out));
-            widest(Stepping { scratch, out: &out, shifted, start, x, sizes, block, substeps, ahead });
+            let next = next.as_ref().map(|(guided, substep, out)| (guided, substep, out));
+            widest(Stepping { scratch, out: &out, shifted, start, x, sizes, block, substeps, next });
         },
     );
 }
@@ -54,14 +62,14 @@ struct Stepping<'a> {
     sizes: Sizes,
     block: Block,
     substeps: &'a [OdeSubstep],
-    /// As in [`Ahead`].
-    ahead: Option<(&'a GuidedMixtures<'a>, &'a OdeSubstep, &'a BlockWriter<'a>)>,
+    /// As in [`ToNextMean`].
+    next: Option<(&'a GuidedMixtures<'a>, &'a OdeSubstep, &'a BlockWriter<'a>)>,
 }
 
 impl WithSimd for Stepping<'_> {
     type Output = ();
 
-    /// All sub-steps from `x`, into `out`, and the one ahead.
+    /// All sub-steps from `x`, into `out`, and the one to the next mean.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         channels::choose!(self.sizes.c, C => self.run::<S, C>(simd))
@@ -71,14 +79,14 @@ impl WithSimd for Stepping<'_> {
 impl Stepping<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) {
-        let Self { scratch, out: sink, shifted, start, x, sizes, block, substeps, ahead } = self;
-        let Scratch { joint, mean, shift, shift_ahead, x: room, start: start_room, out, out_ahead, .. } = scratch;
+        let Self { scratch, out: writer, shifted, start, x, sizes, block, substeps, next } = self;
+        let Scratch { joint, mean, shift, next_shift, x: room, start: start_room, out, next_mean, .. } = scratch;
         // SAFETY: every block comes up once.
-        let mut out = unsafe { sink.target(&block, C, out) };
-        let mut ahead = ahead.map(|(shifted, substep, sink)| {
+        let mut out = unsafe { writer.target(&block, C, out) };
+        let mut next = next.map(|(shifted, substep, writer)| {
             // SAFETY: the same.
-            let out = unsafe { sink.target(&block, C, out_ahead) };
-            (Tilt::new(shifted, &block, sizes, shift_ahead), substep, out)
+            let out = unsafe { writer.target(&block, C, next_mean) };
+            (Tilt::new(shifted, &block, sizes, next_shift), substep, out)
         });
         let start = BlockReader::new(&block, start, C, sizes.n, start_room);
         let x = BlockReader::new(&block, x, C, sizes.n, room);
@@ -88,27 +96,27 @@ impl Stepping<'_> {
             let mut mixture = mixture.vectors(simd, v);
             let start = each!(C, simd, i => Pair::of(&start, simd, i, v));
             let mut x = each!(C, simd, i => Pair::of(&x, simd, i, v));
-            // The sub-step ahead is one more in the same loop, so that its code is there once.
+            // The sub-step to the next mean is one more in the same loop, so that its code is there once.
             for i in 0..=substeps.len() {
                 let substep = match substeps.get(i) {
                     Some(substep) => substep,
                     None => {
                         x.into_iter().enumerate().for_each(|(i, x)| x.set(&mut out, i, v));
-                        let Some((tilt, one_more, _)) = &ahead else { break };
+                        let Some((tilt, one_more, _)) = &next else { break };
                         (_, mixture.nu, mixture.zeta) = tilt.vectors(mixture.components, k, mixture.var);
                         *one_more
                     }
                 };
                 x = mixture.substep(&x, &start, substep);
             }
-            if let Some((_, _, out)) = &mut ahead {
+            if let Some((_, _, out)) = &mut next {
                 for (i, x) in x.into_iter().enumerate() {
                     x.set(out, i, v);
                 }
             }
         }
         out.finish();
-        if let Some((_, _, out)) = ahead {
+        if let Some((_, _, out)) = next {
             out.finish();
         }
     }

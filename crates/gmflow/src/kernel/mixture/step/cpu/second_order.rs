@@ -10,11 +10,11 @@ use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::widest;
 use pulp::{Simd, WithSimd};
 
-/// The second-order change from `before` `[b c n]`, where the prediction before would have the mean now, alone or with the shift of `now`,
+/// The second-order change from `previous_mean` `[b c n]`, where the prediction before would have the mean now, alone or with the shift of `now`,
 /// into `out` `[b c n]`, and its mean square into `power` `[b]`.
 pub(crate) fn second_order(
     now: GuidedMixtures,
-    before: &[f32],
+    previous_mean: &[f32],
     sizes: Sizes,
     rule: SecondOrderRule,
     (out, power): (&mut [f32], &mut [f32]),
@@ -30,7 +30,7 @@ pub(crate) fn second_order(
         || Scratch::new(sizes, false),
         |scratch, block| {
             let out = &out;
-            widest(Changing { scratch, out, now, before, sizes, block, rule })
+            widest(Changing { scratch, out, now, previous_mean, sizes, block, rule })
         },
     );
     for (power, [sum]) in power.iter_mut().zip(per_sample_sums(b, &blocks, &sums)) {
@@ -43,7 +43,7 @@ struct Changing<'a> {
     scratch: &'a mut Scratch,
     out: &'a BlockWriter<'a>,
     now: GuidedMixtures<'a>,
-    before: &'a [f32],
+    previous_mean: &'a [f32],
     sizes: Sizes,
     block: Block,
     rule: SecondOrderRule,
@@ -62,11 +62,11 @@ impl WithSimd for Changing<'_> {
 impl Changing<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<1> {
-        let Self { scratch, out: sink, now, before, sizes, block, rule } = self;
+        let Self { scratch, out: writer, now, previous_mean, sizes, block, rule } = self;
         let Scratch { joint, mean, shift, start, out, .. } = scratch;
         // SAFETY: every block comes up once.
-        let mut out = unsafe { sink.target(&block, C, out) };
-        let before = BlockReader::new(&block, before, C, sizes.n, start);
+        let mut out = unsafe { writer.target(&block, C, out) };
+        let previous_mean = BlockReader::new(&block, previous_mean, C, sizes.n, start);
         let guided = !now.shift.is_empty();
         let factor = PerSample::new(&block, |sample| {
             let noise = rule.noise[0] * now.var[sample] + rule.noise[1] * now.power[sample];
@@ -86,8 +86,8 @@ impl Changing<'_> {
             let factor = Pair::per_sample(&factor, simd, v);
             let mut sum = Pair::splat(simd, 0.0);
             for (i, &first) in first.iter().enumerate() {
-                let change = first - Pair::of(&before, simd, i, v);
-                let shift = if rule.alone { change * factor } else { change.mul_add(factor, mixture.shift[i]) };
+                let change = first - Pair::of(&previous_mean, simd, i, v);
+                let shift = if rule.translate { change * factor } else { change.mul_add(factor, mixture.shift[i]) };
                 sum = shift.mul_add(shift, sum);
                 shift.set(&mut out, i, v);
             }

@@ -64,11 +64,11 @@ pub(crate) struct Scratch {
     /// Rows `[c]`.
     pub(crate) mean: Vec<Row>,
     pub(crate) shift: Vec<Row>,
-    pub(crate) shift_ahead: Vec<Row>,
+    pub(crate) next_shift: Vec<Row>,
     pub(crate) x: Vec<Row>,
     pub(crate) start: Vec<Row>,
     pub(crate) out: Vec<Row>,
-    pub(crate) out_ahead: Vec<Row>,
+    pub(crate) next_mean: Vec<Row>,
     /// Of what is written: `[k c]` and `[k]` where mixtures are.
     pub(crate) out_means: Vec<Row>,
     pub(crate) out_weights: Vec<Row>,
@@ -77,12 +77,12 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new(Sizes { k, c, n }: Sizes, mixtures_out: bool) -> Self {
         let rows = |n: usize| vec![[0.0; LANES]; n];
-        let [mean, shift, shift_ahead, x, start, out_ahead] =
+        let [mean, shift, next_shift, x, start, next_mean] =
             [(); 6].map(|()| rows(if Block::all_direct(n) { 0 } else { c }));
         let out = rows(if Block::all_direct(n) && !mixtures_out { 0 } else { c });
         let (out_means, out_weights) = if mixtures_out { (rows(k * c), rows(k)) } else { (Vec::new(), Vec::new()) };
         let joint = rows((2 * k).div_ceil(LANES / VECTOR));
-        Self { joint, mean, shift, shift_ahead, x, start, out, out_ahead, out_means, out_weights }
+        Self { joint, mean, shift, next_shift, x, start, out, next_mean, out_means, out_weights }
     }
 }
 

@@ -167,9 +167,9 @@ fn scale_kernel(
 
 /// Mean over x0, variance, shift and its mean square, and nothing.
 pub(super) fn guide(
-    asked: GuidanceInputs<CubeBackend>,
+    inputs: GuidanceInputs<CubeBackend>,
 ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-    let GuidanceInputs { velocity: Velocity { means, log_weights, log_std, t }, x, rule } = asked;
+    let GuidanceInputs { velocity: Velocity { means, log_weights, log_std, t }, x, rule, .. } = inputs;
     let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&means), sizes(&x));
     let (active, extrapolate) = (rule != ShiftRule::Off, matches!(rule, ShiftRule::Extrapolate { .. }));
     let mean = empty(&x, [b, c, h, w]);

@@ -14,22 +14,22 @@ mod second_order;
 mod shifted;
 
 use crate::kernel::gpu::empty;
-use crate::kernel::mixture::step::ops::{Before, GuidanceInputs, GuidedMixtures, StepOps};
-use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule};
+use crate::kernel::mixture::step::ops::{GuidanceInputs, GuidedMixtures, Previous, StepOps};
+use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, StepPlan};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 impl StepOps for CubeBackend {
-    fn step_guide(asked: GuidanceInputs<Self>) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-        guide::guide(asked)
+    fn step_guide(inputs: GuidanceInputs<Self>) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
+        guide::guide(inputs)
     }
 
     fn step_second_order(
         now: GuidedMixtures<Self>,
-        before: CubeTensor,
+        previous_mean: CubeTensor,
         rule: SecondOrderRule,
     ) -> (CubeTensor, CubeTensor) {
-        second_order::second_order(now, before, rule)
+        second_order::second_order(now, previous_mean, rule)
     }
 
     fn step_ode(
@@ -42,25 +42,23 @@ impl StepOps for CubeBackend {
     }
 
     fn step_at_once(
-        asked: GuidanceInputs<Self>,
-        pixelwise: bool,
-        before: Before<Self>,
-        substeps: Vec<OdeSubstep>,
-        ahead: Option<OdeSubstep>,
+        inputs: GuidanceInputs<Self>,
+        previous: Previous<Self>,
+        plan: StepPlan,
     ) -> (CubeTensor, CubeTensor) {
-        let GuidanceInputs { velocity, x, .. } = asked.clone();
-        let (mean, var, shift, power, centred) = guide::guide(asked);
+        let GuidanceInputs { velocity, x, pixelwise, .. } = inputs.clone();
+        let (mean, var, shift, power, centred) = guide::guide(inputs);
         let guided = GuidedMixtures { velocity, centred, origin: x.clone(), mean, var, shift, power, pixelwise };
-        let mut now = guided.clone();
-        if let Before::Step(mean, rule) = before {
-            (now.shift, now.power) = second_order::second_order(guided.clone(), mean, rule);
+        let mut corrected = guided.clone();
+        if let Previous::Step(mean, rule) = previous {
+            (corrected.shift, corrected.power) = second_order::second_order(guided.clone(), mean, rule);
         }
-        let end = ode::ode_substeps(now, x.clone(), x.clone(), substeps);
-        let foreseen = match ahead {
+        let end = ode::ode_substeps(corrected, x.clone(), x.clone(), plan.substeps);
+        let mean_at_next = match plan.to_next_mean {
             Some(substep) => ode::ode_substeps(guided, x, end.clone(), vec![substep]),
             None => empty(&x, [0; 4]),
         };
-        (end, foreseen)
+        (end, mean_at_next)
     }
 
     fn step_reweighted(mixture: GuidedMixtures<Self>) -> (CubeTensor, CubeTensor, CubeTensor) {

@@ -11,7 +11,7 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-/// The second-order change from `before`, alone or with the shift, `[b c n]`, and its square at every pixel `[b n]`.
+/// The second-order change from `previous_mean`, alone or with the shift, `[b c n]`, and its square at every pixel `[b n]`.
 #[cube(launch_unchecked)]
 fn second_order_kernel(
     means: &[f32],
@@ -22,7 +22,7 @@ fn second_order_kernel(
     var: &[f32],
     shift: &[f32],
     power: &[f32],
-    before: &[f32],
+    previous_mean: &[f32],
     out: &mut [f32],
     squares: &mut [f32],
     b: usize,
@@ -35,7 +35,7 @@ fn second_order_kernel(
     #[comptime] c: usize,
     #[comptime] guided: bool,
     #[comptime] pixelwise: bool,
-    #[comptime] alone: bool,
+    #[comptime] translate: bool,
 ) {
     if ABSOLUTE_POS >= b * n {
         terminate!();
@@ -103,8 +103,8 @@ fn second_order_kernel(
     #[unroll]
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
-        let mut value = (first[i] + mean[at] - before[at]) * keep;
-        if comptime!(guided && !alone) {
+        let mut value = (first[i] + mean[at] - previous_mean[at]) * keep;
+        if comptime!(guided && !translate) {
             value += shift[at];
         }
         square += value * value;
@@ -116,16 +116,16 @@ fn second_order_kernel(
 /// The change and its mean square.
 pub(super) fn second_order(
     now: GuidedMixtures<CubeBackend>,
-    before: CubeTensor,
+    previous_mean: CubeTensor,
     rule: SecondOrderRule,
 ) -> (CubeTensor, CubeTensor) {
-    let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&now.velocity.means), sizes(&before));
-    let (shift, squares) = (empty(&before, [b, c, h, w]), empty(&before, [b, n]));
-    let (count, dim) = grid(&before, b * n);
+    let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&now.velocity.means), sizes(&previous_mean));
+    let (shift, squares) = (empty(&previous_mean, [b, c, h, w]), empty(&previous_mean, [b, n]));
+    let (count, dim) = grid(&previous_mean, b * n);
     // SAFETY: threads beyond the pixels end, and all indices are within the shapes of the mixture.
     unsafe {
         second_order_kernel::launch_unchecked(
-            &before.client,
+            &previous_mean.client,
             count,
             dim,
             input(&now.velocity.means),
@@ -136,7 +136,7 @@ pub(super) fn second_order(
             input(&now.var),
             shift_of(&now),
             input(&now.power),
-            input(&before),
+            input(&previous_mean),
             output(&shift),
             output(&squares),
             b,
@@ -149,7 +149,7 @@ pub(super) fn second_order(
             c,
             is_guided(&now),
             now.pixelwise,
-            rule.alone,
+            rule.translate,
         );
     }
     let power = CubeBackend::float_reshape(mean_of(squares, 1), [b, 1, 1, 1].into());

@@ -1,0 +1,35 @@
+//! DPM-Solver++ 2M for the reverse stochastic equation.
+
+use super::interface::{Context, Solver, SolverState, Span};
+use super::multistep::{self, Node, Predictor, Rule, extrapolated, floored, lambda, slope};
+use crate::Result;
+
+/// DPM-Solver++ 2M for the reverse stochastic equation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dpmpp2mSde;
+
+impl Solver for Dpmpp2mSde {
+    fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {
+        Ok(multistep::step(state, span, context, self))
+    }
+
+    fn order(&self) -> usize {
+        2
+    }
+}
+
+impl Rule for Dpmpp2mSde {
+    fn predictor(&self, span: Span, history: &[Node]) -> Predictor {
+        if span.to <= 0.0 {
+            return Predictor::X0;
+        }
+        dpmpp_2m_sde(span.t, span.to, history.first().map(|node| node.t))
+    }
+}
+
+fn dpmpp_2m_sde(t: f64, to: f64, before: Option<f64>) -> Predictor {
+    let h = lambda(to) - lambda(t);
+    let share = -(-2.0 * h).exp_m1();
+    let step = extrapolated(to / t * (-h).exp(), floored(to) * share, slope(t, before, h));
+    Predictor { noise: to * share.sqrt(), ..step }
+}
