@@ -27,7 +27,7 @@ const FILES: &[&str] = &[
     "gmflow/src/pipeline.rs",
     "gmflow/src/solver/config.rs",
     "gmflow/src/solver/second_order.rs",
-    "gmflow/src/guidance/mod.rs",
+    "gmflow/src/guidance/config.rs",
     "gmflow/src/guidance/probabilistic.rs",
     "gmflow/src/kernel/matmul/precision.rs",
 ];

@@ -1,6 +1,6 @@
 //! Guidance in a limited interval of times (arXiv:2404.07724).
 
-use super::Guidance;
+use super::config::Guidance;
 use crate::{Error, Result};
 
 /// Checks the ends `[low, high]`.

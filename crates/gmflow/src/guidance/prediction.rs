@@ -1,6 +1,7 @@
 //! What a solver gets at a network call: the conditional prediction with what guidance asks for.
 
-use super::{Guidance, ReweightScale};
+use super::config::Guidance;
+use super::probabilistic::ReweightScale;
 use crate::kernel::mixture::step::passes;
 use crate::kernel::mixture::step::reference;
 use crate::kernel::mixture::step::types::{CorrectedPrediction, Correction, OdeEnd, OdeStep, OdeSubstep};

@@ -1,6 +1,6 @@
 //! Probabilistic guidance, (7) and (8) of the paper: the mixture is reweighted so that the mean of its surrogate moves.
 
-use super::power;
+use super::power::power;
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

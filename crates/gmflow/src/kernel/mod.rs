@@ -18,7 +18,6 @@ mod tests;
 pub(crate) use device::on_cpu;
 pub use matmul::panels::PackedWeight;
 pub use matmul::precision::MatmulPrecision;
-pub(crate) use mixture::step::types::ShiftRule;
 pub(crate) use mixture::transport::ops::{covariances, transport};
 pub(crate) use mixture::transport::types::Direction;
 pub use nn::optim::{AdamW, lerp, square_sums};

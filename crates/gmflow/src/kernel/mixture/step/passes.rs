@@ -1,6 +1,6 @@
 //! The passes of a solver's step on tensors. Nothing here records gradients.
 
-use crate::guidance::ReweightScale;
+use crate::guidance::probabilistic::ReweightScale;
 use crate::kernel::mixture::step::ops::{self as step_ops, Previous, StepOps};
 use crate::kernel::mixture::step::reference;
 use crate::kernel::mixture::step::types::{

@@ -1,7 +1,11 @@
 //! The step of a solver in tensor operations: the definition, for mixtures of any shape. `cpu` and `gpu` compute the same in passes over
 //! pixels.
 
-use crate::guidance::{Guidance, ReweightScale, classifier_free, power, shift};
+use crate::guidance::classifier_free;
+use crate::guidance::config::Guidance;
+use crate::guidance::power::power;
+use crate::guidance::probabilistic::ReweightScale;
+use crate::guidance::shift::shift;
 use crate::kernel::mixture::step::types::{CorrectedPrediction, Correction, MIN_REST, SMALLEST_LENGTH, SMALLEST_VAR};
 use crate::mixture::{DataMixture, GaussianMixture, IsoGaussian};
 use crate::solver::second_order::SecondOrderMode;
