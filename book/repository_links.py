@@ -1,4 +1,4 @@
-"""A preprocessor of mdBook: a link to a file outside of the book's source becomes a link to the repository.
+"""A preprocessor of mdBook: a link to a file that is no part of the HTML becomes a link to the repository.
 
 In the repository the relative link is the better one: it works in every clone and on every branch.
 """
@@ -13,32 +13,36 @@ SOURCE = "book/src"
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
 
 
-def rewrite(chapter):
-    folder = posixpath.join(SOURCE, posixpath.dirname(chapter["path"]))
-
-    def target(match):
-        path = match[2]
-        if re.match(r"[a-z]+:", path):
-            return match[0]
-        full = posixpath.normpath(posixpath.join(folder, path))
-        if full.startswith(SOURCE + "/"):
-            return match[0]
-        return f"{match[1]}{REPOSITORY}{full}{match[3] or ''})"
-
-    chapter["content"] = LINK.sub(target, chapter["content"])
-
-
-def walk(items):
+def chapters(items):
     for item in items:
         chapter = item.get("Chapter") if isinstance(item, dict) else None
         if chapter:
-            if chapter.get("path"):
-                rewrite(chapter)
-            walk(chapter["sub_items"])
+            if chapter.get("source_path"):
+                yield chapter
+            yield from chapters(chapter["sub_items"])
+
+
+def rewrite(chapter, pages):
+    folder = posixpath.join(SOURCE, posixpath.dirname(chapter["source_path"]))
+
+    def target(match):
+        path, anchor = match[2], match[3] or ""
+        if re.match(r"[a-z]+:", path):
+            return match[0]
+        full = posixpath.normpath(posixpath.join(folder, path))
+        if full.startswith(SOURCE + "/") and (full in pages or not full.endswith(".md")):
+            # mdBook writes README.md as index.html.
+            return f"{match[1]}{re.sub(r'README.md$', 'index.md', path)}{anchor})"
+        return f"{match[1]}{REPOSITORY}{full}{anchor})"
+
+    chapter["content"] = LINK.sub(target, chapter["content"])
 
 
 if len(sys.argv) > 1 and sys.argv[1] == "supports":
     sys.exit(0)
 _, book = json.load(sys.stdin)
-walk(book["items"] if "items" in book else book["sections"])
+found = list(chapters(book["items"] if "items" in book else book["sections"]))
+pages = {posixpath.join(SOURCE, chapter["source_path"]) for chapter in found}
+for chapter in found:
+    rewrite(chapter, pages)
 json.dump(book, sys.stdout)

@@ -10,7 +10,7 @@ use std::path::PathBuf;
     long_about = "Measures every combination that a plan (TOML) names: models, solvers, steps, guidance. Each finished cell is one line of \
 OUT/cells.jsonl and is never measured again; the same call continues after an interruption and tries failed cells again. Writes tables \
 (table.md, best.md) and charts (PNG and SVG) of distance and precision against network evaluations, and of precision against recall.",
-    after_help = "Example:\n  gmflow sweep docs/sweep-digits.toml --out sweep"
+    after_help = "Example:\n  gmflow sweep book/src/sweep-digits.toml --out sweep"
 )]
 pub struct SweepArgs {
     /// The plan

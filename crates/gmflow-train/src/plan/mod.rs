@@ -18,7 +18,7 @@ pub use networks::NetworkSize;
 
 /// Samples of a step.
 const BATCH: u64 = 32;
-/// Steps after which pictures begin to look like the data (docs/train-on-your-pictures.md).
+/// Steps after which pictures begin to look like the data (book/src/train-on-your-pictures.md).
 const RECOGNISABLE: u64 = 2000;
 /// Fewer steps than this teach a network of its size too little to be worth its time.
 const FEWEST: u64 = 10_000;

@@ -39,7 +39,7 @@ impl NetworkSize {
         }
     }
 
-    /// The time of a step as a multiple of the small network's, on a CPU, as measured (docs/train-on-your-pictures.md).
+    /// The time of a step as a multiple of the small network's, on a CPU, as measured (book/src/train-on-your-pictures.md).
     pub(super) fn cost(self) -> f64 {
         match self {
             Self::Tiny => 0.4,

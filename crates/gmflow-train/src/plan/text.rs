@@ -39,7 +39,7 @@ pub(super) fn toml(plan: &Plan, source: &DatasetConfig) -> Result<String> {
     Ok(format!(
         r#"# {found}
 # On the machine that this was written on: {expected}.
-# What to do when they do not: docs/train-on-your-pictures.md.
+# What to do when they do not: book/src/train-on-your-pictures.md.
 
 [data.source]
 {source}
