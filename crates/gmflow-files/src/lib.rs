@@ -5,6 +5,7 @@
 //! - [`what_is`]: what a file really is that is not what it should be.
 //! - [`is_clutter`]: files that operating systems leave in folders.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
+//! - [`to_byte`]: what a picture holds for a value in [-1, 1].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
 
 mod beside;
@@ -12,6 +13,7 @@ mod clutter;
 pub mod json;
 mod locate;
 pub mod lock;
+mod pixel;
 pub mod seed;
 pub mod text;
 pub mod toml;
@@ -21,6 +23,7 @@ mod words;
 pub use beside::beside;
 pub use clutter::is_clutter;
 pub use lock::{FolderLock, LockError};
+pub use pixel::to_byte;
 pub use what::what_is;
 pub use words::{choices, nearest};
 
