@@ -1,8 +1,7 @@
 //! Network, guidance and solver joined into one sampler.
 
-use crate::checkpoint::LatentInfo;
 use crate::guidance::{Guidance, Guided, Variance};
-use crate::network::{Autoencoder, Denoiser, Network, SpectrumMlp, Tiling};
+use crate::network::{Autoencoder, Denoiser, LatentInfo, Network, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
 use crate::solver::{Carry, Context, Draws, SecondOrder, SeededDraws, SolverConfig, Span, SubStep};
 use crate::{Error, Result, time};

@@ -17,7 +17,7 @@ mod unet_config;
 pub(crate) use linear::Initializer;
 use linear::{Init, Linear};
 
-pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, Tiling};
+pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, LatentInfo, Tiling};
 pub use embedding::{point_features, time_features, token_positions};
 pub use gmdit::GmDit;
 pub use gmdit_config::GmDitConfig;
