@@ -1,16 +1,38 @@
 //! What a run is made from: one TOML file, checked once.
+//!
+//! ```
+//! use gmflow_train::Config;
+//!
+//! let text = r#"
+//!     [data.source]
+//!     kind = "density"
+//!     name = "checkerboard"
+//!
+//!     [train]
+//!     steps = 1000
+//! "#;
+//! let config = Config::parse(text, "moons.toml".as_ref(), &["train.lr=1e-4".into()])?;
+//! config.validate()?;
+//! assert_eq!((config.train.lr, config.total_steps()), (1e-4, 1000));
+//! assert_eq!(config.network.kind(), "mlp2d", "what is not given fits the data");
+//! # Ok::<(), gmflow_train::Error>(())
+//! ```
 
 mod collect;
 mod defaults;
-mod fit;
+mod ema;
 mod load;
+pub(crate) mod overrides;
 mod paths;
+mod schedule;
 mod validate;
 
 pub use defaults::FromData;
+pub use ema::{EmaConfig, EmaDecay};
+pub use schedule::Schedule;
 
-pub(crate) use load::{from_json, source_of};
-pub(crate) use validate::{below, check};
+pub(crate) use load::from_json;
+pub(crate) use validate::below;
 
 use gmflow::kernel::Arithmetic;
 use gmflow::loss::LossConfig;
@@ -20,9 +42,6 @@ pub use gmflow::time::TimeSampling;
 use gmflow_data::DatasetConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-
-pub use crate::ema::{EmaConfig, EmaDecay};
-pub use crate::schedule::Schedule;
 
 /// The whole configuration of a run. The resolved form is stored in the run folder and in every checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
