@@ -81,7 +81,10 @@ impl Config {
 
     /// Takes the settings that were left to the data from another configuration of the same run.
     pub fn fit_like(&mut self, other: &Self) {
-        let FromData { channels, size, classes, patch } = std::mem::take(&mut self.from_data);
+        let FromData { channels, size, classes, patch, network } = std::mem::take(&mut self.from_data);
+        if network && other.train.from.is_some() {
+            self.network = other.network.clone();
+        }
         match (&mut self.network, &other.network) {
             (NetworkConfig::GmDit(net), NetworkConfig::GmDit(other)) => {
                 let pairs = [

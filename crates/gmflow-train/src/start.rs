@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{LoadOptions, Model, Progress};
+use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, Progress};
 use gmflow::network::{Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use serde_json::Value;
 
 use crate::checkpoint::folders::latest;
-use crate::config::Config;
+use crate::config::{Config, FromData};
 use crate::{Error, Result};
 
 /// What a run starts from.
@@ -25,6 +25,17 @@ pub(crate) struct Start {
 /// A run without a checkpoint.
 pub(crate) fn model_folder(path: &Path) -> Result<PathBuf> {
     if path.join("checkpoints").is_dir() { latest(path) } else { Ok(path.to_path_buf()) }
+}
+
+/// Takes the network of the model that training starts from, where the configuration gives none.
+///
+/// # Errors
+/// A model whose description cannot be read.
+pub(crate) fn take_network(config: &mut Config) -> Result<()> {
+    let Some(from) = config.train.from.as_ref().filter(|_| config.from_data.network) else { return Ok(()) };
+    config.network = ModelInfo::load(&model_folder(from)?)?.network;
+    config.from_data = FromData::default();
+    Ok(())
 }
 
 /// The networks whose weights a run starts from: those of a model folder or of a run's latest checkpoint, the first average by name before

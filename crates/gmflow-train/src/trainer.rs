@@ -117,6 +117,7 @@ impl Trainer {
     /// another network's.
     pub fn new(mut config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
+        start::take_network(&mut config)?;
         let from = config.train.from.clone().filter(|_| !config.train.new_classes);
         let data = open_data(&mut config, 0, device, |info| match from {
             Some(from) => same_data::check_started_from(&ModelInfo::load(&start::model_folder(&from)?)?, info),

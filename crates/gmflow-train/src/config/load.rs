@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::collect::all_faults;
 use super::overrides::OVERRIDE;
-use super::{Config, defaults};
+use super::{Config, FromData, defaults};
 use crate::{Error, Result};
 
 impl Config {
@@ -73,7 +73,7 @@ impl Config {
         let given = Value::Table(table.clone());
         let from_data = defaults::fill(&mut table);
         let mut config: Self = settings::settings(table).map_err(|wrong| Error::wrong(path.display(), wrong))?;
-        config.from_data = from_data;
+        config.from_data = FromData { network: given.get("network").is_none(), ..from_data };
         config.refuse_ignored(path, &given)?;
         Ok(config)
     }

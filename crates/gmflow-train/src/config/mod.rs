@@ -49,8 +49,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// What is learnt.
     pub data: DataConfig,
-    /// The network that predicts the velocity mixture; absent: a small one for the kind of data. What the data tells, such as the number
-    /// of channels and classes, need not be given, and must agree with it.
+    /// The network that predicts the velocity mixture; absent: a small one for the kind of data, or with `train.from` that of the model.
+    /// What the data tells, such as the number of channels and classes, need not be given, and must agree with it.
     pub network: NetworkConfig,
     /// The main network's loss; absent: the transition loss.
     pub loss: LossConfig,
@@ -151,7 +151,8 @@ pub struct TrainConfig {
     #[serde(default, with = "gmflow_files::seed")]
     pub seed: u64,
     /// Weights to start from: a model folder, ours or in the diffusers layout, or a run, whose latest checkpoint counts. An average is
-    /// taken before the weights themselves. Absent: weights drawn from the seed.
+    /// taken before the weights themselves. A configuration without a `network` table takes the model's network. Absent: weights drawn from
+    /// the seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
     /// Whether the model in `from` may have other classes than the data, as when it is trained anew for other pictures: a class then
