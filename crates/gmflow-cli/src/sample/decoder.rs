@@ -1,19 +1,19 @@
 //! From latents to images.
 
-use super::Drawn;
 use crate::terminal;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::LatentInfo;
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow::pipeline::Decoder;
+use gmflow::samples::Samples;
 
 /// Hands over the images that latents stand for, one at a time; `decoder` is the autoencoder, what the latents are, and the side of a tile.
 pub fn decode(
-    latents: Drawn,
+    latents: Samples,
     (vae, latent, tile): (&Autoencoder, &LatentInfo, usize),
     device: &Device,
-    take: &mut dyn FnMut(Drawn) -> Result<()>,
+    take: &mut dyn FnMut(Samples) -> Result<()>,
 ) -> Result<()> {
     let decoder = Decoder { vae, latent, tiling: Tiling { size: tile, overlap: tile / 4 } };
     let [c, h, w] = latents.shape;

@@ -16,6 +16,7 @@ mod pytorch;
 mod weight_files;
 mod weights;
 
+pub use crate::network::LatentInfo;
 pub use class_names::ClassNames;
 pub use diffusers::{
     ExportOptions, StoredVae, export_diffusers, load_diffusers_spectrum, load_diffusers_transformer,
@@ -23,7 +24,6 @@ pub use diffusers::{
 };
 pub use digest::{Digests, FileDigest};
 pub use file::{remove_leftovers, write_atomic};
-pub use crate::network::LatentInfo;
 pub use gmflow_files::what_is;
 pub use header::read as read_header;
 pub use model::{DataInfo, DataKind, LoadOptions, Model, ModelInfo, Progress, TrainedOn};
