@@ -9,7 +9,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use gmflow::loss::{LossBatch, LossConfig};
 use gmflow::network::{Mlp2dConfig, NetworkConfig};
-use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normals, uniforms};
 use gmflow::solver::SolverConfig;
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ fn main() -> gmflow::Result<()> {
     for steps in [1, 2, 4, 8] {
         let solver = SolverConfig::GmOde { order: 2, substeps: None };
         let config = SamplerConfig::new(solver, steps);
-        let samples = pipeline.sample(&config, &request, &mut |_, _| {})?; // [n 2 1 1]
+        let samples = pipeline.sample(&config, &request, &mut keep_going)?; // [n 2 1 1]
         let values: Vec<f32> = samples.into_data().iter::<f32>().collect();
         let outside = values.chunks(2).filter(|point| !is_dark(point)).count();
         println!("GM-ODE 2, {steps} steps: {:.1} % outside the squares", 100.0 * outside as f64 / POINTS as f64);
