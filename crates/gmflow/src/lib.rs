@@ -16,6 +16,7 @@ pub mod network;
 pub mod path;
 pub mod pipeline;
 pub mod rng;
+pub mod sampler;
 pub mod samples;
 pub mod solver;
 pub mod time;
