@@ -13,6 +13,7 @@ pub mod limits;
 pub mod loss;
 pub mod mixture;
 pub mod network;
+pub mod optim;
 pub mod path;
 pub mod pipeline;
 pub mod rng;
