@@ -7,6 +7,19 @@
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
 //! - [`to_byte`]: what a picture holds for a value in [-1, 1].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
+//!
+//! ```
+//! use gmflow_files::{FolderLock, is_clutter, to_byte, what_is};
+//!
+//! assert_eq!([-1.0, 0.0, 1.0].map(to_byte), [0, 128, 255]);
+//! assert_eq!(what_is(b""), Some("an empty file"));
+//! assert!(is_clutter(".DS_Store".as_ref()));
+//! let folder = tempfile::tempdir()?;
+//! let lock = FolderLock::acquire(folder.path(), "example")?;
+//! assert!(FolderLock::acquire(folder.path(), "another").is_err(), "one at a time");
+//! # drop(lock);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod beside;
 mod clutter;
