@@ -12,7 +12,6 @@ mod encode;
 mod eval;
 mod export;
 mod failure;
-mod images;
 mod import;
 mod info;
 mod init;

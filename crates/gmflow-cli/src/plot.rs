@@ -1,7 +1,7 @@
 //! 2-D histograms as pictures: one with axes, or many side by side under common labels.
 
-use crate::images::Picture;
 use anyhow::{Result, anyhow};
+use gmflow::samples::Picture;
 use gmflow_data::density::histogram;
 use plotters::backend::BitMapBackend;
 use plotters::coord::Shift;

@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, Im
 
 use crate::jpeg;
 use crate::pixels::{convert, from_byte};
-use crate::settings::Background;
+use crate::settings::Format;
 
 /// The formats that are read, as messages name them.
 pub(crate) const FORMATS: &str = "PNG, JPEG, WebP, BMP, GIF, TIFF or PNM";
@@ -19,28 +19,6 @@ const BYTES_PER_PIXEL: u64 = 8;
 
 /// What a decoder may take beside the pixels.
 const WORKING_MEMORY: u64 = 64 << 20;
-
-/// The form in which images are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Format {
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-    /// 1 or 3.
-    pub channels: usize,
-    /// What shows through transparent pixels.
-    pub background: Background,
-    /// Most pixels that an image file may claim to have.
-    pub max_pixels: u64,
-}
-
-impl Format {
-    /// `[c, h, w]`.
-    pub fn shape(&self) -> [usize; 3] {
-        [self.channels, self.height, self.width]
-    }
-}
 
 /// What was expected and what was found instead.
 #[derive(Debug)]

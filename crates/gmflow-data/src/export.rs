@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use gmflow_files::to_byte;
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 
-use crate::pixels::to_byte;
 use crate::source::ImageDataset;
 use crate::{Error, Result};
 

@@ -6,9 +6,8 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::decode::Format;
 use crate::pixels::RULES;
-use crate::settings::Background;
+use crate::settings::{Background, Format};
 
 /// Most names of classes in one message.
 const SHOWN: usize = 10;

@@ -86,17 +86,16 @@ pub use density::Density;
 pub use error::{Error, Result};
 pub use export::{PictureFormat, write_folder};
 pub use fingerprint::Fingerprint;
-pub use gmflow_files::{beside, is_clutter, lock, what_is};
+pub use gmflow_files::{beside, is_clutter, lock, to_byte, what_is};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
 pub use named::{KnownSet, NamedData, SetFiles, Split};
-pub use pixels::to_byte;
 pub use settings::{Background, Corrupt, ImageSettings, MAX_PIXELS, MAX_SIZE};
 pub use shapes::{Shapes, ShapesDataset};
 #[cfg(feature = "parquet")]
 pub use source::{Columns, ParquetDataset};
-pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES};
-pub use survey::{Stored, Survey};
+pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES, Stored};
+pub use survey::Survey;
 
 /// The target of log lines that say what was found in a data set and what was passed over. They are of level info; a program shows them
 /// by default, so that no guess and no omission is silent.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::ImageSettings;
-use crate::source::{IdxDataset, Image, ImageDataset};
-use crate::survey::Stored;
+use crate::source::{IdxDataset, Image, ImageDataset, Stored};
 use crate::{Error, Result};
 
 /// A data set that is known by its name.

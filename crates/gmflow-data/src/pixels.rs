@@ -3,8 +3,7 @@
 use image::imageops::{FilterType, crop_imm, resize};
 use image::{DynamicImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage, Rgba};
 
-use crate::decode::Format;
-use crate::settings::Background;
+use crate::settings::{Background, Format};
 
 /// The number of the rules in this file. It is kept with what is made of images, and raised when the same image would give other values.
 pub(crate) const RULES: u32 = 2;
@@ -32,11 +31,6 @@ pub(crate) fn convert(decoded: DynamicImage, format: &Format) -> Vec<f32> {
 
 pub(crate) fn from_byte(value: u8) -> f32 {
     f32::from(value) / 127.5 - 1.0
-}
-
-/// The byte that stands for a value in [-1, 1]; values outside are cut off.
-pub fn to_byte(value: f32) -> u8 {
-    ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
 }
 
 fn from_unit(value: f32) -> f32 {

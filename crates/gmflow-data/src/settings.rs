@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Format;
 use crate::{Error, Result};
 
 /// Largest side of the images that are handed to the trainer.
@@ -94,5 +93,27 @@ impl ImageSettings {
             background: self.background,
             max_pixels: self.max_pixels.unwrap_or(MAX_PIXELS),
         }
+    }
+}
+
+/// The form in which images are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// 1 or 3.
+    pub channels: usize,
+    /// What shows through transparent pixels.
+    pub background: Background,
+    /// Most pixels that an image file may claim to have.
+    pub max_pixels: u64,
+}
+
+impl Format {
+    /// `[c, h, w]`.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
     }
 }

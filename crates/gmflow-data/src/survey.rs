@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::source::is_parquet;
+use crate::source::{Stored, is_parquet};
 use crate::{Dataset, DatasetConfig, Error, ImageSettings, Result};
 
 /// Images that are looked at, evenly spread over the set.
@@ -12,15 +12,6 @@ const LOOKED_AT: usize = 200;
 const GLANCE: usize = 16;
 /// Two channels of a grey image differ by less than this, after compression: values are in [-1, 1].
 const GREY: f32 = 0.02;
-
-/// What is known of an image as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Height and width in pixels.
-    pub size: [usize; 2],
-    /// How it is stored, such as `jpg`.
-    pub format: String,
-}
 
 /// What a set of images holds. Sizes, formats and colours are of up to 200 images, evenly spread over the set.
 #[derive(Clone, Debug, PartialEq)]

@@ -33,7 +33,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model, ModelInfo};
 use gmflow::limits::{self, Need};
 use gmflow::network::Tiling;
-use gmflow::pipeline::{Decoder, SamplerConfig};
+use gmflow::pipeline::{Decoder, SamplerConfig, keep_going};
 use gmflow_data::Density;
 use std::time::Instant;
 
@@ -309,7 +309,7 @@ impl Drawing<'_> {
         };
         let decoder = Decoder { vae, latent, tiling: Tiling::default() };
         let latents = Tensor::from_data(TensorData::new(values, [n, c, h, w]), self.device);
-        let images = decoder.decode(latents, &mut |_, _| {})?;
+        let images = decoder.decode(latents, &mut keep_going)?;
         let [_, c, h, w] = images.dims();
         Ok((sampler::values(images)?, [c, h, w]))
     }

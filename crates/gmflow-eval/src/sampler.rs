@@ -29,6 +29,7 @@ use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::solver::{SecondOrder, SecondOrderMode, SolverConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 
 /// What is asked of a sampler. What is left open follows from the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -308,7 +309,11 @@ pub fn draw(
     let request = SampleRequest { seeds: batch.seeds.to_vec(), classes, shape, noise };
     let spectrum = model.spectrum.as_ref();
     let pipeline = Pipeline { network: &model.network, spectrum, device: device.clone() };
-    values(pipeline.sample(config, &request, progress)?) // [n c h w]
+    let mut progress = |done, of| {
+        progress(done, of);
+        ControlFlow::Continue(())
+    };
+    values(pipeline.sample(config, &request, &mut progress)?) // [n c h w]
 }
 
 /// The values of a tensor on the host.

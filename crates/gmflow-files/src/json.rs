@@ -1,4 +1,18 @@
 //! JSON from files that others have written: every name once, and errors that name the field.
+//!
+//! ```
+//! use gmflow_files::json;
+//!
+//! #[derive(Debug, serde::Deserialize)]
+//! struct Settings {
+//!     steps: usize,
+//! }
+//!
+//! assert_eq!(json::read::<Settings>(br#"{"steps": 4}"#)?.steps, 4);
+//! let wrong = json::read::<Settings>(br#"{"steps": "four"}"#).unwrap_err();
+//! assert_eq!(wrong.field, "steps");
+//! # Ok::<(), gmflow_files::Wrong>(())
+//! ```
 
 use crate::locate::{Failure, Tree, explain, steps};
 use crate::words::{Said, is_named_number, is_named_text, quoted, said};

@@ -5,13 +5,28 @@
 //! - [`what_is`]: what a file really is that is not what it should be.
 //! - [`is_clutter`]: files that operating systems leave in folders.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
+//! - [`to_byte`]: what a picture holds for a value in [-1, 1].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
+//!
+//! ```
+//! use gmflow_files::{FolderLock, is_clutter, to_byte, what_is};
+//!
+//! assert_eq!([-1.0, 0.0, 1.0].map(to_byte), [0, 128, 255]);
+//! assert_eq!(what_is(b""), Some("an empty file"));
+//! assert!(is_clutter(".DS_Store".as_ref()));
+//! let folder = tempfile::tempdir()?;
+//! let lock = FolderLock::acquire(folder.path(), "example")?;
+//! assert!(FolderLock::acquire(folder.path(), "another").is_err(), "one at a time");
+//! # drop(lock);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod beside;
 mod clutter;
 pub mod json;
 mod locate;
 pub mod lock;
+mod pixel;
 pub mod seed;
 pub mod text;
 pub mod toml;
@@ -21,6 +36,7 @@ mod words;
 pub use beside::beside;
 pub use clutter::is_clutter;
 pub use lock::{FolderLock, LockError};
+pub use pixel::to_byte;
 pub use what::what_is;
 pub use words::{choices, nearest};
 

@@ -1,6 +1,18 @@
 //! Seeds in settings: every number of 64 bits, also in TOML, which holds numbers up to 2^63 - 1. A larger one stands there as text.
 //!
 //! For `#[serde(with = "gmflow_files::seed")]`.
+//!
+//! ```
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct Settings {
+//!     #[serde(with = "gmflow_files::seed")]
+//!     seed: u64,
+//! }
+//!
+//! let text = toml::to_string(&Settings { seed: u64::MAX })?;
+//! assert_eq!(toml::from_str::<Settings>(&text)?.seed, u64::MAX);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::ser::Serializer;

@@ -1,4 +1,12 @@
 //! Text from files: UTF-8, with or without a byte order mark.
+//!
+//! ```
+//! use gmflow_files::text;
+//!
+//! assert_eq!(text::decode(b"\xef\xbb\xbflr = 1e-3")?, "lr = 1e-3");
+//! assert!(text::decode(&[0xff, 0xfe, 0x00]).is_err());
+//! # Ok::<(), gmflow_files::Wrong>(())
+//! ```
 
 use crate::{Wrong, what_is};
 use std::path::Path;

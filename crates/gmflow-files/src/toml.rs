@@ -1,4 +1,18 @@
 //! Settings in TOML, with errors that name the setting.
+//!
+//! ```
+//! use gmflow_files::toml;
+//!
+//! #[derive(Debug, serde::Deserialize)]
+//! struct Train {
+//!     lr: f64,
+//! }
+//!
+//! let read = |text: &str| toml::settings::<Train>(toml::table(text)?);
+//! assert_eq!(read("lr = 1e-3")?.lr, 1e-3);
+//! assert_eq!(read("lr = \"fast\"").unwrap_err().field, "lr");
+//! # Ok::<(), gmflow_files::Wrong>(())
+//! ```
 
 use crate::Wrong;
 use crate::locate::{Failure, Tree, explain, steps};

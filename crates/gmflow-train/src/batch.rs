@@ -14,7 +14,7 @@ use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
 use crate::config::{Config, TimeSampling};
-use crate::source::Source;
+use crate::source::{SourceBatch, TrainingData};
 use crate::{Error, Result};
 
 /// One step's samples and draws on the host.
@@ -130,14 +130,6 @@ impl DrawPlan {
     }
 }
 
-/// The data of one step.
-#[derive(Clone, Debug)]
-pub(crate) struct SourceBatch {
-    pub(crate) x0: Vec<f32>,
-    pub(crate) labels: Option<Vec<u32>>,
-    pub(crate) indices: Vec<u64>,
-}
-
 /// The background thread's end of the queue.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -146,12 +138,12 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Starts preparing batches from optimiser step `first` on; the thread ends when the feed is dropped.
-    pub(crate) fn start(mut source: Source, plan: DrawPlan, first: u64, queue: usize) -> Result<Self> {
+    pub(crate) fn start(mut data: TrainingData, plan: DrawPlan, first: u64, queue: usize) -> Result<Self> {
         let (sender, batches) = sync_channel(queue);
         let work = move || {
-            let shape = source.info().shape;
+            let shape = data.info().shape;
             for step in first.. {
-                let batch = source.next_batch().map(|data| plan.batch(step, data, shape));
+                let batch = data.next_batch().map(|data| plan.batch(step, data, shape));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     break;

@@ -1,4 +1,11 @@
 //! The crate's one error type.
+//!
+//! ```
+//! use gmflow_train::{Config, Error};
+//!
+//! let refused = Config::parse("train = 7", "a.toml".as_ref(), &[]).unwrap_err();
+//! assert!(matches!(refused, Error::Config { .. } | Error::Several(_)), "{refused}");
+//! ```
 
 use std::path::{Path, PathBuf};
 
@@ -205,9 +212,12 @@ impl Error {
     /// Names the configuration file in a configuration error, or the override that set the value.
     pub(crate) fn in_file(self, path: &Path, overrides: &[String]) -> Self {
         match self {
-            Self::Config { field, expected, got, .. } => {
-                Self::Config { source_name: crate::config::source_of(&field, path, overrides), field, expected, got }
-            }
+            Self::Config { field, expected, got, .. } => Self::Config {
+                source_name: crate::config::overrides::source_of(&field, path, overrides),
+                field,
+                expected,
+                got,
+            },
             Self::Several(errors) => {
                 Self::Several(errors.into_iter().map(|error| error.in_file(path, overrides)).collect())
             }

@@ -13,7 +13,7 @@ use gmflow_files::FolderLock;
 
 use crate::checkpoint::{self, entries};
 use crate::config::Config;
-use crate::log::{DAMAGED_FILE, LOG_FILE, last_step};
+use crate::log::line::{DAMAGED_FILE, LOG_FILE, last_step};
 use crate::tensorboard::is_event_file;
 use crate::{Error, Result};
 

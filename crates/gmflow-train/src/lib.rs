@@ -1,33 +1,87 @@
 //! Training: configuration, optimiser, averages, checkpoints, logs, and the loop that joins them.
 //!
-//! [`Config`] is one TOML file, [`Trainer`] takes optimiser steps without any folder, and [`Run`] is a trainer in a
-//! folder with logs, checkpoints and pictures, which resumes bit for bit on a CPU.
+//! | | what it holds |
+//! |---|---|
+//! | [`Config`], [`config`] | one TOML file, checked once |
+//! | [`plan`] | a configuration for a folder of pictures and the time there is |
+//! | [`Trainer`] | optimiser steps without any folder |
+//! | [`Run`] | a trainer in a folder with logs, checkpoints and pictures, which resumes bit for bit on a CPU |
+//! | [`checkpoint`], [`mod@log`] | what a run writes |
+//! | [`Observer`], [`progress`], [`Summary`] | what a run tells while it goes on |
+//! | [`trainable`], [`params`], [`schedule`] | a network with its moments and averages, its weights as lists, the learning rate |
+//!
+//! # A few steps without a folder
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow_train::{Config, Trainer};
+//!
+//! let text = r#"
+//!     [data.source]
+//!     kind = "density"
+//!     name = "checkerboard"
+//!
+//!     [network]
+//!     type = "mlp2d"
+//!     num_gaussians = 4
+//!     embed_dim = 8
+//!     hidden_dim = 16
+//!
+//!     [train]
+//!     batch_size = 64
+//!     steps = 3
+//! "#;
+//! let mut trainer = Trainer::new(Config::parse(text, "tiny.toml".as_ref(), &[])?, &Device::flex())?;
+//! for _ in 0..3 {
+//!     println!("loss {:.3}", trainer.step()?.loss);
+//! }
+//! let network = trainer.snapshot(None)?;
+//! # drop(network);
+//! # Ok::<(), gmflow_train::Error>(())
+//! ```
+//!
+//! # A run in a folder
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use gmflow_train::{Config, Run, Silent};
+//! use std::sync::atomic::AtomicBool;
+//!
+//! let config = Config::load("configs/shapes.toml".as_ref(), &[])?;
+//! let mut run = Run::create(config, "runs/shapes".as_ref(), false, &Device::flex())?;
+//! run.run(&AtomicBool::new(false), &mut Silent)?;
+//! # Ok::<(), gmflow_train::Error>(())
+//! ```
 
-pub mod batch;
+mod batch;
 pub mod checkpoint;
 pub mod config;
 mod dump;
-pub mod ema;
+mod ema;
 pub mod error;
+mod fit;
 mod folder;
 pub mod log;
-pub mod optimizer;
+mod optimizer;
 pub mod params;
 pub mod plan;
 pub mod progress;
 mod run;
-pub mod same_data;
+mod same_data;
 mod samples;
 pub mod schedule;
 mod source;
+mod start;
 mod summary;
 mod tensorboard;
 pub mod trainable;
 mod trainer;
 
+pub use checkpoint::ResumeOptions;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use progress::{Lines, Observer, Silent};
-pub use run::{Outcome, ResumeOptions, Run};
+pub use run::{Outcome, Run};
+pub use source::SourceInfo;
 pub use summary::Summary;
-pub use trainer::{SourceInfo, StepReport, Trainer};
+pub use trainer::{StepReport, Trainer};

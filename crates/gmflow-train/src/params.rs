@@ -1,4 +1,16 @@
 //! A module's parameters, flat, in the order the module is traversed.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow::network::{Mlp2dConfig, NetworkConfig};
+//! use gmflow_train::params;
+//!
+//! let config = Mlp2dConfig { hidden_dim: 8, embed_dim: 4, ..Mlp2dConfig::default() };
+//! let network = NetworkConfig::Mlp2d(config).init(0, &Device::flex())?;
+//! let halved = params::update(network, |values| values * 0.5)?;
+//! assert!(params::values(&halved)?.iter().flatten().all(|value| value.is_finite()));
+//! # Ok::<(), gmflow_train::Error>(())
+//! ```
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};

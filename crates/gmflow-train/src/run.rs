@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use gmflow::checkpoint::write_atomic;
 use gmflow::loss::LossConfig;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, ResumeOptions};
 use crate::config::Config;
 use crate::folder::{CONFIG, FAILURE, Found, Purpose, RunFolder, SAMPLES, picture_name};
 use crate::log::{Density, Log};
@@ -48,17 +48,6 @@ pub enum Outcome {
     Finished,
     /// The stop flag was set; the last checkpoint is of the step that was being taken.
     Stopped,
-}
-
-/// How a run is continued.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ResumeOptions {
-    /// The step of the checkpoint to continue from; absent: the newest. Later checkpoints are set aside.
-    pub from: Option<u64>,
-    /// Reads the checkpoint without comparing its files with their checksums.
-    pub unverified: bool,
-    /// Goes on although the data changed: with other images, and with classes added behind the others or removed from the end.
-    pub accept_changed_data: bool,
 }
 
 impl Run {

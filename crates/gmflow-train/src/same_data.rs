@@ -3,7 +3,7 @@
 use gmflow::checkpoint::{ModelInfo, TrainedOn};
 use gmflow_data::Fingerprint;
 
-use crate::trainer::SourceInfo;
+use crate::source::SourceInfo;
 use crate::{Error, Result};
 
 /// What a model keeps of its data.

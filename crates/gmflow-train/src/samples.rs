@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use gmflow::checkpoint::{LatentInfo, load_diffusers_vae};
 use gmflow::limits::Need;
 use gmflow::network::{Autoencoder, Tiling};
-use gmflow::pipeline::{Decoder, Pipeline, SampleRequest};
+use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, keep_going};
 use gmflow_data::density::histogram;
 use gmflow_data::to_byte;
 
@@ -55,7 +55,7 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
             shape: info.shape,
             noise: None,
         };
-        let samples = show.images(pipeline.sample(&sample.sampler, &request, &mut |_, _| {})?)?;
+        let samples = show.images(pipeline.sample(&sample.sampler, &request, &mut keep_going)?)?;
         let [_, c, h, w] = samples.dims();
         shape = [c, h, w];
         values.extend(host(samples)?);
@@ -105,7 +105,7 @@ impl<'a> Show<'a> {
             Self::Decoded(vae, latent) => {
                 let decoder = Decoder { vae, latent, tiling: Tiling::default() };
                 // One at a time: the widest layer of one image of 256x256 takes tens of megabytes.
-                let each = samples.split(1, 0).into_iter().map(|one| decoder.decode(one, &mut |_, _| {}));
+                let each = samples.split(1, 0).into_iter().map(|one| decoder.decode(one, &mut keep_going));
                 Ok(Tensor::cat(each.collect::<Result<Vec<_>, _>>()?, 0))
             }
         }

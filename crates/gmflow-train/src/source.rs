@@ -2,43 +2,69 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
 use gmflow::checkpoint::LatentInfo;
-use gmflow::limits::{self, Training};
-use gmflow_data::{Dataset, LatentManifest, Loader, LoaderOptions};
+use gmflow_data::{Dataset, DatasetConfig, Fingerprint, LatentManifest, Loader, LoaderOptions};
 
 use crate::Result;
-use crate::batch::SourceBatch;
 use crate::config::Config;
-use crate::trainer::SourceInfo;
 
 /// Threads that decode. Their number does not change the batches; two keep a CPU's trainer fed.
 const WORKERS: usize = 2;
 
-/// The data of every step, in order from one step on.
-#[derive(Debug)]
-pub(crate) struct Source {
-    loader: Loader,
-    info: SourceInfo,
-    first_step: u64,
+/// What the data set says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceInfo {
+    /// Channels, height, width.
+    pub shape: [usize; 3],
+    /// The names of the classes, where the data has labels.
+    pub classes: Option<Vec<String>>,
+    /// The number of images; none for points, which never repeat.
+    pub count: Option<usize>,
+    /// The number of images of each class, where it is known; of a run whose data changed, the most there have been.
+    pub class_images: Option<Vec<u64>>,
+    /// What the data set is known by; points have none.
+    pub fingerprint: Option<Fingerprint>,
+    /// Points in the plane rather than images.
+    pub points: bool,
+    /// Where the images are latents, what they are latents of.
+    pub latent: Option<LatentInfo>,
 }
 
-impl Source {
-    /// Opens the data set and starts to prepare the batch of optimiser step `first_step`, counted from 0.
-    /// `check` looks at the data first; then what the configuration leaves to the data is filled in.
+impl SourceInfo {
+    /// The classes that sample pictures show, of a network with `count` classes: those with names, without those that have no image; at
+    /// least one.
+    pub(crate) fn drawn_classes(&self, count: usize) -> Vec<usize> {
+        let named = self.classes.as_ref().map_or(count, Vec::len).min(count);
+        let images = |class: &usize| self.class_images.as_ref().and_then(|images| images.get(*class));
+        let seen: Vec<usize> = (0..named).filter(|class| images(class) != Some(&0)).collect();
+        if seen.is_empty() { (0..count).collect() } else { seen }
+    }
+}
+
+/// The data of one step.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceBatch {
+    pub(crate) x0: Vec<f32>,
+    pub(crate) labels: Option<Vec<u32>>,
+    pub(crate) indices: Vec<u64>,
+}
+
+/// A data set that is open, before any batch is prepared.
+pub(crate) struct OpenData {
+    dataset: Dataset,
+    pub(crate) info: SourceInfo,
+}
+
+impl OpenData {
+    /// Opens the data set.
     ///
     /// # Errors
-    /// Data that cannot be opened, that `check` refuses, or that contradicts the configuration.
-    pub(crate) fn open(
-        config: &mut Config,
-        first_step: u64,
-        device: &Device,
-        check: impl FnOnce(&mut SourceInfo) -> Result<()>,
-    ) -> Result<Self> {
+    /// Data that cannot be opened.
+    pub(crate) fn open(source: &DatasetConfig) -> Result<Self> {
         // The paths have been resolved when the configuration was loaded.
-        let dataset = config.data.source.open(Path::new(""))?;
+        let dataset = source.open(Path::new(""))?;
         let classes = dataset.class_names();
-        let mut info = SourceInfo {
+        let info = SourceInfo {
             shape: dataset.shape(),
             classes: (!classes.is_empty()).then(|| classes.to_vec()),
             count: dataset.len(),
@@ -50,9 +76,14 @@ impl Source {
                 _ => None,
             },
         };
-        check(&mut info)?;
-        config.fit(&info)?;
-        check_memory(config, info.shape, device)?;
+        Ok(Self { dataset, info })
+    }
+
+    /// Starts to prepare the batch of optimiser step `first_step`, counted from 0, and those after it.
+    ///
+    /// # Errors
+    /// As [`Loader::start`].
+    pub(crate) fn start(self, config: &Config, first_step: u64) -> Result<TrainingData> {
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
             seed: config.train.seed,
@@ -60,9 +91,19 @@ impl Source {
             workers: WORKERS,
             queue: config.data.queue,
         };
-        Ok(Self { loader: Loader::start(dataset, options)?, info, first_step })
+        Ok(TrainingData { loader: Loader::start(self.dataset, options)?, info: self.info, first_step })
     }
+}
 
+/// The data of every step, in order from one step on.
+#[derive(Debug)]
+pub(crate) struct TrainingData {
+    loader: Loader,
+    info: SourceInfo,
+    first_step: u64,
+}
+
+impl TrainingData {
     pub(crate) fn info(&self) -> &SourceInfo {
         &self.info
     }
@@ -77,24 +118,6 @@ impl Source {
         let labels = self.info.classes.is_some().then_some(batch.labels);
         Ok(SourceBatch { x0: batch.images, labels, indices: batch.indices })
     }
-}
-
-/// Refuses a run on samples `[c h w]` that does not fit in memory, before the first batch is prepared.
-///
-/// # Errors
-/// [`gmflow::Error::Memory`].
-pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device) -> Result<()> {
-    Ok(limits::check_training(&Training {
-        network: &config.network,
-        shape,
-        batch: config.train.batch_size,
-        micro_batch: config.train.micro_batch,
-        queue: config.data.queue,
-        averages: config.ema.len(),
-        all_trained: config.train.trains_all(),
-        recomputed: config.train.gradient_checkpointing,
-        device,
-    })?)
 }
 
 fn latent_info(manifest: &LatentManifest) -> LatentInfo {

@@ -1,4 +1,16 @@
 //! A module together with what training adds to it: moments and averages.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow::network::{Mlp2dConfig, NetworkConfig};
+//! use gmflow_train::trainable::Trainable;
+//!
+//! let config = Mlp2dConfig { hidden_dim: 8, embed_dim: 4, ..Mlp2dConfig::default() };
+//! let network = NetworkConfig::Mlp2d(config).init(0, &Device::flex().autodiff())?;
+//! let trainable = Trainable::new(network, &[])?;
+//! assert_eq!((trainable.optimizer.step, trainable.averages.len()), (0, 0));
+//! # Ok::<(), gmflow_train::Error>(())
+//! ```
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -6,9 +18,11 @@ use gmflow::kernel::{lerp, square_sums};
 use gmflow::network::{TorchNames, parameter_shapes};
 use std::mem::take;
 
+pub use crate::ema::Ema;
+pub use crate::optimizer::AdamW;
+
 use crate::config::{EmaConfig, TrainConfig};
-use crate::ema::Ema;
-use crate::optimizer::{AdamW, clip_factor};
+use crate::optimizer::clip_factor;
 use crate::params::{self, Values};
 use crate::{Error, Result};
 

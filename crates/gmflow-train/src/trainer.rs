@@ -3,21 +3,21 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{LatentInfo, ModelInfo, Progress};
+use gmflow::checkpoint::{ModelInfo, Progress};
 use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
-use gmflow_data::Fingerprint;
 
 use crate::batch::{DrawPlan, Feed, HostBatch};
-use crate::checkpoint::{self, Start};
 use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
+use crate::fit::open_data;
 use crate::params::Values;
 use crate::same_data;
 use crate::schedule::learning_rate;
-use crate::source::Source;
+use crate::source::{SourceInfo, TrainingData};
+use crate::start::{self, Start};
 use crate::trainable::Trainable;
 use crate::{Error, Result};
 
@@ -109,36 +109,6 @@ impl Parts<'_> {
     }
 }
 
-/// What the data set says of itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SourceInfo {
-    /// Channels, height, width.
-    pub shape: [usize; 3],
-    /// The names of the classes, where the data has labels.
-    pub classes: Option<Vec<String>>,
-    /// The number of images; none for points, which never repeat.
-    pub count: Option<usize>,
-    /// The number of images of each class, where it is known; of a run whose data changed, the most there have been.
-    pub class_images: Option<Vec<u64>>,
-    /// What the data set is known by; points have none.
-    pub fingerprint: Option<Fingerprint>,
-    /// Points in the plane rather than images.
-    pub points: bool,
-    /// Where the images are latents, what they are latents of.
-    pub latent: Option<LatentInfo>,
-}
-
-impl SourceInfo {
-    /// The classes that sample pictures show, of a network with `count` classes: those with names, without those that have no image; at
-    /// least one.
-    pub(crate) fn drawn_classes(&self, count: usize) -> Vec<usize> {
-        let named = self.classes.as_ref().map_or(count, Vec::len).min(count);
-        let images = |class: &usize| self.class_images.as_ref().and_then(|images| images.get(*class));
-        let seen: Vec<usize> = (0..named).filter(|class| images(class) != Some(&0)).collect();
-        if seen.is_empty() { (0..count).collect() } else { seen }
-    }
-}
-
 impl Trainer {
     /// Draws the weights or reads those to start from, opens the data and starts the data thread.
     ///
@@ -147,9 +117,10 @@ impl Trainer {
     /// another network's.
     pub fn new(mut config: Config, device: &Device) -> Result<Self> {
         config.validate()?;
+        start::take_network(&mut config)?;
         let from = config.train.from.clone().filter(|_| !config.train.new_classes);
-        let source = Source::open(&mut config, 0, device, |info| match from {
-            Some(from) => same_data::check_started_from(&ModelInfo::load(&checkpoint::model_folder(&from)?)?, info),
+        let data = open_data(&mut config, 0, device, |info| match from {
+            Some(from) => same_data::check_started_from(&ModelInfo::load(&start::model_folder(&from)?)?, info),
             None => Ok(()),
         })?;
         let device_with_gradients = training_device(&config, device);
@@ -158,23 +129,23 @@ impl Trainer {
                 let network = config.network.init(config.train.seed, &device_with_gradients)?;
                 Start { network, spectrum: None, earlier: Vec::new() }
             }
-            Some(path) => checkpoint::weights(path, &config, &device_with_gradients)?,
+            Some(path) => start::weights(path, &config, &device_with_gradients)?,
         };
         network.compute_in(config.train.precision);
         let network = Trainable::new(network, &config.ema)?;
         let spectrum = spectrum.map(|module| Trainable::new(module, &[])).transpose()?;
-        Self::start(config, device, Networks { network, spectrum, earlier }, source)
+        Self::start(config, device, Networks { network, spectrum, earlier }, data)
     }
 
     /// Joins networks in training with their data, from the optimiser step on that the data starts with. A spectrum network that the
     /// configuration asks for and that is not there yet starts flat.
-    pub(crate) fn start(config: Config, device: &Device, networks: Networks, source: Source) -> Result<Self> {
-        let step = source.first_step();
+    pub(crate) fn start(config: Config, device: &Device, networks: Networks, data: TrainingData) -> Result<Self> {
+        let step = data.first_step();
         let Networks { mut network, spectrum, earlier } = networks;
         if let (_, Some(why)) = config.network.computed_in(config.train.precision, device) {
             log::warn!("train.precision: {why}; it is computed in f32");
         }
-        let info = source.info().clone();
+        let info = data.info().clone();
         let null_class = network.module()?.null_class();
         let mut spectrum = match (spectrum_config(&config, &info)?, spectrum) {
             (Some(shape), None) => {
@@ -188,7 +159,7 @@ impl Trainer {
         };
         train_only(config.train.only.as_deref().unwrap_or_default(), &mut network, spectrum.as_mut())?;
         let plan = DrawPlan::new(&config, null_class);
-        let feed = Feed::start(source, plan, step, config.data.queue)?;
+        let feed = Feed::start(data, plan, step, config.data.queue)?;
         Ok(Self { device: device.clone(), config, network, spectrum, earlier, info, feed, step, dump_folder: None })
     }
 

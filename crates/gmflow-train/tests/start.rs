@@ -47,6 +47,24 @@ fn a_run_starts_from_the_average_of_another() {
 }
 
 #[test]
+fn a_training_without_a_network_takes_that_of_the_model_it_starts_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let earlier = run(folder.path());
+    let (before, rest) = common::TINY.split_once("[network]").expect("a network");
+    let (_, after) = rest.split_once("[loss]").expect("a loss");
+    let parse = |text: &str| Config::parse(text, Path::new("bare.toml"), &[]).expect("a configuration");
+    let mut config = parse(&format!("{before}[loss]{after}"));
+    assert!(config.network != common::tiny_config().network, "by itself it has the small one for points");
+    config.train.from = Some(folder.path().to_path_buf());
+    let trainer = Trainer::new(config.clone(), &common::device()).expect("a trainer");
+    assert_eq!(trainer.config().network, common::tiny_config().network);
+    assert!(weights(&trainer, None) == weights(earlier.trainer(), Some("ema")));
+    assert_eq!(parse(&trainer.config().to_toml().expect("TOML")), *trainer.config(), "a resumed run reads the same");
+    config.fit_like(trainer.config());
+    assert_eq!(config, *trainer.config());
+}
+
+#[test]
 fn weights_of_another_network_are_refused_by_the_field_that_differs() {
     let folder = tempfile::tempdir().expect("a folder");
     run(folder.path());

@@ -8,7 +8,7 @@ use gmflow::guidance::{Guidance, GuidedPrediction};
 use gmflow::kernel::{MatmulPrecision, in_pool};
 use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::{Denoiser, GmDitConfig, Network, NetworkConfig};
-use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normal_batch};
 use gmflow::solver::{Context, SecondOrder, SeededNoise, SolverConfig, Span};
 use std::hint::black_box;
@@ -153,7 +153,7 @@ fn steps(c: &mut Criterion) {
             SampleRequest { seeds: (0..4).collect(), classes: Some(vec![1; 4]), shape: [3, 32, 32], noise: None };
         let pipeline = Pipeline { network: &net, spectrum: None, device: device.clone() };
         group.bench_function(steps.to_string(), |bencher| {
-            let sample = || pipeline.sample(&sampler, &request, &mut |_, _| {}).expect("samples");
+            let sample = || pipeline.sample(&sampler, &request, &mut keep_going).expect("samples");
             bencher.iter(|| in_pool(|| black_box(sample())));
         });
     }

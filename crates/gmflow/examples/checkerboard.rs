@@ -5,14 +5,14 @@
 //! cargo run --release --example checkerboard
 //! ```
 
-use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::loss::{LossBatch, LossConfig};
 use gmflow::network::{Mlp2dConfig, NetworkConfig};
-use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::optim::{AdamW, Optimizer};
+use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normals, uniforms};
 use gmflow::solver::SolverConfig;
-use std::collections::HashMap;
 
 const BATCH: usize = 512;
 const STEPS: u64 = 1500;
@@ -25,7 +25,7 @@ fn main() -> gmflow::Result<()> {
         Mlp2dConfig { num_gaussians: 32, hidden_dim: 128, embed_dim: 64, pos_min_period: 0.5, ..Default::default() };
     let mut network = NetworkConfig::Mlp2d(mlp).init(0, &recording)?;
     let loss = LossConfig::Transition { transition_ratio: 0.9, weight_scale: 1.0 };
-    let mut adam = Adam::default();
+    let mut optimizer = Optimizer::new(AdamW { lr: 3e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 });
 
     // Training. The network sees x_t = (1 - t) x0 + t noise and predicts a mixture for the velocity noise - x0.
     for step in 0..STEPS {
@@ -37,9 +37,8 @@ fn main() -> gmflow::Result<()> {
             transition_noise: points(normals(0, Purpose::TrainTransition, step, 2 * BATCH), &recording),
         };
         let value = loss.evaluate(&network, batch).loss;
-        let gradients = value.backward();
-        let learning_rate = 3e-3 * (1.0 - step as f64 / STEPS as f64);
-        network = network.map(&mut adam.step(&gradients, learning_rate));
+        optimizer.rule.lr = 3e-3 * (1.0 - step as f64 / STEPS as f64);
+        network = optimizer.step(network, value.backward());
         if step % 250 == 0 {
             println!("step {step:4}  loss {:.3}", value.into_scalar::<f32>());
         }
@@ -52,7 +51,7 @@ fn main() -> gmflow::Result<()> {
     for steps in [1, 2, 4, 8] {
         let solver = SolverConfig::GmOde { order: 2, substeps: None };
         let config = SamplerConfig::new(solver, steps);
-        let samples = pipeline.sample(&config, &request, &mut |_, _| {})?; // [n 2 1 1]
+        let samples = pipeline.sample(&config, &request, &mut keep_going)?; // [n 2 1 1]
         let values: Vec<f32> = samples.into_data().iter::<f32>().collect();
         let outside = values.chunks(2).filter(|point| !is_dark(point)).count();
         println!("GM-ODE 2, {steps} steps: {:.1} % outside the squares", 100.0 * outside as f64 / POINTS as f64);
@@ -94,43 +93,4 @@ fn print_picture(values: &[f32]) {
     }
     let shade = |count: &i32| ["  ", "..", "::", "**", "##"][(count / 7).min(4) as usize];
     counts.iter().rev().for_each(|row| println!("{}", row.iter().map(shade).collect::<String>()));
-}
-
-/// Adam: both moments of every parameter.
-#[derive(Default)]
-struct Adam {
-    moments: HashMap<ParamId, (Tensor<1>, Tensor<1>)>,
-    steps: i32,
-}
-
-/// One step of [`Adam`] through a network.
-struct AdamStep<'a> {
-    adam: &'a mut Adam,
-    gradients: &'a Gradients,
-    learning_rate: f64,
-}
-
-impl Adam {
-    fn step<'a>(&'a mut self, gradients: &'a Gradients, learning_rate: f64) -> AdamStep<'a> {
-        self.steps += 1;
-        AdamStep { adam: self, gradients, learning_rate }
-    }
-}
-
-impl ModuleMapper for AdamStep<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (id, [b1, b2]) = (param.id, [0.9_f64, 0.99]);
-        let Some(gradient) = param.val().grad(self.gradients) else { return param };
-        let (count, shape) = (gradient.shape().num_elements(), gradient.shape());
-        let gradient: Tensor<1> = gradient.reshape([count]);
-        let zeros = || (gradient.zeros_like(), gradient.zeros_like());
-        let (first, second) = self.adam.moments.remove(&id).unwrap_or_else(zeros);
-        let first = first * b1 + gradient.clone() * (1.0 - b1);
-        let second = second * b2 + gradient.clone() * gradient.clone() * (1.0 - b2);
-        let corrected = |moment: &Tensor<1>, beta: f64| moment.clone() / (1.0 - beta.powi(self.adam.steps));
-        let change = corrected(&first, b1) / (corrected(&second, b2).sqrt() + 1e-8) * self.learning_rate;
-        self.adam.moments.insert(id, (first, second));
-        let change: Tensor<D> = change.reshape(shape);
-        param.map(|weights| Tensor::from_inner(weights.inner() - change).require_grad())
-    }
 }

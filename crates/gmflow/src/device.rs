@@ -1,4 +1,12 @@
 //! Devices by name.
+//!
+//! ```
+//! let device = gmflow::device::open("cpu")?;
+//! assert!(gmflow::device::KINDS.contains(&"cpu"));
+//! assert!(gmflow::device::open("abacus").is_err());
+//! # drop(device);
+//! # Ok::<(), gmflow::Error>(())
+//! ```
 
 use crate::{Error, Result};
 use burn::tensor::Device;

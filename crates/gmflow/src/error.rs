@@ -1,4 +1,12 @@
 //! The crate's one error type.
+//!
+//! ```
+//! use gmflow::solver::SolverConfig;
+//! use gmflow::{Error, pipeline::SamplerConfig};
+//!
+//! let refused = SamplerConfig::new(SolverConfig::Euler, 0).validate();
+//! assert!(matches!(refused, Err(Error::Config { field, .. }) if field == "steps"));
+//! ```
 
 use std::path::PathBuf;
 
@@ -62,6 +70,9 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// The caller asked for no more: what was told of progress answered [`std::ops::ControlFlow::Break`].
+    #[error("cancelled")]
+    Cancelled,
     /// A repository on the hub cannot be had.
     #[error("{id}: {message}")]
     Hub {

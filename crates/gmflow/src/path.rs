@@ -1,6 +1,16 @@
 //! The forward process and its reverse: diffusion, transitions, and conversions between velocity and data.
 //!
 //! x_t = (1 - t) x0 + t eps and u = (x_t - x0)/t. Times are tensors `[b]`, one per sample.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::path::forward_diffusion;
+//!
+//! let device = Device::flex();
+//! let (x0, noise) = (Tensor::<4>::ones([1, 1, 1, 1], &device), Tensor::<4>::zeros([1, 1, 1, 1], &device));
+//! let x_t = forward_diffusion(&x0, &Tensor::<1>::full([1], 0.25, &device), &noise);
+//! assert_eq!(x_t.into_scalar::<f32>(), 0.75);
+//! ```
 
 use crate::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use burn::tensor::Tensor;

@@ -1,13 +1,34 @@
 //! Network, guidance and solver joined into one sampler.
+//!
+//! [`Model::sampler`](crate::checkpoint::Model::sampler) is the short way from a model to samples; this is the one that takes any
+//! [`Denoiser`], noise of the caller's, and a caller who follows every sub-step.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow::network::{Mlp2dConfig, NetworkConfig};
+//! use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
+//! use gmflow::solver::SolverConfig;
+//!
+//! let device = Device::flex();
+//! let config = Mlp2dConfig { hidden_dim: 8, embed_dim: 4, ..Mlp2dConfig::default() };
+//! let network = NetworkConfig::Mlp2d(config).init(0, &device)?;
+//! let pipeline = Pipeline { network: &network, spectrum: None, device };
+//! let request = SampleRequest { seeds: vec![1, 2, 3], classes: None, shape: [2, 1, 1], noise: None };
+//! let config = SamplerConfig::new(SolverConfig::GmOde { order: 2, substeps: None }, 4);
+//! let points = pipeline.sample(&config, &request, &mut keep_going)?;
+//! assert_eq!(points.dims(), [3, 2, 1, 1]);
+//! # Ok::<(), gmflow::Error>(())
+//! ```
 
-use crate::checkpoint::LatentInfo;
 use crate::guidance::{Guidance, GuidanceRule, GuidedPrediction, ReweightScale, interval};
-use crate::network::{Autoencoder, Denoiser, Network, SpectrumMlp, Tiling};
+use crate::network::{Autoencoder, Denoiser, LatentInfo, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
 use crate::solver::{Context, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
 use crate::{Error, Result, time};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::ops::ControlFlow;
 
 /// How to sample, apart from which samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,11 +105,19 @@ pub struct SampleRequest {
     pub noise: Option<Tensor<4>>,
 }
 
-/// A network ready to be sampled from.
-#[derive(Clone, Debug)]
+/// Is told of progress, (done, of), and answers whether to go on.
+pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// The progress that nobody follows: always goes on.
+pub fn keep_going(_done: usize, _of: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// A network ready to be sampled from: one of this crate's, or any other [`Denoiser`].
+#[derive(Clone)]
 pub struct Pipeline<'a> {
     /// The network, on a device without gradients.
-    pub network: &'a Network,
+    pub network: &'a dyn Denoiser,
     /// The network that shapes the draws of GM-SDE, where the model has one.
     pub spectrum: Option<&'a SpectrumMlp>,
     /// Where the network lives.
@@ -96,29 +125,32 @@ pub struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    /// Samples `[b c h w]`; `progress` is told (steps done, of) after every step.
+    /// Samples `[b c h w]`; `progress` is told (steps done, of) after every step, before the next call of the network.
     ///
     /// # Errors
     /// A setting out of range, a class the network does not know, noise of another shape, or a spectral draw without a
-    /// spectrum network for such samples.
+    /// spectrum network for such samples; [`Error::Cancelled`] where `progress` says so before the last step is done.
     pub fn sample(
         &self,
         config: &SamplerConfig,
         request: &SampleRequest,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut Progress,
     ) -> Result<Tensor<4>> {
         let mut draws = SeededNoise { seeds: request.seeds.clone(), device: self.device.clone() };
         self.run(config, request, &mut draws, progress, None)
     }
 
-    /// [`Pipeline::sample`] with random numbers of the caller's choice, who may be told of every sub-step.
+    /// [`Pipeline::sample`] with random numbers of the caller's choice, who may be told of every sub-step, and cancel after it.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::sample`].
     pub fn run(
         &self,
         config: &SamplerConfig,
         request: &SampleRequest,
         draws: &mut dyn NoiseSource,
-        progress: &mut dyn FnMut(usize, usize),
-        observe: Option<&mut dyn FnMut(&SubStep)>,
+        progress: &mut Progress,
+        observe: Option<&mut dyn FnMut(&SubStep) -> ControlFlow<()>>,
     ) -> Result<Tensor<4>> {
         config.validate()?;
         let labels = self.labels(config, request)?;
@@ -131,14 +163,20 @@ impl Pipeline<'_> {
             self.predict(GuidanceRule { guidance, scale: config.reweight_by }, labels.as_ref(), x, t)
         };
         let second_order = config.second_order;
-        let observe = observe.map(|observe| observe as &mut dyn FnMut(&SubStep));
+        let cancelled = Cell::new(false);
+        let mut observe =
+            observe.map(|observe| |done: &SubStep| cancelled.set(cancelled.get() || observe(done).is_break()));
+        let observe = observe.as_mut().map(|observe| observe as &mut dyn FnMut(&SubStep));
         let mut context = Context { predict: &mut predict, draws, spectrum, second_order, observe };
         let mut state = config.solver.init(x);
         for (index, pair) in times.windows(2).enumerate() {
             let (t, to) = (f64::from(pair[0]), f64::from(pair[1]));
             let span = Span { index, t, to, default_substeps, shift: config.shift };
             state = config.solver.step(state, span, &mut context)?;
-            progress(index + 1, config.steps);
+            let stops = progress(index + 1, config.steps).is_break() || cancelled.get();
+            if stops && index + 1 < config.steps {
+                return Err(Error::Cancelled);
+            }
         }
         Ok(state.into_x())
     }
@@ -222,8 +260,9 @@ impl Decoder<'_> {
     /// the batch; `progress` is told (images done, of).
     ///
     /// # Errors
-    /// A tiling that does not move on, or latents of other channels than the autoencoder's.
-    pub fn decode(&self, samples: Tensor<4>, progress: &mut dyn FnMut(usize, usize)) -> Result<Tensor<4>> {
+    /// A tiling that does not move on, or latents of other channels than the autoencoder's; [`Error::Cancelled`] where `progress` says so
+    /// before the last image.
+    pub fn decode(&self, samples: Tensor<4>, progress: &mut Progress) -> Result<Tensor<4>> {
         let [b, c, _, _] = samples.dims();
         let channels = self.vae.config().latent_channels;
         if c != channels {
@@ -233,9 +272,17 @@ impl Decoder<'_> {
         let mut images = Vec::with_capacity(b);
         for i in 0..b {
             images.push(self.vae.decode_tiled(latents.clone().narrow(0, i, 1), self.tiling)?);
-            progress(i + 1, b);
+            if progress(i + 1, b).is_break() && i + 1 < b {
+                return Err(Error::Cancelled);
+            }
         }
         Ok(Tensor::cat(images, 0))
+    }
+}
+
+impl std::fmt::Debug for Pipeline<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("device", &self.device).finish_non_exhaustive()
     }
 }
 

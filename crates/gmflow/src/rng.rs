@@ -2,6 +2,14 @@
 //!
 //! No generator carries state from one draw to the next, so a sample does not depend on the batch it is computed in,
 //! and a resumed training run draws what the uninterrupted one would have drawn.
+//!
+//! ```
+//! use gmflow::rng::{Purpose, normals};
+//!
+//! let draws = normals(7, Purpose::InitialNoise, 0, 4);
+//! assert_eq!(draws, normals(7, Purpose::InitialNoise, 0, 4));
+//! assert_ne!(draws, normals(8, Purpose::InitialNoise, 0, 4));
+//! ```
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};

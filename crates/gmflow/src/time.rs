@@ -1,4 +1,12 @@
 //! Time t in [0, 1]: alpha = 1 - t, sigma = t; sampling grids and training-time distributions.
+//!
+//! ```
+//! use gmflow::time::{TimeSampling, grid};
+//!
+//! assert_eq!(grid(4, 1.0)?, [1.0, 0.75, 0.5, 0.25, 0.0]);
+//! assert_eq!(TimeSampling::default().time(0.25), 0.75);
+//! # Ok::<(), gmflow::Error>(())
+//! ```
 
 use crate::{Error, Result, limits};
 use serde::{Deserialize, Serialize};

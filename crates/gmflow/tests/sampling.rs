@@ -6,10 +6,11 @@ use gmflow::loss::{nll, transition_nll};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::network::{GmDitConfig, HostTensor, Network, NetworkConfig, load_named, named_tensors};
 use gmflow::path::{ReverseTransition, forward_diffusion, forward_transition};
-use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
+use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normals};
 use gmflow::solver::{Context, PreviousStep, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("f32 data")
@@ -294,7 +295,7 @@ fn a_sample_does_not_depend_on_its_batch() {
         let config = SamplerConfig { guidance, ..SamplerConfig::new(solver, 3) };
         let sample = |seeds: Vec<u64>, classes: Vec<usize>| {
             let request = SampleRequest { seeds, classes: Some(classes), shape: [1, 4, 4], noise: None };
-            pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples")
+            pipeline.sample(&config, &request, &mut keep_going).expect("samples")
         };
         let all = sample(vec![7, 8, 9], vec![0, 4, 2]);
         close(sample(vec![8], vec![4]), all.slice_dim(0, 1..2), 1e-5);
@@ -313,9 +314,12 @@ fn sub_steps_in_one_pass_are_the_sub_steps_one_by_one() {
         let request = SampleRequest { seeds: seeds.clone(), classes: None, shape: [1, h, w], noise: None };
         let mut draws = SeededNoise { seeds, device: Device::flex() };
         let mut seen = 0;
-        let mut count = |_: &SubStep| seen += 1;
-        let slow = pipeline.run(&config, &request, &mut draws, &mut |_, _| {}, Some(&mut count)).expect("samples");
-        close(pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples"), slow, 2e-5);
+        let mut count = |_: &SubStep| {
+            seen += 1;
+            ControlFlow::Continue(())
+        };
+        let slow = pipeline.run(&config, &request, &mut draws, &mut keep_going, Some(&mut count)).expect("samples");
+        close(pipeline.sample(&config, &request, &mut keep_going).expect("samples"), slow, 2e-5);
         assert_eq!(seen, 15);
     }
 }
@@ -334,7 +338,7 @@ fn guidance_within_an_interval_is_guidance_there_and_none_elsewhere() {
     let plain = SamplerConfig::new(SolverConfig::GmOde { order: 1, substeps: Some(2) }, 4);
     let sample = |guidance, guidance_interval| {
         let config = SamplerConfig { guidance, guidance_interval, ..plain };
-        pipeline.sample(&config, &request, &mut |_, _| {}).expect("samples")
+        pipeline.sample(&config, &request, &mut keep_going).expect("samples")
     };
     // The times are 1, 0.75, 0.5 and 0.25.
     close(sample(guidance, Some([0.25, 1.0])), sample(guidance, None), 1e-6);
@@ -344,7 +348,7 @@ fn guidance_within_an_interval_is_guidance_there_and_none_elsewhere() {
     assert!(distance(part.clone(), sample(guidance, None)) > 1e-3);
     assert!(distance(part, sample(Guidance::Off, None)) > 1e-3);
     let backwards = SamplerConfig { guidance_interval: Some([0.5, 0.4]), ..plain };
-    let refusal = pipeline.sample(&backwards, &request, &mut |_, _| {}).expect_err("a refusal").to_string();
+    let refusal = pipeline.sample(&backwards, &request, &mut keep_going).expect_err("a refusal").to_string();
     assert!(refusal.contains("guidance_interval"), "{refusal}");
 }
 
@@ -355,7 +359,7 @@ fn requests_that_do_not_fit_are_refused() {
     let sampler = SamplerConfig::new(SolverConfig::Euler, 2);
     let request = SampleRequest { seeds: vec![1], classes: Some(vec![9]), shape: [1, 4, 4], noise: None };
     let refused = |sampler: &SamplerConfig, request: &SampleRequest| {
-        pipeline.sample(sampler, request, &mut |_, _| {}).expect_err("a refusal").to_string()
+        pipeline.sample(sampler, request, &mut keep_going).expect_err("a refusal").to_string()
     };
     assert!(refused(&sampler, &request).contains("class"));
     let request = SampleRequest { classes: None, noise: Some(noise(1, [1, 1, 4, 5])), ..request };

@@ -2,11 +2,11 @@
 
 use super::locate::{EXTENSION, absent, find, hub_id};
 use crate::args::{GetArgs, ListArgs, PathArgs};
-use crate::checkpoint_path::{Bars, hub_settings};
+use crate::checkpoint_path::Bars;
 use crate::failure::usage;
 use crate::output;
 use anyhow::{Context, Result};
-use gmflow::checkpoint::hub::fetch_dataset;
+use gmflow::checkpoint::hub::{HubSettings, fetch_dataset};
 use gmflow_data::{KnownSet, NamedData, Split};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub fn get(arguments: &GetArgs) -> Result<()> {
 
 fn download(set: KnownSet) -> Result<PathBuf> {
     let wanted = (set.repository_folder(), EXTENSION);
-    fetch_dataset(&hub_id(set)?, wanted, &hub_settings()?, &mut Bars::default()).with_context(|| {
+    fetch_dataset(&hub_id(set)?, wanted, &HubSettings::from_env()?, &mut Bars::default()).with_context(|| {
         let (name, repository) = (set.name(), set.repository());
         format!(
             "{name} is not here: without a network, copy {} of huggingface.co/datasets/{repository} from another machine and give \

@@ -1,9 +1,8 @@
 //! Where the files of a known data set are: in a folder that the user gives, below `GMFLOW_DATA`, or in the hub's cache.
 
-use crate::checkpoint_path::hub_settings;
 use crate::failure::usage;
 use anyhow::{Result, anyhow};
-use gmflow::checkpoint::hub::{HubId, cached_dataset};
+use gmflow::checkpoint::hub::{HubId, HubSettings, cached_dataset};
 use gmflow_data::{DatasetConfig, KnownSet, NamedData, SetFiles, Split};
 use std::path::{Path, PathBuf};
 
@@ -71,7 +70,7 @@ pub fn find(set: KnownSet, split: Split) -> Result<Option<PathBuf>> {
     {
         return Ok(Some(std::path::absolute(files.folder())?));
     }
-    let cached = cached_dataset(&hub_id(set)?, (set.repository_folder(), EXTENSION), &hub_settings()?);
+    let cached = cached_dataset(&hub_id(set)?, (set.repository_folder(), EXTENSION), &HubSettings::from_env()?);
     let files = cached.and_then(|folder| set.find(&folder, split));
     Ok(files.as_ref().map(SetFiles::folder).map(Path::to_owned))
 }

@@ -150,7 +150,7 @@ fn write(report: &Report, rows: Vec<(Vec<String>, Vec<Panel>)>, files: &Files) -
         brightest: BRIGHTEST,
     };
     let json = serde_json::to_string_pretty(report)?;
-    sheet.draw()?.write_png(&files.picture, &[("gmflow", &json)])?;
+    sheet.draw()?.save_png(&files.picture, &[("gmflow", &json)])?;
     write_atomic(&files.markdown, report.markdown()?.as_bytes())?;
     write_atomic(&files.csv, report.csv()?.as_bytes())?;
     Ok(write_atomic(&files.json, json.as_bytes())?)

@@ -1,22 +1,14 @@
 //! Where samples go: one place that knows every file before the first sample is drawn.
 
-use super::Drawn;
 use crate::args::{Format, SampleArgs};
-use crate::arrays::Samples;
 use crate::failure::usage;
-use crate::images::{Picture, grid};
 use crate::output;
 use crate::plot::{Heat, with_axes};
 use anyhow::{Context, Result};
 use gmflow::checkpoint::DataKind;
+use gmflow::samples::Samples;
 use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-/// Small images are enlarged in grids to at least this many pixels.
-const SMALLEST_IN_GRID: usize = 64;
-/// The gap between the images of a grid.
-const GAP: usize = 2;
 
 /// The endings of what can be written, and of files that a folder is hardly called like.
 const FORMATS: [&str; 3] = ["png", "npz", "safetensors"];
@@ -107,21 +99,19 @@ impl Files {
     }
 
     /// Writes everything.
-    pub fn write(&self, drawn: &Drawn) -> Result<()> {
+    pub fn write(&self, samples: &Samples) -> Result<()> {
         match self {
-            Self::Images(folder) => (0..drawn.seeds.len()).try_for_each(|index| {
-                let text = serde_json::to_string(&drawn.made_by_one(index))?;
-                let path = image_path(folder, drawn.seeds[index]);
-                picture(drawn, index)?
-                    .write_png(&path, &[("gmflow", &text)])
-                    .with_context(|| path.display().to_string())
-            }),
-            Self::Grid(path) => write_grid(drawn, path),
+            Self::Images(folder) => samples.save_images(folder)?,
+            Self::Grid(path) => samples.save_grid(path)?,
             Self::Array { path, format, picture } => {
-                write_array(drawn, path, *format)?;
-                picture.as_ref().map_or(Ok(()), |picture| write_histogram(drawn, picture))
+                match format {
+                    Format::Npz => samples.save_npz(path)?,
+                    _ => samples.save_safetensors(path)?,
+                }
+                return picture.as_ref().map_or(Ok(()), |picture| write_histogram(samples, picture));
             }
         }
+        Ok(())
     }
 }
 
@@ -144,7 +134,7 @@ impl Paths<'_> {
         match self.files {
             Files::Images(folder) => {
                 let seed = |index: usize| self.first.wrapping_add(index as u64);
-                Box::new((0..self.count).map(move |index| image_path(folder, seed(index))))
+                Box::new((0..self.count).map(move |index| Samples::image_path(folder, seed(index))))
             }
             Files::Grid(path) => Box::new(std::iter::once(path.clone())),
             Files::Array { path, picture, .. } => Box::new([path.clone()].into_iter().chain(picture.clone())),
@@ -156,7 +146,7 @@ impl Paths<'_> {
         let Files::Images(folder) = self.files else { return self.iter().any(|ours| ours == path) };
         let seed = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
         let of_this_call = |seed: &u64| seed.wrapping_sub(self.first) < self.count as u64;
-        seed.filter(of_this_call).is_some_and(|seed| image_path(folder, seed) == path)
+        seed.filter(of_this_call).is_some_and(|seed| Samples::image_path(folder, seed) == path)
     }
 
     /// Those that exist.
@@ -187,53 +177,14 @@ impl Serialize for Paths<'_> {
     }
 }
 
-fn image_path(folder: &Path, seed: u64) -> PathBuf {
-    folder.join(format!("{seed:06}.png"))
-}
-
-fn picture(drawn: &Drawn, index: usize) -> Result<Picture> {
-    let size: usize = drawn.shape.iter().product();
-    let values = drawn.values.get(index * size..(index + 1) * size).context("fewer samples than seeds")?;
-    Picture::from_chw(values, drawn.shape)
-}
-
-fn write_grid(drawn: &Drawn, path: &Path) -> Result<()> {
-    let count = drawn.seeds.len();
-    let [_, height, width] = drawn.shape;
-    let factor = SMALLEST_IN_GRID.div_ceil(height.max(width)).max(1);
-    let pictures: Vec<Picture> =
-        (0..count).map(|index| Ok(picture(drawn, index)?.enlarged(factor))).collect::<Result<_>>()?;
-    let columns = (count as f64).sqrt().ceil() as usize;
-    let text = serde_json::to_string(&drawn.made_by_all())?;
-    grid(&pictures, columns, GAP)?.write_png(path, &[("gmflow", &text)])
-}
-
-fn write_array(drawn: &Drawn, path: &Path, format: Format) -> Result<()> {
-    let count = drawn.seeds.len();
-    let [channels, height, width] = drawn.shape;
-    let shape = if drawn.points { vec![count, channels] } else { vec![count, channels, height, width] };
-    let made_by = serde_json::to_string(&drawn.made_by)?;
-    let samples = Samples {
-        values: &drawn.values,
-        shape: &shape,
-        seeds: &drawn.seeds,
-        classes: drawn.classes.as_deref(),
-        made_by: &made_by,
-    };
-    match format {
-        Format::Npz => samples.write_npz(path),
-        _ => samples.write_safetensors(path),
-    }
-}
-
-fn write_histogram(drawn: &Drawn, path: &Path) -> Result<()> {
+fn write_histogram(samples: &Samples, path: &Path) -> Result<()> {
     const BINS: usize = 128;
-    let points: Vec<[f32; 2]> = drawn.values.chunks_exact(2).map(|point| [point[0], point[1]]).collect();
+    let points: Vec<[f32; 2]> = samples.values.chunks_exact(2).map(|point| [point[0], point[1]]).collect();
     let heat = Heat::of_points(&points, BINS, range_of(&points));
-    let field = |name: &str| drawn.made_by[name].to_string().replace('"', "");
+    let field = |name: &str| samples.made_by[name].to_string().replace('"', "");
     let title = format!("{} points, {}, {} steps", points.len(), field("solver"), field("steps"));
-    let text = serde_json::to_string(&drawn.made_by_all())?;
-    with_axes(&heat, &title)?.write_png(path, &[("gmflow", &text)])
+    let text = serde_json::to_string(&samples.made_by_all())?;
+    Ok(with_axes(&heat, &title)?.save_png(path, &[("gmflow", &text)])?)
 }
 
 /// A round half-side that holds nearly all points.
@@ -242,30 +193,6 @@ fn range_of(points: &[[f32; 2]]) -> f32 {
     extents.sort_by(f32::total_cmp);
     let most = extents.get(extents.len().saturating_sub(1) * 98 / 100).copied().unwrap_or(1.0);
     most.max(0.5).ceil()
-}
-
-impl Drawn {
-    /// How sample `index` was made.
-    fn made_by_one(&self, index: usize) -> Value {
-        let mut made_by = self.made_by.clone();
-        made_by["seed"] = json!(self.seeds[index]);
-        if let Some(classes) = &self.classes {
-            let class = classes[index];
-            made_by["class"] = json!(class);
-            made_by["class_name"] = json!(self.class_names.get(class));
-        }
-        made_by
-    }
-
-    /// How all samples were made.
-    fn made_by_all(&self) -> Value {
-        let mut made_by = self.made_by.clone();
-        made_by["seeds"] = json!([self.seeds.first(), self.seeds.last()]);
-        if let Some(classes) = &self.classes {
-            made_by["classes"] = json!(classes);
-        }
-        made_by
-    }
 }
 
 #[cfg(test)]

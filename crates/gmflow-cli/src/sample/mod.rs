@@ -20,6 +20,7 @@ use decoder::decode;
 use files::{Files, Paths};
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
 use gmflow::pipeline::SamplerConfig;
+use gmflow::samples::Samples;
 use gmflow_eval::models::{average, computed_in, stored_vae};
 use gmflow_eval::sampler::{Batch, describe, draw};
 use request::Request;
@@ -31,24 +32,6 @@ use stream::{Stream, check_memory};
 
 /// Latents that are drawn before any of them is decoded, so that the one network can make room for the other.
 const LATENTS: usize = 4096;
-
-/// Samples with all that is known of them.
-pub struct Drawn {
-    /// Values `[n c h w]`.
-    pub values: Vec<f32>,
-    /// Channels, height, width.
-    pub shape: [usize; 3],
-    /// Points in the plane rather than images.
-    pub points: bool,
-    /// One seed per sample.
-    pub seeds: Vec<u64>,
-    /// One class per sample, of models with classes.
-    pub classes: Option<Vec<usize>>,
-    /// Names of the classes, where the model has them.
-    pub class_names: Arc<[String]>,
-    /// How the samples were made, all but seed and class.
-    pub made_by: Value,
-}
 
 /// Runs the command.
 pub fn run(arguments: &SampleArgs) -> Result<()> {
@@ -93,7 +76,7 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let drawing = Drawing { request: &request, model: &model, sampler: &sampler, device: &device, made_by: &made_by };
     match (vae, &info.latent) {
         (Some(vae), Some(latent)) if request.count <= LATENTS => {
-            let mut latents: Option<Drawn> = None;
+            let mut latents: Option<Samples> = None;
             drawing.run(&mut |batch| {
                 match &mut latents {
                     Some(latents) => latents.append(batch),
@@ -126,7 +109,7 @@ struct Drawing<'a> {
 
 impl Drawing<'_> {
     /// Draws batch by batch and hands every batch over.
-    fn run(&self, take: &mut dyn FnMut(Drawn) -> Result<()>) -> Result<()> {
+    fn run(&self, take: &mut dyn FnMut(Samples) -> Result<()>) -> Result<()> {
         let Self { request, model, sampler, device, made_by } = *self;
         let data = model.info.data;
         let shape = [data.channels, data.height, data.width];
@@ -144,7 +127,7 @@ impl Drawing<'_> {
                 noise: request.noise.as_ref().map(|noise| &noise[range.start * size..range.end * size]),
             };
             let mut progress = |done, _| bar.set_position((start * steps + range.len() * done) as u64);
-            take(Drawn {
+            take(Samples {
                 values: draw(model, sampler, wanted, device, &mut progress)?,
                 shape,
                 points: data.kind == DataKind::Points,
@@ -156,30 +139,6 @@ impl Drawing<'_> {
         }
         bar.finish_and_clear();
         Ok(())
-    }
-}
-
-impl Drawn {
-    /// Adds the samples of another batch behind these.
-    fn append(&mut self, batch: Self) {
-        self.values.extend(batch.values);
-        self.seeds.extend(batch.seeds);
-        if let (Some(classes), Some(more)) = (&mut self.classes, batch.classes) {
-            classes.extend(more);
-        }
-    }
-
-    /// Sample `index` alone, with other values.
-    fn one(&self, index: usize, values: Vec<f32>, shape: [usize; 3]) -> Self {
-        Self {
-            values,
-            shape,
-            points: self.points,
-            seeds: self.seeds.get(index).copied().into_iter().collect(),
-            classes: self.classes.as_ref().map(|classes| classes.get(index).copied().into_iter().collect()),
-            class_names: Arc::clone(&self.class_names),
-            made_by: self.made_by.clone(),
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Samples on their way to files: what has a file of its own is written as soon as it is drawn.
 
-use super::Drawn;
 use super::files::Files;
 use crate::args::SampleArgs;
 use crate::output;
@@ -8,6 +7,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::checkpoint::ModelInfo;
 use gmflow::limits::{self, Need};
+use gmflow::samples::Samples;
 use std::path::PathBuf;
 
 /// Bytes of what tells a sample from others in an array file.
@@ -19,7 +19,7 @@ pub struct Stream<'a> {
     /// Samples of other settings, which make room once there is something to write.
     outdated: Vec<PathBuf>,
     /// What is collected for a file of all samples.
-    all: Option<Drawn>,
+    all: Option<Samples>,
 }
 
 impl<'a> Stream<'a> {
@@ -29,7 +29,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Writes a batch, or keeps it for the file of all samples.
-    pub fn take(&mut self, batch: Drawn) -> Result<()> {
+    pub fn take(&mut self, batch: Samples) -> Result<()> {
         match (&mut self.all, self.files) {
             (_, Files::Images(_)) => return self.write(&batch),
             (Some(all), _) => all.append(batch),
@@ -43,7 +43,7 @@ impl<'a> Stream<'a> {
         self.all.take().map_or(Ok(()), |all| self.write(&all))
     }
 
-    fn write(&mut self, samples: &Drawn) -> Result<()> {
+    fn write(&mut self, samples: &Samples) -> Result<()> {
         if let Some(folder) = self.outdated.first().and_then(|path| path.parent()) {
             log::warn!("{}: {} samples of other settings are removed", folder.display(), self.outdated.len());
         }

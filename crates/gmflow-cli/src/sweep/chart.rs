@@ -1,9 +1,9 @@
 //! Line charts, as PNG and as SVG from one description.
 
-use crate::images::Picture;
 use crate::plot::{FONT, drawing, font_is_usable};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
+use gmflow::samples::Picture;
 use plotters::backend::DrawingBackend;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
@@ -66,7 +66,7 @@ impl Chart {
         let mut pixels = vec![255; 3 * width * height];
         self.draw(&BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area())?;
         let picture = Picture { channels: 3, width, height, pixels };
-        picture.write_png(&folder.join(format!("{stem}.png")), &[])?;
+        picture.save_png(&folder.join(format!("{stem}.png")), &[])?;
         let mut text = String::new();
         self.draw(&SVGBackend::with_string(&mut text, size).into_drawing_area())?;
         Ok(write_atomic(&folder.join(format!("{stem}.svg")), text.as_bytes())?)

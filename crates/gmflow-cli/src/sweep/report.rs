@@ -39,7 +39,7 @@ pub fn write(
     }
     if let Some(density) = density {
         for (stem, sheet) in sheets(title, lines, density)? {
-            sheet.draw()?.write_png(&folder.join(format!("{stem}.png")), &[])?;
+            sheet.draw()?.save_png(&folder.join(format!("{stem}.png")), &[])?;
         }
     }
     let best = best_table.map_or(String::new(), |table| format!("\n{}", form.write(&table)));

@@ -1,4 +1,11 @@
 //! 2-D densities to learn, and how far a set of points is from them.
+//!
+//! ```
+//! use gmflow_data::Density;
+//!
+//! let points = Density::CHECKERBOARD.sample(1, 0, 1000);
+//! assert_eq!(Density::CHECKERBOARD.outside_fraction(&points), Some(0.0));
+//! ```
 
 mod histogram;
 

@@ -2,8 +2,8 @@
 
 use super::shard::Shard;
 use super::{LatentManifest, shard_name};
-use crate::decode::Format;
 use crate::fingerprint::Content;
+use crate::settings::Format;
 use crate::source::counts;
 use crate::{Background, Error, Fingerprint, Result};
 use rand::Rng;

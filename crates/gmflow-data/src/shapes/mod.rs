@@ -6,11 +6,10 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Format;
 use crate::fingerprint::{Content, Fingerprint};
 use crate::pixels::{from_byte, grey_of};
 use crate::rng::{Purpose, stream};
-use crate::settings::{Background, MAX_PIXELS};
+use crate::settings::{Background, Format, MAX_PIXELS};
 use crate::source::{Image, ImageDataset};
 use crate::{Error, Result};
 use figure::{CLASSES, Scene};

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::listing::{ImageFile, Listing, extension};
-use super::{Image, ImageDataset, counts};
-use crate::decode::{Format, decode, dimensions};
+use super::{Image, ImageDataset, Stored, counts};
+use crate::decode::{decode, dimensions};
 use crate::fingerprint::{Content, Fingerprint};
-use crate::settings::ImageSettings;
-use crate::survey::Stored;
+use crate::settings::{Format, ImageSettings};
 use crate::{Error, Result};
 
 /// Most bytes one image file may have.

@@ -8,9 +8,9 @@ use flate2::read::MultiGzDecoder;
 use gmflow_files::what_is;
 
 use super::{Image, ImageDataset, Stored, counts, start_of};
-use crate::decode::{Format, from_grey};
+use crate::decode::from_grey;
 use crate::fingerprint::{Content, Fingerprint};
-use crate::settings::{Corrupt, ImageSettings, MAX_SIZE};
+use crate::settings::{Corrupt, Format, ImageSettings, MAX_SIZE};
 use crate::{Error, Result};
 
 /// Most bytes of content one file may hold after decompression.

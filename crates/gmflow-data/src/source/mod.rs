@@ -18,7 +18,6 @@ use std::path::Path;
 use gmflow_files::is_clutter;
 
 use crate::fingerprint::Fingerprint;
-use crate::survey::Stored;
 use crate::{Error, Result};
 
 /// The first bytes of a file that tell what it is.
@@ -44,6 +43,15 @@ pub struct Image {
     pub pixels: Vec<f32>,
     /// The class; 0 in a set without classes.
     pub label: u32,
+}
+
+/// What is known of an image as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Height and width in pixels.
+    pub size: [usize; 2],
+    /// How it is stored, such as `jpg`.
+    pub format: String,
 }
 
 /// The number of images of each of `classes` classes. Labels that are none are not counted.

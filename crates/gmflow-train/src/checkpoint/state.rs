@@ -5,9 +5,8 @@ use std::path::Path;
 use gmflow::checkpoint::{Digests, FileDigest, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use super::{STATE_FILE, step_of_folder};
+use super::folders::{STATE_FILE, step_of_folder};
 use crate::config::from_json;
-use crate::trainer::Trainer;
 use crate::{Error, Result};
 
 const FORMAT: &str = "gmflow-training-state";
@@ -39,17 +38,9 @@ pub struct State {
 }
 
 impl State {
-    /// The trainer's state beside such files.
-    pub(super) fn of(trainer: &Trainer, files: Digests) -> Self {
-        Self {
-            format: FORMAT.into(),
-            version: VERSION,
-            step: trainer.steps_taken(),
-            images: trainer.images(),
-            batch_size: trainer.config().train.batch_size,
-            files,
-            checksum: None,
-        }
+    /// The state after `step` steps and `images` samples, beside such files.
+    pub(super) fn new(step: u64, images: u64, batch_size: usize, files: Digests) -> Self {
+        Self { format: FORMAT.into(), version: VERSION, step, images, batch_size, files, checksum: None }
     }
 
     /// Writes it with its checksum.

@@ -5,7 +5,7 @@
 
 use toml::{Table, Value};
 
-/// Settings of the network that are taken from the data, because the configuration does not give them.
+/// Settings of the network that are taken from elsewhere, because the configuration does not give them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FromData {
     /// `network.in_channels`.
@@ -16,6 +16,8 @@ pub struct FromData {
     pub classes: bool,
     /// `network.patch_size` of a transformer.
     pub patch: bool,
+    /// The whole network, where training starts from another's weights: it is that one's.
+    pub network: bool,
 }
 
 /// What stands for a size that the data tells, until the data is open: it fits any other setting.
@@ -111,6 +113,7 @@ fn fill_network(network: &mut Table) -> FromData {
         size: absent("sample_size", ANY_SIZE),
         classes: absent(classes, 0),
         patch: transformer && absent("patch_size", 1),
+        network: false,
     }
 }
 
@@ -146,7 +149,7 @@ mod tests {
         let network = table["network"].as_table().unwrap();
         assert_eq!(network["num_classes"].as_integer(), Some(3));
         assert_eq!(network["norm_num_groups"].as_integer(), Some(2));
-        assert_eq!(from_data, FromData { channels: true, size: true, classes: false, patch: false });
+        assert_eq!(from_data, FromData { channels: true, size: true, ..FromData::default() });
         assert_eq!(table["loss"]["transition_ratio"].as_float(), Some(0.5));
     }
 

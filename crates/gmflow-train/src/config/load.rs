@@ -7,11 +7,9 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::collect::all_faults;
-use super::{Config, defaults};
+use super::overrides::OVERRIDE;
+use super::{Config, FromData, defaults};
 use crate::{Error, Result};
-
-/// Where a message says that a value from the command line stands.
-const OVERRIDE: &str = "--set";
 
 impl Config {
     /// Reads `path`, applies `overrides` of the form `a.b=value` in order and checks the result.
@@ -75,7 +73,7 @@ impl Config {
         let given = Value::Table(table.clone());
         let from_data = defaults::fill(&mut table);
         let mut config: Self = settings::settings(table).map_err(|wrong| Error::wrong(path.display(), wrong))?;
-        config.from_data = from_data;
+        config.from_data = FromData { network: given.get("network").is_none(), ..from_data };
         config.refuse_ignored(path, &given)?;
         Ok(config)
     }
@@ -232,20 +230,6 @@ fn child<'a>(parent: &'a mut Value, key: &str) -> Result<&'a mut Value, (String,
             Err(("a table or a list above it".to_owned(), got))
         }
     }
-}
-
-/// Whether an override sets `field`, the table that it stands in, or something in it.
-pub(crate) fn is_overridden(field: &str, overrides: &[String]) -> bool {
-    let reaches = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
-    overrides.iter().any(|text| {
-        let name = text.split('=').next().unwrap_or_default().trim();
-        reaches(field, name) || reaches(name, field)
-    })
-}
-
-/// How a message calls the place where `field` got its value.
-pub(crate) fn source_of(field: &str, path: &Path, overrides: &[String]) -> String {
-    if is_overridden(field, overrides) { OVERRIDE.to_owned() } else { path.display().to_string() }
 }
 
 /// Reads a value of any deserialisable kind from JSON text, with field names in errors.

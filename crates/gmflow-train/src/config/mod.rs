@@ -1,16 +1,38 @@
 //! What a run is made from: one TOML file, checked once.
+//!
+//! ```
+//! use gmflow_train::Config;
+//!
+//! let text = r#"
+//!     [data.source]
+//!     kind = "density"
+//!     name = "checkerboard"
+//!
+//!     [train]
+//!     steps = 1000
+//! "#;
+//! let config = Config::parse(text, "moons.toml".as_ref(), &["train.lr=1e-4".into()])?;
+//! config.validate()?;
+//! assert_eq!((config.train.lr, config.total_steps()), (1e-4, 1000));
+//! assert_eq!(config.network.kind(), "mlp2d", "what is not given fits the data");
+//! # Ok::<(), gmflow_train::Error>(())
+//! ```
 
 mod collect;
 mod defaults;
-mod fit;
+mod ema;
 mod load;
+pub(crate) mod overrides;
 mod paths;
+mod schedule;
 mod validate;
 
 pub use defaults::FromData;
+pub use ema::{EmaConfig, EmaDecay};
+pub use schedule::Schedule;
 
-pub(crate) use load::{from_json, source_of};
-pub(crate) use validate::{below, check};
+pub(crate) use load::from_json;
+pub(crate) use validate::below;
 
 use gmflow::kernel::MatmulPrecision;
 use gmflow::loss::LossConfig;
@@ -21,17 +43,14 @@ use gmflow_data::DatasetConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-pub use crate::ema::{EmaConfig, EmaDecay};
-pub use crate::schedule::Schedule;
-
 /// The whole configuration of a run. The resolved form is stored in the run folder and in every checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What is learnt.
     pub data: DataConfig,
-    /// The network that predicts the velocity mixture; absent: a small one for the kind of data. What the data tells, such as the number
-    /// of channels and classes, need not be given, and must agree with it.
+    /// The network that predicts the velocity mixture; absent: a small one for the kind of data, or with `train.from` that of the model.
+    /// What the data tells, such as the number of channels and classes, need not be given, and must agree with it.
     pub network: NetworkConfig,
     /// The main network's loss; absent: the transition loss.
     pub loss: LossConfig,
@@ -132,7 +151,8 @@ pub struct TrainConfig {
     #[serde(default, with = "gmflow_files::seed")]
     pub seed: u64,
     /// Weights to start from: a model folder, ours or in the diffusers layout, or a run, whose latest checkpoint counts. An average is
-    /// taken before the weights themselves. Absent: weights drawn from the seed.
+    /// taken before the weights themselves. A configuration without a `network` table takes the model's network. Absent: weights drawn from
+    /// the seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
     /// Whether the model in `from` may have other classes than the data, as when it is trained anew for other pictures: a class then

@@ -5,7 +5,7 @@ use std::path::Path;
 use gmflow_data::beside;
 
 use super::Config;
-use super::load::is_overridden;
+use super::overrides::is_overridden;
 
 impl Config {
     /// Makes every path absolute. One that `overrides` set is taken from the working directory, the others from `folder`, or where they

@@ -1,4 +1,15 @@
 //! What to train on a set of pictures: sizes, a network that fits the machine and the data, and how long it will take.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use gmflow_train::plan::{Plan, PlanOptions};
+//!
+//! let plan = Plan::new("photos".as_ref(), PlanOptions::default(), &Device::flex())?;
+//! println!("{}", plan.words());
+//! let config = plan.config(&[])?;
+//! # drop(config);
+//! # Ok::<(), gmflow_train::Error>(())
+//! ```
 
 mod networks;
 mod text;
@@ -11,7 +22,7 @@ use gmflow::kernel::MatmulPrecision;
 use gmflow::network::NetworkConfig;
 use gmflow_data::{Corrupt, DatasetConfig, Survey};
 
-use crate::source::check_memory;
+use crate::fit::check_memory;
 use crate::{Config, Error, Result, Trainer};
 
 pub use networks::NetworkSize;

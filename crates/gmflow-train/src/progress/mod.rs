@@ -1,4 +1,22 @@
 //! What a run tells the outside while it goes on.
+//!
+//! ```
+//! use gmflow_train::{Observer, StepReport};
+//!
+//! /// Remembers the newest loss.
+//! struct Newest(f64);
+//!
+//! impl Observer for Newest {
+//!     fn on_step(&mut self, report: &StepReport) {
+//!         self.0 = report.loss;
+//!     }
+//! }
+//!
+//! let mut newest = Newest(0.0);
+//! let report = StepReport { step: 1, images: 8, loss: 0.5, spectral_loss: None, grad_norm: 1.0, lr: 0.1 };
+//! newest.on_step(&report);
+//! assert_eq!(newest.0, 0.5);
+//! ```
 
 mod lines;
 mod pace;

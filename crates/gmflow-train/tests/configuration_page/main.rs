@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 const FILES: &[&str] = &[
     "gmflow-train/src/config/mod.rs",
     "gmflow-train/src/config/defaults.rs",
-    "gmflow-train/src/schedule.rs",
-    "gmflow-train/src/ema.rs",
+    "gmflow-train/src/config/schedule.rs",
+    "gmflow-train/src/config/ema.rs",
     "gmflow-data/src/config.rs",
     "gmflow-data/src/settings.rs",
     "gmflow-data/src/density/mod.rs",

@@ -3,7 +3,7 @@
 //! Tensors are converted one at a time, when the network asks for them, and their pages are given back, so that loading needs
 //! little more memory than the weights in f32. A file must not be shortened by others while it is read.
 
-use super::weights::decode;
+use super::precision::decode;
 use super::{file, header};
 use crate::network::{HostTensor, TensorSource};
 use crate::{Error, Result};

@@ -3,6 +3,14 @@
 //! Every count that a user can give is bounded here. A bound is generous: beyond it a number is a slip of the finger. Within the bounds the
 //! memory that a request needs is estimated before any of it is taken, and the request is refused where it cannot fit, with the setting,
 //! the need and what is there. Estimates are low rather than high: what is refused could not have been done.
+//!
+//! ```
+//! use gmflow::limits::{self, Need};
+//!
+//! assert!(limits::count("steps", 0, limits::MOST_STEPS).is_err());
+//! let need = Need::new().floats("samples", &[1 << 20, 1 << 20, 1 << 20]);
+//! assert!(need.check("num", 1 << 20, "lower num").is_err(), "2^62 bytes are nowhere");
+//! ```
 
 mod memory;
 mod sizes;

@@ -156,6 +156,10 @@ impl Denoiser for GmDit {
         let activated = kernel::silu(embedding.clone());
         self.predict(x_t, embedding, |_| activated.clone())
     }
+
+    fn null_class(&self) -> Option<usize> {
+        Some(self.config.num_embeds_ada_norm)
+    }
 }
 
 impl TorchNames for GmDit {

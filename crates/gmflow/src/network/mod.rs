@@ -1,4 +1,29 @@
 //! Networks that predict a velocity mixture at every pixel.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::network::{Denoiser, GmDitConfig, NetworkConfig};
+//!
+//! let config = GmDitConfig {
+//!     num_gaussians: 4,
+//!     num_attention_heads: 1,
+//!     attention_head_dim: 16,
+//!     num_layers: 1,
+//!     sample_size: 8,
+//!     patch_size: 2,
+//!     in_channels: 3,
+//!     num_embeds_ada_norm: 10,
+//!     ..GmDitConfig::default()
+//! };
+//! let device = Device::flex();
+//! let network = NetworkConfig::GmDit(config).init(0, &device)?;
+//! let (x_t, t) = (Tensor::<4>::zeros([2, 3, 8, 8], &device), Tensor::<1>::full([2], 0.5, &device));
+//! let velocity = network.forward(x_t, t, None).0;
+//! assert_eq!(velocity.means.dims(), [2, 4, 3, 8, 8]);
+//! assert_eq!(velocity.log_weights.dims(), [2, 4, 1, 8, 8]);
+//! assert_eq!(network.null_class(), Some(10));
+//! # Ok::<(), gmflow::Error>(())
+//! ```
 
 mod autoencoder;
 mod conv;
@@ -17,7 +42,7 @@ mod unet_config;
 pub(crate) use linear::Initializer;
 use linear::{Init, Linear};
 
-pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, Tiling};
+pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, LatentInfo, Tiling};
 pub use embedding::{point_features, time_features, token_positions};
 pub use gmdit::GmDit;
 pub use gmdit_config::GmDitConfig;
@@ -39,11 +64,17 @@ use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A network that predicts q(u | x_t).
+/// A network that predicts q(u | x_t). [`Network`] is one of the built-in ones; a [`Pipeline`](crate::pipeline::Pipeline) samples from
+/// any other, and a [`LossConfig`](crate::loss::LossConfig) trains it.
 pub trait Denoiser {
     /// Predicts at `x_t` `[b c h w]` and `t` `[b]` in [0, 1], conditioned on `class` `[b]` (the null class is the last
     /// row of the label table, and `None` means it for every sample) where the network has classes.
     fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture;
+
+    /// The label that means "no class", which is the number of classes; `None` where the network has no classes.
+    fn null_class(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A network in training: where it has dropout, each sample's values are dropped as its key says. [`Network`] itself drops nothing.
@@ -59,6 +90,10 @@ impl Denoiser for InTraining<'_> {
             Network::Unet(net) => net.predict(x_t, t, class, Some(self.keys.clone())),
             Network::Mlp2d(_) | Network::GmDit(_) => self.network.forward(x_t, t, class),
         }
+    }
+
+    fn null_class(&self) -> Option<usize> {
+        self.network.null_class()
     }
 }
 
@@ -196,9 +231,9 @@ impl Network {
     /// The label that means "no class", where the network has classes.
     pub fn null_class(&self) -> Option<usize> {
         match self {
-            Self::Mlp2d(_) => None,
-            Self::GmDit(net) => Some(net.config().num_embeds_ada_norm),
-            Self::Unet(net) => Some(net.config().num_classes).filter(|&classes| classes > 0),
+            Self::Mlp2d(net) => net.null_class(),
+            Self::GmDit(net) => net.null_class(),
+            Self::Unet(net) => net.null_class(),
         }
     }
 
@@ -289,6 +324,10 @@ impl Denoiser for Network {
             Self::GmDit(net) => net.forward(x_t, t, class),
             Self::Unet(net) => net.forward(x_t, t, class),
         }
+    }
+
+    fn null_class(&self) -> Option<usize> {
+        Network::null_class(self)
     }
 }
 

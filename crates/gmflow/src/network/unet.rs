@@ -154,6 +154,10 @@ impl Denoiser for Unet {
     fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture {
         self.predict(x_t, t, class, None)
     }
+
+    fn null_class(&self) -> Option<usize> {
+        Some(self.config.num_classes).filter(|&classes| classes > 0)
+    }
 }
 
 impl TorchNames for Unet {

@@ -1,6 +1,7 @@
 //! Whole sampling runs with the recorded noise and draws, state by state, through the same pipeline that users call.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use crate::harness::{Array, Case, Computed, Draw, device};
@@ -10,7 +11,7 @@ use gmflow::checkpoint::{LatentInfo, load_diffusers_spectrum, load_diffusers_tra
 use gmflow::guidance::Guidance;
 use gmflow::mixture::GaussianMixture;
 use gmflow::network::{Denoiser, Network, SpectrumMlp, Tiling};
-use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, SamplerConfig};
+use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::Purpose;
 use gmflow::solver::{NoiseSource, SecondOrder, SolverConfig, SubStep, ddpm_large_std, transition};
 use gmflow::time;
@@ -147,7 +148,11 @@ fn sampled(case: &Case, order: &str, steps: &str, substeps: &str) -> Computed {
         SampleRequest { seeds: vec![0; b], classes: classes(case, b), shape: [c, h, w], noise: Some(noise.clone()) };
     let pipeline = Pipeline { network: &network, spectrum: spectrum.as_ref(), device: device() };
     let mut trace = Trace::default();
-    let result = pipeline.run(&config, &request, &mut replay, &mut |_, _| {}, Some(&mut |done| trace.note(done)));
+    let mut note = |done: &SubStep| {
+        trace.note(done);
+        ControlFlow::Continue(())
+    };
+    let result = pipeline.run(&config, &request, &mut replay, &mut keep_going, Some(&mut note));
     let out = result.unwrap_or_else(|error| panic!("{}: {error}", case.id));
     let times = substep_times(&config, case.f64_or(substeps, 1.0) as usize);
     let out = with_recorded_last_noise(&config, &times, &mut trace, &mut replay).unwrap_or(out);
@@ -214,7 +219,7 @@ fn decode(case: &Case, latents: Tensor<4>) -> Option<Tensor<4>> {
         vae: None,
     };
     let decoder = Decoder { vae: &vae, latent: &latent, tiling: Tiling::default() };
-    let images = decoder.decode(latents, &mut |_, _| {}).expect("latents of this autoencoder");
+    let images = decoder.decode(latents, &mut keep_going).expect("latents of this autoencoder");
     Some((images * 0.5 + 0.5).clamp(0.0, 1.0))
 }
 

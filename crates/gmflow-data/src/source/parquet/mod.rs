@@ -15,11 +15,10 @@ use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Image, ImageDataset};
-use crate::decode::{Format, decode, dimensions};
+use super::{Image, ImageDataset, Stored};
+use crate::decode::{decode, dimensions};
 use crate::fingerprint::{Content, Fingerprint, listed};
-use crate::settings::{ImageSettings, MAX_SIZE};
-use crate::survey::Stored;
+use crate::settings::{Format, ImageSettings, MAX_SIZE};
 use crate::{Error, Result};
 use columns::{Chosen, ImageKind};
 use labels::Labels;

@@ -2,11 +2,20 @@
 //!
 //! Only what sampling needs is downloaded: descriptions and safetensors files, never pickles. A download that breaks continues where
 //! it ended, in the same call or in a later one.
+//!
+//! ```
+//! use gmflow::checkpoint::hub::HubId;
+//!
+//! let id = HubId::parse("Lakonik/gmflow_imagenet_k8_ema@main").expect("owner/name@revision");
+//! assert_eq!((id.repo.as_str(), id.revision.as_str()), ("Lakonik/gmflow_imagenet_k8_ema", "main"));
+//! assert!(HubId::parse("models/mnist/run").is_none(), "a path");
+//! ```
 
 mod client;
 mod dataset;
 mod download;
 mod plan;
+mod settings;
 
 use super::diffusers::weight_file;
 use super::weight_files::{is_plain_name, shard_names};
@@ -16,6 +25,7 @@ use client::Kind;
 pub use dataset::{cached_dataset, fetch_dataset};
 use download::Remote;
 use hf_hub::{Cache, Repo, RepoType};
+pub use settings::HubSettings;
 use std::path::{Path, PathBuf};
 
 /// The branch that is meant where none is named.
@@ -79,19 +89,6 @@ fn is_revision(text: &str) -> bool {
 /// Whether a revision is a commit's full name.
 fn is_commit(revision: &str) -> bool {
     revision.len() == COMMIT_DIGITS && revision.chars().all(|c| c.is_ascii_hexdigit())
-}
-
-/// Where to download from and to.
-#[derive(Clone, Debug)]
-pub struct HubSettings {
-    /// The hub's address; the public one by default.
-    pub endpoint: Option<String>,
-    /// What proves who is asking, for private and gated repositories.
-    pub token: Option<String>,
-    /// The cache's folder.
-    pub cache: PathBuf,
-    /// Asks the cache alone.
-    pub offline: bool,
 }
 
 /// Who is told how a download goes.

@@ -5,7 +5,8 @@
 mod container;
 
 use super::diffusers::{self, CONFIG_FILE, WEIGHTS_STEM};
-use super::weights::{self, Precision};
+use super::precision::{Precision, convert};
+use super::weights;
 use super::{file, write_atomic};
 use crate::network::HostTensor;
 use crate::{Error, Result};
@@ -232,10 +233,10 @@ impl PytorchFile {
             None => self.wrong(name, "all its bytes", shown(&error.to_string())),
         })?;
         match tensor.dtype() {
-            DType::F64 => Ok(weights::convert(&bytes, |b| f64::from_ne_bytes(b) as f32)),
-            DType::F32 => Ok(weights::convert(&bytes, f32::from_ne_bytes)),
-            DType::F16 => Ok(weights::convert(&bytes, |b| f16::from_ne_bytes(b).to_f32())),
-            DType::BF16 => Ok(weights::convert(&bytes, |b| bf16::from_ne_bytes(b).to_f32())),
+            DType::F64 => Ok(convert(&bytes, |b| f64::from_ne_bytes(b) as f32)),
+            DType::F32 => Ok(convert(&bytes, f32::from_ne_bytes)),
+            DType::F16 => Ok(convert(&bytes, |b| f16::from_ne_bytes(b).to_f32())),
+            DType::BF16 => Ok(convert(&bytes, |b| bf16::from_ne_bytes(b).to_f32())),
             other => Err(self.wrong(name, "floating-point numbers", format!("{other:?}"))),
         }
     }

@@ -2,9 +2,11 @@
 
 mod blocks;
 mod config;
+mod latent;
 mod tiling;
 
 pub use config::AutoencoderConfig;
+pub use latent::LatentInfo;
 pub use tiling::Tiling;
 
 use super::TorchNames;

@@ -4,22 +4,33 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, Progress, read_tensors};
-use gmflow::network::{HostTensor, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
+use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, read_tensors};
+use gmflow::network::HostTensor;
 use rayon::prelude::*;
-use serde_json::Value;
 
-use super::{OPTIMIZER_FILE, SPECTRUM_OPTIMIZER_FILE, State, entries, latest};
+use super::folders::{OPTIMIZER_FILE, SPECTRUM_OPTIMIZER_FILE, entries};
+use super::state::State;
 use crate::config::Config;
 use crate::ema::Ema;
+use crate::fit::open_data;
 use crate::optimizer::AdamW;
 use crate::params::{self, Values};
-use crate::run::ResumeOptions;
 use crate::same_data;
-use crate::source::Source;
+use crate::start::{check_network, check_spectrum};
 use crate::trainable::{ParamInfo, Trainable};
 use crate::trainer::{Networks, Trainer, training_device};
 use crate::{Error, Result};
+
+/// How a run is continued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResumeOptions {
+    /// The step of the checkpoint to continue from; absent: the newest. Later checkpoints are set aside.
+    pub from: Option<u64>,
+    /// Reads the checkpoint without comparing its files with their checksums.
+    pub unverified: bool,
+    /// Goes on although the data changed: with other images, and with classes added behind the others or removed from the end.
+    pub accept_changed_data: bool,
+}
 
 /// A trainer that continues from the checkpoint in `folder`. Unless `resume` says otherwise, every file is first compared with its digest,
 /// and the data must be what the checkpoint knows.
@@ -37,7 +48,7 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOp
         let expected = format!("{}, as in the checkpoint", state.batch_size);
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
-    let source = Source::open(&mut config, state.step, device, |info| {
+    let data = open_data(&mut config, state.step, device, |info| {
         same_data::check_resumed(&ModelInfo::load(folder)?, info, resume.accept_changed_data)
     })?;
     // The digests in the state are those of the model's files too.
@@ -58,7 +69,7 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOp
         }
         _ => None,
     };
-    Trainer::start(config, device, Networks { network, spectrum, earlier: model.info.earlier }, source)
+    Trainer::start(config, device, Networks { network, spectrum, earlier: model.info.earlier }, data)
 }
 
 /// Checks that a checkpoint is whole: its state, and every file by its digest. The weight files of a checkpoint that was written without
@@ -88,67 +99,6 @@ pub fn verify(folder: &Path) -> Result<State> {
 fn verify_files(folder: &Path, state: &State) -> Result<()> {
     let check = |(name, digest): (&String, &gmflow::checkpoint::FileDigest)| digest.verify(&folder.join(name));
     Ok(state.files.par_iter().try_for_each(check)?)
-}
-
-/// What a run starts from.
-pub(crate) struct Start {
-    pub(crate) network: Network,
-    pub(crate) spectrum: Option<SpectrumMlp>,
-    /// How far the trainings had come that the weights come from.
-    pub(crate) earlier: Vec<Progress>,
-}
-
-/// The folder of the model that `path` stands for: itself, or a run's latest checkpoint.
-///
-/// # Errors
-/// A run without a checkpoint.
-pub(crate) fn model_folder(path: &Path) -> Result<PathBuf> {
-    if path.join("checkpoints").is_dir() { latest(path) } else { Ok(path.to_path_buf()) }
-}
-
-/// The networks whose weights a run starts from: those of a model folder or of a run's latest checkpoint, the first average by name before
-/// the weights themselves; the spectrum network only where one is trained.
-///
-/// # Errors
-/// A folder that holds neither; a damaged file; another network than the configuration's.
-pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<Start> {
-    let folder = model_folder(path)?;
-    let average = Model::ema_names(&folder)?.into_iter().next();
-    let options = LoadOptions { ema: average.as_deref(), without_vae: true, ..LoadOptions::default() };
-    let model = Model::load_with(&folder, options, device)?;
-    check_network(&model.info.network, config)?;
-    check_spectrum(model.info.spectrum.as_ref(), config)?;
-    let spectrum = model.spectrum.filter(|_| config.spectrum.is_some());
-    let mut earlier = model.info.earlier;
-    earlier.extend(Some(model.info.progress).filter(|progress| progress.step > 0));
-    Ok(Start { network: model.network, spectrum, earlier })
-}
-
-/// The network of a checkpoint must be the configuration's.
-fn check_network(stored: &NetworkConfig, config: &Config) -> Result<()> {
-    if *stored == config.network {
-        return Ok(());
-    }
-    let fields = |network: &NetworkConfig| match serde_json::to_value(network) {
-        Ok(Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
-    };
-    let (stored, wanted) = (fields(stored), fields(&config.network));
-    let mut names = std::iter::once("type").chain(wanted.keys().map(String::as_str));
-    let name = names.find(|name| stored.get(*name) != wanted.get(*name)).unwrap_or("type");
-    let [expected, got] = [&stored, &wanted].map(|fields| fields.get(name).unwrap_or(&Value::Null));
-    Err(Error::config(format!("network.{name}"), format!("{expected}, as in the checkpoint"), got))
-}
-
-/// The spectrum network of a checkpoint must be the one that the configuration asks for.
-fn check_spectrum(stored: Option<&SpectrumMlpConfig>, config: &Config) -> Result<()> {
-    let (Some(stored), Some(wanted)) = (stored, &config.spectrum) else { return Ok(()) };
-    let size_differs = wanted.base_size.is_some_and(|size| size != stored.base_size);
-    if size_differs || wanted.layers != stored.layers {
-        let expected = format!("{stored:?}, as in the checkpoint");
-        return Err(Error::config("spectrum", expected, format!("{wanted:?}")));
-    }
-    Ok(())
 }
 
 fn load_optimizer(path: &Path, infos: &[ParamInfo], step: u64, device: &Device) -> Result<AdamW> {

@@ -1,46 +1,29 @@
 //! `log.jsonl` and the TensorBoard events of a run.
+//!
+//! ```
+//! use gmflow_train::log::{LogLine, bits_per_dim};
+//!
+//! let text = r#"{"step":50,"images":1600,"loss":0.5,"grad_norm":1.0,"lr":0.001,"images_per_s":200.0}"#;
+//! let line: LogLine = serde_json::from_str(text)?;
+//! assert!(bits_per_dim(line.loss, 3) > bits_per_dim(0.0, 3));
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+
+pub(crate) mod line;
+
+pub use line::LogLine;
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use line::{DAMAGED_FILE, LOG_FILE};
 
 use crate::folder::RunFolder;
 use crate::tensorboard::{EventFile, is_event_file};
 use crate::trainer::StepReport;
 use crate::{Error, Result};
-
-/// The log's file.
-pub(crate) const LOG_FILE: &str = "log.jsonl";
-/// Lines of a log that could not be read.
-pub(crate) const DAMAGED_FILE: &str = "log.jsonl.damaged";
-
-/// One line of `log.jsonl`. Loss and gradient norm are means since the line before, the rest is the newest step's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LogLine {
-    /// Optimiser steps taken.
-    pub step: u64,
-    /// Samples seen.
-    pub images: u64,
-    /// Mean loss: for a mixture loss the negative log density per pixel in nats, without C/2 log(2 pi), times `loss.weight_scale`.
-    pub loss: f64,
-    /// The transition loss in bits per dimension, with that constant and without that factor: -log2 q(x_s | x_t) with
-    /// s = (1 - `transition_ratio`) t, at the times that training draws. With a ratio below 1 it is not the likelihood of the data: the
-    /// transition's own variance hides a mixture that is too narrow. Other losses have none. It was called `bits_per_dim`.
-    #[serde(default, skip_serializing_if = "Option::is_none", alias = "bits_per_dim")]
-    pub transition_bits_per_dim: Option<f64>,
-    /// Mean spectral loss, where a spectrum network is trained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spectral_loss: Option<f64>,
-    /// Mean norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Learning rate.
-    pub lr: f64,
-    /// Samples per second since the line before.
-    pub images_per_s: f64,
-}
 
 /// Sums of the steps since the last line.
 #[derive(Clone, Copy, Debug)]
@@ -185,13 +168,6 @@ fn sorted(bytes: &[u8], step: u64) -> Sorted {
         }
     }
     sorted
-}
-
-/// The last step in a log; 0 where there is none.
-pub(crate) fn last_step(path: &Path) -> u64 {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    let lines = bytes.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| serde_json::from_slice::<LogLine>(line).ok()).map(|line| line.step).max().unwrap_or(0)
 }
 
 /// Drops the lines after `step`. Lines that cannot be read are moved to a file of their own; the others are not touched.

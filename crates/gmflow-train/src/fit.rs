@@ -1,13 +1,51 @@
 //! The network of a configuration and the data: what the one leaves open the other tells, and where both speak they must agree.
 
+use burn::tensor::Device;
+use gmflow::limits::{self, Training};
 use gmflow::network::{GmDitConfig, NetworkConfig, UnetConfig};
 
-use super::{Config, FromData};
-use crate::trainer::SourceInfo;
+use crate::config::{Config, FromData, below};
+use crate::source::{OpenData, SourceInfo, TrainingData};
 use crate::{Error, Result};
 
 /// Patches of an image at the most, where the configuration does not say how large they are.
 const MOST_PATCHES: usize = 64;
+
+/// Opens the data of a configuration, fills in what the configuration leaves to the data, and starts to prepare the batch of optimiser
+/// step `first_step`, counted from 0. `check` looks at the data first.
+///
+/// # Errors
+/// Data that cannot be opened, that `check` refuses, or that contradicts the configuration; a run that does not fit in memory.
+pub(crate) fn open_data(
+    config: &mut Config,
+    first_step: u64,
+    device: &Device,
+    check: impl FnOnce(&mut SourceInfo) -> Result<()>,
+) -> Result<TrainingData> {
+    let mut data = OpenData::open(&config.data.source)?;
+    check(&mut data.info)?;
+    config.fit(&data.info)?;
+    check_memory(config, data.info.shape, device)?;
+    data.start(config, first_step)
+}
+
+/// Refuses a run on samples `[c h w]` that does not fit in memory, before the first batch is prepared.
+///
+/// # Errors
+/// [`gmflow::Error::Memory`].
+pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device) -> Result<()> {
+    Ok(limits::check_training(&Training {
+        network: &config.network,
+        shape,
+        batch: config.train.batch_size,
+        micro_batch: config.train.micro_batch,
+        queue: config.data.queue,
+        averages: config.ema.len(),
+        all_trained: config.train.trains_all(),
+        recomputed: config.train.gradient_checkpointing,
+        device,
+    })?)
+}
 
 impl Config {
     /// Takes from the data what the configuration does not give, and checks the rest against it.
@@ -38,12 +76,15 @@ impl Config {
             NetworkConfig::Mlp2d(_) => {}
         }
         self.check_fit(info)?;
-        self.network.validate().map_err(|error| super::below("network", error.into()))
+        self.network.validate().map_err(|error| below("network", error.into()))
     }
 
     /// Takes the settings that were left to the data from another configuration of the same run.
     pub fn fit_like(&mut self, other: &Self) {
-        let FromData { channels, size, classes, patch } = std::mem::take(&mut self.from_data);
+        let FromData { channels, size, classes, patch, network } = std::mem::take(&mut self.from_data);
+        if network && other.train.from.is_some() {
+            self.network = other.network.clone();
+        }
         match (&mut self.network, &other.network) {
             (NetworkConfig::GmDit(net), NetworkConfig::GmDit(other)) => {
                 let pairs = [

@@ -1,8 +1,8 @@
 //! Pictures as PNG: encoding with text chunks, and grids of equally large images.
 
-use anyhow::{Result, ensure};
-use gmflow::checkpoint::write_atomic;
-use gmflow_data::to_byte;
+use crate::checkpoint::write_atomic;
+use crate::{Error, Result};
+use gmflow_files::to_byte;
 use std::path::Path;
 
 /// 8-bit samples, row by row, channels innermost.
@@ -20,12 +20,16 @@ pub struct Picture {
 
 impl Picture {
     /// From values in [-1, 1] stored `[c h w]`; values outside are clipped.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there are not 1 or 3 channels; [`Error::Shape`] for another number of values.
     pub fn from_chw(values: &[f32], [channels, height, width]: [usize; 3]) -> Result<Self> {
-        ensure!(channels == 1 || channels == 3, "channels: expected 1 or 3 for a picture, got {channels}");
-        ensure!(
-            values.len() == channels * height * width,
-            "a picture of {channels}x{height}x{width} has another size"
-        );
+        if channels != 1 && channels != 3 {
+            return Err(Error::config("channels", "1 or 3 for a picture", channels));
+        }
+        if values.len() != channels * height * width {
+            return Err(Error::shape("values of a picture", [channels, height, width], [values.len()]));
+        }
         let area = height * width;
         let pixels = (0..area)
             .flat_map(|pixel| (0..channels).map(move |channel| values[channel * area + pixel]))
@@ -35,9 +39,17 @@ impl Picture {
     }
 
     /// The file's bytes, with `texts` (keyword, text) as international text chunks.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the format cannot hold the picture or a text.
     pub fn to_png(&self, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
+        self.encoded(texts).map_err(|error| Error::config("picture", "what a PNG file can hold", error))
+    }
+
+    fn encoded(&self, texts: &[(&str, &str)]) -> std::result::Result<Vec<u8>, png::EncodingError> {
+        let side = |length: usize| u32::try_from(length).unwrap_or(0); // The encoder refuses a side of 0.
         let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, u32::try_from(self.width)?, u32::try_from(self.height)?);
+        let mut encoder = png::Encoder::new(&mut bytes, side(self.width), side(self.height));
         encoder.set_color(if self.channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::High);
@@ -50,27 +62,35 @@ impl Picture {
         Ok(bytes)
     }
 
-    /// Writes the file atomically.
-    pub fn write_png(&self, path: &Path, texts: &[(&str, &str)]) -> Result<()> {
-        Ok(write_atomic(path, &self.to_png(texts)?)?)
+    /// Writes the file atomically, with `texts` (keyword, text) as international text chunks.
+    ///
+    /// # Errors
+    /// Those of [`Picture::to_png`]; [`Error::Io`] with the path.
+    pub fn save_png(&self, path: &Path, texts: &[(&str, &str)]) -> Result<()> {
+        write_atomic(path, &self.to_png(texts)?)
     }
 
     /// `self` with every pixel repeated `factor` times both ways.
     pub fn enlarged(&self, factor: usize) -> Self {
-        let row = |y: usize| {
-            let start = y * self.width * self.channels;
-            self.pixels[start..start + self.width * self.channels]
-                .chunks(self.channels)
-                .flat_map(move |pixel| std::iter::repeat_n(pixel, factor).flatten().copied())
+        let rows = self.pixels.chunks((self.width * self.channels).max(1));
+        let wide = |row: &[u8]| -> Vec<u8> {
+            row.chunks(self.channels.max(1)).flat_map(|pixel| pixel.repeat(factor)).collect()
         };
-        let pixels = (0..self.height).flat_map(|y| (0..factor).flat_map(move |_| row(y))).collect();
+        let pixels = rows.flat_map(|row| wide(row).repeat(factor)).collect();
         Self { width: self.width * factor, height: self.height * factor, pixels, channels: self.channels }
     }
 }
 
 /// Puts pictures of one size side by side, `columns` to a row, with a white gap of `gap` pixels between them.
+///
+/// # Errors
+/// [`Error::Config`] where there is no picture; [`Error::Shape`] where one has another size than the first.
 pub fn grid(pictures: &[Picture], columns: usize, gap: usize) -> Result<Picture> {
-    let Some(first) = pictures.first() else { anyhow::bail!("a grid needs at least one picture") };
+    let Some(first) = pictures.first() else { return Err(Error::config("grid", "at least one picture", "none")) };
+    let size = |picture: &Picture| [picture.channels, picture.height, picture.width];
+    if let Some(other) = pictures.iter().find(|other| size(other) != size(first)) {
+        return Err(Error::shape("a picture of a grid", size(first), size(other)));
+    }
     let columns = columns.clamp(1, pictures.len());
     let rows = pictures.len().div_ceil(columns);
     let (channels, width) = (first.channels, columns * (first.width + gap) - gap);
@@ -78,9 +98,9 @@ pub fn grid(pictures: &[Picture], columns: usize, gap: usize) -> Result<Picture>
     let mut pixels = vec![255; height * width * channels];
     for (index, picture) in pictures.iter().enumerate() {
         let (left, top) = ((index % columns) * (first.width + gap), (index / columns) * (first.height + gap));
-        for (y, row) in picture.pixels.chunks(first.width * channels).enumerate() {
+        for (y, row) in picture.pixels.chunks((first.width * channels).max(1)).enumerate() {
             let start = ((top + y) * width + left) * channels;
-            pixels[start..start + row.len()].copy_from_slice(row);
+            pixels.iter_mut().skip(start).zip(row).for_each(|(to, from)| *to = *from);
         }
     }
     Ok(Picture { channels, width, height, pixels })

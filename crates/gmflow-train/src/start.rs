@@ -1,0 +1,84 @@
+//! The weights that a training starts from.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, Progress};
+use gmflow::network::{Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
+use serde_json::Value;
+
+use crate::checkpoint::folders::latest;
+use crate::config::{Config, FromData};
+use crate::{Error, Result};
+
+/// What a run starts from.
+pub(crate) struct Start {
+    pub(crate) network: Network,
+    pub(crate) spectrum: Option<SpectrumMlp>,
+    /// How far the trainings had come that the weights come from.
+    pub(crate) earlier: Vec<Progress>,
+}
+
+/// The folder of the model that `path` stands for: itself, or a run's latest checkpoint.
+///
+/// # Errors
+/// A run without a checkpoint.
+pub(crate) fn model_folder(path: &Path) -> Result<PathBuf> {
+    if path.join("checkpoints").is_dir() { latest(path) } else { Ok(path.to_path_buf()) }
+}
+
+/// Takes the network of the model that training starts from, where the configuration gives none.
+///
+/// # Errors
+/// A model whose description cannot be read.
+pub(crate) fn take_network(config: &mut Config) -> Result<()> {
+    let Some(from) = config.train.from.as_ref().filter(|_| config.from_data.network) else { return Ok(()) };
+    config.network = ModelInfo::load(&model_folder(from)?)?.network;
+    config.from_data = FromData::default();
+    Ok(())
+}
+
+/// The networks whose weights a run starts from: those of a model folder or of a run's latest checkpoint, the first average by name before
+/// the weights themselves; the spectrum network only where one is trained.
+///
+/// # Errors
+/// A folder that holds neither; a damaged file; another network than the configuration's.
+pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<Start> {
+    let folder = model_folder(path)?;
+    let average = Model::ema_names(&folder)?.into_iter().next();
+    let options = LoadOptions { ema: average.as_deref(), without_vae: true, ..LoadOptions::default() };
+    let model = Model::load_with(&folder, options, device)?;
+    check_network(&model.info.network, config)?;
+    check_spectrum(model.info.spectrum.as_ref(), config)?;
+    let spectrum = model.spectrum.filter(|_| config.spectrum.is_some());
+    let mut earlier = model.info.earlier;
+    earlier.extend(Some(model.info.progress).filter(|progress| progress.step > 0));
+    Ok(Start { network: model.network, spectrum, earlier })
+}
+
+/// The network of a checkpoint must be the configuration's.
+pub(crate) fn check_network(stored: &NetworkConfig, config: &Config) -> Result<()> {
+    if *stored == config.network {
+        return Ok(());
+    }
+    let fields = |network: &NetworkConfig| match serde_json::to_value(network) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let (stored, wanted) = (fields(stored), fields(&config.network));
+    let mut names = std::iter::once("type").chain(wanted.keys().map(String::as_str));
+    let name = names.find(|name| stored.get(*name) != wanted.get(*name)).unwrap_or("type");
+    let [expected, got] = [&stored, &wanted].map(|fields| fields.get(name).unwrap_or(&Value::Null));
+    Err(Error::config(format!("network.{name}"), format!("{expected}, as in the checkpoint"), got))
+}
+
+/// The spectrum network of a checkpoint must be the one that the configuration asks for.
+pub(crate) fn check_spectrum(stored: Option<&SpectrumMlpConfig>, config: &Config) -> Result<()> {
+    let (Some(stored), Some(wanted)) = (stored, &config.spectrum) else { return Ok(()) };
+    let size_differs = wanted.base_size.is_some_and(|size| size != stored.base_size);
+    if size_differs || wanted.layers != stored.layers {
+        let expected = format!("{stored:?}, as in the checkpoint");
+        return Err(Error::config("spectrum", expected, format!("{wanted:?}")));
+    }
+    Ok(())
+}
