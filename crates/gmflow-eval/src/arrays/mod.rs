@@ -16,7 +16,7 @@
 
 mod samples;
 
-pub use samples::{Layout, SampleReading, Samples, read_samples};
+pub use samples::{Layout, SampleReading, Samples, check_range, read_samples};
 
 use crate::numbers::{Kind, Number, TensorFile};
 use crate::{Error, Matrix, Moments, Result};
