@@ -51,7 +51,7 @@ struct TensorLine {
 pub fn run(arguments: &InfoArgs) -> Result<()> {
     let report =
         Report::read(&resolve(&arguments.checkpoint, &arguments.published)?, arguments.published.variant.as_deref())?;
-    if arguments.json { output::json(&report) } else { output::line(report.text()?.trim_end()) }
+    if arguments.json { output::json(&report) } else { output::line(report.text(arguments.tensors)?.trim_end()) }
 }
 
 impl Report {
@@ -76,7 +76,8 @@ impl Report {
         })
     }
 
-    fn text(&self) -> Result<String> {
+    /// The summary, and with `tensors` a line for each tensor.
+    fn text(&self, tensors: bool) -> Result<String> {
         let mut text = String::new();
         let data = &self.info.data;
         let samples = match data.kind {
@@ -132,12 +133,11 @@ impl Report {
             writeln!(text, "loss          {}", settings(loss)?)?;
         }
         writeln!(text, "averages      {}", if self.ema.is_empty() { "none".into() } else { self.ema.join(", ") })?;
-        for file in &self.files {
-            writeln!(text, "\n{}: {} tensors, {} bytes", file.name, file.tensors.len(), grouped(file.bytes))?;
-            let width = file.tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
-            for TensorLine { name, dtype, shape } in &file.tensors {
-                writeln!(text, "  {name:width$}  {dtype:4}  {shape:?}")?;
-            }
+        for WeightFile { name, bytes, tensors } in &self.files {
+            writeln!(text, "file          {name}: {} tensors, {} bytes", tensors.len(), grouped(*bytes))?;
+        }
+        if tensors {
+            self.files.iter().try_for_each(|file| file.list(&mut text))?;
         }
         Ok(text)
     }
@@ -176,6 +176,16 @@ impl WeightFile {
         let line = |StoredTensor { name, dtype, shape, .. }| TensorLine { name, dtype, shape };
         let name = path.strip_prefix(folder).unwrap_or(path).display().to_string();
         Ok(Self { name, bytes, tensors: stored.into_iter().map(line).collect() })
+    }
+
+    /// A line for each tensor.
+    fn list(&self, text: &mut String) -> Result<()> {
+        writeln!(text, "\n{}:", self.name)?;
+        let width = self.tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
+        for TensorLine { name, dtype, shape } in &self.tensors {
+            writeln!(text, "  {name:width$}  {dtype:4}  {shape:?}")?;
+        }
+        Ok(())
     }
 
     fn parameters(&self) -> usize {

@@ -27,14 +27,23 @@ mod terminal;
 mod train;
 
 use clap::{CommandFactory, Parser};
+use gmflow_data::FOUND;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// Log lines that are shown where RUST_LOG does not say otherwise: warnings, and what was found in data sets.
 const SHOWN: &str = "warn,gmflow::data=info";
+
+/// Whether this is said for the first time. A data set is often opened again, and need not be described again.
+fn is_new(words: String) -> bool {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(words)
+}
 
 /// Log lines in plain words; where RUST_LOG asks for others, with time, level and place.
 fn start_log() {
@@ -43,6 +52,7 @@ fn start_log() {
     if std::env::var_os("RUST_LOG").is_none() {
         log.format(|out, record| match record.level() {
             log::Level::Error => writeln!(out, "error: {}", record.args()),
+            log::Level::Info if record.target() == FOUND && !is_new(record.args().to_string()) => Ok(()),
             log::Level::Warn => writeln!(out, "warning: {}", record.args()),
             _ => writeln!(out, "{}", record.args()),
         });

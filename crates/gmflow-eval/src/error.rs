@@ -78,6 +78,18 @@ impl Error {
         Self::wrong(path, gmflow_files::Wrong { field, ..wrong })
     }
 
+    /// The same with another name for the setting that it is about, if it is about one.
+    pub fn renamed(self, name: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::Config { field, expected, got }
+            | Self::Gmflow(gmflow::Error::Config { field, expected, got })
+            | Self::Data(gmflow_data::Error::Config { field, expected, got }) => {
+                Self::config(name(&field), expected, got)
+            }
+            other => other,
+        }
+    }
+
     /// An [`Error::Io`].
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }

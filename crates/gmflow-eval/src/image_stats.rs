@@ -18,6 +18,16 @@ pub struct ImageStats {
 }
 
 /// Running sums of [`ImageStats`].
+///
+/// ```
+/// use gmflow_eval::ImageStatsSum;
+///
+/// let mut sum = ImageStatsSum::default();
+/// sum.add(&[1.0, -1.0, -1.0], [3, 1, 1])?; // a red pixel
+/// let stats = sum.stats().unwrap();
+/// assert_eq!((stats.saturation, stats.brightness), (Some(1.0), 1.0 / 3.0));
+/// # Ok::<(), gmflow_eval::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ImageStatsSum {
     count: u64,

@@ -1,4 +1,19 @@
 //! Data sets of images, read some at a time.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow_data::{Corrupt, Shapes, ShapesDataset};
+//! use gmflow_eval::features::FeatureNetwork;
+//! use gmflow_eval::images::RealImages;
+//! use std::sync::Arc;
+//!
+//! let shapes = ShapesDataset::new(Shapes { size: 16, count: 40, ..Shapes::default() })?;
+//! let images = RealImages::new(Arc::new(shapes), Corrupt::Refuse, Some(30));
+//! let network = FeatureNetwork::load(&"pixels".parse()?, &Device::flex(), || Ok("not asked for".into()))?;
+//! let set = images.features(&network, "shapes", true, &mut ())?;
+//! assert_eq!((set.info.data.as_str(), set.info.count), ("shapes, first 30", 30));
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 use crate::arrays::Samples;
 use crate::features::FeatureNetwork;

@@ -11,6 +11,16 @@ pub const SEED: u32 = 2020;
 
 /// exp of the mean divergence KL(p(y|x), p(y)) over `splits` parts of the rows of `logits` `[n classes]`, shuffled by NumPy's generator.
 ///
+/// ```
+/// use gmflow_eval::{Matrix, inception_score};
+///
+/// // Each of four images is surely of a class of its own.
+/// let logits = (0..16).map(|i| if i % 5 == 0 { 100.0 } else { 0.0 }).collect();
+/// let score = inception_score(&Matrix::new(logits, 4)?, 1, 2020)?;
+/// assert!((score.mean - 4.0).abs() < 1e-9);
+/// # Ok::<(), gmflow_eval::Error>(())
+/// ```
+///
 /// # Errors
 /// No split, or more splits than rows.
 pub fn inception_score(logits: &Matrix, splits: usize, seed: u32) -> Result<Spread> {

@@ -45,6 +45,17 @@ impl Spread {
 /// The unbiased squared discrepancy with the kernel (x.y/d + 1)^3, over subsets drawn without replacement, first of `first`, then
 /// of `second`.
 ///
+/// ```
+/// use gmflow_eval::{KernelDistanceConfig, Matrix, kernel_distance};
+///
+/// let vectors = |shift: f32| Matrix::new((0..60).map(|i| (i * 7 % 11) as f32 + shift).collect(), 2);
+/// let config = KernelDistanceConfig { subsets: 10, subset_size: 20, ..KernelDistanceConfig::default() };
+/// let near = kernel_distance(&vectors(0.0)?, &vectors(0.1)?, config)?;
+/// let far = kernel_distance(&vectors(0.0)?, &vectors(5.0)?, config)?;
+/// assert!(near.mean < far.mean);
+/// # Ok::<(), gmflow_eval::Error>(())
+/// ```
+///
 /// # Errors
 /// Vectors of different length, no subset, or a subset that is larger than a set or smaller than 2.
 pub fn kernel_distance(first: &Matrix, second: &Matrix, config: KernelDistanceConfig) -> Result<Spread> {

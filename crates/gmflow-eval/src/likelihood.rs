@@ -1,4 +1,29 @@
 //! The likelihood of data under the predicted velocity mixtures, in bits per dimension.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow::network::{GmDitConfig, NetworkConfig};
+//! use gmflow_eval::LikelihoodSum;
+//!
+//! let device = Device::flex();
+//! let (size, classes) = (8, 2);
+//! let config = GmDitConfig {
+//!     num_attention_heads: 1,
+//!     attention_head_dim: 8,
+//!     num_layers: 1,
+//!     sample_size: size,
+//!     in_channels: 1,
+//!     num_embeds_ada_norm: classes,
+//!     ..GmDitConfig::default()
+//! };
+//! let network = NetworkConfig::GmDit(config).init(0, &device)?;
+//! let images: Vec<f32> = (0..3 * size * size).map(|i| (i as f32).sin()).collect();
+//! let mut sum = LikelihoodSum::new(4)?;
+//! sum.add((&network, None), (&images, [1, size, size]), (&[0, 1, 2], &[0, 1, 0]), &device)?;
+//! let likelihood = sum.likelihood().unwrap();
+//! assert_eq!((likelihood.count, likelihood.by_time.len()), (3, 4));
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 use crate::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};

@@ -48,6 +48,17 @@ pub struct Manifolds {
 /// made with exact distances where those agree to about 15 digits. Memory beside the features: a tile of distances and the f64 copies
 /// of its rows, 1024 (1024 + 2 d) numbers.
 ///
+/// ```
+/// use gmflow_eval::{Matrix, Neighbours, manifolds};
+///
+/// let vectors = |shift: f32| Matrix::new((0..60).map(|i| (i * 7 % 11) as f32 + shift).collect(), 2);
+/// let same = manifolds(&vectors(0.0)?, &vectors(0.0)?, Neighbours::default(), &mut |_, _| {})?;
+/// assert_eq!((same.precision, same.recall), (1.0, 1.0));
+/// let apart = manifolds(&vectors(0.0)?, &vectors(100.0)?, Neighbours::default(), &mut |_, _| {})?;
+/// assert_eq!((apart.precision, apart.recall), (0.0, 0.0));
+/// # Ok::<(), gmflow_eval::Error>(())
+/// ```
+///
 /// # Errors
 /// Vectors of different length, or sets that have no k neighbours.
 pub fn manifolds(

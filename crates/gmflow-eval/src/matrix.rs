@@ -3,6 +3,14 @@
 use crate::{Error, Result};
 
 /// `rows` feature vectors of `columns` numbers each, row by row.
+///
+/// ```
+/// use gmflow_eval::Matrix;
+///
+/// let matrix = Matrix::new(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3)?;
+/// assert_eq!((matrix.rows(), matrix.row(1)), (2, &[4.0, 5.0, 6.0][..]));
+/// # Ok::<(), gmflow_eval::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matrix {
     /// Numbers in each row.

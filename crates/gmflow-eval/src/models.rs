@@ -1,4 +1,24 @@
 //! Models as they are measured: which folder, which weights, in which arithmetic.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow_eval::models::model_folder;
+//! use gmflow_eval::{LoadedModel, ModelOptions};
+//! # use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision};
+//! # use gmflow::network::{Mlp2dConfig, NetworkConfig};
+//!
+//! let run = tempfile::tempdir()?;
+//! # let data = DataInfo { channels: 2, height: 1, width: 1, kind: DataKind::Points };
+//! # let info = ModelInfo::new(NetworkConfig::Mlp2d(Mlp2dConfig::default()), data);
+//! # let network = info.network.init(1, &Device::flex())?;
+//! # let checkpoint = run.path().join("checkpoints/step-00000100");
+//! # Model { info, network, spectrum: None, vae: None }.save(&checkpoint, &[], Precision::F32)?;
+//! let folder = model_folder(run.path())?;
+//! assert!(folder.ends_with("step-00000100"));
+//! let loaded = LoadedModel::open("mine", &folder, &ModelOptions::default(), &Device::flex())?;
+//! assert_eq!(loaded.name, "mine");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::{Error, Result};
 use burn::tensor::Device;

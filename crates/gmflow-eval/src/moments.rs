@@ -10,6 +10,16 @@ pub const MOST_COLUMNS: usize = 1 << 14;
 const ROWS: usize = 512;
 
 /// Count, mean and centred sum of squares of vectors of `d` numbers, in f64. Memory: d^2 + d numbers.
+///
+/// ```
+/// use gmflow_eval::{Matrix, Moments};
+///
+/// let mut moments = Moments::new(2)?;
+/// moments.add(&Matrix::new(vec![0.0, 0.0, 2.0, 4.0], 2)?)?;
+/// assert_eq!(moments.mean(), [1.0, 2.0]);
+/// assert_eq!(moments.covariance()?, [2.0, 4.0, 4.0, 8.0]);
+/// # Ok::<(), gmflow_eval::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     count: u64,

@@ -1,4 +1,12 @@
 //! NumPy's `RandomState`: the subsets that published scores were computed on.
+//!
+//! ```
+//! use gmflow_eval::numpy_rng::RandomState;
+//!
+//! let mut numbers = RandomState::new(2020).permutation(5);
+//! numbers.sort();
+//! assert_eq!(numbers, [0, 1, 2, 3, 4]);
+//! ```
 
 use rand_mt::Mt;
 

@@ -1,4 +1,15 @@
 //! Distances between sets of points in the plane, and between points and a density.
+//!
+//! ```
+//! use gmflow_data::Density;
+//! use gmflow_eval::points::{PointsConfig, PointsDistance};
+//!
+//! let density = Density::CHECKERBOARD;
+//! let good = PointsDistance::of(&density.sample(1, 0, 2000), &density, PointsConfig::default())?;
+//! let bad = PointsDistance::of(&vec![[3.0, 3.0]; 2000], &density, PointsConfig::default())?;
+//! assert!(good.total_variation < 2.0 * good.chance && bad.total_variation > 0.9);
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 use crate::{Error, Result};
 use gmflow_data::Density;

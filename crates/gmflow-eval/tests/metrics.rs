@@ -1,12 +1,11 @@
 //! Distances between sets of features: against torch-fidelity and prdc (recorded), and against closed forms.
 
 use gmflow_data::Density;
-use gmflow_eval::moments::MOST_COLUMNS;
 use gmflow_eval::numpy_rng::RandomState;
 use gmflow_eval::points::{PointsConfig, PointsDistance, sliced_wasserstein};
 use gmflow_eval::{
-    ImageStatsSum, KernelDistanceConfig, Manifolds, Matrix, Moments, Neighbours, frechet_distance, inception_score,
-    kernel_distance, manifolds,
+    ImageStatsSum, KernelDistanceConfig, MOST_COLUMNS, Manifolds, Matrix, Moments, Neighbours, frechet_distance,
+    inception_score, kernel_distance, manifolds,
 };
 use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;

@@ -106,9 +106,10 @@ fn network_words(network: &NetworkConfig) -> String {
             format!("gm-dit, K = {k}, {} layers of {}, patches of {}", net.num_layers, net.hidden(), net.patch_size)
         }
         NetworkConfig::Unet(net) => format!(
-            "unet, K = {k}, {} channels, {} blocks a level",
+            "unet, K = {k}, {} channels, {} block{} a level",
             net.block_out_channels.iter().map(ToString::to_string).collect::<Vec<_>>().join("-"),
-            net.layers_per_block
+            net.layers_per_block,
+            if net.layers_per_block == 1 { "" } else { "s" }
         ),
     }
 }

@@ -68,7 +68,7 @@ pub struct MakeArgs {
     /// The folder to write; it must not exist yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// The number of pictures; the classes take turns
+    /// Number of pictures; the classes take turns
     #[arg(long, value_name = "N", default_value_t = 1200, value_parser = count)]
     pub num: usize,
     /// Height and width in pixels

@@ -17,7 +17,7 @@ pub struct EncodeArgs {
     /// The autoencoder: a folder with its config.json, or a checkpoint with a vae/ folder
     #[arg(long, value_name = "DIR")]
     pub vae: PathBuf,
-    /// A configuration file (TOML) whose [data.source] table names the images
+    /// A configuration file (TOML) with a [data.source] table that names the images
     #[arg(long, value_name = "FILE", required_unless_present = "images", conflicts_with = "images")]
     pub data: Option<PathBuf>,
     /// The folder of the files of a data set that --data gives by its name (IDX or Parquet), or the folder above it
@@ -26,7 +26,7 @@ pub struct EncodeArgs {
     /// A folder of images in one subfolder per class
     #[arg(long, value_name = "DIR", requires = "size")]
     pub images: Option<PathBuf>,
-    /// Height and width that the images of --images are brought to
+    /// Height and width to resize the images of --images to
     #[arg(long, value_name = "PIXELS", requires = "images", value_parser = count)]
     pub size: Option<usize>,
     /// The folder of latents to write
@@ -35,13 +35,13 @@ pub struct EncodeArgs {
     /// Encode the mirrored images too, for horizontal_flip in training
     #[arg(long)]
     pub mirror: bool,
-    /// How many images are encoded at once
+    /// Number of images encoded at once
     #[arg(long, value_name = "B", default_value_t = 8, value_parser = count)]
     pub batch: usize,
-    /// Latents of one file
+    /// Number of latents per file
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = count)]
     pub shard: usize,
-    /// Encode the first images only
+    /// Encode only this many images, the first ones
     #[arg(long, value_name = "N", value_parser = count)]
     pub limit: Option<usize>,
     /// Store numbers in 32 bits rather than in 16
@@ -49,7 +49,7 @@ pub struct EncodeArgs {
     pub full_precision: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Start anew in a folder that already holds latents
+    /// Start again in a folder that already holds latents
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

@@ -17,7 +17,7 @@ gmflow eval --real mnist.stats.safetensors --fake models/mnist --features classi
 mnist.json\n  gmflow eval --real configs/checkerboard.toml --fake runs/checkerboard --steps 4"
 )]
 pub struct EvalArgs {
-    /// The reference: a file of gmflow stats, a configuration file (TOML) whose [data.source] table names the data, a folder of
+    /// The reference: a file of gmflow stats, a configuration file (TOML) with a [data.source] table that names the data, a folder of
     /// images, an array file, or a .npz of mu and sigma
     #[arg(long, value_name = "DATA|STATS")]
     pub real: PathBuf,
@@ -27,32 +27,32 @@ pub struct EvalArgs {
     pub fake: Vec<PathBuf>,
     #[command(flatten)]
     pub reference: ReferenceArgs,
-    /// How many samples are drawn from a checkpoint [default: as many as the reference has, at most 10000]
+    /// Number of samples drawn from a checkpoint [default: as many as the reference has, at most 10000]
     #[arg(long, value_name = "N", value_parser = count)]
     pub num: Option<usize>,
     /// Measure the likelihood of the real images under the checkpoints, in bits per dimension: over all times, and in a table by time
     #[arg(long)]
     pub nll: bool,
-    /// At how many times --nll measures every image: one in each of as many equal parts of (0, 1], which are the rows of the table by
-    /// time
+    /// Number of times t at which --nll measures each image, one in each of as many equal parts of (0, 1]; the table by
+    /// time has a row for each part
     #[arg(long, value_name = "N", requires = "nll", default_value_t = gmflow_eval::likelihood::TIMES, value_parser = count)]
     pub nll_times: usize,
-    /// Leave out what needs all vectors: kernel distance, precision, recall, density, coverage
+    /// Leave out the figures that need all feature vectors: kernel distance, precision, recall, density, coverage
     #[arg(long)]
     pub moments_only: bool,
-    /// Neighbours that precision and recall go by
+    /// Number of nearest neighbours for precision and recall
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = count)]
     pub neighbours: usize,
-    /// Subsets of the kernel distance
+    /// Number of subsets for the kernel distance
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = steps)]
     pub kid_subsets: usize,
-    /// Samples in a subset, or fewer where a set is smaller
+    /// Samples per subset; fewer if a set is smaller
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count)]
     pub kid_subset_size: usize,
-    /// NumPy's seed of the subsets
+    /// NumPy seed of the subsets
     #[arg(long, value_name = "S", default_value_t = 2020)]
     pub kid_seed: u32,
-    /// How many samples are computed at once [default: 64 images or 4096 points]
+    /// Number of samples computed at once [default: 64 images or 4096 points]
     #[arg(long, value_name = "B", value_parser = count)]
     pub batch: Option<usize>,
     #[command(flatten)]

@@ -30,7 +30,7 @@ pub struct ExportArgs {
     /// Put this into the names of the weight files, such as bf16
     #[arg(long, value_name = "V")]
     pub as_variant: Option<String>,
-    /// Cut weight files at about this many megabytes [default: 10000]
+    /// Split weight files at about this many megabytes [default: 10000]
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..))]
     pub shard: Option<u64>,
     /// The moving average to write; `none` for the weights themselves [default: the first average by name, where there

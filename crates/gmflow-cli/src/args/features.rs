@@ -19,11 +19,11 @@ pub enum FeaturesCommand {
   gmflow features train configs/cifar10.toml --network residual --epochs 12 --batch-size 128 --lr 3e-3 --warmup 0.2 \\
       --label-smoothing 0.1 --shift 4 --out cifar10-features.safetensors")]
 pub struct FeaturesTrainArgs {
-    /// A configuration file (TOML) whose [data.source] table names labelled images, or a folder with one subfolder per class
+    /// A configuration file (TOML) with a [data.source] table that names labelled images, or a folder with one subfolder per class
     pub data: PathBuf,
     #[command(flatten)]
     pub named: DataArgs,
-    /// Height and width that the images of a folder are brought to
+    /// Height and width to resize the images of a folder to
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
     /// The file to write (.safetensors)
@@ -38,31 +38,31 @@ pub struct FeaturesTrainArgs {
     /// Residual blocks of each of its three levels [default: 1]
     #[arg(long, value_name = "N", value_parser = count)]
     pub depth: Option<usize>,
-    /// How often every image is seen
+    /// Number of passes over the images
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = count)]
     pub epochs: usize,
     /// Images per step
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
     pub batch_size: usize,
-    /// The highest learning rate; it falls to 0 in a line
+    /// Peak learning rate; it decays linearly to 0
     #[arg(long, value_name = "RATE", default_value_t = 2e-3)]
     pub lr: f64,
-    /// The share of the steps in which the learning rate rises to the highest
+    /// Share of the steps in which the learning rate rises to its peak
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub warmup: f64,
     /// The weight decay of AdamW
     #[arg(long, value_name = "W", default_value_t = 0.01)]
     pub weight_decay: f64,
-    /// The probability that the target spreads evenly over all classes
+    /// Share of the target probability that is spread evenly over all classes
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub label_smoothing: f64,
-    /// Move the images by up to so many pixels in each direction
+    /// Shift the images at random by up to this many pixels in each direction
     #[arg(long, value_name = "PIXELS", default_value_t = 2)]
     pub shift: usize,
     /// Mirror half of the images, as `horizontal_flip = true` in the configuration also asks for. Not for letters and digits
     #[arg(long)]
     pub flip: bool,
-    /// Seed of the weights, the order, the shifts and what is held out
+    /// Seed of the weights, the order of the images, the shifts and the held-out images
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
     #[command(flatten)]

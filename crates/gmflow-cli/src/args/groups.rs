@@ -8,8 +8,8 @@ use gmflow_eval::ModelOptions;
 use gmflow_eval::arrays::Layout;
 use std::path::PathBuf;
 
-/// What is taken for a checkpoint.
-pub const CHECKPOINT: &str = "A run folder (its latest checkpoint is taken), a model folder, a published checkpoint, or owner/name of one \
+/// The help of arguments that name a checkpoint.
+pub const CHECKPOINT: &str = "A run folder (its latest checkpoint is used), a model folder, a published checkpoint, or owner/name of one \
 on the Hugging Face hub";
 
 /// Where to compute.
@@ -23,7 +23,7 @@ pub struct DeviceArgs {
 /// What happens to files that are there already.
 #[derive(Args, Debug)]
 pub struct OverwriteArgs {
-    /// Overwrite what is there
+    /// Overwrite existing files
     #[arg(long)]
     pub force: bool,
 }
@@ -78,11 +78,12 @@ pub struct DownloadArgs {
 /// What the numbers of array files are.
 #[derive(Args, Debug, Clone, Copy, Default)]
 pub struct ArrayArgs {
-    /// The numbers that are black and white in array files of images: -1,1 or 0,1 or 0,255 or others [default: uint8 is 0,255; floating-point
-    /// numbers are -1,1, and are refused where they lie outside or none is negative; files of gmflow sample are -1,1]
+    /// The values of black and white in array files of images, such as -1,1 or 0,1 or 0,255 [default: 0,255 for uint8;
+    /// -1,1 for floating-point numbers, which are refused if some lie outside or none is negative; -1,1 for files of
+    /// gmflow sample]
     #[arg(long, value_name = "LOW,HIGH", value_parser = range, allow_hyphen_values = true)]
     pub range: Option<[f64; 2]>,
-    /// Where the channels of array files of images are [default: the axis of size 1 or 3, or the one that fits the reference]
+    /// The order of the axes in array files of images [default: the axis of size 1 or 3, or the one that fits the reference]
     #[arg(long, value_parser = one_of(LAYOUTS))]
     pub layout: Option<Layout>,
 }
@@ -98,10 +99,10 @@ pub struct ReferenceArgs {
     pub features: FeatureArgs,
     #[command(flatten)]
     pub arrays: ArrayArgs,
-    /// Height and width that a folder's real images are brought to [default: as they are, all of one size]
+    /// Height and width to resize the real images of a folder to [default: as they are; all must have one size]
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
-    /// Use the first real images only
+    /// Use only this many real images, the first ones
     #[arg(long, value_name = "N", value_parser = count)]
     pub limit: Option<usize>,
 }
@@ -115,7 +116,7 @@ pub struct PublishedArgs {
     /// Read these weights of a published checkpoint, such as bf16
     #[arg(long, value_name = "V")]
     pub variant: Option<String>,
-    /// Read weights that differ from the checksums in model.json: they are damaged, or were changed on purpose
+    /// Read weights even if they differ from the checksums in model.json (damaged, or changed on purpose)
     #[arg(long)]
     pub no_verify: bool,
 }
@@ -133,8 +134,8 @@ pub struct ModelArgs {
     /// encoded with]
     #[arg(long, value_name = "DIR")]
     pub vae: Option<PathBuf>,
-    /// What the network's large layers multiply; everything else is computed in f32, as is all where the processor or the network has
-    /// nothing for what is asked. What was computed is recorded with the results
+    /// Number format in which the network's large layers multiply. Everything else is computed in f32, and so are these
+    /// layers if the processor or the network does not support the format. The results record which one was used
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = one_of(ARITHMETIC))]
     pub precision: MatmulPrecision,
 }

@@ -19,7 +19,7 @@ pub struct ImportArgs {
     /// The safetensors file to write; with --config, the folder
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
-    /// Take the tensors whose names begin with this, without it
+    /// Take only the tensors with this prefix, and drop it from their names
     #[arg(long, value_name = "PREFIX")]
     pub prefix: Option<String>,
     /// The dictionary in the file that holds the weights [default: state_dict, where there is one]

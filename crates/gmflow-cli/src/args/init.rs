@@ -9,13 +9,13 @@ use std::path::PathBuf;
 /// What a plan for a set of pictures goes by.
 #[derive(Args, Debug, Default)]
 pub struct PlanArgs {
-    /// Height and width that the pictures are brought to [default: 32, or as they are where they are small and of one size]
+    /// Height and width to resize the pictures to [default: 32; small pictures of one size stay as they are]
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
     /// How long training may take: the network and the number of steps follow from it [default: 120]
     #[arg(long, value_name = "MIN", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub minutes: Option<u64>,
-    /// How many steps to train, whatever time they take
+    /// Number of training steps, however long they take
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "minutes")]
     pub steps: Option<u64>,
     /// The network [default: the largest that the time, the memory and the number of pictures allow]
@@ -42,7 +42,7 @@ gmflow init train-images-idx3-ubyte.gz --out digits.toml"
 pub struct InitArgs {
     /// A folder of pictures, in one subfolder per class where there are classes; Parquet files, or a folder of them; or an IDX file
     pub data: PathBuf,
-    /// The configuration to write [default: the name of the data and .toml]
+    /// The configuration to write [default: the name of the data with .toml]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     #[command(flatten)]

@@ -114,7 +114,7 @@ pub enum Command {
     Stats(StatsArgs),
     /// Measure a grid of models, solvers, steps and guidances, with charts
     Sweep(SweepArgs),
-    /// Train a small classifier whose features eval can use
+    /// Train a small classifier; eval can use its features
     Features {
         /// What to do
         #[command(subcommand)]

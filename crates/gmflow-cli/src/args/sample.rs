@@ -23,14 +23,14 @@ pub struct SampleArgs {
     /// Where to write: a folder, or a file when the name ends in .png (with --grid), .npz or .safetensors, in upper or lower case
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
-    /// How many samples; without it 16 images or 10000 points
+    /// Number of samples [default: 16 images or 10000 points]
     #[arg(long, value_name = "N", value_parser = count)]
     pub num: Option<usize>,
-    /// A class by its label, one of the label's synonyms or its index, or several with commas between them; may be repeated. What is a
-    /// whole label is one class, commas and all. Samples take the classes in turn [default: all classes]
+    /// A class by its label, a synonym of the label or its index; several are separated by commas, and the option may be
+    /// repeated. A label that has commas in it is one class. Samples take the classes in turn [default: all classes]
     #[arg(long, value_name = "CLASS", allow_negative_numbers = true)]
     pub class: Vec<String>,
-    /// How many samples are computed at once; without it 16 images or 4096 points. The result does not depend on it
+    /// Number of samples computed at once; the result does not depend on it [default: 16 images or 4096 points]
     #[arg(long, value_name = "B", value_parser = count)]
     pub batch: Option<usize>,
     /// Start from this noise instead of the seeds': tensor `noise` [n c h w] of a safetensors file, float32 with mean 0 and
@@ -40,12 +40,12 @@ pub struct SampleArgs {
     /// Write one picture with all images
     #[arg(long, conflicts_with = "format")]
     pub grid: bool,
-    /// How to write the samples; without it PNG files for images and npz for points
+    /// File format of the samples [default: png for images, npz for points]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<Format>,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Decode images that are larger than this in overlapping tiles, in latents to a side
+    /// Side of the overlapping tiles, in latents, in which larger images are decoded
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = count)]
     pub vae_tile: usize,
     /// Write the latents of a model of latents, not decoded; needs npz or safetensors

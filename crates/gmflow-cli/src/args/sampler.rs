@@ -10,16 +10,16 @@ use gmflow_eval::SamplerOptions;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Sampler")]
 pub struct SamplerArgs {
-    /// Solver; without it gm-ode for mixtures (K > 1) and euler for K = 1
+    /// Solver [default: gm-ode for mixtures (K > 1), euler for K = 1]
     #[arg(long, value_parser = one_of(SOLVERS))]
     pub solver: Option<SolverConfig>,
     /// Order of gm-ode and gm-sde: 1 or 2 [default: 2]
     #[arg(long, value_name = "1|2")]
     pub order: Option<u8>,
-    /// Network evaluations per sample (a guided evaluation counts once)
+    /// Network evaluations per sample; a guided evaluation counts once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = steps)]
     pub steps: usize,
-    /// Sub-steps of gm-ode within a step, which need no network; without it as many as the steps call for
+    /// Sub-steps of gm-ode within a step, which need no network [default: chosen from the number of steps]
     #[arg(long, value_name = "N", value_parser = steps)]
     pub substeps: Option<usize>,
     /// Probabilistic guidance in [0, 1); 0 is off [default: the guidance the model was given in training, else off]
@@ -28,12 +28,12 @@ pub struct SamplerArgs {
     /// Classifier-free guidance scale, at least 1; 1 is off
     #[arg(long, value_name = "W")]
     pub cfg: Option<f64>,
-    /// How much of the guidance direction's part along the prediction is removed, in [0, 1] [default: 1 with
-    /// --guidance, 0 with --cfg]
+    /// How much of the guidance component along the prediction is removed, in [0, 1] [default: 1 with --guidance, 0 with
+    /// --cfg]
     #[arg(long, value_name = "X")]
     pub orthogonal: Option<f64>,
-    /// The variance that guidance and steps of order 2 go by where they reweight mixtures [default: what the model was given in training,
-    /// else image, as published]
+    /// The variance by which guidance and second-order steps reweight mixtures [default: what the model was given in
+    /// training, else image, as published]
     #[arg(long, value_name = "image|pixel", value_parser = one_of(VARIANCES))]
     pub reweight_by: Option<ReweightScale>,
     /// Guide only between these times, where 1 is noise and 0 data, such as 0.2,0.8
@@ -42,11 +42,11 @@ pub struct SamplerArgs {
     /// Shape gm-sde's draws with the model's spectrum network [default: on if the model has one]
     #[arg(long, value_name = "on|off", value_parser = one_of(SWITCH))]
     pub spectral: Option<bool>,
-    /// How steps of order 2 carry out the change of the prediction [default: what the model was given in training, else reweight, as
-    /// published]
+    /// How second-order steps apply the change of the prediction [default: what the model was given in training, else
+    /// reweight, as published]
     #[arg(long, value_name = "reweight|translate", value_parser = one_of(CARRIES))]
     pub second_order: Option<SecondOrderMode>,
-    /// For comparisons: steps of order 2 compare predictions without moving the previous one to the new point
+    /// For comparisons: second-order steps do not move the previous prediction to the new point
     #[arg(long)]
     pub unconverted: bool,
     /// Seed of the first sample
@@ -74,8 +74,8 @@ const SOLVERS: &[Choice<SolverConfig>] = &[
 ];
 
 const VARIANCES: &[Choice<ReweightScale>] = &[
-    ("image", ReweightScale::Image, "The average over the image: uncertain pixels move further than is asked"),
-    ("pixel", ReweightScale::Pixel, "The pixel's own along the shift: every pixel moves as far as is asked"),
+    ("image", ReweightScale::Image, "The average over the image: uncertain pixels move further than requested"),
+    ("pixel", ReweightScale::Pixel, "The pixel's own, along the shift: every pixel moves as far as requested"),
 ];
 
 const CARRIES: &[Choice<SecondOrderMode>] = &[
@@ -83,7 +83,7 @@ const CARRIES: &[Choice<SecondOrderMode>] = &[
     (
         "translate",
         SecondOrderMode::Translate,
-        "By moving the guided mixture, which is exact, but in few steps leaves what the mixture holds likely",
+        "By moving the guided mixture: exact, but with few steps the samples leave the region that the mixture covers",
     ),
 ];
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
     after_help = "Example:\n  gmflow stats configs/mnist.toml --features classifier=mnist-features.safetensors --out mnist.stats.safetensors"
 )]
 pub struct StatsArgs {
-    /// A configuration file (TOML) whose [data.source] table names images, a folder of images, or an array file (.npy, .npz, .safetensors)
+    /// A configuration file (TOML) with a [data.source] table that names images, a folder of images, or an array file (.npy, .npz, .safetensors)
     pub data: PathBuf,
     #[command(flatten)]
     pub reference: ReferenceArgs,

@@ -32,22 +32,22 @@ pub struct TrainArgs {
     /// Start from the weights of this model: a folder, a run, or owner/name on the hub. The same as train.from
     #[arg(long, value_name = "MODEL", conflicts_with = "resume")]
     pub from: Option<PathBuf>,
-    /// Let the model of --from have other classes than the data: training gives its class numbers new meanings
+    /// Allow the model of --from to have other classes than the data; training gives its class numbers new meanings
     #[arg(long, conflicts_with_all = ["resume", "resume_from"])]
     pub new_classes: bool,
-    /// Continue from the run folder's latest checkpoint, or from the beginning where there was none yet
+    /// Continue from the run folder's latest checkpoint, or start from the beginning if there is none yet
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
     /// Continue from the checkpoint of this step; later ones are renamed and kept
     #[arg(long, value_name = "STEP", conflicts_with_all = ["force", "from"])]
     pub resume_from: Option<u64>,
-    /// Continue from a checkpoint with files that differ from its checksums: they are damaged, or were changed on purpose
+    /// Continue even if files of the checkpoint differ from their checksums (damaged, or changed on purpose)
     #[arg(long)]
     pub no_verify: bool,
-    /// Continue although the data changed since: with other images, and classes added behind the others or removed from the end
+    /// Continue although the data has changed: other images, and classes added at the end or removed from the end
     #[arg(long)]
     pub accept_changed_data: bool,
-    /// Start anew in a run folder that already holds a run, whose own files are removed first
+    /// Start again in a folder that already holds a run; the run's own files are removed first
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! Values that are read from text.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use gmflow_eval::arrays::check_range;
 
 /// A value by its name on the command line, with a few words for the help.
 pub type Choice<T> = (&'static str, T, &'static str);
@@ -29,9 +30,9 @@ pub fn range(text: &str) -> Result<[f64; 2], String> {
         Some((low, high)) => [low, high].iter().map(|number| number.trim().parse().ok()).collect(),
         None => plain.split(',').map(|number| number.trim().parse().ok()).collect(),
     };
-    numbers
-        .and_then(|numbers| <[f64; 2]>::try_from(numbers).ok())
-        .filter(|[low, high]| low.is_finite() && high.is_finite() && low < high)
+    let range = numbers.and_then(|numbers| <[f64; 2]>::try_from(numbers).ok());
+    range
+        .filter(|range| check_range(*range).is_ok())
         .ok_or_else(|| "expected two numbers, the lower one first, such as 0,255 or -1,1".to_owned())
 }
 

@@ -4,6 +4,7 @@ use crate::plot::{FONT, drawing, font_is_usable};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use gmflow::samples::Picture;
+use gmflow_eval::sweep::Curve;
 use plotters::backend::DrawingBackend;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
@@ -32,17 +33,6 @@ const SPACE: f64 = 8.0;
 const MOST_LABELS: usize = 10;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
-
-/// One line.
-#[derive(Clone, Debug)]
-pub struct Curve {
-    /// Its name.
-    pub label: String,
-    /// (x, y) from left to right.
-    pub points: Vec<(f64, f64)>,
-    /// The point that gets a ring.
-    pub best: Option<usize>,
-}
 
 /// Lines over common axes.
 #[derive(Clone, Debug)]

@@ -7,13 +7,20 @@ use crate::run;
 fn it_tells_what_a_checkpoint_holds() {
     let folder = tempfile::tempdir().unwrap();
     image_model(folder.path());
-    let (code, out, stderr) = run(&["info", folder.path().to_str().unwrap()]);
+    let model = folder.path().to_str().unwrap();
+    let (code, summary, stderr) = run(&["info", model]);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, all, stderr) = run(&["info", model, "--tensors"]);
     assert_eq!(code, 0, "{stderr}");
     for words in
-        ["gm-dit", "K = 2", "1 x 8 x 8", "3 (cat, dog, 7)", "1,234 steps", "56,789", "slow", "proj_out", "F32"]
+        ["gm-dit", "K = 2", "1 x 8 x 8", "3 (cat, dog, 7)", "1,234 steps", "56,789", "slow", "model.safetensors: "]
     {
-        assert!(out.contains(words), "{words} in {out}");
+        assert!(summary.contains(words), "{words} in {summary}");
     }
+    for words in [&summary, "proj_out", "F32"] {
+        assert!(all.contains(words), "{words} in {all}");
+    }
+    assert!(!summary.contains("proj_out"), "{summary}");
 }
 
 #[test]

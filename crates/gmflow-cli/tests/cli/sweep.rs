@@ -259,3 +259,34 @@ fn a_likelihood_that_is_no_number_is_a_failed_cell_and_leaves_the_file_readable(
     assert!(code == 0 && !stderr.contains("line"), "{stderr}");
     assert_eq!(serde_json::from_str::<Vec<Value>>(&stdout).unwrap(), rows);
 }
+
+#[test]
+fn what_a_sweep_cannot_measure_is_said_before_it_measures_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    points_model(&folder.path().join("k2"), 2);
+    image_model(&folder.path().join("images"));
+    std::fs::write(folder.path().join("board.toml"), "[data.source]\nkind = 'density'\nname = 'checkerboard'\n")
+        .unwrap();
+    let (plan, out) = (folder.path().join("plan.toml"), folder.path().join("out"));
+    let models = "[[model]]\nname = 'points'\ncheckpoint = 'k2'\n[[model]]\nname = 'images'\ncheckpoint = 'images'\n";
+    let grid = "[[grid]]\nsolvers = ['euler']\nsteps = [1]\nguidance = [0.0, 0.5]\n";
+    let sweep = |features: &str| {
+        let head =
+            format!("title = 'Toy'\nnum = 50\nreference = {{ data = 'board.toml', features = '{features}' }}\n");
+        std::fs::write(&plan, [&head, models, grid].concat()).unwrap();
+        run(&["sweep", text(&plan), "--out", text(&out)])
+    };
+    let (code, _, stderr) = sweep("classifier=none.safetensors");
+    assert!(code == 1 && stderr.contains("none.safetensors"), "{stderr}");
+    assert!(!out.join("table.md").exists());
+    let (code, _, stderr) = sweep("vgg");
+    assert!(code == 2 && stderr.contains("classifier=FILE"), "{stderr}");
+    let (code, _, stderr) = sweep("inception");
+    assert!(code == 1 && stderr.contains("3 of 4 cells failed"), "{stderr}");
+    let cells = std::fs::read_to_string(out.join("cells.jsonl")).unwrap();
+    let lines: Vec<Value> = cells.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let errors: Vec<&str> = lines.iter().filter_map(|line| line["error"].as_str()).collect();
+    assert!(errors[0].contains("a model with classes"), "{errors:?}");
+    assert!(errors[1].contains("a model of points") && errors[2].contains("a model of points"), "{errors:?}");
+    assert!(lines[3]["row"].is_object() && lines[3]["config"]["solver"]["kind"] == "euler", "{}", lines[3]);
+}

@@ -1,8 +1,22 @@
 //! Arrays from other programs: .npy, .npz and .safetensors, with the lowest or the highest byte first, in C or in Fortran order.
+//!
+//! ```
+//! use gmflow_eval::arrays::{SampleReading, read_samples};
+//! use safetensors::tensor::{Dtype, TensorView};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("samples.safetensors");
+//! let bytes: Vec<u8> = (0..2 * 8 * 8).map(|i| 2 * i).collect();
+//! let images = TensorView::new(Dtype::U8, vec![2, 8, 8, 1], &bytes)?; // [n h w c]
+//! std::fs::write(&path, safetensors::serialize([("samples", images)], None)?)?;
+//! let samples = read_samples(&path, &SampleReading::default())?;
+//! assert_eq!((samples.shape, samples.values[0]), ([1, 8, 8], -1.0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod samples;
 
-pub use samples::{Layout, SampleReading, Samples, read_samples};
+pub use samples::{Layout, SampleReading, Samples, check_range, read_samples};
 
 use crate::numbers::{Kind, Number, TensorFile};
 use crate::{Error, Matrix, Moments, Result};

@@ -43,6 +43,21 @@ pub struct SampleReading {
     pub like: Option<[usize; 3]>,
 }
 
+/// Checks the two numbers that stand for black and white.
+///
+/// # Errors
+/// Numbers that are not finite, or the first not below the second.
+pub fn check_range([low, high]: [f64; 2]) -> Result<()> {
+    match low.is_finite() && high.is_finite() && low < high {
+        true => Ok(()),
+        false => Err(Error::config(
+            "range",
+            "two numbers, the lower one first, such as 0,255 or -1,1",
+            format!("{low},{high}"),
+        )),
+    }
+}
+
 /// Samples as they are measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
@@ -66,6 +81,7 @@ pub struct Samples {
 /// # Errors
 /// A file of another kind, an array of another rank or type, a number that is not finite, numbers or axes whose meaning is not clear.
 pub fn read_samples(path: &Path, reading: &SampleReading) -> Result<Samples> {
+    reading.range.map_or(Ok(()), check_range)?;
     let mut file = ArrayFile::open(path)?;
     let made_by = file.made_by();
     if made_by.as_ref().is_some_and(|made_by| made_by["latents"] == true) {

@@ -2,6 +2,20 @@
 //!
 //! [`Architecture`] has two sizes: a small one for digits and the like, and a residual one for colour pictures. The features are
 //! what the last layer reads the classes from.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow_data::{Corrupt, Shapes, ShapesDataset};
+//! use gmflow_eval::features::classifier::{TrainSettings, train};
+//!
+//! let shapes = ShapesDataset::new(Shapes { size: 16, count: 40, ..Shapes::default() })?;
+//! let settings = TrainSettings { epochs: 1, batch_size: 12, ..TrainSettings::default() };
+//! let device = Device::flex();
+//! let classifier = train(&shapes, Corrupt::Refuse, "shapes".into(), settings, &device, &mut |_progress| {})?;
+//! let [vectors, logits] = classifier.extract(&[0.0; 3 * 16 * 16], [3, 16, 16])?;
+//! assert_eq!((vectors.rows(), logits.columns()), (1, classifier.info.classes.len()));
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 mod augment;
 mod network;

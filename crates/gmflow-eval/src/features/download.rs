@@ -1,4 +1,11 @@
 //! The published Inception weights, fetched once.
+//!
+//! ```no_run
+//! use gmflow_eval::features::download::INCEPTION;
+//!
+//! let file = INCEPTION.fetch("features".as_ref(), false, &mut |bytes| eprintln!("{bytes} bytes more"))?;
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 use super::sha256;
 use crate::{Error, Result};

@@ -2,6 +2,18 @@
 //!
 //! It differs from the usual network in its pooling branches: averages leave padding out, and the last block takes the largest
 //! value. Batch norms are folded into the convolutions when the weights are read.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use gmflow::checkpoint::PytorchFile;
+//! use gmflow_eval::features::inception::Inception;
+//! use gmflow_eval::features::resize::Resize;
+//!
+//! let weights = PytorchFile::open("weights-inception.pth".as_ref(), None)?.read_all()?;
+//! let network = Inception::from_tensors(weights, Resize::TorchFidelity, &Device::flex())?;
+//! let [vectors, logits] = network.extract(&[0.0; 3 * 32 * 32], [3, 32, 32])?;
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 mod layout;
 

@@ -1,4 +1,18 @@
 //! Networks that turn images into vectors to be compared.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use gmflow_eval::features::FeatureNetwork;
+//! use gmflow_eval::features::download::INCEPTION;
+//!
+//! let spec = "pixels".parse()?; // or "inception", which is downloaded to the folder
+//! let weights = || INCEPTION.fetch("features".as_ref(), false, &mut |_bytes| {});
+//! let network = FeatureNetwork::load(&spec, &Device::flex(), weights)?;
+//! let images = [-1.0, 0.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0];
+//! let features = network.extract(&images, [1, 2, 2])?;
+//! assert_eq!((features.vectors.rows(), features.vectors.columns()), (2, 4));
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 pub mod classifier;
 pub mod download;

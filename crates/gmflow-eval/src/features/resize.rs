@@ -1,5 +1,14 @@
 //! From images of any size to the 299 x 299 that Inception takes. The two programs that FIDs are computed with resize differently, so
 //! that their figures differ by some tenths.
+//!
+//! ```
+//! use gmflow_eval::features::resize::{Resize, SIZE};
+//!
+//! let image = vec![1.0; 32 * 32];
+//! let resized = Resize::TorchFidelity.apply(&image, [1, 32, 32])?;
+//! assert_eq!(resized.len(), 3 * SIZE * SIZE);
+//! # Ok::<(), gmflow_eval::Error>(())
+//! ```
 
 use crate::{Error, Result};
 use rayon::prelude::*;

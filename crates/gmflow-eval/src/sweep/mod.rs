@@ -4,7 +4,7 @@
 //! use burn::tensor::Device;
 //! use gmflow_data::Density;
 //! use gmflow_eval::models::model_folder;
-//! use gmflow_eval::sweep::{Plan, Results, Sweep};
+//! use gmflow_eval::sweep::{Curves, Plan, Results, Sweep};
 //! use gmflow_eval::{CompareConfig, Judge, Reference};
 //! # use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision};
 //! # use gmflow::network::{Mlp2dConfig, NetworkConfig};
@@ -33,16 +33,18 @@
 //! };
 //! assert_eq!(sweep.measure(jobs, &judge, &mut ())?, 0);
 //! assert!(sweep.missing()?.is_empty());
-//! for line in sweep.finished()? {
-//!     println!("{}, {}: {:?}", line.model, line.label, line.row.as_ref().map(|row| row.points));
+//! for curve in Curves::of(&sweep.finished()?).distance_over_steps() {
+//!     println!("{}: {:?}", curve.label, curve.points); // (steps, total variation)
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod curves;
 mod plan;
 mod results;
 mod weights;
 
+pub use curves::{Curve, Curves};
 pub use plan::{Cell, ChartPlan, Grid, ModelPlan, Plan, ReferencePlan, SolverPlan, SolverSettings};
 pub use results::{Line, Results};
 pub use weights::{Weights, weights};

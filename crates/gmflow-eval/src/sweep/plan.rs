@@ -1,6 +1,6 @@
 //! What a sweep measures: one TOML file.
 
-use crate::arrays::Layout;
+use crate::arrays::{Layout, check_range};
 use crate::sampler::{SamplerOptions, solver_by_name};
 use crate::{Error, Result};
 use gmflow::guidance::ReweightScale;
@@ -196,13 +196,7 @@ impl Plan {
             .and_then(|text| settings::table(&text))
             .and_then(settings::settings)
             .map_err(|Wrong { field, expected, got }| Error::config(here(&field), expected, got))?;
-        plan.check().map_err(|error| match error {
-            Error::Config { field, expected, got }
-            | Error::Gmflow(gmflow::Error::Config { field, expected, got }) => {
-                Error::config(here(&field), expected, got)
-            }
-            other => other,
-        })?;
+        plan.check().map_err(|error| error.renamed(here))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let checkpoints = plan.models.iter_mut().map(|model| &mut model.checkpoint);
         for named in checkpoints.chain([&mut plan.reference.data]) {
@@ -246,15 +240,10 @@ impl Plan {
                 limits::count(field, value, limits::MOST_STEPS)?;
             }
         }
-        if let Some([low, high]) =
-            self.reference.range.filter(|[low, high]| !(low.is_finite() && high.is_finite() && low < high))
-        {
-            return Err(Error::config(
-                "reference.range",
-                "two numbers, the lower one first",
-                format!("{low}, {high}"),
-            ));
-        }
+        self.reference
+            .range
+            .map_or(Ok(()), check_range)
+            .map_err(|error| error.renamed(|field| format!("reference.{field}")))?;
         let cells = self.cells()?;
         for chart in &self.charts {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -355,10 +344,8 @@ impl SolverPlan {
 
     fn sampler(&self, guidance: &SamplerOptions) -> Result<SamplerOptions> {
         let settings = self.settings();
-        let solver = solver_by_name(&settings.solver).map_err(|error| match error {
-            Error::Config { expected, got, .. } => Error::config("grid.solvers", expected, got),
-            other => other,
-        })?;
+        let solver = solver_by_name(&settings.solver);
+        let solver = solver.map_err(|error| error.renamed(|_| "grid.solvers".into()))?;
         Ok(SamplerOptions {
             solver: Some(solver),
             order: settings.order,
