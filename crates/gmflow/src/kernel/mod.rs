@@ -30,7 +30,7 @@ use mixture::nll_ops::MixtureOps;
 use nn::conv::sizes::Window;
 use nn::dropout::{DropoutOps, Mask};
 use nn::image_ops::{GroupNormKind, ImageOps};
-use nn::norm_conv_ops::{NormConvKind, NormConvOps};
+use nn::norm_conv_ops::{NormConvKind, NormConvOps, NormConvTensors};
 use nn::ops::NetworkOps;
 use nn::rows::Unary;
 use std::sync::Arc;
@@ -190,16 +190,16 @@ pub fn norm_conv(inputs: NormConv) -> Tensor<4> {
     let dropout = dropout.map(|(keys, layer, rate)| Mask { keys, layer, rate });
     let kind = NormConvKind { groups, eps, dropout, has_skip: skip.is_some(), has_residual: residual.is_some() };
     let [skip, residual] = [skip, residual].map(|there| there.unwrap_or_else(|| x.clone()).into_dispatch());
-    Tensor::from_dispatch(<Dispatch as NormConvOps>::image_norm_conv(
-        x.into_dispatch(),
+    let tensors = NormConvTensors {
+        x: x.into_dispatch(),
         skip,
-        norm_weight.into_dispatch(),
-        norm_bias.into_dispatch(),
-        weight.into_dispatch(),
-        shift.into_dispatch(),
+        norm_weight: norm_weight.into_dispatch(),
+        norm_bias: norm_bias.into_dispatch(),
+        weight: weight.into_dispatch(),
+        shift: shift.into_dispatch(),
         residual,
-        kind,
-    ))
+    };
+    Tensor::from_dispatch(<Dispatch as NormConvOps>::image_norm_conv(tensors, kind))
 }
 
 /// Normalises `groups` groups of neighbouring channels of every sample of `x` `[b c h w]` to mean 0 and variance 1, then scales and

@@ -8,6 +8,7 @@
     reason = "kernels are written in the part of Rust that they may use"
 )]
 
+pub(crate) mod args;
 mod mixture;
 mod nn;
 

@@ -1,6 +1,6 @@
 //! Matrix products, straight from the storage of both operands.
 
-use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Target, Write, product};
 use crate::kernel::matmul::packed;
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::MatmulPrecision;
@@ -24,7 +24,7 @@ unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Mat
     let none = Parallelism::None;
     if threads == 1 || m * n * k <= SMALL {
         // SAFETY: the caller vouches for the matrices.
-        return unsafe { product([m, n, k], out, n, write, a, b, 1.0, none) };
+        return unsafe { product([m, n, k], Destination { data: out, row_stride: n, write }, [a, b], 1.0, none) };
     }
     let (side, out) = (m.max(n), Target(out));
     let length = side.div_ceil(threads).next_multiple_of(STEP);
@@ -34,9 +34,21 @@ unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Mat
         // SAFETY: the piece lies within the matrices, and no other piece writes its part of the result.
         unsafe {
             if m >= n {
-                product([len, n, k], out.at(first * n), n, write, a.skip_rows(first), b, 1.0, none);
+                product(
+                    [len, n, k],
+                    Destination { data: out.at(first * n), row_stride: n, write },
+                    [a.skip_rows(first), b],
+                    1.0,
+                    none,
+                );
             } else {
-                product([m, len, k], out.at(first), n, write, a, b.skip_columns(first), 1.0, none);
+                product(
+                    [m, len, k],
+                    Destination { data: out.at(first), row_stride: n, write },
+                    [a, b.skip_columns(first)],
+                    1.0,
+                    none,
+                );
             }
         }
     });

@@ -1,7 +1,7 @@
 //! Multi-head attention without materialised heads: every task reads one head's columns of q, k and v where they lie, and
 //! works on a block of queries whose scores stay in the cache.
 
-use crate::kernel::matmul::matrix::{Matrix, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Write, product};
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, max, sum};
 use crate::kernel::simd::memory::build;
@@ -128,7 +128,7 @@ pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f3
                     vectorised(Softmax { scores, n });
                     let weights = Matrix::rows(scores, n);
                     let none = Parallelism::None;
-                    product([rows, d, n], out.at(at), width, Write::Replace, weights, v, 1.0, none);
+                    product([rows, d, n], Destination::replace(out.at(at), width), [weights, v], 1.0, none);
                 }
             }
         });
@@ -142,7 +142,7 @@ pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f3
 unsafe fn score(scores: &mut [f32], q: Matrix, k: Matrix, sizes: [usize; 3], scale: f32) {
     let n = sizes[1];
     // SAFETY: the caller vouches for the matrices, and scores holds rows of n.
-    unsafe { product(sizes, scores.as_mut_ptr(), n, Write::Replace, q, k.t(), scale, Parallelism::None) };
+    unsafe { product(sizes, Destination::replace(scores.as_mut_ptr(), n), [q, k.t()], scale, Parallelism::None) };
 }
 
 /// Gradients with respect to q, k and v; the weights are computed again.
@@ -172,11 +172,23 @@ pub(crate) fn attention_grad(q: &[f32], k: &[f32], v: &[f32], grad: &[f32], size
                             vectorised(Softmax { scores: weights, n });
                             score(dweights, grad, v, [rows, n, d], 1.0);
                             let w = Matrix::rows(weights, n);
-                            product([n, d, rows], dv.at(offset), width, write, w.t(), grad, 1.0, none);
+                            product(
+                                [n, d, rows],
+                                Destination { data: dv.at(offset), row_stride: width, write },
+                                [w.t(), grad],
+                                1.0,
+                                none,
+                            );
                             vectorised(SoftmaxGrad { grad: dweights, weights, n });
                             let dscores = Matrix::rows(dweights, n);
-                            product([rows, d, n], dq.at(at), width, Write::Replace, dscores, k, scale, none);
-                            product([n, d, rows], dk.at(offset), width, write, dscores.t(), q, scale, none);
+                            product([rows, d, n], Destination::replace(dq.at(at), width), [dscores, k], scale, none);
+                            product(
+                                [n, d, rows],
+                                Destination { data: dk.at(offset), row_stride: width, write },
+                                [dscores.t(), q],
+                                scale,
+                                none,
+                            );
                         }
                     }
                 });

@@ -33,8 +33,7 @@ impl AdamW {
         grad_scale: f32,
         param: &mut [f32],
         grad: &[f32],
-        exp_avg: &mut [f32],
-        exp_avg_sq: &mut [f32],
+        [exp_avg, exp_avg_sq]: [&mut [f32]; 2],
     ) {
         assert_eq!([grad.len(), exp_avg.len(), exp_avg_sq.len()], [param.len(); 3], "adamw: lengths of the slices");
         apply(self.at(step, grad_scale), param, grad, [exp_avg, exp_avg_sq]);

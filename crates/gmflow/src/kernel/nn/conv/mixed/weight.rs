@@ -41,7 +41,7 @@ impl Chunk<'_> {
                 let words = out.at((channel * self.room + panel) * WORDS);
                 let (rows, out) = (self.panels[panel].clone(), Pairs { words, distance });
                 // SAFETY: the instructions were looked for, and only this task writes these words.
-                unsafe { to_words(grad, Side::Gradient, &tiling, channel, rows, room, out) };
+                unsafe { to_words(grad, Side::Gradient, &tiling, (channel, rows), room, out) };
             },
         );
     }
@@ -65,7 +65,7 @@ impl Chunk<'_> {
                     let out = Pairs { words: words[channel * WORDS..].as_mut_ptr(), distance: DISTANCE };
                     let rows = self.panels[panel].clone();
                     // SAFETY: the instructions were looked for, and the words are this task's.
-                    unsafe { to_words(source, Side::Input, self.tiling, first + channel, rows, room, out) };
+                    unsafe { to_words(source, Side::Input, self.tiling, (first + channel, rows), room, out) };
                 }
                 let (columns, column) = (first / PANEL, first % PANEL);
                 let to = out.at((columns * self.room + panel) * WORDS * PANEL + column);

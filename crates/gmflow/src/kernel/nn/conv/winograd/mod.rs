@@ -12,7 +12,7 @@ mod pieces;
 pub(crate) mod weights;
 
 use crate::kernel::matmul::layout::{COLUMNS, ROWS as TILE_ROWS};
-use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Target, product};
 use crate::kernel::matmul::packed;
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::matmul::panels::PackedWeight;
@@ -144,8 +144,7 @@ fn filter(
     weights: &[f32],
     bias: &[f32],
     [b, c]: [usize; 2],
-    grid: Grid,
-    size: [usize; 2],
+    (grid, size): (Grid, [usize; 2]),
     kernel: Kernel,
 ) -> Vec<f32> {
     let o = bias.len();
@@ -190,7 +189,9 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
         if kernel == Kernel::Library {
             let (weight, x) = (Matrix::rows(weight, c), x.matrix(position));
             // SAFETY: the matrices have these sizes, and no other task writes these rows.
-            return unsafe { product([m, tiles, c], out, stride, Write::Replace, weight, x, 1.0, Parallelism::None) };
+            return unsafe {
+                product([m, tiles, c], Destination::replace(out, stride), [weight, x], 1.0, Parallelism::None)
+            };
         }
         let rows = Rows { words: weight.as_ptr().cast(), row_stride: c, step_stride: 1, tile_stride: TILE_ROWS * c };
         for panel in 0..tiles.div_ceil(COLUMNS) {
@@ -219,7 +220,8 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, kerne
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let [top, _, left, _] = sizes.padding;
     let weight = transform_weight(weight, [o, c]);
-    filter(x, &weight, bias, [b, c], Grid::new(sizes.out, [h, w], [top, left]), sizes.out, kernel)
+    let grid = Grid::new(sizes.out, [h, w], [top, left]);
+    filter(x, &weight, bias, [b, c], (grid, sizes.out), kernel)
 }
 
 /// The gradient with respect to x: the convolution of the gradient with the filters turned round, from outputs to inputs.
@@ -239,7 +241,7 @@ pub(crate) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes, kerne
     );
     let weight = transform_weight(&turned, [c, o]);
     let grid = Grid::new([h, w], sizes.out, [2 - top, 2 - left]);
-    filter(grad, &weight, &vec![0.0; c], [b, o], grid, [h, w], kernel)
+    filter(grad, &weight, &vec![0.0; c], [b, o], (grid, [h, w]), kernel)
 }
 
 /// The gradient with respect to the weight: chunks of tiles are added up in order.
@@ -268,7 +270,7 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
                 if kernel == Kernel::Packed {
                     packed::add_product(a, o, &PackedWeight::pack(b, [tiles, n], MatmulPrecision::F32), out, c);
                 } else {
-                    product([o, n, tiles], out, c, Write::Add, a, b, 1.0, Parallelism::None);
+                    product([o, n, tiles], Destination::add(out, c), [a, b], 1.0, Parallelism::None);
                 }
             }
         });
