@@ -6,7 +6,7 @@ use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::sum;
-use crate::kernel::simd::memory::{build, par_items};
+use crate::kernel::simd::memory::{WritesAll, build, par_items};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -99,7 +99,9 @@ impl Loop for Columns<'_> {
 fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
     /// Columns of one task at the most.
     const WIDTH: usize = 128;
-    let columns = build(m * n, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let columns = build(m * n, written, |out| {
         let pieces = out.chunks_mut(WIDTH * m).zip(weight.chunks(WIDTH * k)).zip(bias.chunks(WIDTH));
         par_items(pieces.collect(), m * n * k, |((out, weight), bias)| {
             vectorised(Columns { out, x, weight, bias, k })
@@ -140,7 +142,9 @@ pub(crate) fn linear(
         let panels = PackedWeight::of_weight(weight, [n, k], arithmetic);
         return linear_packed(x, &panels, bias, [m, k]);
     }
-    build(m * n, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(m * n, written, |out| {
         crate::kernel::simd::memory::par_rows(out, n, |_, piece| {
             piece.chunks_mut(n).for_each(|row| row.copy_from_slice(bias))
         });
@@ -172,7 +176,9 @@ pub(crate) fn linear_grad_input(
             packed::product(Matrix::rows(grad, n), m, &panels, None)
         };
     }
-    build(m * k, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(m * k, written, |out| {
         let (a, b) = (Matrix::rows(grad, n), Matrix::rows(weight, k));
         // SAFETY: the sizes were checked.
         unsafe { par_product([m, k, n], out.as_mut_ptr(), Write::Replace, a, b) };
@@ -194,7 +200,9 @@ pub(crate) fn linear_grad_weight(
             packed::product(Matrix::rows(grad, n).t(), n, &panels, None)
         };
     }
-    build(n * k, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(n * k, written, |out| {
         let (a, b) = (Matrix::rows(grad, n).t(), Matrix::rows(x, k));
         // SAFETY: the sizes were checked.
         unsafe { par_product([n, k, m], out.as_mut_ptr(), Write::Replace, a, b) };

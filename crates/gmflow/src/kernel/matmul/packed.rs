@@ -8,7 +8,7 @@ use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{build, par_rows};
+use crate::kernel::simd::memory::{WritesAll, build, par_rows};
 use rayon::prelude::*;
 
 /// Tiles that are packed together.
@@ -42,7 +42,9 @@ impl Left {
             MatmulPrecision::Bf16 => {}
         }
         let steps = k.div_ceil(2);
-        let words = build(m * steps, |out| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let words = build(m * steps, written, |out| {
             par_rows(out, steps, |first, rows| {
                 for (i, row) in rows.chunks_exact_mut(steps).enumerate() {
                     // SAFETY: the caller vouches for the elements, and they lie side by side.
@@ -64,7 +66,9 @@ impl Left {
         const WIDTH: usize = TILES * ROWS;
         assert_eq!(a.row_stride, 1, "panels: order of the left operand");
         let steps = k.div_ceil(arithmetic.rows());
-        let words = build(m.div_ceil(ROWS) * ROWS * steps, |out| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let words = build(m.div_ceil(ROWS) * ROWS * steps, written, |out| {
             out.par_chunks_mut(WIDTH * steps).enumerate().for_each(|(group, out)| {
                 let first = group * WIDTH;
                 let rows = WIDTH.min(m - first);
@@ -163,7 +167,9 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option
     // Enough tasks that no thread waits long for the last one, none smaller than a few tiles.
     let chunks = (8 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(4 * ROWS));
     let chunk = m.div_ceil(chunks).next_multiple_of(ROWS);
-    build(m * n, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(m * n, written, |out| {
         let (rows, out) = (left.rows(), Target(out.as_mut_ptr()));
         let task = |task: usize| {
             let (panel, row) = (task % panels, task / panels * chunk);

@@ -12,7 +12,7 @@ use crate::kernel::matmul::matrix::Matrix;
 use crate::kernel::matmul::pack::{Stored, Widened, pack_panel};
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,7 +35,9 @@ impl PackedWeight {
     /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
     pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
         let steps = k.div_ceil(arithmetic.rows());
-        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, written, |lines: &mut [Line]| {
             let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
             panels.for_each(|(panel, lines)| {
                 let first = panel * COLUMNS;
@@ -87,7 +89,9 @@ impl PackedWeight {
     /// Numbers in bf16 are taken as they are.
     fn as_stored(weight: &[u8], [n, k]: [usize; 2]) -> Option<Self> {
         let (steps, wrong) = (k.div_ceil(2), AtomicBool::new(false));
-        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, written, |lines: &mut [Line]| {
             let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
             panels.for_each(|(panel, lines)| {
                 let rows = &weight[2 * k * panel * COLUMNS..];

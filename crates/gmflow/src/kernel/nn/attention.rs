@@ -4,7 +4,7 @@
 use crate::kernel::matmul::matrix::{Destination, Matrix, Write, product};
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, max, sum};
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -114,7 +114,9 @@ impl Loop for SoftmaxGrad<'_> {
 pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f32> {
     let (n, d, width) = (sizes.n, sizes.d, sizes.width());
     assert_eq!([q.len(), k.len(), v.len()], [sizes.len(); 3], "attention: sizes of q, k and v");
-    build(q.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(q.len(), written, |out| {
         let out = Shared(out.as_mut_ptr());
         sizes.for_heads(BLOCK.min(n) * n, |offset, scores| {
             let (k, v) = (head(k, offset, width), head(v, offset, width));
@@ -150,9 +152,15 @@ pub(crate) fn attention_grad(q: &[f32], k: &[f32], v: &[f32], grad: &[f32], size
     let (n, d, width, scale) = (sizes.n, sizes.d, sizes.width(), sizes.scale());
     assert_eq!([q.len(), k.len(), v.len(), grad.len()], [sizes.len(); 4], "attention: sizes of q, k, v and gradient");
     let (mut dk, mut dv) = (Vec::new(), Vec::new());
-    let dq = build(q.len(), |dq| {
-        dk = build(q.len(), |dk| {
-            dv = build(q.len(), |dv| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let dq = build(q.len(), written, |dq| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        dk = build(q.len(), written, |dk| {
+            // SAFETY: every element is written below, and none is read before.
+            let written = unsafe { WritesAll::promise() };
+            dv = build(q.len(), written, |dv| {
                 let (dq, dk, dv) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()), Shared(dv.as_mut_ptr()));
                 let block = BLOCK.min(n) * n;
                 sizes.for_heads(2 * block, |offset, scratch| {

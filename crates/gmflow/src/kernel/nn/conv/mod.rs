@@ -14,7 +14,7 @@ use crate::kernel::matmul::matrix::{Destination, Matrix, Target, product};
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::group_norm::plane_sums;
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use gemm::Parallelism;
 use rayon::prelude::*;
 use sizes::Sizes;
@@ -39,7 +39,9 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arith
         return winograd::conv(x, weight, bias, sizes, winograd::Kernel::fastest());
     }
     let (plane, tiles) = (sizes.pixels(), sizes.tiles(c));
-    build(b * o * plane, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(b * o * plane, written, |out| {
         let out = Target(out.as_mut_ptr());
         let tasks = (0..b * tiles.len()).into_par_iter();
         tasks.for_each_init(Vec::new, |buffer, task| {

@@ -9,7 +9,7 @@ use crate::kernel::simd::channels;
 use crate::kernel::simd::lanes::{
     Block, BlockReader, BlockWriter, Packed, PackedMut, PerSample, Summing, Sums, per_sample_sums,
 };
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::{V, widest};
@@ -76,11 +76,21 @@ impl GuidedParts {
     pub fn build(b: usize, sizes: Sizes, rule: ShiftRule, fill: impl FnOnce(GuidedRoom)) -> Self {
         let (mut parts, pixels) = (Self::default(), b * sizes.c * sizes.n);
         let Self { shift, var, power, centred, .. } = &mut parts;
-        let mean = build(pixels, |mean| {
-            *shift = build(if rule == ShiftRule::Off { 0 } else { pixels }, |shift| {
-                *centred = build(Packed::len(b, sizes.n, centred_rows(sizes)), |centred| {
-                    *var = build(b, |var| {
-                        *power = build(b, |power| fill(GuidedRoom { centred, mean, shift, var, power }));
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let mean = build(pixels, written, |mean| {
+            // SAFETY: every element is written below, and none is read before.
+            let written = unsafe { WritesAll::promise() };
+            *shift = build(if rule == ShiftRule::Off { 0 } else { pixels }, written, |shift| {
+                // SAFETY: every element is written below, and none is read before.
+                let written = unsafe { WritesAll::promise() };
+                *centred = build(Packed::len(b, sizes.n, centred_rows(sizes)), written, |centred| {
+                    // SAFETY: every element is written below, and none is read before.
+                    let written = unsafe { WritesAll::promise() };
+                    *var = build(b, written, |var| {
+                        // SAFETY: every element is written below, and none is read before.
+                        let written = unsafe { WritesAll::promise() };
+                        *power = build(b, written, |power| fill(GuidedRoom { centred, mean, shift, var, power }));
                     });
                 });
             });

@@ -12,7 +12,7 @@ use crate::kernel::mixture::sizes::{Mixture, Sizes};
 use crate::kernel::mixture::transport::reference::PixelMixture;
 use crate::kernel::mixture::transport::types::{Direction, Way};
 use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter};
-use crate::kernel::simd::memory::{build, par_map};
+use crate::kernel::simd::memory::{WritesAll, build, par_map};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::vector::widest;
@@ -51,7 +51,9 @@ pub(crate) fn transport(mixture: Mixture, values: &[f32], bases: &[f32], sizes: 
     let Sizes { k, c, n } = sizes;
     let blocks = Block::all(mixture.samples(sizes), n);
     let mut far = Vec::new();
-    let mut mapped = build(values.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let mut mapped = build(values.len(), written, |out| {
         let out = BlockWriter::new(out, n);
         // A root search costs about ten passes over the components.
         far = par_map(

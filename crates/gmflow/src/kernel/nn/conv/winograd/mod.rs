@@ -18,7 +18,7 @@ use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::conv::sizes::Sizes;
-use crate::kernel::simd::memory::{build, par_items};
+use crate::kernel::simd::memory::{WritesAll, build, par_items};
 use crate::kernel::simd::vector::widest;
 use forward::{Forward, Side};
 use gemm::Parallelism;
@@ -156,7 +156,9 @@ fn filter(
     let buffers = || {
         (Transformed::new(c, chunks.tiles(), kernel == Kernel::Packed), Transformed::new(o, chunks.tiles(), false))
     };
-    build(b * o * size[0] * size[1], |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(b * o * size[0] * size[1], written, |out| {
         let out = Target(out.as_mut_ptr());
         let work = |(tiles, products): &mut (Transformed, Transformed), rows: Range<usize>, by: By| {
             transform(x, Side::Input, grid, rows.clone(), tiles, by);
@@ -206,7 +208,9 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
 /// The weight `[o c 3 3]` as G g G^T: `[36 o c]`, with gaps between the positions.
 fn transform_weight(weight: &[f32], [o, c]: [usize; 2]) -> Vec<f32> {
     let distance = apart(o * c);
-    build(POSITIONS * distance, |values: &mut [f32]| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(POSITIONS * distance, written, |values: &mut [f32]| {
         values.chunks_exact_mut(distance).for_each(|position| position[o * c..].fill(0.0));
         let target = Target(values.as_mut_ptr());
         par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
