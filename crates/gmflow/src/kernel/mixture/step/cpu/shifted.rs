@@ -104,8 +104,9 @@ impl<'a> Tilt<'a> {
             _ => natural(shifted.var[sample], shifted.power[sample]),
         };
         Self {
+            // SAFETY: channels, and vectors of the block are read.
             shift: (!shifted.shift.is_empty())
-                .then(|| BlockReader::new(block, shifted.shift, sizes.c, sizes.n, room)),
+                .then(|| unsafe { BlockReader::new(block, shifted.shift, sizes.c, sizes.n, room) }),
             natural: [
                 PerSample::new(block, |sample| natural(sample).0),
                 PerSample::new(block, |sample| natural(sample).1),
@@ -158,8 +159,10 @@ impl<'a, const C: usize> Tilted<'a, C> {
     ) -> Self {
         let Sizes { k, c, n } = sizes;
         Self {
-            centred: Packed::new(block, shifted.centred, centred_rows(sizes)),
-            mean: BlockReader::new(block, shifted.mean, c, n, mean),
+            // SAFETY: rows of components, and vectors of the block are read.
+            centred: unsafe { Packed::new(block, shifted.centred, centred_rows(sizes)) },
+            // SAFETY: as above, of channels.
+            mean: unsafe { BlockReader::new(block, shifted.mean, c, n, mean) },
             tilt: Tilt::new(shifted, block, sizes, shift),
             k,
             joint,

@@ -128,8 +128,10 @@ impl WithSimd for Covarying<'_> {
         let Self { scratch, mixture, sizes, block } = self;
         let Sizes { k, c, n } = sizes;
         let Scratch { means, log_weights, vector, basis, .. } = scratch;
-        let means = BlockReader::new(&block, mixture.means, k * c, n, means);
-        let log_weights = BlockReader::new(&block, mixture.log_weights, k, n, log_weights);
+        // SAFETY: rows of components and channels, and vectors of the block are read.
+        let means = unsafe { BlockReader::new(&block, mixture.means, k * c, n, means) };
+        // SAFETY: as above.
+        let log_weights = unsafe { BlockReader::new(&block, mixture.log_weights, k, n, log_weights) };
         let within = mixture.stds(sizes, &block, 2.0);
         for v in block.pairs(simd) {
             let pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
@@ -165,9 +167,12 @@ impl WithSimd for Mapping<'_> {
         let Self { scratch, mixture, values, bases, sizes, block, way } = self;
         let Sizes { k, c, n } = sizes;
         let Scratch { means, log_weights, values: room, vector, basis, out } = scratch;
-        let means = BlockReader::new(&block, mixture.means, k * c, n, means);
-        let log_weights = BlockReader::new(&block, mixture.log_weights, k, n, log_weights);
-        let values = BlockReader::new(&block, values, c, n, room);
+        // SAFETY: rows of components and channels, and vectors of the block are read.
+        let means = unsafe { BlockReader::new(&block, mixture.means, k * c, n, means) };
+        // SAFETY: as above.
+        let log_weights = unsafe { BlockReader::new(&block, mixture.log_weights, k, n, log_weights) };
+        // SAFETY: as above.
+        let values = unsafe { BlockReader::new(&block, values, c, n, room) };
         for (entry, row) in basis.iter_mut().enumerate() {
             *row = block.per_sample(|sample| bases[sample * c * c + entry]);
         }
