@@ -172,7 +172,7 @@ pub(crate) fn linear_grad_input(
     if let Some(arithmetic) = with_panels_for(m, arithmetic) {
         // SAFETY: the sizes were checked.
         return unsafe {
-            let panels = PackedWeight::pack(Matrix::rows(weight, k), [n, k], arithmetic);
+            let panels = PackedWeight::pack(Matrix::rows(weight, k), [n, k], arithmetic.floats());
             packed::product(Matrix::rows(grad, n), m, &panels, None)
         };
     }
@@ -196,7 +196,7 @@ pub(crate) fn linear_grad_weight(
     if let Some(arithmetic) = with_panels_for(n.min(m), arithmetic) {
         // SAFETY: the sizes were checked.
         return unsafe {
-            let panels = PackedWeight::pack(Matrix::rows(x, k), [m, k], arithmetic);
+            let panels = PackedWeight::pack(Matrix::rows(x, k), [m, k], arithmetic.floats());
             packed::product(Matrix::rows(grad, n).t(), n, &panels, None)
         };
     }

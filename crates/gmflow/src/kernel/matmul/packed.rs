@@ -6,7 +6,7 @@ use crate::kernel::matmul::matrix::{Matrix, Target};
 use crate::kernel::matmul::pack::{Interleaved, Rounded};
 use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::panels::PackedWeight;
-use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::simd::arch::vectorised;
 use crate::kernel::simd::memory::{WritesAll, build, par_rows};
 use rayon::prelude::*;
@@ -32,8 +32,9 @@ impl Left {
     /// side.
     unsafe fn new(a: Matrix, [m, k]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
         if a.column_stride != 1 {
+            assert!(arithmetic != MatmulPrecision::Int8, "panels: order of the left operand in 8-bit integers");
             // SAFETY: the caller vouches for the elements.
-            return unsafe { Self::tiles(a, [m, k], arithmetic) };
+            return unsafe { Self::tiles(a, [m, k], arithmetic.floats()) };
         }
         match arithmetic {
             MatmulPrecision::F32 => return Self::F32(a),
@@ -62,10 +63,10 @@ impl Left {
     ///
     /// # Safety
     /// As [`Self::new`].
-    unsafe fn tiles(a: Matrix, [m, k]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
+    unsafe fn tiles(a: Matrix, [m, k]: [usize; 2], kind: FloatKind) -> Self {
         const WIDTH: usize = TILES * ROWS;
         assert_eq!(a.row_stride, 1, "panels: order of the left operand");
-        let steps = k.div_ceil(arithmetic.rows());
+        let steps = k.div_ceil(kind.precision().rows());
         // SAFETY: every element is written below, and none is read before.
         let written = unsafe { WritesAll::promise() };
         let words = build(m.div_ceil(ROWS) * ROWS * steps, written, |out| {
@@ -78,12 +79,11 @@ impl Left {
                 };
                 let (mut words, zeros) = ([0; WIDTH], [0.0; WIDTH]);
                 for step in 0..steps {
-                    match arithmetic {
-                        MatmulPrecision::F32 => {
+                    match kind {
+                        FloatKind::F32 => {
                             words.iter_mut().zip(column(step)).for_each(|(word, x)| *word = x.to_bits());
                         }
-                        MatmulPrecision::Int8 => unreachable!("8-bit integers come in rows"),
-                        MatmulPrecision::Bf16 => {
+                        FloatKind::Bf16 => {
                             let second = if 2 * step + 1 < k { column(2 * step + 1) } else { &zeros[..rows] };
                             vectorised(Interleaved { words: &mut words, rows: [column(2 * step), second] });
                         }
@@ -238,7 +238,7 @@ mod tests {
                     let b_matrix = if b_is_turned { Matrix::rows(&b, k).t() } else { Matrix::rows(&b, n) };
                     // SAFETY: the matrices lie within a and b.
                     let got = unsafe {
-                        product(a_matrix, m, &PackedWeight::pack(b_matrix, [k, n], arithmetic), Some(&bias))
+                        product(a_matrix, m, &PackedWeight::pack(b_matrix, [k, n], arithmetic.floats()), Some(&bias))
                     };
                     assert_eq!(got.len(), m * n);
                     for (i, got) in got.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::kernel::matmul::int8::Bytes;
 use crate::kernel::matmul::layout::{COLUMNS, LINES, Line};
 use crate::kernel::matmul::matrix::Matrix;
 use crate::kernel::matmul::pack::{Stored, Widened, pack_panel};
-use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::simd::arch::vectorised;
 use crate::kernel::simd::memory::{WritesAll, build};
 use rayon::prelude::*;
@@ -33,8 +33,8 @@ impl PackedWeight {
     ///
     /// # Safety
     /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
-    pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
-        let steps = k.div_ceil(arithmetic.rows());
+    pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], kind: FloatKind) -> Self {
+        let steps = k.div_ceil(kind.precision().rows());
         // SAFETY: every element is written below, and none is read before.
         let written = unsafe { WritesAll::promise() };
         let lines = build(n.div_ceil(COLUMNS) * steps * LINES, written, |lines: &mut [Line]| {
@@ -42,10 +42,10 @@ impl PackedWeight {
             panels.for_each(|(panel, lines)| {
                 let first = panel * COLUMNS;
                 // SAFETY: the caller vouches for the matrix, and the panel's columns lie within it.
-                unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], arithmetic, lines) }
+                unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], kind, lines) }
             });
         });
-        Self { lines, scales: Vec::new(), n, k, arithmetic }
+        Self { lines, scales: Vec::new(), n, k, arithmetic: kind.precision() }
     }
 
     /// Packs the weight `[n k]` of a linear layer.
@@ -58,7 +58,7 @@ impl PackedWeight {
             return Self::of_bytes([n, k], |row, columns, out| out.copy_from_slice(&weight[row * k..][columns]));
         }
         // SAFETY: the size was checked.
-        unsafe { Self::pack(Matrix::rows(weight, k).t(), [k, n], arithmetic) }
+        unsafe { Self::pack(Matrix::rows(weight, k).t(), [k, n], arithmetic.floats()) }
     }
 
     /// Rounds the weight `[n k]` of a linear layer to 8-bit integers; `read` copies a part of one row.

@@ -45,7 +45,11 @@ impl<'a> Step<'a> {
         let mixtures = Packed::len(b, sizes.n, centred_rows(sizes));
         with_room(mixtures + 3 * (pixels + b), |mut room| {
             let Self { inputs, previous, plan } = self;
-            let mut take = |n: usize| room.split_off_mut(..n).expect("as much room as was asked for");
+            let mut take = |n: usize| {
+                let (taken, rest) = std::mem::take(&mut room).split_at_mut(n);
+                room = rest;
+                taken
+            };
             // The first ones are whole vectors, which begin where lines of the cache do.
             let centred = take(mixtures);
             let [mean, changed] = [(); 2].map(|()| take(pixels));

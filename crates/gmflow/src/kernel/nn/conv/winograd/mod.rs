@@ -16,7 +16,7 @@ use crate::kernel::matmul::matrix::{Destination, Matrix, Target, product};
 use crate::kernel::matmul::packed;
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::matmul::panels::PackedWeight;
-use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::simd::memory::{WritesAll, build, par_items};
 use crate::kernel::simd::vector::widest;
@@ -272,7 +272,7 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
             // SAFETY: the matrices have these sizes, and no other task writes these columns.
             unsafe {
                 if kernel == Kernel::Packed {
-                    packed::add_product(a, o, &PackedWeight::pack(b, [tiles, n], MatmulPrecision::F32), out, c);
+                    packed::add_product(a, o, &PackedWeight::pack(b, [tiles, n], FloatKind::F32), out, c);
                 } else {
                     product([o, n, tiles], Destination::add(out, c), [a, b], 1.0, Parallelism::None);
                 }
