@@ -3,6 +3,8 @@
 //! [`probabilistic`] and [`classifier_free`] say how the shift is found, [`interval`] says when there is one, and [`GuidedPrediction`] is
 //! what a solver gets at every network call.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 pub mod classifier_free;
 pub(crate) mod config;
 pub mod interval;

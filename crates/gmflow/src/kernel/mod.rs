@@ -5,6 +5,8 @@
 //! threads. Gradients are of first order. On GPUs the same functions are kernels of one source for all kinds, around the tensor library's
 //! matrix products and convolutions.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 mod device;
 #[cfg(feature = "gpu")]
 mod gpu;

@@ -1,5 +1,7 @@
 //! Training losses: the likelihood of a mixture, its transition form, and the squared error of the baseline.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 mod spectral;
 
 pub use spectral::spectral_loss;

@@ -1,5 +1,7 @@
 //! Gaussian mixtures, one per pixel, and everything that is known about them in closed form.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 mod density;
 mod sample;
 pub mod spectral;

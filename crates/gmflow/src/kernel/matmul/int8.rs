@@ -183,12 +183,14 @@ unsafe fn round_numbers(values: &[f32; GROUP], bytes: &mut [u8; GROUP]) -> Span 
 
 /// There are no products of bytes on other processors.
 #[cfg(not(target_arch = "x86_64"))]
+#[allow(clippy::unreachable, reason = "`is_native` says that there are none")]
 unsafe fn round_weights(_: &[f32; GROUP], _: &mut [u8; GROUP]) -> [f32; 2] {
     unreachable!("bytes are multiplied on x86-64 only");
 }
 
 /// There are no products of bytes on other processors.
 #[cfg(not(target_arch = "x86_64"))]
+#[allow(clippy::unreachable, reason = "`is_native` says that there are none")]
 unsafe fn round_numbers(_: &[f32; GROUP], _: &mut [u8; GROUP]) -> Span {
     unreachable!("bytes are multiplied on x86-64 only");
 }
