@@ -12,7 +12,7 @@
 //! ```
 
 use crate::checkpoint::{DataKind, Model};
-use crate::guidance::{Guidance, Variance};
+use crate::guidance::{Guidance, ReweightScale};
 use crate::limits;
 use crate::network::Tiling;
 use crate::pipeline::{Decoder, Pipeline, Progress, SampleRequest, SamplerConfig, keep_going};
@@ -111,7 +111,7 @@ impl Sampler<'_> {
     }
 
     /// What guidance and steps of order 2 divide by where they reweight mixtures.
-    pub fn reweight_by(mut self, variance: Variance) -> Self {
+    pub fn reweight_by(mut self, variance: ReweightScale) -> Self {
         self.config.reweight_by = variance;
         self
     }

@@ -7,7 +7,7 @@ use gmflow::mixture::VelocityMixture;
 use gmflow::network::Denoiser;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::samples::Samples;
-use gmflow::solver::{SeededDraws, SolverConfig, SubStep};
+use gmflow::solver::{SeededNoise, SolverConfig, SubStep};
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
@@ -113,7 +113,7 @@ fn sampling_stops_between_network_calls_when_it_is_told_to() {
     pipeline.sample(&config, &request, &mut stops_at(4)).expect("what is whole is not thrown away");
     assert_eq!(network.calls.replace(0), 4);
 
-    let mut draws = SeededDraws { seeds: vec![1], device: Device::flex() };
+    let mut draws = SeededNoise { seeds: vec![1], device: Device::flex() };
     let mut told = 0;
     let mut observe = |done: &SubStep| {
         told += 1;

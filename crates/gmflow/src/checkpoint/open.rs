@@ -2,7 +2,7 @@
 
 use super::hub::{DownloadProgress, HubId, HubSettings, fetch};
 use super::{LoadOptions, Model, StoredVae};
-use crate::kernel::Arithmetic;
+use crate::kernel::MatmulPrecision;
 use crate::{Error, Result};
 use burn::tensor::Device;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ impl Model {
             _ => model_folder(name)?,
         };
         let average = Self::ema_names(&folder)?.into_iter().next();
-        let options = LoadOptions { ema: average.as_deref(), pack: Some(Arithmetic::F32), ..LoadOptions::default() };
+        let options = LoadOptions { ema: average.as_deref(), pack: Some(MatmulPrecision::F32), ..LoadOptions::default() };
         let mut model = Self::load_with(&folder, options, device)?;
         let encoded_with = model.info.latent.as_ref().and_then(|latent| latent.vae.as_ref()).map(Path::new);
         if let (None, Some(path)) = (&model.vae, encoded_with.filter(|path| path.is_dir())) {
