@@ -76,7 +76,8 @@ impl Model {
             _ => model_folder(name)?,
         };
         let average = Self::ema_names(&folder)?.into_iter().next();
-        let options = LoadOptions { ema: average.as_deref(), pack: Some(MatmulPrecision::F32), ..LoadOptions::default() };
+        let options =
+            LoadOptions { ema: average.as_deref(), pack: Some(MatmulPrecision::F32), ..LoadOptions::default() };
         let mut model = Self::load_with(&folder, options, device)?;
         let encoded_with = model.info.latent.as_ref().and_then(|latent| latent.vae.as_ref()).map(Path::new);
         if let (None, Some(path)) = (&model.vae, encoded_with.filter(|path| path.is_dir())) {

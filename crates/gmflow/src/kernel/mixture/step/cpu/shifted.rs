@@ -298,8 +298,8 @@ impl<S: Simd, const C: usize> Vectors<'_, S, C> {
     pub(crate) fn substep(&mut self, x: &[Pair<S>; C], start: &[Pair<S>; C], substep: &OdeSubstep) -> [Pair<S>; C] {
         let simd = self.simd;
         let number = |x: f32| Pair::splat(simd, x);
-        let (here, there, zeta) = (number(substep.here), number(substep.there), number(substep.zeta));
-        let nu = each!(C, simd, i => self.nu[i] + (here * x[i] - there * start[i] - zeta * self.mean[i]));
+        let (of_x, of_start, zeta) = (number(substep.of_x_tau), number(substep.of_x_t), number(substep.zeta));
+        let nu = each!(C, simd, i => self.nu[i] + (of_x * x[i] - of_start * start[i] - zeta * self.mean[i]));
         let offset = self.tilted_mean(&nu, self.zeta + zeta);
         let (keep, rest) = (number(substep.keep), number(1.0 - substep.keep));
         each!(C, simd, i => x[i].mul_add(keep, (offset[i] + self.mean[i]) * rest))

@@ -45,14 +45,14 @@ fn ode_kernel(guided: &Guided, begin: &Begin, out: &mut [f32]) {
     let centre = centre(guided);
     let (factor, precision) = natural_of(guided, &centre);
     for step in 0..begin.count {
-        let here = begin.substeps[4 * step];
-        let there = begin.substeps[4 * step + 1];
+        let of_x = begin.substeps[4 * step];
+        let of_start = begin.substeps[4 * step + 1];
         let known = begin.substeps[4 * step + 2];
         let keep = begin.substeps[4 * step + 3];
         #[unroll]
         for i in 0..c {
             let at = (sample * c + i) * n + pixel;
-            nu[i] = here * x[i] - there * begin.start[at] - known * guided.mean[at];
+            nu[i] = of_x * x[i] - of_start * begin.start[at] - known * guided.mean[at];
             if comptime!(guided.guided) {
                 nu[i] += factor * guided.shift[at];
             }
@@ -79,7 +79,7 @@ pub(super) fn ode_substeps(
 ) -> CubeTensor {
     let [b, c, h, w] = sizes(&x);
     let count = substeps.len();
-    let numbers: Vec<f32> = substeps.iter().flat_map(|s| [s.here, s.there, s.zeta, s.keep]).collect();
+    let numbers: Vec<f32> = substeps.iter().flat_map(|s| [s.of_x_tau, s.of_x_t, s.zeta, s.keep]).collect();
     let numbers = CubeBackend::float_from_data(TensorData::new(numbers, [4 * count]), &x.device);
     let out = empty(&x, [b, c, h, w]);
     let (cubes, dim) = grid(&x, b * h * w);
