@@ -4,6 +4,26 @@
 //! one matrix product on the CPU, choosing its vector instructions at run time; results do not depend on the number of
 //! threads. Gradients are of first order. On GPUs the same functions are kernels of one source for all kinds, around the tensor library's
 //! matrix products and convolutions.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `simd` | vector instructions, lanes of pixels, elementary functions, buffers, threads |
+//! | `matmul` | matrix products in f32, bf16 and 8-bit integers |
+//! | `nn` | layers, convolutions, their gradients, the optimiser |
+//! | `mixture` | the likelihood of mixtures, the step of a solver, the transport from normals |
+//! | `gpu` | layers and likelihood on GPUs; step and transport have theirs beside the CPU's |
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::kernel::linear;
+//!
+//! let device = Device::flex();
+//! let x = Tensor::<2>::from_floats([[1.0, 2.0]], &device);
+//! let weight = Tensor::<2>::from_floats([[3.0, 4.0], [0.5, 0.0]], &device); // [out in]
+//! let y = linear(x, weight, Tensor::<1>::zeros([2], &device));
+//! let values: Vec<f32> = y.into_data().iter().collect();
+//! assert_eq!(values, [11.0, 0.5]);
+//! ```
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 

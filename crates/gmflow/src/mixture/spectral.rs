@@ -1,4 +1,14 @@
 //! Draws whose pixels are correlated by a power spectrum, and the transport they go through, for whole tensors.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::mixture::spectral::hartley;
+//!
+//! // An orthogonal map that is its own inverse.
+//! let x = Tensor::<1>::from_floats([1.0, -2.0, 0.5, 3.0], &Device::flex()).reshape([1, 1, 2, 2]);
+//! let off = (hartley(&hartley(&x)) - x).abs().max().into_scalar::<f32>();
+//! assert!(off < 1e-5);
+//! ```
 
 use super::GaussianMixture;
 use super::transport::{Axes, PixelMixture, eigenbasis};
