@@ -112,10 +112,10 @@ impl DataMixture {
 /// The time that stands for t = 0 where a time divides.
 const EARLIEST: f64 = 1e-6;
 
-/// What (x_tau, tau) tells of x0 beyond (x_t, t), in natural parameters: nu = here x_tau - there x_t and zeta >= 0.
+/// What (x_tau, tau) tells of x0 beyond (x_t, t), in natural parameters: nu = `of_x_tau` x_tau - `of_x_t` x_t and zeta >= 0.
 pub(crate) struct Evidence {
-    pub(crate) here: f64,
-    pub(crate) there: f64,
+    pub(crate) of_x_tau: f64,
+    pub(crate) of_x_t: f64,
     pub(crate) zeta: f64,
 }
 
@@ -124,14 +124,14 @@ impl Evidence {
         // At tau = 0 the point is x0 itself; this close to it the evidence already outweighs any prediction that f32 can hold.
         let (t, tau) = (t.max(EARLIEST), tau.max(EARLIEST));
         let zeta = ((1.0 - tau) / tau).powi(2) - ((1.0 - t) / t).powi(2);
-        Self { here: (1.0 - tau) / (tau * tau), there: (1.0 - t) / (t * t), zeta: zeta.max(0.0) }
+        Self { of_x_tau: (1.0 - tau) / (tau * tau), of_x_t: (1.0 - t) / (t * t), zeta: zeta.max(0.0) }
     }
 }
 
 /// nu `[b c h w]` and zeta `[1 1 1 1]` of [`Evidence`].
 fn evidence((x_t, t): (&Tensor<4>, f64), (x_tau, tau): (&Tensor<4>, f64)) -> (Tensor<4>, Tensor<4>) {
-    let Evidence { here, there, zeta } = Evidence::between(t, tau);
-    let nu = x_tau.clone() * here - x_t.clone() * there;
+    let Evidence { of_x_tau, of_x_t, zeta } = Evidence::between(t, tau);
+    let nu = x_tau.clone() * of_x_tau - x_t.clone() * of_x_t;
     let zeta = Tensor::full([1, 1, 1, 1], zeta, &nu.device());
     (nu, zeta)
 }

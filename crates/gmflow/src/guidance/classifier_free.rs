@@ -1,4 +1,12 @@
 //! Classifier-free guidance (arXiv:2207.12598): the mean is extrapolated, and every component moves with it.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::guidance::classifier_free::shift;
+//!
+//! let direction = Tensor::<4>::full([1, 1, 2, 2], 0.5, &Device::flex());
+//! assert_eq!(shift(direction, 3.0).max().into_scalar::<f32>(), 1.0);
+//! ```
 
 use crate::mixture::{DataMixture, GaussianMixture};
 use crate::{Error, Result};

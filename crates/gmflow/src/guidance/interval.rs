@@ -1,4 +1,13 @@
 //! Guidance in a limited interval of times (arXiv:2404.07724).
+//!
+//! ```
+//! use gmflow::guidance::{Guidance, interval};
+//!
+//! let guidance = Guidance::ClassifierFree { scale: 2.0, orthogonal: 0.0 };
+//! assert_eq!(interval::at(guidance, Some([0.2, 0.8]), 0.9), Guidance::Off);
+//! assert_eq!(interval::at(guidance, None, 0.9), guidance);
+//! assert!(interval::validate(Some([0.8, 0.2])).is_err());
+//! ```
 
 use super::config::Guidance;
 use crate::{Error, Result};

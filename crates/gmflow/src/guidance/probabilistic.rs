@@ -1,4 +1,16 @@
 //! Probabilistic guidance, (7) and (8) of the paper: the mixture is reweighted so that the mean of its surrogate moves.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::guidance::probabilistic::shift;
+//!
+//! let device = Device::flex();
+//! let direction = Tensor::<4>::full([1, 1, 2, 2], 3.0, &device);
+//! let var = Tensor::<4>::full([1, 1, 1, 1], 4.0, &device);
+//! // Half a standard deviation, however long the direction is.
+//! let off = (shift(direction, &var, 0.5) - 1.0).abs().max().into_scalar::<f32>();
+//! assert!(off < 1e-6);
+//! ```
 
 use super::power::power;
 use crate::{Error, Result};

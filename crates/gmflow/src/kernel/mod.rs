@@ -4,6 +4,28 @@
 //! one matrix product on the CPU, choosing its vector instructions at run time; results do not depend on the number of
 //! threads. Gradients are of first order. On GPUs the same functions are kernels of one source for all kinds, around the tensor library's
 //! matrix products and convolutions.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `simd` | vector instructions, lanes of pixels, elementary functions, buffers, threads |
+//! | `matmul` | matrix products in f32, bf16 and 8-bit integers |
+//! | `nn` | layers, convolutions, their gradients, the optimiser |
+//! | `mixture` | the likelihood of mixtures, the step of a solver, the transport from normals |
+//! | `gpu` | layers and likelihood on GPUs; step and transport have theirs beside the CPU's |
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::kernel::linear;
+//!
+//! let device = Device::flex();
+//! let x = Tensor::<2>::from_floats([[1.0, 2.0]], &device);
+//! let weight = Tensor::<2>::from_floats([[3.0, 4.0], [0.5, 0.0]], &device); // [out in]
+//! let y = linear(x, weight, Tensor::<1>::zeros([2], &device));
+//! let values: Vec<f32> = y.into_data().iter().collect();
+//! assert_eq!(values, [11.0, 0.5]);
+//! ```
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
 mod device;
 #[cfg(feature = "gpu")]
@@ -30,7 +52,7 @@ use mixture::nll_ops::MixtureOps;
 use nn::conv::sizes::Window;
 use nn::dropout::{DropoutOps, Mask};
 use nn::image_ops::{GroupNormKind, ImageOps};
-use nn::norm_conv_ops::{NormConvKind, NormConvOps};
+use nn::norm_conv_ops::{NormConvKind, NormConvOps, NormConvTensors};
 use nn::ops::NetworkOps;
 use nn::rows::Unary;
 use std::sync::Arc;
@@ -190,16 +212,16 @@ pub fn norm_conv(inputs: NormConv) -> Tensor<4> {
     let dropout = dropout.map(|(keys, layer, rate)| Mask { keys, layer, rate });
     let kind = NormConvKind { groups, eps, dropout, has_skip: skip.is_some(), has_residual: residual.is_some() };
     let [skip, residual] = [skip, residual].map(|there| there.unwrap_or_else(|| x.clone()).into_dispatch());
-    Tensor::from_dispatch(<Dispatch as NormConvOps>::image_norm_conv(
-        x.into_dispatch(),
+    let tensors = NormConvTensors {
+        x: x.into_dispatch(),
         skip,
-        norm_weight.into_dispatch(),
-        norm_bias.into_dispatch(),
-        weight.into_dispatch(),
-        shift.into_dispatch(),
+        norm_weight: norm_weight.into_dispatch(),
+        norm_bias: norm_bias.into_dispatch(),
+        weight: weight.into_dispatch(),
+        shift: shift.into_dispatch(),
         residual,
-        kind,
-    ))
+    };
+    Tensor::from_dispatch(<Dispatch as NormConvOps>::image_norm_conv(tensors, kind))
 }
 
 /// Normalises `groups` groups of neighbouring channels of every sample of `x` `[b c h w]` to mean 0 and variance 1, then scales and

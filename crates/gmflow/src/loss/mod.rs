@@ -1,4 +1,13 @@
 //! Training losses: the likelihood of a mixture, its transition form, and the squared error of the baseline.
+//!
+//! ```
+//! use gmflow::loss::LossConfig;
+//!
+//! assert!(LossConfig::Transition { transition_ratio: 0.5, weight_scale: 1.0 }.validate().is_ok());
+//! assert!(LossConfig::Transition { transition_ratio: 1.5, weight_scale: 1.0 }.validate().is_err());
+//! ```
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
 mod spectral;
 

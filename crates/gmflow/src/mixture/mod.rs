@@ -1,10 +1,34 @@
 //! Gaussian mixtures, one per pixel, and everything that is known about them in closed form.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::mixture::GaussianMixture;
+//!
+//! let device = Device::flex();
+//! let mixture = GaussianMixture {
+//!     means: Tensor::<1>::from_floats([-1.0, 3.0], &device).reshape([1, 2, 1, 1, 1]),
+//!     log_weights: Tensor::<1>::from_floats([0.75, 0.25], &device).log().reshape([1, 2, 1, 1, 1]),
+//!     log_std: Tensor::zeros([1, 1, 1, 1, 1], &device),
+//! };
+//! assert!(mixture.mean().into_scalar::<f32>().abs() < 1e-6);
+//! ```
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
 mod density;
 mod sample;
 pub mod spectral;
 
 /// The Knothe-Rosenblatt transport between standard normals and a mixture, pixel by pixel, on the host in f64.
+///
+/// ```
+/// use gmflow::mixture::transport::{Axes, PixelMixture, eigenbasis};
+///
+/// let mixture = PixelMixture { means: &[1.0, 2.0], log_weights: &[0.0], std: 0.5 };
+/// let basis = eigenbasis(mixture.covariance());
+/// let point = mixture.at_normals(&[0.0, 0.0], &basis, Axes::Channels);
+/// assert!((point[0] - 1.0).abs() < 1e-9 && (point[1] - 2.0).abs() < 1e-9);
+/// ```
 pub mod transport {
     pub use crate::kernel::mixture::transport::reference::{PixelMixture, eigenbasis};
     pub use crate::kernel::mixture::transport::types::Axes;

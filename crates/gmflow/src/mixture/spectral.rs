@@ -1,4 +1,14 @@
 //! Draws whose pixels are correlated by a power spectrum, and the transport they go through, for whole tensors.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::mixture::spectral::hartley;
+//!
+//! // An orthogonal map that is its own inverse.
+//! let x = Tensor::<1>::from_floats([1.0, -2.0, 0.5, 3.0], &Device::flex()).reshape([1, 1, 2, 2]);
+//! let off = (hartley(&hartley(&x)) - x).abs().max().into_scalar::<f32>();
+//! assert!(off < 1e-5);
+//! ```
 
 use super::GaussianMixture;
 use super::transport::{Axes, PixelMixture, eigenbasis};
@@ -168,9 +178,9 @@ fn host<const D: usize>(x: Tensor<D>) -> Result<Vec<f64>> {
     Ok(values.into_iter().map(f64::from).collect())
 }
 
-/// The same in f32, of a tensor that holds f32.
+/// The same in f32.
 fn numbers(x: &Tensor<4>) -> Vec<f32> {
-    x.clone().into_data().try_into_vec_as().expect("a tensor's numbers can be read")
+    x.clone().into_data().iter::<f32>().collect()
 }
 
 /// Re + Im of the orthonormal two-dimensional Fourier transform of every channel `[b c h w]`, any height and width: an

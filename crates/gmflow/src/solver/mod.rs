@@ -53,6 +53,8 @@
 //! # Ok::<(), gmflow::Error>(())
 //! ```
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 mod config;
 mod ddpm;
 mod deis;

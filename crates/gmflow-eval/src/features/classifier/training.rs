@@ -249,7 +249,7 @@ impl Run {
             parameters.iter().zip(&mut self.classifier.parameters).zip(&mut self.moments)
         {
             let Some(gradient) = tensor.grad(&gradients) else { continue };
-            rule.update(self.taken, 1.0, &mut parameter.values, &super::host(gradient)?, first, second);
+            rule.update(self.taken, 1.0, &mut parameter.values, &super::host(gradient)?, [first, second]);
         }
         Ok(f64::from(loss.into_scalar::<f32>()))
     }

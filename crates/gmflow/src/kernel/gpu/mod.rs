@@ -8,6 +8,7 @@
     reason = "kernels are written in the part of Rust that they may use"
 )]
 
+pub(crate) mod args;
 mod mixture;
 mod nn;
 
@@ -54,8 +55,7 @@ pub(crate) fn sizes<const D: usize>(x: &CubeTensor) -> [usize; D] {
 
 /// The values of a tensor, on the host.
 pub(crate) fn host(x: CubeTensor) -> Vec<f32> {
-    let data = burn_cubecl::ops::into_data_sync(x);
-    data.try_into_vec().unwrap_or_else(|error| unreachable!("kernels work in f32: {error:?}"))
+    burn_cubecl::ops::into_data_sync(x).iter::<f32>().collect()
 }
 
 /// Components, channels and pixels of `[b k c h w]`.

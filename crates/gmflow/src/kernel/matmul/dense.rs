@@ -1,12 +1,12 @@
 //! Matrix products, straight from the storage of both operands.
 
-use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Target, Write, product};
 use crate::kernel::matmul::packed;
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::sum;
-use crate::kernel::simd::memory::{build, par_items};
+use crate::kernel::simd::memory::{WritesAll, build, par_items};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -24,7 +24,7 @@ unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Mat
     let none = Parallelism::None;
     if threads == 1 || m * n * k <= SMALL {
         // SAFETY: the caller vouches for the matrices.
-        return unsafe { product([m, n, k], out, n, write, a, b, 1.0, none) };
+        return unsafe { product([m, n, k], Destination { data: out, row_stride: n, write }, [a, b], 1.0, none) };
     }
     let (side, out) = (m.max(n), Target(out));
     let length = side.div_ceil(threads).next_multiple_of(STEP);
@@ -34,9 +34,21 @@ unsafe fn par_product([m, n, k]: [usize; 3], out: *mut f32, write: Write, a: Mat
         // SAFETY: the piece lies within the matrices, and no other piece writes its part of the result.
         unsafe {
             if m >= n {
-                product([len, n, k], out.at(first * n), n, write, a.skip_rows(first), b, 1.0, none);
+                product(
+                    [len, n, k],
+                    Destination { data: out.at(first * n), row_stride: n, write },
+                    [a.skip_rows(first), b],
+                    1.0,
+                    none,
+                );
             } else {
-                product([m, len, k], out.at(first), n, write, a, b.skip_columns(first), 1.0, none);
+                product(
+                    [m, len, k],
+                    Destination { data: out.at(first), row_stride: n, write },
+                    [a, b.skip_columns(first)],
+                    1.0,
+                    none,
+                );
             }
         }
     });
@@ -87,7 +99,9 @@ impl Loop for Columns<'_> {
 fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
     /// Columns of one task at the most.
     const WIDTH: usize = 128;
-    let columns = build(m * n, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let columns = build(m * n, written, |out| {
         let pieces = out.chunks_mut(WIDTH * m).zip(weight.chunks(WIDTH * k)).zip(bias.chunks(WIDTH));
         par_items(pieces.collect(), m * n * k, |((out, weight), bias)| {
             vectorised(Columns { out, x, weight, bias, k })
@@ -128,7 +142,9 @@ pub(crate) fn linear(
         let panels = PackedWeight::of_weight(weight, [n, k], arithmetic);
         return linear_packed(x, &panels, bias, [m, k]);
     }
-    build(m * n, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(m * n, written, |out| {
         crate::kernel::simd::memory::par_rows(out, n, |_, piece| {
             piece.chunks_mut(n).for_each(|row| row.copy_from_slice(bias))
         });
@@ -156,11 +172,13 @@ pub(crate) fn linear_grad_input(
     if let Some(arithmetic) = with_panels_for(m, arithmetic) {
         // SAFETY: the sizes were checked.
         return unsafe {
-            let panels = PackedWeight::pack(Matrix::rows(weight, k), [n, k], arithmetic);
+            let panels = PackedWeight::pack(Matrix::rows(weight, k), [n, k], arithmetic.floats());
             packed::product(Matrix::rows(grad, n), m, &panels, None)
         };
     }
-    build(m * k, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(m * k, written, |out| {
         let (a, b) = (Matrix::rows(grad, n), Matrix::rows(weight, k));
         // SAFETY: the sizes were checked.
         unsafe { par_product([m, k, n], out.as_mut_ptr(), Write::Replace, a, b) };
@@ -178,11 +196,13 @@ pub(crate) fn linear_grad_weight(
     if let Some(arithmetic) = with_panels_for(n.min(m), arithmetic) {
         // SAFETY: the sizes were checked.
         return unsafe {
-            let panels = PackedWeight::pack(Matrix::rows(x, k), [m, k], arithmetic);
+            let panels = PackedWeight::pack(Matrix::rows(x, k), [m, k], arithmetic.floats());
             packed::product(Matrix::rows(grad, n).t(), n, &panels, None)
         };
     }
-    build(n * k, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(n * k, written, |out| {
         let (a, b) = (Matrix::rows(grad, n).t(), Matrix::rows(x, k));
         // SAFETY: the sizes were checked.
         unsafe { par_product([n, k, m], out.as_mut_ptr(), Write::Replace, a, b) };

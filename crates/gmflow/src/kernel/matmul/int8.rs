@@ -6,7 +6,7 @@
 
 use crate::kernel::matmul::layout::{COLUMNS, GROUP, LINES, Line, STEP, STEPS, Span};
 use crate::kernel::matmul::matrix::Matrix;
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -35,7 +35,9 @@ impl Bytes {
     ) -> Self {
         let (panels, steps, groups) = (n.div_ceil(COLUMNS), k.div_ceil(STEP), k.div_ceil(GROUP));
         let mut scales = vec![0.0; panels * groups * 2 * COLUMNS];
-        let lines = build(panels * steps * LINES, |lines: &mut [Line]| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let lines = build(panels * steps * LINES, written, |lines: &mut [Line]| {
             let lines = lines.par_chunks_mut((steps * LINES).max(1));
             let scales = scales.par_chunks_mut((groups * 2 * COLUMNS).max(1));
             lines.zip(scales).enumerate().for_each(|(panel, (lines, scales))| {
@@ -85,7 +87,9 @@ impl Rounded {
         const ROWS: usize = 8;
         let (steps, groups) = (k.div_ceil(STEP), k.div_ceil(GROUP));
         let mut spans = vec![Span { low: 0.0, scale: 0.0 }; m * groups];
-        let words = build(m * steps, |words: &mut [u32]| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let words = build(m * steps, written, |words: &mut [u32]| {
             let words = words.par_chunks_mut((ROWS * steps).max(1));
             let spans = spans.par_chunks_mut((ROWS * groups).max(1));
             words.zip(spans).enumerate().for_each(|(task, (words, spans))| {
@@ -179,12 +183,14 @@ unsafe fn round_numbers(values: &[f32; GROUP], bytes: &mut [u8; GROUP]) -> Span 
 
 /// There are no products of bytes on other processors.
 #[cfg(not(target_arch = "x86_64"))]
+#[allow(clippy::unreachable, reason = "`is_native` says that there are none")]
 unsafe fn round_weights(_: &[f32; GROUP], _: &mut [u8; GROUP]) -> [f32; 2] {
     unreachable!("bytes are multiplied on x86-64 only");
 }
 
 /// There are no products of bytes on other processors.
 #[cfg(not(target_arch = "x86_64"))]
+#[allow(clippy::unreachable, reason = "`is_native` says that there are none")]
 unsafe fn round_numbers(_: &[f32; GROUP], _: &mut [u8; GROUP]) -> Span {
     unreachable!("bytes are multiplied on x86-64 only");
 }

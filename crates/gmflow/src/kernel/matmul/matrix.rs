@@ -42,19 +42,35 @@ pub(crate) enum Write {
     Add,
 }
 
-/// out = a b or out += a b, scaled by `scale`, with a `[m k]`, b `[k n]` and out `[m n]` in rows of `out_stride`.
+/// Where a product is written: its first element, and the distance between rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination {
+    pub(crate) data: *mut f32,
+    pub(crate) row_stride: usize,
+    pub(crate) write: Write,
+}
+
+impl Destination {
+    /// To be replaced by the product.
+    pub(crate) fn replace(data: *mut f32, row_stride: usize) -> Self {
+        Self { data, row_stride, write: Write::Replace }
+    }
+
+    /// To be added to.
+    pub(crate) fn add(data: *mut f32, row_stride: usize) -> Self {
+        Self { data, row_stride, write: Write::Add }
+    }
+}
+
+/// out = a b or out += a b, scaled by `scale`, with a `[m k]`, b `[k n]` and out `[m n]`.
 ///
 /// # Safety
 /// Every element of the three matrices must be inside one allocation each, out must be writable and overlap neither of the
 /// others, and with [`Write::Add`] be initialised.
-#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
-    out: *mut f32,
-    out_stride: usize,
-    write: Write,
-    a: Matrix,
-    b: Matrix,
+    out: Destination,
+    [a, b]: [Matrix; 2],
     scale: f32,
     parallelism: Parallelism,
 ) {
@@ -64,10 +80,10 @@ pub(crate) unsafe fn product(
             m,
             n,
             k,
-            out,
+            out.data,
             1,
-            out_stride as isize,
-            write == Write::Add,
+            out.row_stride as isize,
+            out.write == Write::Add,
             a.data,
             a.column_stride as isize,
             a.row_stride as isize,

@@ -2,7 +2,7 @@
 
 use crate::kernel::matmul::layout::{COLUMNS, LINES, Line};
 use crate::kernel::matmul::matrix::Matrix;
-use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::precision::FloatKind;
 use crate::kernel::simd::arch::{Loop, vectorised};
 
 /// Columns and steps that are transposed together.
@@ -12,29 +12,28 @@ const BLOCK: usize = 16;
 ///
 /// # Safety
 /// As [`PackedWeight::pack`].
-pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision, lines: &mut [Line]) {
+pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &mut [Line]) {
     if n < COLUMNS {
         lines.fill(Line::default());
     }
     if b.column_stride != 1 && b.row_stride == 1 {
         // SAFETY: the caller vouches for the elements.
-        return unsafe { pack_columns(b, [k, n], arithmetic, lines) };
+        return unsafe { pack_columns(b, [k, n], kind, lines) };
     }
     // SAFETY: the caller vouches for the elements, and they lie side by side.
     let row = |row: usize| unsafe { std::slice::from_raw_parts(b.data.add(row * b.row_stride), n) };
     for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
         let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
-        match arithmetic {
-            MatmulPrecision::F32 => {
+        match kind {
+            FloatKind::F32 => {
                 for (word, x) in words.iter_mut().zip(row(step)) {
                     *word = x.to_bits();
                 }
             }
-            MatmulPrecision::Int8 => unreachable!("8-bit integers are packed by weight"),
-            MatmulPrecision::Bf16 if 2 * step + 1 < k => {
+            FloatKind::Bf16 if 2 * step + 1 < k => {
                 vectorised(Interleaved { words, rows: [row(2 * step), row(2 * step + 1)] })
             }
-            MatmulPrecision::Bf16 => {
+            FloatKind::Bf16 => {
                 for (word, x) in words.iter_mut().zip(row(2 * step)) {
                     *word = bf16(*x);
                 }
@@ -63,8 +62,8 @@ impl Loop for Interleaved<'_> {
 ///
 /// # Safety
 /// As there.
-unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision, lines: &mut [Line]) {
-    let rows = BLOCK * arithmetic.rows();
+unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &mut [Line]) {
+    let rows = BLOCK * kind.precision().rows();
     for (block, lines) in lines.chunks_mut(BLOCK * LINES).enumerate() {
         let first = block * rows;
         for line in 0..n.div_ceil(BLOCK) {
@@ -73,10 +72,9 @@ unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecisio
                 let start = b.skip_rows(first).skip_columns(line * BLOCK + column).data;
                 // SAFETY: the caller vouches for the elements, and they lie side by side.
                 let values = unsafe { std::slice::from_raw_parts(start, rows.min(k - first)) };
-                match arithmetic {
-                    MatmulPrecision::F32 => words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_bits()),
-                    MatmulPrecision::Bf16 => vectorised(Rounded { out: bytemuck::cast_slice_mut(words), values }),
-                    MatmulPrecision::Int8 => unreachable!("8-bit integers are packed by weight"),
+                match kind {
+                    FloatKind::F32 => words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_bits()),
+                    FloatKind::Bf16 => vectorised(Rounded { out: bytemuck::cast_slice_mut(words), values }),
                 }
             }
             for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {

@@ -6,9 +6,9 @@ use crate::kernel::matmul::matrix::{Matrix, Target};
 use crate::kernel::matmul::pack::{Interleaved, Rounded};
 use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::panels::PackedWeight;
-use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{build, par_rows};
+use crate::kernel::simd::memory::{WritesAll, build, par_rows};
 use rayon::prelude::*;
 
 /// Tiles that are packed together.
@@ -32,8 +32,9 @@ impl Left {
     /// side.
     unsafe fn new(a: Matrix, [m, k]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
         if a.column_stride != 1 {
+            assert!(arithmetic != MatmulPrecision::Int8, "panels: order of the left operand in 8-bit integers");
             // SAFETY: the caller vouches for the elements.
-            return unsafe { Self::tiles(a, [m, k], arithmetic) };
+            return unsafe { Self::tiles(a, [m, k], arithmetic.floats()) };
         }
         match arithmetic {
             MatmulPrecision::F32 => return Self::F32(a),
@@ -42,7 +43,9 @@ impl Left {
             MatmulPrecision::Bf16 => {}
         }
         let steps = k.div_ceil(2);
-        let words = build(m * steps, |out| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let words = build(m * steps, written, |out| {
             par_rows(out, steps, |first, rows| {
                 for (i, row) in rows.chunks_exact_mut(steps).enumerate() {
                     // SAFETY: the caller vouches for the elements, and they lie side by side.
@@ -60,11 +63,13 @@ impl Left {
     ///
     /// # Safety
     /// As [`Self::new`].
-    unsafe fn tiles(a: Matrix, [m, k]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
+    unsafe fn tiles(a: Matrix, [m, k]: [usize; 2], kind: FloatKind) -> Self {
         const WIDTH: usize = TILES * ROWS;
         assert_eq!(a.row_stride, 1, "panels: order of the left operand");
-        let steps = k.div_ceil(arithmetic.rows());
-        let words = build(m.div_ceil(ROWS) * ROWS * steps, |out| {
+        let steps = k.div_ceil(kind.precision().rows());
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let words = build(m.div_ceil(ROWS) * ROWS * steps, written, |out| {
             out.par_chunks_mut(WIDTH * steps).enumerate().for_each(|(group, out)| {
                 let first = group * WIDTH;
                 let rows = WIDTH.min(m - first);
@@ -74,12 +79,11 @@ impl Left {
                 };
                 let (mut words, zeros) = ([0; WIDTH], [0.0; WIDTH]);
                 for step in 0..steps {
-                    match arithmetic {
-                        MatmulPrecision::F32 => {
+                    match kind {
+                        FloatKind::F32 => {
                             words.iter_mut().zip(column(step)).for_each(|(word, x)| *word = x.to_bits());
                         }
-                        MatmulPrecision::Int8 => unreachable!("8-bit integers come in rows"),
-                        MatmulPrecision::Bf16 => {
+                        FloatKind::Bf16 => {
                             let second = if 2 * step + 1 < k { column(2 * step + 1) } else { &zeros[..rows] };
                             vectorised(Interleaved { words: &mut words, rows: [column(2 * step), second] });
                         }
@@ -163,7 +167,9 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option
     // Enough tasks that no thread waits long for the last one, none smaller than a few tiles.
     let chunks = (8 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(4 * ROWS));
     let chunk = m.div_ceil(chunks).next_multiple_of(ROWS);
-    build(m * n, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(m * n, written, |out| {
         let (rows, out) = (left.rows(), Target(out.as_mut_ptr()));
         let task = |task: usize| {
             let (panel, row) = (task % panels, task / panels * chunk);
@@ -232,7 +238,7 @@ mod tests {
                     let b_matrix = if b_is_turned { Matrix::rows(&b, k).t() } else { Matrix::rows(&b, n) };
                     // SAFETY: the matrices lie within a and b.
                     let got = unsafe {
-                        product(a_matrix, m, &PackedWeight::pack(b_matrix, [k, n], arithmetic), Some(&bias))
+                        product(a_matrix, m, &PackedWeight::pack(b_matrix, [k, n], arithmetic.floats()), Some(&bias))
                     };
                     assert_eq!(got.len(), m * n);
                     for (i, got) in got.iter().enumerate() {

@@ -87,6 +87,7 @@ pub(crate) unsafe fn run(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
 
 /// There are no such products on other processors: [`crate::kernel::matmul::precision::MatmulPrecision::is_native`] says so.
 #[cfg(not(target_arch = "x86_64"))]
+#[allow(clippy::unreachable, reason = "`is_native` says that there are none")]
 pub(crate) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: Kind) {
     unreachable!("panels are multiplied on x86-64 only");
 }

@@ -10,9 +10,9 @@ use crate::kernel::matmul::int8::Bytes;
 use crate::kernel::matmul::layout::{COLUMNS, LINES, Line};
 use crate::kernel::matmul::matrix::Matrix;
 use crate::kernel::matmul::pack::{Stored, Widened, pack_panel};
-use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,17 +33,19 @@ impl PackedWeight {
     ///
     /// # Safety
     /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
-    pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], arithmetic: MatmulPrecision) -> Self {
-        let steps = k.div_ceil(arithmetic.rows());
-        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
+    pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], kind: FloatKind) -> Self {
+        let steps = k.div_ceil(kind.precision().rows());
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, written, |lines: &mut [Line]| {
             let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
             panels.for_each(|(panel, lines)| {
                 let first = panel * COLUMNS;
                 // SAFETY: the caller vouches for the matrix, and the panel's columns lie within it.
-                unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], arithmetic, lines) }
+                unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], kind, lines) }
             });
         });
-        Self { lines, scales: Vec::new(), n, k, arithmetic }
+        Self { lines, scales: Vec::new(), n, k, arithmetic: kind.precision() }
     }
 
     /// Packs the weight `[n k]` of a linear layer.
@@ -56,7 +58,7 @@ impl PackedWeight {
             return Self::of_bytes([n, k], |row, columns, out| out.copy_from_slice(&weight[row * k..][columns]));
         }
         // SAFETY: the size was checked.
-        unsafe { Self::pack(Matrix::rows(weight, k).t(), [k, n], arithmetic) }
+        unsafe { Self::pack(Matrix::rows(weight, k).t(), [k, n], arithmetic.floats()) }
     }
 
     /// Rounds the weight `[n k]` of a linear layer to 8-bit integers; `read` copies a part of one row.
@@ -87,7 +89,9 @@ impl PackedWeight {
     /// Numbers in bf16 are taken as they are.
     fn as_stored(weight: &[u8], [n, k]: [usize; 2]) -> Option<Self> {
         let (steps, wrong) = (k.div_ceil(2), AtomicBool::new(false));
-        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, |lines: &mut [Line]| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, written, |lines: &mut [Line]| {
             let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
             panels.for_each(|(panel, lines)| {
                 let rows = &weight[2 * k * panel * COLUMNS..];

@@ -61,12 +61,34 @@ impl MatmulPrecision {
         if self == Self::Int8 { Self::F32 } else { self }
     }
 
+    /// The floats that panels are packed in where this is asked for and there are gradients.
+    pub(crate) fn floats(self) -> FloatKind {
+        if self == Self::Bf16 { FloatKind::Bf16 } else { FloatKind::F32 }
+    }
+
     /// Rows of the right operand in one step.
     pub(crate) fn rows(self) -> usize {
         match self {
             Self::F32 => 1,
             Self::Bf16 => 2,
             Self::Int8 => STEP,
+        }
+    }
+}
+
+/// Floats of panels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FloatKind {
+    F32,
+    Bf16,
+}
+
+impl FloatKind {
+    /// The same among all kinds of numbers.
+    pub(crate) fn precision(self) -> MatmulPrecision {
+        match self {
+            Self::F32 => MatmulPrecision::F32,
+            Self::Bf16 => MatmulPrecision::Bf16,
         }
     }
 }

@@ -6,7 +6,7 @@
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, ln};
-use crate::kernel::simd::memory::{build, par_items};
+use crate::kernel::simd::memory::{WritesAll, build, par_items};
 
 /// Pixels that are worked on at a time.
 pub(crate) const LANES: usize = 64;
@@ -239,7 +239,9 @@ fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
 /// The negative log-likelihood `[b n]`.
 pub(crate) fn nll(inputs: Inputs, sizes: Sizes) -> Vec<f32> {
     let Sizes { k, n, .. } = sizes;
-    build(inputs.log_std.len() * n, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(inputs.log_std.len() * n, written, |out| {
         let samples = group(n);
         let groups: Vec<_> = out.chunks_mut((samples * n).max(1)).enumerate().collect();
         par_items(groups, inputs.means.len(), |(i, out)| {
@@ -258,9 +260,15 @@ pub(crate) fn nll_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes) 
     let samples = group(n);
     // The others are written once, log_std is added up.
     let (mut log_weights, mut target, mut log_std) = (Vec::new(), Vec::new(), vec![0.0; inputs.log_std.len()]);
-    let means = build(inputs.means.len(), |means| {
-        log_weights = build(inputs.log_weights.len(), |log_weights| {
-            target = build(inputs.target.len(), |target| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let means = build(inputs.means.len(), written, |means| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        log_weights = build(inputs.log_weights.len(), written, |log_weights| {
+            // SAFETY: every element is written below, and none is read before.
+            let written = unsafe { WritesAll::promise() };
+            target = build(inputs.target.len(), written, |target| {
                 let of_means = means.chunks_mut((samples * k * c * n).max(1));
                 let of_weights = log_weights.chunks_mut((samples * k * n).max(1));
                 let of_target = target.chunks_mut((samples * c * n).max(1));

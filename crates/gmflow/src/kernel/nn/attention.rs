@@ -1,10 +1,10 @@
 //! Multi-head attention without materialised heads: every task reads one head's columns of q, k and v where they lie, and
 //! works on a block of queries whose scores stay in the cache.
 
-use crate::kernel::matmul::matrix::{Matrix, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Write, product};
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, max, sum};
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -114,7 +114,9 @@ impl Loop for SoftmaxGrad<'_> {
 pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f32> {
     let (n, d, width) = (sizes.n, sizes.d, sizes.width());
     assert_eq!([q.len(), k.len(), v.len()], [sizes.len(); 3], "attention: sizes of q, k and v");
-    build(q.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(q.len(), written, |out| {
         let out = Shared(out.as_mut_ptr());
         sizes.for_heads(BLOCK.min(n) * n, |offset, scores| {
             let (k, v) = (head(k, offset, width), head(v, offset, width));
@@ -128,7 +130,7 @@ pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f3
                     vectorised(Softmax { scores, n });
                     let weights = Matrix::rows(scores, n);
                     let none = Parallelism::None;
-                    product([rows, d, n], out.at(at), width, Write::Replace, weights, v, 1.0, none);
+                    product([rows, d, n], Destination::replace(out.at(at), width), [weights, v], 1.0, none);
                 }
             }
         });
@@ -142,7 +144,7 @@ pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f3
 unsafe fn score(scores: &mut [f32], q: Matrix, k: Matrix, sizes: [usize; 3], scale: f32) {
     let n = sizes[1];
     // SAFETY: the caller vouches for the matrices, and scores holds rows of n.
-    unsafe { product(sizes, scores.as_mut_ptr(), n, Write::Replace, q, k.t(), scale, Parallelism::None) };
+    unsafe { product(sizes, Destination::replace(scores.as_mut_ptr(), n), [q, k.t()], scale, Parallelism::None) };
 }
 
 /// Gradients with respect to q, k and v; the weights are computed again.
@@ -150,9 +152,15 @@ pub(crate) fn attention_grad(q: &[f32], k: &[f32], v: &[f32], grad: &[f32], size
     let (n, d, width, scale) = (sizes.n, sizes.d, sizes.width(), sizes.scale());
     assert_eq!([q.len(), k.len(), v.len(), grad.len()], [sizes.len(); 4], "attention: sizes of q, k, v and gradient");
     let (mut dk, mut dv) = (Vec::new(), Vec::new());
-    let dq = build(q.len(), |dq| {
-        dk = build(q.len(), |dk| {
-            dv = build(q.len(), |dv| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let dq = build(q.len(), written, |dq| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        dk = build(q.len(), written, |dk| {
+            // SAFETY: every element is written below, and none is read before.
+            let written = unsafe { WritesAll::promise() };
+            dv = build(q.len(), written, |dv| {
                 let (dq, dk, dv) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()), Shared(dv.as_mut_ptr()));
                 let block = BLOCK.min(n) * n;
                 sizes.for_heads(2 * block, |offset, scratch| {
@@ -172,11 +180,23 @@ pub(crate) fn attention_grad(q: &[f32], k: &[f32], v: &[f32], grad: &[f32], size
                             vectorised(Softmax { scores: weights, n });
                             score(dweights, grad, v, [rows, n, d], 1.0);
                             let w = Matrix::rows(weights, n);
-                            product([n, d, rows], dv.at(offset), width, write, w.t(), grad, 1.0, none);
+                            product(
+                                [n, d, rows],
+                                Destination { data: dv.at(offset), row_stride: width, write },
+                                [w.t(), grad],
+                                1.0,
+                                none,
+                            );
                             vectorised(SoftmaxGrad { grad: dweights, weights, n });
                             let dscores = Matrix::rows(dweights, n);
-                            product([rows, d, n], dq.at(at), width, Write::Replace, dscores, k, scale, none);
-                            product([n, d, rows], dk.at(offset), width, write, dscores.t(), q, scale, none);
+                            product([rows, d, n], Destination::replace(dq.at(at), width), [dscores, k], scale, none);
+                            product(
+                                [n, d, rows],
+                                Destination { data: dk.at(offset), row_stride: width, write },
+                                [dscores.t(), q],
+                                scale,
+                                none,
+                            );
                         }
                     }
                 });

@@ -7,7 +7,7 @@
 use crate::kernel::nn::conv::mixed;
 use crate::kernel::nn::ops::{tensor, values};
 use crate::kernel::simd::arch::{Loop, vectorised};
-use crate::kernel::simd::memory::{build, par_rows};
+use crate::kernel::simd::memory::{WritesAll, build, par_rows};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{
     base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
@@ -62,7 +62,9 @@ impl Mask {
     /// `x`, samples of `width` values, with the dropped values at 0 and the others scaled.
     pub(crate) fn apply(&self, x: &[f32], width: usize) -> Vec<f32> {
         let (threshold, scale) = (self.threshold(), self.scale());
-        build(x.len(), |out| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        build(x.len(), written, |out| {
             par_rows(out, width, |first, piece| {
                 let samples = piece.chunks_mut(width.max(1)).zip(x[first * width..].chunks(width.max(1)));
                 for (index, (out, x)) in samples.enumerate() {

@@ -5,7 +5,7 @@
 use crate::kernel::nn::rows::Unary;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::sum_f64;
-use crate::kernel::simd::memory::{build, par_items, par_rows};
+use crate::kernel::simd::memory::{WritesAll, build, par_items, par_rows};
 
 /// Sizes of a group norm: samples, channels, pixels of a plane, groups.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +87,9 @@ impl Loop for Group<'_> {
 pub(crate) fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], sizes: Sizes, eps: f64, silu: bool) -> Vec<f32> {
     sizes.check(x, weight, bias);
     let (width, channels, pixels) = (sizes.width(), sizes.channels(), sizes.pixels);
-    build(x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(x.len(), written, |out| {
         if out.is_empty() {
             return;
         }
@@ -170,7 +172,9 @@ pub(crate) fn group_norm_grad(
     let (width, channels, pixels) = (sizes.width(), sizes.channels(), sizes.pixels);
     // By sample, and added up in their order.
     let (mut dweight, mut dbias) = (vec![0.0; sizes.b * sizes.c], vec![0.0; sizes.b * sizes.c]);
-    let dx = build(x.len(), |dx| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let dx = build(x.len(), written, |dx| {
         if dx.is_empty() {
             return;
         }
@@ -207,7 +211,9 @@ impl Loop for AddChannels<'_> {
 /// x plus one value for each of its planes of `pixels`.
 pub(crate) fn add_channels(x: &[f32], shift: &[f32], pixels: usize) -> Vec<f32> {
     assert_eq!(x.len(), shift.len() * pixels, "add channels: sizes of x and shift");
-    build(x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(x.len(), written, |out| {
         par_rows(out, pixels, |first, piece| {
             let planes = piece.chunks_mut(pixels).zip(x[first * pixels..].chunks(pixels)).zip(&shift[first..]);
             for ((out, x), &shift) in planes {
@@ -245,7 +251,9 @@ pub(crate) fn plane_sums(x: &[f32], count: usize, pixels: usize) -> Vec<f32> {
 
 /// Every pixel of rows of `w` four times: rows of `2*w`, twice as many.
 pub(crate) fn upsample2(x: &[f32], w: usize) -> Vec<f32> {
-    build(4 * x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(4 * x.len(), written, |out| {
         par_rows(out, 4 * w, |first, piece| {
             for (pair, row) in piece.chunks_exact_mut(4 * w).zip(x[first * w..].chunks_exact(w)) {
                 let (above, below) = pair.split_at_mut(2 * w);
@@ -260,7 +268,9 @@ pub(crate) fn upsample2(x: &[f32], w: usize) -> Vec<f32> {
 
 /// The gradient of [`upsample2`] for rows of `w` pixels of its input.
 pub(crate) fn upsample2_grad(grad: &[f32], w: usize) -> Vec<f32> {
-    build(grad.len() / 4, |dx| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(grad.len() / 4, written, |dx| {
         par_rows(dx, w, |first, piece| {
             for (dx, pair) in piece.chunks_exact_mut(w.max(1)).zip(grad[first * 4 * w..].chunks_exact(4 * w)) {
                 let (above, below) = pair.split_at(2 * w);

@@ -16,7 +16,7 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, Backend, ExtensionType, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Slice};
 
 /// A 3x3 convolution that keeps the size of the image.
@@ -46,18 +46,27 @@ impl NormConvKind {
 /// Group norm, SiLU, a 3x3 convolution and what is added to its result; shapes are those of [`crate::kernel::norm_conv`].
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait NormConvOps: Backend {
-    /// The result. What `kind` says is not there may be any tensor.
-    #[allow(clippy::too_many_arguments)]
-    fn image_norm_conv(
-        x: FloatTensor<Self>,
-        skip: FloatTensor<Self>,
-        norm_weight: FloatTensor<Self>,
-        norm_bias: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        shift: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        kind: NormConvKind,
-    ) -> FloatTensor<Self>;
+    /// The result.
+    fn image_norm_conv(#[extension_type] tensors: NormConvTensors<Self>, kind: NormConvKind) -> FloatTensor<Self>;
+}
+
+/// What the operation reads; what the kind says is not there may be any tensor.
+#[derive(Clone, ExtensionType)]
+pub struct NormConvTensors<B: Backend> {
+    /// `[b c h w]`.
+    pub x: FloatTensor<B>,
+    /// The channels behind those of x.
+    pub skip: FloatTensor<B>,
+    /// The norm's weight.
+    pub norm_weight: FloatTensor<B>,
+    /// The norm's bias.
+    pub norm_bias: FloatTensor<B>,
+    /// That of the convolution.
+    pub weight: FloatTensor<B>,
+    /// `[b o]`, added at every pixel.
+    pub shift: FloatTensor<B>,
+    /// `[b o h w]`, added to the result.
+    pub residual: FloatTensor<B>,
 }
 
 /// What the way back needs.
@@ -194,16 +203,8 @@ impl NormConvInputs<Tensor> {
 }
 
 impl NormConvOps for Flex {
-    fn image_norm_conv(
-        x: Tensor,
-        skip: Tensor,
-        norm_weight: Tensor,
-        norm_bias: Tensor,
-        weight: Tensor,
-        shift: Tensor,
-        residual: Tensor,
-        kind: NormConvKind,
-    ) -> Tensor {
+    fn image_norm_conv(tensors: NormConvTensors<Self>, kind: NormConvKind) -> Tensor {
+        let NormConvTensors { x, skip, norm_weight, norm_bias, weight, shift, residual } = tensors;
         let x = std::iter::once(x).chain(kind.has_skip.then_some(skip)).collect();
         let inputs = NormConvInputs { x, norm: [norm_weight, norm_bias], weight }.in_order();
         let (shift, residual) = (in_order(shift), in_order(residual));
@@ -288,28 +289,20 @@ impl<B: NormConvOps + NormConvGrads> Backward<B, 7> for NormConvBackward {
 }
 
 impl<B: NormConvOps + NormConvGrads, C: CheckpointStrategy> NormConvOps for Autodiff<B, C> {
-    fn image_norm_conv(
-        x: FloatTensor<Self>,
-        skip: FloatTensor<Self>,
-        norm_weight: FloatTensor<Self>,
-        norm_bias: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        shift: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        kind: NormConvKind,
-    ) -> FloatTensor<Self> {
+    fn image_norm_conv(tensors: NormConvTensors<Self>, kind: NormConvKind) -> FloatTensor<Self> {
+        let NormConvTensors { x, skip, norm_weight, norm_bias, weight, shift, residual } = tensors;
         let primitive = |x: &FloatTensor<Self>| x.primitive().clone();
         let run = || {
-            B::image_norm_conv(
-                primitive(&x),
-                primitive(&skip),
-                primitive(&norm_weight),
-                primitive(&norm_bias),
-                primitive(&weight),
-                primitive(&shift),
-                primitive(&residual),
-                kind.clone(),
-            )
+            let tensors = NormConvTensors {
+                x: primitive(&x),
+                skip: primitive(&skip),
+                norm_weight: primitive(&norm_weight),
+                norm_bias: primitive(&norm_bias),
+                weight: primitive(&weight),
+                shift: primitive(&shift),
+                residual: primitive(&residual),
+            };
+            B::image_norm_conv(tensors, kind.clone())
         };
         // What is not there gets no gradient.
         let nodes = [

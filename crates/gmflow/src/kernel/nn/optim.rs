@@ -33,8 +33,7 @@ impl AdamW {
         grad_scale: f32,
         param: &mut [f32],
         grad: &[f32],
-        exp_avg: &mut [f32],
-        exp_avg_sq: &mut [f32],
+        [exp_avg, exp_avg_sq]: [&mut [f32]; 2],
     ) {
         assert_eq!([grad.len(), exp_avg.len(), exp_avg_sq.len()], [param.len(); 3], "adamw: lengths of the slices");
         apply(self.at(step, grad_scale), param, grad, [exp_avg, exp_avg_sq]);
@@ -93,9 +92,6 @@ pub fn lerp(average: Tensor<1>, values: Tensor<1>, share: f32) -> Tensor<1> {
 
 /// The sum of squares of each tensor, and the tensors again. On the CPU it is taken in f64 and in an order that does not depend on the
 /// number of threads, on GPUs in f32. No gradients are recorded.
-///
-/// # Panics
-/// Where values are not f32.
 pub fn square_sums(tensors: Vec<Tensor<1>>) -> (Vec<Tensor<1>>, Vec<f64>) {
     if tensors.iter().all(|x| crate::kernel::device::on_cpu(&x.device())) {
         // Taken and given back, so that a tensor that nothing else holds is not copied.
@@ -114,7 +110,9 @@ fn square_sum(x: Tensor<1>) -> (Tensor<1>, f64) {
     let chunk_sum = |chunk: &[f32]| chunk.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
     let device = x.device();
     let data = x.into_data();
-    let values = data.as_slice::<f32>().unwrap_or_else(|error| panic!("square_sums: values in f32: {error:?}"));
-    let sum = values.par_chunks(CHUNK).map(chunk_sum).collect::<Vec<f64>>().iter().sum();
+    let sum = match data.as_slice::<f32>() {
+        Ok(values) => values.par_chunks(CHUNK).map(chunk_sum).collect::<Vec<f64>>().iter().sum(),
+        Err(_) => data.iter::<f64>().map(|value| value * value).sum(),
+    };
     (Tensor::from_data(data, &device), sum)
 }

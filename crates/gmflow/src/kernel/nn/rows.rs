@@ -2,7 +2,7 @@
 
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{sigmoid, sin_cos, sum};
-use crate::kernel::simd::memory::{build, par_rows};
+use crate::kernel::simd::memory::{WritesAll, build, par_rows};
 use rayon::prelude::*;
 
 /// 2 sqrt(2/pi), the slope of the logistic that equals the tanh approximation of GELU.
@@ -94,7 +94,9 @@ impl Loop for Elementwise<'_> {
 
 /// The function of every element.
 pub(crate) fn unary(x: &[f32], kind: Unary) -> Vec<f32> {
-    build(x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(x.len(), written, |out| {
         par_rows(out, 1, |first, out| {
             let x = &x[first..first + out.len()];
             vectorised(Elementwise { out, x, grad: None, kind });
@@ -104,7 +106,9 @@ pub(crate) fn unary(x: &[f32], kind: Unary) -> Vec<f32> {
 
 /// The gradient with respect to x.
 pub(crate) fn unary_grad(x: &[f32], grad: &[f32], kind: Unary) -> Vec<f32> {
-    build(x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(x.len(), written, |out| {
         par_rows(out, 1, |first, out| {
             let range = first..first + out.len();
             vectorised(Elementwise { out, x: &x[range.clone()], grad: Some(&grad[range]), kind });
@@ -149,7 +153,9 @@ impl Loop for Modulate<'_> {
 
 /// LayerNorm, scale and shift of rows of `c`, `n` rows to a sample.
 pub(crate) fn modulate(x: &[f32], shift: &[f32], scale: &[f32], [n, c]: [usize; 2], eps: f32) -> Vec<f32> {
-    build(x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(x.len(), written, |out| {
         par_rows(out, c, |first, piece| {
             for (i, out) in piece.chunks_mut(c).enumerate() {
                 let row = first + i;
@@ -204,7 +210,9 @@ impl Loop for ModulateGrad<'_> {
 /// Gradients with respect to x, shift and scale.
 pub(crate) fn modulate_grad(x: &[f32], scale: &[f32], grad: &[f32], [n, c]: [usize; 2], eps: f32) -> [Vec<f32>; 3] {
     let (mut dshift, mut dscale) = (vec![0.0; scale.len()], vec![0.0; scale.len()]);
-    let dx = build(x.len(), |dx| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let dx = build(x.len(), written, |dx| {
         let outputs = dx.par_chunks_mut(n * c).zip(dshift.par_chunks_mut(c)).zip(dscale.par_chunks_mut(c));
         outputs.enumerate().for_each(|(i, ((dx, dshift), dscale))| {
             let (rows, sample) = (i * n * c..(i + 1) * n * c, i * c..(i + 1) * c);
@@ -233,7 +241,9 @@ impl Loop for GatedAdd<'_> {
 
 /// x + gate y for rows of `c`, `n` rows to a sample.
 pub(crate) fn gated_add(x: &[f32], y: &[f32], gate: &[f32], [n, c]: [usize; 2]) -> Vec<f32> {
-    build(x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(x.len(), written, |out| {
         par_rows(out, c, |first, piece| {
             for (i, out) in piece.chunks_mut(c).enumerate() {
                 let row = first + i;
@@ -270,7 +280,9 @@ impl Loop for GatedAddGrad<'_> {
 /// Gradients with respect to y and gate; that of x is the incoming one.
 pub(crate) fn gated_add_grad(y: &[f32], gate: &[f32], grad: &[f32], [n, c]: [usize; 2]) -> [Vec<f32>; 2] {
     let mut dgate = vec![0.0; gate.len()];
-    let dy = build(y.len(), |dy| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let dy = build(y.len(), written, |dy| {
         let outputs = dy.par_chunks_mut(n * c).zip(dgate.par_chunks_mut(c));
         outputs.enumerate().for_each(|(i, (dy, dgate))| {
             let (rows, sample) = (i * n * c..(i + 1) * n * c, i * c..(i + 1) * c);

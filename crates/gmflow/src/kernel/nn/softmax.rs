@@ -2,7 +2,7 @@
 
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, max, sum};
-use crate::kernel::simd::memory::{build, par_rows};
+use crate::kernel::simd::memory::{WritesAll, build, par_rows};
 
 /// Log-softmax, or with `grad` its gradient from the output in `x`, of k planes of `inner` values.
 struct LogSoftmax<'a> {
@@ -88,7 +88,9 @@ pub(crate) fn log_softmax_grad(y: &[f32], grad: &[f32], k: usize, inner: usize) 
 
 fn log_softmax_or_grad(x: &[f32], grad: Option<&[f32]>, k: usize, inner: usize) -> Vec<f32> {
     let width = k * inner;
-    build(x.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(x.len(), written, |out| {
         par_rows(out, width, |first, piece| {
             for (i, out) in piece.chunks_mut(width).enumerate() {
                 let at = (first + i) * width..(first + i + 1) * width;

@@ -9,6 +9,7 @@ macro_rules! choose {
         $crate::kernel::simd::channels::choose!(@ $c, $C => $run; 1, 2, 3, 4)
     };
     (@ $c:expr, $C:ident => $run:expr; $($number:literal),*) => {
+        #[allow(clippy::unreachable, reason = "`are_compiled_for` was asked")]
         match $c {
             $($number => {
                 const $C: usize = $number;

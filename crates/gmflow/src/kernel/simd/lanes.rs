@@ -150,8 +150,12 @@ pub(crate) struct BlockReader<'a> {
 
 impl<'a> BlockReader<'a> {
     /// Of an input `[b rows n]`; `room` holds `rows` rows.
+    ///
+    /// # Safety
+    /// Only vectors of the block ([`Block::vectors`]) of rows below `rows` may be read, which [`BlockReader::at`] does not check: it is what
+    /// passes spend their time on.
     #[inline(always)]
-    pub fn new(block: &Block, values: &'a [f32], rows: usize, n: usize, room: &'a mut [Row]) -> Self {
+    pub unsafe fn new(block: &Block, values: &'a [f32], rows: usize, n: usize, room: &'a mut [Row]) -> Self {
         if block.is_direct() {
             let values = &values[block.first * rows * n + block.start..][..(rows - 1) * n + block.len];
             return Self { values, rows, stride: n, len: block.len };
@@ -165,8 +169,7 @@ impl<'a> BlockReader<'a> {
     pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
         let (lane, size) = (v * S::F32_LANES, size_of::<S::f32s>() / size_of::<f32>());
         debug_assert!(row < self.rows && lane + size <= self.len);
-        // SAFETY: rows and lanes are within those that `new` has found in the slice: callers go through `rows` rows and the block's
-        // vectors. Every bit pattern is a vector.
+        // SAFETY: whoever called `new` reads nothing but rows and vectors that it has found in the slice. Every bit pattern is a vector.
         V::new(simd, unsafe { self.values.as_ptr().add(row * self.stride + lane).cast::<S::f32s>().read_unaligned() })
     }
 }
@@ -186,7 +189,10 @@ impl<'a> Packed<'a> {
     }
 
     /// Those of a block, out of those of all blocks.
-    pub fn new(block: &Block, values: &'a [f32], rows: usize) -> Self {
+    ///
+    /// # Safety
+    /// As [`BlockReader::new`].
+    pub unsafe fn new(block: &Block, values: &'a [f32], rows: usize) -> Self {
         Self { values: &values[block.index * rows * LANES..][..rows * LANES], rows }
     }
 
@@ -195,7 +201,7 @@ impl<'a> Packed<'a> {
     pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
         let at = packed_at::<S>(self.rows, row, v);
         debug_assert!(row < self.rows && at + S::F32_LANES <= self.values.len());
-        // SAFETY: callers go through `rows` rows and the block's vectors, which `new` has found in the slice. Every bit pattern is a vector.
+        // SAFETY: as in `BlockReader::at`.
         V::new(simd, unsafe { self.values.as_ptr().add(at).cast::<S::f32s>().read_unaligned() })
     }
 }
@@ -208,7 +214,10 @@ pub(crate) struct PackedMut<'a> {
 
 impl<'a> PackedMut<'a> {
     /// Those of a block.
-    pub fn new(values: &'a mut [f32], rows: usize) -> Self {
+    ///
+    /// # Safety
+    /// As [`BlockReader::new`], also for what is set.
+    pub unsafe fn new(values: &'a mut [f32], rows: usize) -> Self {
         assert_eq!(values.len(), rows * LANES, "the numbers of a block");
         Self { values, rows }
     }
@@ -262,7 +271,7 @@ impl<'a> BlockWriter<'a> {
     /// The `rows` rows of a block; `room` holds as many where they cannot be written where they are to be.
     ///
     /// # Safety
-    /// Nobody else may write this block as long as the target lives.
+    /// Nobody else may write this block as long as the target lives, and only its vectors of rows below `rows` may be set.
     #[inline(always)]
     pub unsafe fn target<'b>(&'b self, block: &Block, rows: usize, room: &'b mut [Row]) -> BlockRows<'b> {
         if !block.is_direct() {
@@ -310,7 +319,7 @@ impl BlockRows<'_> {
     fn place<S: Simd>(&self, row: usize, v: usize) -> *mut S::f32s {
         let lane = v * S::F32_LANES;
         debug_assert!(row < self.rows && lane + S::F32_LANES <= self.len);
-        // SAFETY: callers go through the rows and the block's vectors, which `BlockWriter::target` has found in the output or the room.
+        // SAFETY: whoever called `BlockWriter::target` sets nothing but rows and vectors that it has found in the output or the room.
         unsafe { self.to.add(row * self.stride + lane).cast() }
     }
 

@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use bytemuck::AnyBitPattern;
 use rayon::prelude::*;
 use std::cell::Cell;
+use std::mem::{ManuallyDrop, MaybeUninit};
 
 /// Values that one task handles at the least: below this a thread costs more than it saves.
 const TASK: usize = 16 * 1024;
@@ -36,17 +37,32 @@ pub fn start_threads() -> Result<()> {
     }
 }
 
-/// A vector of `n` values that `fill` writes; large vectors are not zeroed first.
-pub(crate) fn build<T: AnyBitPattern>(n: usize, fill: impl FnOnce(&mut [T])) -> Vec<T> {
-    let mut values = Vec::with_capacity(n);
-    // SAFETY: the capacity suffices, every bit pattern is valid, and each `fill` of this crate writes every element without
-    // reading one before.
-    #[allow(clippy::uninit_vec)]
-    unsafe {
-        values.set_len(n);
+/// The promise that a function writes every element of what it is given, and reads none before.
+#[derive(Clone, Copy)]
+pub(crate) struct WritesAll(());
+
+impl WritesAll {
+    /// # Safety
+    /// The function that it is given with must keep the promise.
+    pub(crate) unsafe fn promise() -> Self {
+        Self(())
     }
-    fill(&mut values);
-    values
+}
+
+/// A vector of `n` values that `fill` writes; large vectors are not zeroed first. In tests they hold ones in all bits, which are NaN.
+pub(crate) fn build<T: AnyBitPattern>(n: usize, _: WritesAll, fill: impl FnOnce(&mut [T])) -> Vec<T> {
+    let mut values: Vec<MaybeUninit<T>> = Vec::with_capacity(n);
+    if cfg!(test) {
+        // SAFETY: there is room for as many values, and every bit pattern is one.
+        unsafe { values.as_mut_ptr().write_bytes(0xff, n) };
+    }
+    // SAFETY: the capacity suffices, and these elements need no value.
+    unsafe { values.set_len(n) };
+    // SAFETY: the layouts are the same; every bit pattern is valid, and by the promise all elements are written before one is read.
+    fill(unsafe { &mut *(std::ptr::from_mut(values.as_mut_slice()) as *mut [T]) });
+    let mut values = ManuallyDrop::new(values);
+    // SAFETY: by the promise all elements have been written; pointer, length and capacity are those of a vector of the same layout.
+    unsafe { Vec::from_raw_parts(values.as_mut_ptr().cast(), n, values.capacity()) }
 }
 
 /// Numbers of room that a thread keeps: half of what a core's own cache holds.

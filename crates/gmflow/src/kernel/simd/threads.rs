@@ -1,4 +1,4 @@
-//! Who works on a pass.
+//! The threads that share a pass: the pool, one thread, or a team for passes of microseconds.
 
 use crate::kernel::simd::memory::par_map;
 use std::any::Any;
@@ -51,7 +51,7 @@ const MOST: usize = u64::BITS as usize;
 /// to wake a thread. One leads, and works whether others have come or not. Whoever comes works as long as there is something to do, and looks
 /// for the next pass, awake, and for other work of the pool, until that has taken too long: so that it is still there in the next step.
 ///
-/// A member begins with the same part of every pass, whose numbers its core's own cache then holds.
+/// A member begins with the same part of every pass: its core's own cache then holds the numbers of that part.
 pub(crate) struct ThreadTeam {
     /// The shares of the pass that nobody has taken, a bit each.
     open: AtomicU64,

@@ -218,7 +218,7 @@ fn adamw_follows_its_definition() {
     let (mut want_p, mut want_m, mut want_v) = ([0.5f64; 3], [0.0f64; 3], [0.0f64; 3]);
     let grads = [[0.1f32, -2.0, 0.0], [0.3, 1.0, 1e-6], [-0.2, 5.0, 4.0]];
     for (i, grad) in grads.iter().enumerate() {
-        adamw.update(i as u64 + 1, 0.5, &mut p, grad, &mut m, &mut v);
+        adamw.update(i as u64 + 1, 0.5, &mut p, grad, [&mut m, &mut v]);
         for j in 0..3 {
             let g = 0.5 * f64::from(grad[j]);
             let t = i as i32 + 1;

@@ -8,7 +8,7 @@ use crate::kernel::nn::conv::sizes::{Sizes, Window};
 use crate::kernel::nn::dropout::{DropoutOps, Mask, sample_width};
 use crate::kernel::nn::image_ops::{GroupNormKind, ImageGrads, ImageOps};
 use crate::kernel::nn::norm_conv_ops::{
-    NormConvGradients, NormConvGrads, NormConvInputs, NormConvKind, NormConvOps, parts,
+    NormConvGradients, NormConvGrads, NormConvInputs, NormConvKind, NormConvOps, NormConvTensors, parts,
 };
 use burn::backend::TensorMetadata;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
@@ -18,33 +18,52 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-/// A group of a sample for a group of threads, `width` values of channels of `pixels`.
-#[cube(launch_unchecked)]
-fn group_norm_kernel(
-    x: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    out: &mut [f32],
+/// What a group norm is made of.
+#[derive(CubeType, CubeLaunch)]
+struct Norm {
+    /// Groups of all samples.
     rows: usize,
+    /// Groups of a sample.
     groups: usize,
+    /// Values of a group.
     width: usize,
+    /// Values of a channel.
     pixels: usize,
     eps: f32,
-    #[comptime] silu: bool,
-    #[comptime] threads: usize,
-) {
-    if CUBE_POS >= rows {
+    #[cube(comptime)]
+    silu: bool,
+    /// That work on a group.
+    #[cube(comptime)]
+    threads: usize,
+}
+
+/// The gradient of x, and those of weight and bias by sample, `[b c]`.
+#[derive(CubeType, CubeLaunch)]
+struct NormGradients {
+    x: Box<[f32]>,
+    weight: Box<[f32]>,
+    bias: Box<[f32]>,
+}
+
+/// A group of a sample for a group of threads.
+#[cube(launch_unchecked)]
+fn group_norm_kernel(x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32], norm: Norm) {
+    let width = norm.width;
+    let pixels = norm.pixels;
+    let eps = norm.eps;
+    let threads = comptime!(norm.threads);
+    if CUBE_POS >= norm.rows {
         terminate!();
     }
     let mut room = Shared::new_slice(threads);
     let first = CUBE_POS * width;
-    let first_channel = CUBE_POS % groups * (width / pixels);
+    let first_channel = CUBE_POS % norm.groups * (width / pixels);
     let (mean, inv) = moments(x, first, width, eps, &mut room, threads);
     let mut i = UNIT_POS as usize;
     while i < width {
         let channel = first_channel + i / pixels;
         let y = (x[first + i] - mean) * inv * weight[channel] + bias[channel];
-        if comptime!(silu) {
+        if comptime!(norm.silu) {
             out[first + i] = activation(y, false);
         } else {
             out[first + i] = y;
@@ -55,29 +74,18 @@ fn group_norm_kernel(
 
 /// The gradient of x, and those of weight and bias by sample, `[b c]`.
 #[cube(launch_unchecked)]
-fn group_norm_grad_kernel(
-    x: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    grad: &[f32],
-    dx: &mut [f32],
-    dweight: &mut [f32],
-    dbias: &mut [f32],
-    rows: usize,
-    groups: usize,
-    width: usize,
-    pixels: usize,
-    eps: f32,
-    #[comptime] silu: bool,
-    #[comptime] threads: usize,
-) {
-    if CUBE_POS >= rows {
+fn group_norm_grad_kernel(x: &[f32], weight: &[f32], bias: &[f32], grad: &[f32], mut out: NormGradients, norm: Norm) {
+    let width = norm.width;
+    let pixels = norm.pixels;
+    let eps = norm.eps;
+    let threads = comptime!(norm.threads);
+    if CUBE_POS >= norm.rows {
         terminate!();
     }
     let mut room = Shared::new_slice(threads);
     let first = CUBE_POS * width;
     let channels = width / pixels;
-    let first_channel = CUBE_POS % groups * channels;
+    let first_channel = CUBE_POS % norm.groups * channels;
     let (mean, inv) = moments(x, first, width, eps, &mut room, threads);
     let share = 1.0f32 / f32::cast_from(width as u32);
     let mut mean_g = 0.0f32.runtime();
@@ -92,11 +100,11 @@ fn group_norm_grad_kernel(
             let at = first + channel * pixels + i;
             let normal = (x[at] - mean) * inv;
             let mut g = grad[at];
-            if comptime!(silu) {
+            if comptime!(norm.silu) {
                 g *= activation_slope(normal * scale + shift, false);
             }
-            // The gradient before the activation stays in dx for the second pass, by the same thread.
-            dx[at] = g;
+            // The gradient before the activation stays there for the second pass, by the same thread.
+            out.x[at] = g;
             of_bias += g;
             of_weight += g * normal;
             i += threads;
@@ -106,8 +114,8 @@ fn group_norm_grad_kernel(
         mean_g += scale * of_bias * share;
         mean_gx += scale * of_weight * share;
         if UNIT_POS == 0 {
-            dbias[CUBE_POS * channels + channel] = of_bias;
-            dweight[CUBE_POS * channels + channel] = of_weight;
+            out.bias[CUBE_POS * channels + channel] = of_bias;
+            out.weight[CUBE_POS * channels + channel] = of_weight;
         }
     }
     for channel in 0..channels {
@@ -116,7 +124,7 @@ fn group_norm_grad_kernel(
         while i < pixels {
             let at = first + channel * pixels + i;
             let normal = (x[at] - mean) * inv;
-            dx[at] = inv * (dx[at] * scale - mean_g - normal * mean_gx);
+            out.x[at] = inv * (out.x[at] * scale - mean_g - normal * mean_gx);
             i += threads;
         }
     }
@@ -143,12 +151,13 @@ fn upsample_grad_kernel(grad: &[f32], out: &mut [f32], count: usize, w: usize) {
     out[ABSOLUTE_POS] = (grad[first] + grad[first + 1]) + (grad[below] + grad[below + 1]);
 }
 
-/// The grid of a group norm, rows and what a row is made of: groups, values, pixels.
-fn norm_sizes(x: &CubeTensor, groups: usize) -> ((CubeCount, CubeDim, usize), usize, [usize; 3]) {
-    let [b, c, h, w] = sizes(x);
+/// The grid of a group norm, and what it is made of.
+fn norm_launch(x: &CubeTensor, kind: &GroupNormKind) -> (CubeCount, CubeDim, NormLaunch) {
+    let ([b, c, h, w], groups) = (sizes(x), kind.groups);
     assert!(groups > 0 && c % groups == 0, "group norm: {c} channels in {groups} groups");
     let width = c / groups * h * w;
-    (row_grid(x, b * groups, width), b * groups, [groups, width, h * w])
+    let (count, dim, threads) = row_grid(x, b * groups, width);
+    (count, dim, NormLaunch::new(b * groups, groups, width, h * w, kind.eps as f32, kind.silu, threads))
 }
 
 /// What the tensor library needs to know of a convolution whose padding is the same on opposite sides, which it is once the input is
@@ -208,7 +217,7 @@ impl ImageOps for CubeBackend {
     }
 
     fn image_group_norm(x: CubeTensor, weight: CubeTensor, bias: CubeTensor, kind: GroupNormKind) -> CubeTensor {
-        let ((cubes, dim, threads), rows, [groups, width, pixels]) = norm_sizes(&x, kind.groups);
+        let (cubes, dim, norm) = norm_launch(&x, &kind);
         let out = empty_like(&x);
         // SAFETY: groups of threads beyond the rows end, and all indices are within the shapes.
         unsafe {
@@ -220,13 +229,7 @@ impl ImageOps for CubeBackend {
                 input(&weight),
                 input(&bias),
                 output(&out),
-                rows,
-                groups,
-                width,
-                pixels,
-                kind.eps as f32,
-                kind.silu,
-                threads,
+                norm,
             );
         }
         out
@@ -279,7 +282,7 @@ impl ImageGrads for CubeBackend {
 
     fn image_group_norm_grad(inputs: [CubeTensor; 3], grad: CubeTensor, kind: GroupNormKind) -> [CubeTensor; 3] {
         let [x, weight, bias] = &inputs;
-        let ((cubes, dim, threads), rows, [groups, width, pixels]) = norm_sizes(x, kind.groups);
+        let (cubes, dim, norm) = norm_launch(x, &kind);
         let [b, c, ..] = sizes::<4>(x);
         let (dx, dweight, dbias) = (empty_like(x), empty(x, [b, c]), empty(x, [b, c]));
         // SAFETY: groups of threads beyond the rows end, and all indices are within the shapes.
@@ -292,16 +295,8 @@ impl ImageGrads for CubeBackend {
                 input(weight),
                 input(bias),
                 input(&grad),
-                output(&dx),
-                output(&dweight),
-                output(&dbias),
-                rows,
-                groups,
-                width,
-                pixels,
-                kind.eps as f32,
-                kind.silu,
-                threads,
+                NormGradientsLaunch::new(output(&dx), output(&dweight), output(&dbias)),
+                norm,
             );
         }
         let total = |x| CubeBackend::float_reshape(CubeBackend::float_sum_dim(x, 0), [c].into());
@@ -343,16 +338,8 @@ impl DropoutOps for CubeBackend {
 }
 
 impl NormConvOps for CubeBackend {
-    fn image_norm_conv(
-        x: CubeTensor,
-        skip: CubeTensor,
-        norm_weight: CubeTensor,
-        norm_bias: CubeTensor,
-        weight: CubeTensor,
-        shift: CubeTensor,
-        residual: CubeTensor,
-        kind: NormConvKind,
-    ) -> CubeTensor {
+    fn image_norm_conv(tensors: NormConvTensors<Self>, kind: NormConvKind) -> CubeTensor {
+        let NormConvTensors { x, skip, norm_weight, norm_bias, weight, shift, residual } = tensors;
         let x = std::iter::once(x).chain(kind.has_skip.then_some(skip)).collect();
         parts::forward::<Self>(NormConvInputs { x, norm: [norm_weight, norm_bias], weight }, shift, residual, kind)
     }

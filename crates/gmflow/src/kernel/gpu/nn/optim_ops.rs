@@ -8,6 +8,21 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
+/// [`Update`] as an argument.
+#[derive(CubeType, CubeLaunch)]
+struct UpdateArgs {
+    keep: f32,
+    rate: f32,
+    root: f32,
+    eps: f32,
+    /// The decays of the moments, and 1 less each.
+    beta1: f32,
+    beta2: f32,
+    gain1: f32,
+    gain2: f32,
+    grad_scale: f32,
+}
+
 #[cube(launch_unchecked)]
 fn adamw_kernel(
     param: &mut [f32],
@@ -15,25 +30,17 @@ fn adamw_kernel(
     exp_avg_sq: &mut [f32],
     grad: &[f32],
     count: usize,
-    keep: f32,
-    rate: f32,
-    root: f32,
-    eps: f32,
-    beta1: f32,
-    beta2: f32,
-    gain1: f32,
-    gain2: f32,
-    grad_scale: f32,
+    update: UpdateArgs,
 ) {
     if ABSOLUTE_POS >= count {
         terminate!();
     }
-    let g = grad[ABSOLUTE_POS] * grad_scale;
-    let m = beta1 * exp_avg[ABSOLUTE_POS] + gain1 * g;
-    let v = beta2 * exp_avg_sq[ABSOLUTE_POS] + gain2 * g * g;
+    let g = grad[ABSOLUTE_POS] * update.grad_scale;
+    let m = update.beta1 * exp_avg[ABSOLUTE_POS] + update.gain1 * g;
+    let v = update.beta2 * exp_avg_sq[ABSOLUTE_POS] + update.gain2 * g * g;
     exp_avg[ABSOLUTE_POS] = m;
     exp_avg_sq[ABSOLUTE_POS] = v;
-    param[ABSOLUTE_POS] = param[ABSOLUTE_POS] * keep - rate * m / (v.sqrt() * root + eps);
+    param[ABSOLUTE_POS] = param[ABSOLUTE_POS] * update.keep - update.rate * m / (v.sqrt() * update.root + update.eps);
 }
 
 #[cube(launch_unchecked)]
@@ -68,15 +75,7 @@ impl OptimOps for CubeBackend {
                 output(&exp_avg_sq),
                 input(&grad),
                 n,
-                keep,
-                rate,
-                root,
-                eps,
-                beta1,
-                beta2,
-                gain1,
-                gain2,
-                grad_scale,
+                UpdateArgsLaunch::new(keep, rate, root, eps, beta1, beta2, gain1, gain2, grad_scale),
             );
         }
         (param, exp_avg, exp_avg_sq)

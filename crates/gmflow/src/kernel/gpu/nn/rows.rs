@@ -75,25 +75,42 @@ fn bias_kernel<E: Float>(
     out[ABSOLUTE_POS] = f32::cast_from(y[ABSOLUTE_POS]) + bias[ABSOLUTE_POS % c];
 }
 
-#[cube(launch_unchecked)]
-fn modulate_kernel(
-    x: &[f32],
-    shift: &[f32],
-    scale: &[f32],
-    out: &mut [f32],
-    rows: usize,
+/// Rows for a group of threads each.
+#[derive(CubeType, CubeLaunch)]
+struct Rows {
+    count: usize,
+    /// Rows of a sample.
     n: usize,
+    /// Values of a row.
     c: usize,
+    /// Added to the variance.
     eps: f32,
-    #[comptime] threads: usize,
-) {
-    if CUBE_POS >= rows {
+    #[cube(comptime)]
+    threads: usize,
+}
+
+/// Samples of rows, a thread for a channel of a sample.
+#[derive(CubeType, CubeLaunch)]
+struct Channels {
+    /// Channels of all samples.
+    count: usize,
+    /// Rows of a sample.
+    n: usize,
+    /// Channels of a sample.
+    c: usize,
+}
+
+#[cube(launch_unchecked)]
+fn modulate_kernel(x: &[f32], shift: &[f32], scale: &[f32], out: &mut [f32], rows: Rows) {
+    let c = rows.c;
+    let threads = comptime!(rows.threads);
+    if CUBE_POS >= rows.count {
         terminate!();
     }
     let mut room = Shared::new_slice(threads);
     let first = CUBE_POS * c;
-    let sample = CUBE_POS / n * c;
-    let (mean, inv) = moments(x, first, c, eps, &mut room, threads);
+    let sample = CUBE_POS / rows.n * c;
+    let (mean, inv) = moments(x, first, c, rows.eps, &mut room, threads);
     let mut i = UNIT_POS as usize;
     while i < c {
         out[first + i] = (x[first + i] - mean) * inv * (1.0f32 + scale[sample + i]) + shift[sample + i];
@@ -103,25 +120,16 @@ fn modulate_kernel(
 
 /// The gradient of x, and mean and reciprocal standard deviation of the rows, `[rows 2]`.
 #[cube(launch_unchecked)]
-fn modulate_grad_kernel(
-    x: &[f32],
-    scale: &[f32],
-    grad: &[f32],
-    dx: &mut [f32],
-    stats: &mut [f32],
-    rows: usize,
-    n: usize,
-    c: usize,
-    eps: f32,
-    #[comptime] threads: usize,
-) {
-    if CUBE_POS >= rows {
+fn modulate_grad_kernel(x: &[f32], scale: &[f32], grad: &[f32], dx: &mut [f32], stats: &mut [f32], rows: Rows) {
+    let c = rows.c;
+    let threads = comptime!(rows.threads);
+    if CUBE_POS >= rows.count {
         terminate!();
     }
     let mut room = Shared::new_slice(threads);
     let first = CUBE_POS * c;
-    let sample = CUBE_POS / n * c;
-    let (mean, inv) = moments(x, first, c, eps, &mut room, threads);
+    let sample = CUBE_POS / rows.n * c;
+    let (mean, inv) = moments(x, first, c, rows.eps, &mut room, threads);
     let mut sum = 0.0f32.runtime();
     let mut along = 0.0f32.runtime();
     let mut i = UNIT_POS as usize;
@@ -154,11 +162,11 @@ fn modulate_sample_grad_kernel(
     stats: &[f32],
     dshift: &mut [f32],
     dscale: &mut [f32],
-    count: usize,
-    n: usize,
-    c: usize,
+    channels: Channels,
 ) {
-    if ABSOLUTE_POS >= count {
+    let n = channels.n;
+    let c = channels.c;
+    if ABSOLUTE_POS >= channels.count {
         terminate!();
     }
     let first = ABSOLUTE_POS / c * n;
@@ -176,11 +184,11 @@ fn modulate_sample_grad_kernel(
 }
 
 #[cube(launch_unchecked)]
-fn gated_add_kernel(x: &[f32], y: &[f32], gate: &[f32], out: &mut [f32], count: usize, per_sample: usize, c: usize) {
-    if ABSOLUTE_POS >= count {
+fn gated_add_kernel(x: &[f32], y: &[f32], gate: &[f32], out: &mut [f32], channels: Channels) {
+    if ABSOLUTE_POS >= channels.count * channels.n {
         terminate!();
     }
-    let gate = gate[ABSOLUTE_POS / per_sample * c + ABSOLUTE_POS % c];
+    let gate = gate[ABSOLUTE_POS / (channels.n * channels.c) * channels.c + ABSOLUTE_POS % channels.c];
     out[ABSOLUTE_POS] = x[ABSOLUTE_POS] + gate * y[ABSOLUTE_POS];
 }
 
@@ -192,11 +200,11 @@ fn gated_add_grad_kernel(
     grad: &[f32],
     dy: &mut [f32],
     dgate: &mut [f32],
-    count: usize,
-    n: usize,
-    c: usize,
+    channels: Channels,
 ) {
-    if ABSOLUTE_POS >= count {
+    let n = channels.n;
+    let c = channels.c;
+    if ABSOLUTE_POS >= channels.count {
         terminate!();
     }
     let first = ABSOLUTE_POS / c * n * c + ABSOLUTE_POS % c;
@@ -274,11 +282,7 @@ pub(super) fn modulate(
             shift,
             scale,
             output(&out),
-            rows,
-            n,
-            c,
-            eps,
-            threads,
+            RowsLaunch::new(rows, n, c, eps, threads),
         );
     }
     out
@@ -308,11 +312,7 @@ pub(super) fn modulate_grad(
             input(grad),
             output(&dx),
             output(&stats),
-            rows,
-            n,
-            c,
-            eps,
-            threads,
+            RowsLaunch::new(rows, n, c, eps, threads),
         );
         modulate_sample_grad_kernel::launch_unchecked(
             &x.client,
@@ -323,9 +323,7 @@ pub(super) fn modulate_grad(
             input(&stats),
             output(&dshift),
             output(&dscale),
-            count(scale),
-            n,
-            c,
+            ChannelsLaunch::new(count(scale), n, c),
         );
     }
     [dx, dshift, dscale]
@@ -345,9 +343,7 @@ pub(super) fn gated_add(x: &CubeTensor, y: &CubeTensor, gate: &CubeTensor, [n, c
             input(y),
             input(gate),
             output(&out),
-            values,
-            n * c,
-            c,
+            ChannelsLaunch::new(count(gate), n, c),
         );
     }
     out
@@ -373,9 +369,7 @@ pub(super) fn gated_add_grad(
             input(grad),
             output(&dy),
             output(&dgate),
-            count(gate),
-            n,
-            c,
+            ChannelsLaunch::new(count(gate), n, c),
         );
     }
     [dy, dgate]

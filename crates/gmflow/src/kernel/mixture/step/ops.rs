@@ -8,7 +8,7 @@ use crate::kernel::mixture::step::cpu::{Step, ode_step};
 use crate::kernel::mixture::step::cpu::{ode, reweight, second_order, shifted};
 use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule, StepPlan};
 use crate::kernel::nn::ops::{in_order, tensor, values};
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use crate::kernel::simd::threads::Threads;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -182,7 +182,9 @@ impl StepOps for Flex {
         let (now, previous_mean) = (now.contiguous(), in_order(previous_mean));
         let sizes = sizes(&now.velocity.means);
         let mut power = vec![0.0; values(&now.var).len()];
-        let shift = build(values(&previous_mean).len(), |shift| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let shift = build(values(&previous_mean).len(), written, |shift| {
             second_order::second_order(
                 now.borrow(),
                 values(&previous_mean),
@@ -203,7 +205,9 @@ impl StepOps for Flex {
             let steps = SubSteps { start, x, substeps: &substeps, next: None };
             ode::ode_substeps(mixture.borrow(), steps, sizes, out, Threads::All);
         };
-        tensor(build(values(&x).len(), fill), shape)
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        tensor(build(values(&x).len(), written, fill), shape)
     }
 
     fn step_at_once(inputs: GuidanceInputs<Self>, previous: Previous<Self>, plan: StepPlan) -> (Tensor, Tensor) {

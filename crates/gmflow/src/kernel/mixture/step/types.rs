@@ -66,9 +66,9 @@ pub(crate) const SMALLEST_LENGTH: f32 = 1e-30;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OdeSubstep {
     /// What multiplies x_tau in the evidence nu.
-    pub here: f32,
+    pub of_x_tau: f32,
     /// What multiplies x_t, where the mixture was predicted, and is subtracted.
-    pub there: f32,
+    pub of_x_t: f32,
     /// The evidence's precision zeta; with 0 there is none.
     pub zeta: f32,
     /// to/tau: the share of x_tau in the result.
@@ -90,9 +90,9 @@ impl OdeSubstep {
     /// The sub-step from a point at tau, of which it keeps `keep`, with a mixture that was predicted at t; where nothing is `known` beyond
     /// the prediction, the mixture stays as it is.
     fn new((t, tau): (f64, f64), known: bool, keep: f64) -> Self {
-        let Evidence { here, there, zeta } = Evidence::between(t, tau);
-        let [here, there, zeta] = [here, there, zeta].map(|x| if known { x as f32 } else { 0.0 });
-        Self { here, there, zeta, keep: keep as f32 }
+        let Evidence { of_x_tau, of_x_t, zeta } = Evidence::between(t, tau);
+        let [of_x_tau, of_x_t, zeta] = [of_x_tau, of_x_t, zeta].map(|x| if known { x as f32 } else { 0.0 });
+        Self { of_x_tau, of_x_t, zeta, keep: keep as f32 }
     }
 
     /// The one that ends where a mixture predicted at t has its mean at tau; at t, if it is not to be converted.

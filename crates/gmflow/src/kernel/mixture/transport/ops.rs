@@ -2,7 +2,7 @@
 
 use crate::kernel::mixture::sizes::{Mixture, Sizes};
 use crate::kernel::mixture::transport::cpu;
-use crate::kernel::mixture::transport::types::{Axes, Direction};
+use crate::kernel::mixture::transport::types::{Axes, Direction, Way};
 use crate::kernel::nn::ops::{in_order, tensor, values};
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -25,8 +25,7 @@ pub trait TransportOps: Backend {
         log_std: FloatTensor<Self>,
         values: FloatTensor<Self>,
         bases: FloatTensor<Self>,
-        axes: Axes,
-        direction: Direction,
+        way: Way,
     ) -> FloatTensor<Self>;
 }
 
@@ -54,13 +53,12 @@ impl TransportOps for Flex {
         log_std: FloatTensor<Flex>,
         from: FloatTensor<Flex>,
         bases: FloatTensor<Flex>,
-        axes: Axes,
-        direction: Direction,
+        way: Way,
     ) -> FloatTensor<Flex> {
         let [means, log_weights, log_std] = [means, log_weights, log_std].map(in_order);
         let [from, bases] = [from, bases].map(in_order);
         let mixture = Mixture { means: values(&means), log_weights: values(&log_weights), log_std: values(&log_std) };
-        let mapped = cpu::transport(mixture, values(&from), values(&bases), sizes(&means), axes, direction);
+        let mapped = cpu::transport(mixture, values(&from), values(&bases), sizes(&means), way);
         tensor(mapped, from.shape().to_vec())
     }
 }
@@ -81,12 +79,11 @@ impl<B: TransportOps, C: CheckpointStrategy> TransportOps for Autodiff<B, C> {
         log_std: FloatTensor<Self>,
         values: FloatTensor<Self>,
         bases: FloatTensor<Self>,
-        axes: Axes,
-        direction: Direction,
+        way: Way,
     ) -> FloatTensor<Self> {
         let [means, log_weights, log_std] = [means, log_weights, log_std].map(Self::inner);
         let [values, bases] = [values, bases].map(Self::inner);
-        Self::from_inner(B::mixture_transport(means, log_weights, log_std, values, bases, axes, direction))
+        Self::from_inner(B::mixture_transport(means, log_weights, log_std, values, bases, way))
     }
 }
 
@@ -115,7 +112,6 @@ pub(crate) fn transport(
         log_std.into_dispatch(),
         values.clone().into_dispatch(),
         bases.into_dispatch(),
-        axes,
-        direction,
+        Way { axes, direction },
     ))
 }

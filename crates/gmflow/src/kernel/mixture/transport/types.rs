@@ -54,3 +54,12 @@ pub enum Direction {
     /// Points to the normals they come from.
     ToNormals,
 }
+
+/// What is mapped to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Where normals are measured.
+    pub axes: Axes,
+    /// From where to where.
+    pub direction: Direction,
+}

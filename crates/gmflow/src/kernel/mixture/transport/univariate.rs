@@ -1,4 +1,12 @@
 //! One-dimensional mixtures on the host, in f64: density, distribution function and quantile, exact in both tails.
+//!
+//! ```
+//! use gmflow::mixture::univariate::Univariate;
+//!
+//! let one = Univariate { means: &[1.0], log_weights: &[0.0], std: 2.0 };
+//! assert!((one.at_normal(1.5) - 4.0).abs() < 1e-9);
+//! assert!((one.to_normal(4.0) - 1.5).abs() < 1e-9);
+//! ```
 
 use std::f64::consts::{LN_2, PI, SQRT_2};
 

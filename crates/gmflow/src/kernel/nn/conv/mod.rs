@@ -10,11 +10,11 @@ pub(crate) mod sizes;
 pub(crate) mod unfold;
 pub(crate) mod winograd;
 
-use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Target, product};
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::group_norm::plane_sums;
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use gemm::Parallelism;
 use rayon::prelude::*;
 use sizes::Sizes;
@@ -39,7 +39,9 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arith
         return winograd::conv(x, weight, bias, sizes, winograd::Kernel::fastest());
     }
     let (plane, tiles) = (sizes.pixels(), sizes.tiles(c));
-    build(b * o * plane, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(b * o * plane, written, |out| {
         let out = Target(out.as_mut_ptr());
         let tasks = (0..b * tiles.len()).into_par_iter();
         tasks.for_each_init(Vec::new, |buffer, task| {
@@ -53,7 +55,7 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arith
                     std::slice::from_raw_parts_mut(out.at(at + channel * plane), pixels).fill(*bias);
                 }
                 let weight = Matrix::rows(weight, k);
-                product([o, pixels, k], out.at(at), plane, Write::Add, weight, x, 1.0, Parallelism::None);
+                product([o, pixels, k], Destination::add(out.at(at), plane), [weight, x], 1.0, Parallelism::None);
             }
         });
     })
@@ -89,11 +91,11 @@ pub(crate) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes, arith
             // SAFETY: the sizes were checked, and no other task writes these channels of the sample.
             unsafe {
                 if sizes.pointwise() {
-                    product(size, out.at(at), plane, Write::Replace, weight, grad, 1.0, Parallelism::None);
+                    product(size, Destination::replace(out.at(at), plane), [weight, grad], 1.0, Parallelism::None);
                 } else {
                     buffer.resize(channels * taps * pixels, 0.0);
                     let (tile, none) = (buffer.as_mut_ptr(), Parallelism::None);
-                    product(size, tile, pixels, Write::Replace, weight, grad, 1.0, none);
+                    product(size, Destination::replace(tile, pixels), [weight, grad], 1.0, none);
                     let dx = std::slice::from_raw_parts_mut(out.at(at), channels * h * w);
                     vectorised(Fold { tile: buffer, dx, channels, rows, sizes });
                 }
@@ -133,7 +135,7 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, arithmeti
             let size = [outputs, channels * taps, pixels];
             let (grad, none) = (Matrix::rows(&grad[start..], plane), Parallelism::None);
             // SAFETY: the sizes were checked, and no other task writes this part of the weight.
-            unsafe { product(size, out.at(at), c * taps, Write::Add, grad, x.t(), 1.0, none) };
+            unsafe { product(size, Destination::add(out.at(at), c * taps), [grad, x.t()], 1.0, none) };
         }
     });
     dw

@@ -9,7 +9,7 @@ use crate::kernel::simd::channels;
 use crate::kernel::simd::lanes::{
     Block, BlockReader, BlockWriter, Packed, PackedMut, PerSample, Summing, Sums, per_sample_sums,
 };
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::{V, widest};
@@ -76,11 +76,21 @@ impl GuidedParts {
     pub fn build(b: usize, sizes: Sizes, rule: ShiftRule, fill: impl FnOnce(GuidedRoom)) -> Self {
         let (mut parts, pixels) = (Self::default(), b * sizes.c * sizes.n);
         let Self { shift, var, power, centred, .. } = &mut parts;
-        let mean = build(pixels, |mean| {
-            *shift = build(if rule == ShiftRule::Off { 0 } else { pixels }, |shift| {
-                *centred = build(Packed::len(b, sizes.n, centred_rows(sizes)), |centred| {
-                    *var = build(b, |var| {
-                        *power = build(b, |power| fill(GuidedRoom { centred, mean, shift, var, power }));
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let mean = build(pixels, written, |mean| {
+            // SAFETY: every element is written below, and none is read before.
+            let written = unsafe { WritesAll::promise() };
+            *shift = build(if rule == ShiftRule::Off { 0 } else { pixels }, written, |shift| {
+                // SAFETY: every element is written below, and none is read before.
+                let written = unsafe { WritesAll::promise() };
+                *centred = build(Packed::len(b, sizes.n, centred_rows(sizes)), written, |centred| {
+                    // SAFETY: every element is written below, and none is read before.
+                    let written = unsafe { WritesAll::promise() };
+                    *var = build(b, written, |var| {
+                        // SAFETY: every element is written below, and none is read before.
+                        let written = unsafe { WritesAll::promise() };
+                        *power = build(b, written, |power| fill(GuidedRoom { centred, mean, shift, var, power }));
                     });
                 });
             });
@@ -111,7 +121,8 @@ pub(crate) fn guide(inputs: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom,
         2 * b * k * c * n,
         || Scratch::new(sizes),
         |scratch, (block, centred): (Block, &mut [f32])| {
-            let centred = PackedMut::new(centred, rows);
+            // SAFETY: rows of components, and vectors of the block are read and set.
+            let centred = unsafe { PackedMut::new(centred, rows) };
             let shifts = active.then_some(&shifts);
             widest(Guiding { scratch, centred, means: &means, shifts, inputs, sizes, block })
         },
@@ -251,8 +262,10 @@ fn side<'a>(
     means: &'a mut [Row],
     log_weights: &'a mut [Row],
 ) -> (BlockReader<'a>, BlockReader<'a>) {
-    let means = BlockReader::new(&block, velocity.means, k * c, n, means);
-    (means, BlockReader::new(&block, velocity.log_weights, k, n, log_weights))
+    // SAFETY: rows of components and channels, and vectors of the block are read.
+    let means = unsafe { BlockReader::new(&block, velocity.means, k * c, n, means) };
+    // SAFETY: as above.
+    (means, unsafe { BlockReader::new(&block, velocity.log_weights, k, n, log_weights) })
 }
 
 /// The mean velocity of a block into `mean`; `KEEP` keeps what was read of the mixtures, and the components' weights.
@@ -318,14 +331,15 @@ impl Guiding<'_> {
         let extrapolate = matches!(rule, ShiftRule::Extrapolate { .. });
         let Scratch { means, log_weights, shares, velocities, x: room, mean, difference } = scratch;
         let [velocities, other_velocities] = velocities;
-        let x = BlockReader::new(&block, x, C, n, room);
+        // SAFETY: channels, and vectors of the block are read.
+        let x = unsafe { BlockReader::new(&block, x, C, n, room) };
         let ([means, other_means], [log_weights, other_log_weights]) = (means, log_weights);
         let predicted = side(velocity, block, (k, C, n), means, log_weights);
         let other = unconditional.map(|mixture| side(mixture, block, (k, C, n), other_means, other_log_weights));
         let within = PerSample::new(&block, |sample| (2.0 * velocity.log_std[sample]).exp() * t * t);
         let number = |x: f32| V::splat(simd, x);
         let (time, minus_time, per_channel) = (number(t), number(-t), number(1.0 / C as f32));
-        // SAFETY: every block comes up once.
+        // SAFETY: every block comes up once, and channels and its vectors are set.
         let mut mean = unsafe { all_means.target(&block, C, mean) };
         // SAFETY: the same.
         let mut difference = shifts.map(|shifts| unsafe { shifts.target(&block, C, difference) });

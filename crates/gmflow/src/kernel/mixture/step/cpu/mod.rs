@@ -10,7 +10,7 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::sizes::per_sample;
 use crate::kernel::mixture::step::types::{SecondOrderRule, ShiftRule, StepPlan};
 use crate::kernel::simd::lanes::{Block, Packed};
-use crate::kernel::simd::memory::{build, par_items, with_room};
+use crate::kernel::simd::memory::{WritesAll, build, par_items, with_room};
 use crate::kernel::simd::threads::{ThreadTeam, Threads};
 use guide::{GuidanceInputs, GuidedRoom, guide};
 use ode::{SubSteps, ToNextMean, ode_substeps};
@@ -45,7 +45,11 @@ impl<'a> Step<'a> {
         let mixtures = Packed::len(b, sizes.n, centred_rows(sizes));
         with_room(mixtures + 3 * (pixels + b), |mut room| {
             let Self { inputs, previous, plan } = self;
-            let mut take = |n: usize| room.split_off_mut(..n).expect("as much room as was asked for");
+            let mut take = |n: usize| {
+                let (taken, rest) = std::mem::take(&mut room).split_at_mut(n);
+                room = rest;
+                taken
+            };
             // The first ones are whole vectors, which begin where lines of the cache do.
             let centred = take(mixtures);
             let [mean, changed] = [(); 2].map(|()| take(pixels));
@@ -75,23 +79,28 @@ pub(crate) fn ode_step(step: Step, sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
     let (b, of_sample) = (step.inputs.x.len() / (c * n).max(1), (c * n).max(1));
     let together = Block::whole_samples(n);
     let mut out = Vec::new();
-    let mean_at_next = build(if step.plan.to_next_mean.is_some() { b * c * n } else { 0 }, |mut mean_at_next| {
-        out = build(b * c * n, |out| {
-            let work = b * k * c * n * (4 + step.plan.substeps.len());
-            if b.div_ceil(together) < rayon::current_num_threads() && b * k * c * n > SMALL {
-                let size = Block::count(b, n);
-                return ThreadTeam::with(size, work, |threads| step.run(sizes, out, mean_at_next, threads));
-            }
-            let shares = out.chunks_mut(together * of_sample).enumerate().map(|(i, out)| {
-                let samples = i * together..i * together + out.len() / of_sample;
-                let mean_at_next =
-                    mean_at_next.split_off_mut(..out.len().min(mean_at_next.len())).unwrap_or_default();
-                (step.of_samples(sizes, samples), out, mean_at_next)
-            });
-            par_items(shares.collect(), work, |(step, out, mean_at_next)| {
-                step.run(sizes, out, mean_at_next, Threads::One)
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let mean_at_next =
+        build(if step.plan.to_next_mean.is_some() { b * c * n } else { 0 }, written, |mut mean_at_next| {
+            // SAFETY: every element is written below, and none is read before.
+            let written = unsafe { WritesAll::promise() };
+            out = build(b * c * n, written, |out| {
+                let work = b * k * c * n * (4 + step.plan.substeps.len());
+                if b.div_ceil(together) < rayon::current_num_threads() && b * k * c * n > SMALL {
+                    let size = Block::count(b, n);
+                    return ThreadTeam::with(size, work, |threads| step.run(sizes, out, mean_at_next, threads));
+                }
+                let shares = out.chunks_mut(together * of_sample).enumerate().map(|(i, out)| {
+                    let samples = i * together..i * together + out.len() / of_sample;
+                    let mean_at_next =
+                        mean_at_next.split_off_mut(..out.len().min(mean_at_next.len())).unwrap_or_default();
+                    (step.of_samples(sizes, samples), out, mean_at_next)
+                });
+                par_items(shares.collect(), work, |(step, out, mean_at_next)| {
+                    step.run(sizes, out, mean_at_next, Threads::One)
+                });
             });
         });
-    });
     (out, mean_at_next)
 }

@@ -81,15 +81,17 @@ impl Stepping<'_> {
     fn run<S: Simd, const C: usize>(self, simd: S) {
         let Self { scratch, out: writer, shifted, start, x, sizes, block, substeps, next } = self;
         let Scratch { joint, mean, shift, next_shift, x: room, start: start_room, out, next_mean, .. } = scratch;
-        // SAFETY: every block comes up once.
+        // SAFETY: every block comes up once, and channels and its vectors are set.
         let mut out = unsafe { writer.target(&block, C, out) };
         let mut next = next.map(|(shifted, substep, writer)| {
             // SAFETY: the same.
             let out = unsafe { writer.target(&block, C, next_mean) };
             (Tilt::new(shifted, &block, sizes, next_shift), substep, out)
         });
-        let start = BlockReader::new(&block, start, C, sizes.n, start_room);
-        let x = BlockReader::new(&block, x, C, sizes.n, room);
+        // SAFETY: channels, and vectors of the block are read.
+        let start = unsafe { BlockReader::new(&block, start, C, sizes.n, start_room) };
+        // SAFETY: as above.
+        let x = unsafe { BlockReader::new(&block, x, C, sizes.n, room) };
         let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
         let k = mixture.k;
         for v in block.pairs(simd) {

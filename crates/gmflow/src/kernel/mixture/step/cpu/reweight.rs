@@ -4,7 +4,7 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::cpu::shifted::{GuidedMixtures, Scratch, Tilted, natural};
 use crate::kernel::simd::channels;
 use crate::kernel::simd::lanes::{Block, BlockWriter, PerSample};
-use crate::kernel::simd::memory::{build, par_map};
+use crate::kernel::simd::memory::{WritesAll, build, par_map};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::vector::widest;
 use pulp::{Simd, WithSimd};
@@ -17,8 +17,12 @@ pub(crate) fn reweighted(shifted: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3]
     let b = shifted.var.len();
     let blocks = Block::all(b, n);
     let (mut log_weights, mut log_std) = (Vec::new(), vec![0.0; if shifted.is_pixelwise() { b * n } else { 0 }]);
-    let means = build(b * k * c * n, |means| {
-        log_weights = build(b * k * n, |weights| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let means = build(b * k * c * n, written, |means| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        log_weights = build(b * k * n, written, |weights| {
             let [means, weights, stds] = [means, weights, &mut log_std[..]].map(|out| BlockWriter::new(out, n));
             par_map(
                 blocks,

@@ -64,9 +64,10 @@ impl Changing<'_> {
     fn run<S: Simd, const C: usize>(self, simd: S) -> Sums<1> {
         let Self { scratch, out: writer, now, previous_mean, sizes, block, rule } = self;
         let Scratch { joint, mean, shift, start, out, .. } = scratch;
-        // SAFETY: every block comes up once.
+        // SAFETY: every block comes up once, and channels and its vectors are set.
         let mut out = unsafe { writer.target(&block, C, out) };
-        let previous_mean = BlockReader::new(&block, previous_mean, C, sizes.n, start);
+        // SAFETY: channels, and vectors of the block are read.
+        let previous_mean = unsafe { BlockReader::new(&block, previous_mean, C, sizes.n, start) };
         let guided = !now.shift.is_empty();
         let factor = PerSample::new(&block, |sample| {
             let noise = rule.noise[0] * now.var[sample] + rule.noise[1] * now.power[sample];

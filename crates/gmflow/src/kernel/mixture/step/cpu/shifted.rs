@@ -104,8 +104,9 @@ impl<'a> Tilt<'a> {
             _ => natural(shifted.var[sample], shifted.power[sample]),
         };
         Self {
+            // SAFETY: channels, and vectors of the block are read.
             shift: (!shifted.shift.is_empty())
-                .then(|| BlockReader::new(block, shifted.shift, sizes.c, sizes.n, room)),
+                .then(|| unsafe { BlockReader::new(block, shifted.shift, sizes.c, sizes.n, room) }),
             natural: [
                 PerSample::new(block, |sample| natural(sample).0),
                 PerSample::new(block, |sample| natural(sample).1),
@@ -158,8 +159,10 @@ impl<'a, const C: usize> Tilted<'a, C> {
     ) -> Self {
         let Sizes { k, c, n } = sizes;
         Self {
-            centred: Packed::new(block, shifted.centred, centred_rows(sizes)),
-            mean: BlockReader::new(block, shifted.mean, c, n, mean),
+            // SAFETY: rows of components, and vectors of the block are read.
+            centred: unsafe { Packed::new(block, shifted.centred, centred_rows(sizes)) },
+            // SAFETY: as above, of channels.
+            mean: unsafe { BlockReader::new(block, shifted.mean, c, n, mean) },
             tilt: Tilt::new(shifted, block, sizes, shift),
             k,
             joint,
@@ -295,8 +298,8 @@ impl<S: Simd, const C: usize> Vectors<'_, S, C> {
     pub(crate) fn substep(&mut self, x: &[Pair<S>; C], start: &[Pair<S>; C], substep: &OdeSubstep) -> [Pair<S>; C] {
         let simd = self.simd;
         let number = |x: f32| Pair::splat(simd, x);
-        let (here, there, zeta) = (number(substep.here), number(substep.there), number(substep.zeta));
-        let nu = each!(C, simd, i => self.nu[i] + (here * x[i] - there * start[i] - zeta * self.mean[i]));
+        let (of_x, of_start, zeta) = (number(substep.of_x_tau), number(substep.of_x_t), number(substep.zeta));
+        let nu = each!(C, simd, i => self.nu[i] + (of_x * x[i] - of_start * start[i] - zeta * self.mean[i]));
         let offset = self.tilted_mean(&nu, self.zeta + zeta);
         let (keep, rest) = (number(substep.keep), number(1.0 - substep.keep));
         each!(C, simd, i => x[i].mul_add(keep, (offset[i] + self.mean[i]) * rest))

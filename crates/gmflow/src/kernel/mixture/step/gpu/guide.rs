@@ -1,8 +1,10 @@
 //! Guidance: the means of the mixtures over x0 and the shift that is asked for.
 
+use super::shifted::{Predicted, predicted};
+use crate::kernel::gpu::args::{Shape, ShapeLaunch};
 use crate::kernel::gpu::{empty, grid, input, mean_of, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::ops::{GuidanceInputs, Velocity};
+use crate::kernel::mixture::step::ops::GuidanceInputs;
 use crate::kernel::mixture::step::types::ShiftRule;
 use burn::backend::ops::FloatTensorOps;
 use burn_cubecl::CubeBackend;
@@ -10,25 +12,31 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
-/// Mean, difference of the conditional from the unconditional mean `[b c n]`, and `[3 b n]`: variance, products of the axis with the
-/// difference and with itself.
+/// What [`guide_kernel`] finds.
+#[derive(CubeType, CubeLaunch)]
+struct Found {
+    /// `[b c n]`.
+    mean: Box<[f32]>,
+    /// The conditional from the unconditional mean `[b c n]`.
+    difference: Box<[f32]>,
+    /// `[3 b n]`: variance, products of the axis with the difference and with itself.
+    sums: Box<[f32]>,
+}
+
+/// Mean, difference and sums, from predictions at `x` `[b c n]`; with guidance those of the doubled batch [conditional, unconditional].
 #[cube(launch_unchecked)]
 fn guide_kernel(
-    means: &[f32],
-    log_weights: &[f32],
-    log_std: &[f32],
+    predicted: &Predicted,
     x: &[f32],
-    mean: &mut [f32],
-    difference: &mut [f32],
-    sums: &mut [f32],
-    b: usize,
-    n: usize,
-    t: f32,
-    #[comptime] k: usize,
-    #[comptime] c: usize,
+    mut found: Found,
     #[comptime] active: bool,
     #[comptime] extrapolate: bool,
 ) {
+    let b = predicted.mixtures.shape.b;
+    let n = predicted.mixtures.shape.n;
+    let k = comptime!(predicted.mixtures.shape.k);
+    let c = comptime!(predicted.mixtures.shape.c);
+    let t = predicted.t;
     if ABSOLUTE_POS >= b * n {
         terminate!();
     }
@@ -36,41 +44,21 @@ fn guide_kernel(
     let pixel = ABSOLUTE_POS % n;
     let mut u = Array::<f32>::new(c);
     let mut other = Array::<f32>::new(c);
-    #[unroll]
-    for i in 0..c {
-        u[i] = 0.0f32;
-        other[i] = 0.0f32;
-    }
-    let means_at = sample * (k * c) * n + pixel;
-    let weights_at = sample * k * n + pixel;
-    for j in 0..k {
-        let weight = log_weights[weights_at + j * n].exp();
-        #[unroll]
-        for i in 0..c {
-            u[i] += means[means_at + (j * c + i) * n] * weight;
-        }
-    }
-    let within = (log_std[sample] * 2.0f32).exp();
+    mean_velocity(predicted, sample, &mut u);
+    let within = (predicted.mixtures.log_std[sample] * 2.0f32).exp();
     let mut var = 0.0f32.runtime();
     for j in 0..k {
         let mut spread = 0.0f32.runtime();
         #[unroll]
         for i in 0..c {
-            let offset = means[means_at + (j * c + i) * n] - u[i];
+            let offset = predicted.mixtures.means[((sample * k + j) * c + i) * n + pixel] - u[i];
             spread += offset * offset;
         }
-        var += (spread / f32::cast_from(c as u32) + within) * log_weights[weights_at + j * n].exp();
+        let weight = predicted.mixtures.log_weights[(sample * k + j) * n + pixel].exp();
+        var += (spread / f32::cast_from(c as u32) + within) * weight;
     }
     if comptime!(active) {
-        let means_at = (sample + b) * (k * c) * n + pixel;
-        let weights_at = (sample + b) * k * n + pixel;
-        for j in 0..k {
-            let weight = log_weights[weights_at + j * n].exp();
-            #[unroll]
-            for i in 0..c {
-                other[i] += means[means_at + (j * c + i) * n] * weight;
-            }
-        }
+        mean_velocity(predicted, sample + b, &mut other);
     }
     let mut da = 0.0f32.runtime();
     let mut aa = 0.0f32.runtime();
@@ -78,7 +66,7 @@ fn guide_kernel(
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
         let data = x[at] - u[i] * t;
-        mean[at] = data;
+        found.mean[at] = data;
         if comptime!(active) {
             let apart = (other[i] - u[i]) * t;
             let mut axis = data;
@@ -87,80 +75,115 @@ fn guide_kernel(
             }
             da += apart * axis;
             aa += axis * axis;
-            difference[at] = apart;
+            found.difference[at] = apart;
         }
     }
-    sums[ABSOLUTE_POS] = var * t * t;
-    sums[b * n + ABSOLUTE_POS] = da;
-    sums[2 * b * n + ABSOLUTE_POS] = aa;
+    found.sums[ABSOLUTE_POS] = var * t * t;
+    found.sums[b * n + ABSOLUTE_POS] = da;
+    found.sums[2 * b * n + ABSOLUTE_POS] = aa;
 }
 
-/// Takes the axis' part out of the difference in place, `[b c n]`; its squares `[b n]`. `sums` `[3 b]` are averages.
-#[cube(launch_unchecked)]
-fn across_kernel(
-    sums: &[f32],
-    mean: &[f32],
-    x: &[f32],
-    difference: &mut [f32],
-    squares: &mut [f32],
-    b: usize,
-    n: usize,
+/// The mean velocity of a sample at the pixel that a thread is for.
+#[cube]
+fn mean_velocity(predicted: &Predicted, sample: usize, out: &mut Array<f32>) {
+    let n = predicted.mixtures.shape.n;
+    let k = comptime!(predicted.mixtures.shape.k);
+    let c = comptime!(predicted.mixtures.shape.c);
+    let pixel = ABSOLUTE_POS % n;
+    #[unroll]
+    for i in 0..c {
+        out[i] = 0.0f32;
+    }
+    for j in 0..k {
+        let weight = predicted.mixtures.log_weights[(sample * k + j) * n + pixel].exp();
+        #[unroll]
+        for i in 0..c {
+            out[i] += predicted.mixtures.means[((sample * k + j) * c + i) * n + pixel] * weight;
+        }
+    }
+}
+
+/// The axis that a part of the shift is removed along.
+#[derive(CubeType, CubeLaunch)]
+struct Axis {
+    /// `[3 b]`: the averages of what [`Found::sums`] holds.
+    sums: Box<[f32]>,
+    /// `[b c n]`.
+    mean: Box<[f32]>,
+    /// `[b c n]`.
+    x: Box<[f32]>,
+    /// The share that is removed.
     orthogonal: f32,
-    #[comptime] c: usize,
-    #[comptime] extrapolate: bool,
-) {
+    shape: Shape,
+    #[cube(comptime)]
+    extrapolate: bool,
+}
+
+/// Takes the axis' part out of the difference in place, `[b c n]`; its squares `[b n]`.
+#[cube(launch_unchecked)]
+fn across_kernel(axis: &Axis, difference: &mut [f32], squares: &mut [f32]) {
+    let b = axis.shape.b;
+    let n = axis.shape.n;
+    let c = comptime!(axis.shape.c);
     if ABSOLUTE_POS >= b * n {
         terminate!();
     }
     let sample = ABSOLUTE_POS / n;
     let pixel = ABSOLUTE_POS % n;
-    let aa = sums[2 * b + sample];
+    let aa = axis.sums[2 * b + sample];
     let mut along = 0.0f32.runtime();
     if aa > 0.0f32 {
-        along = orthogonal * sums[b + sample] / aa;
+        along = axis.orthogonal * axis.sums[b + sample] / aa;
     }
     let mut square = 0.0f32.runtime();
     #[unroll]
     for i in 0..c {
         let at = (sample * c + i) * n + pixel;
-        let mut axis = mean[at];
-        if comptime!(extrapolate) {
-            axis = x[at] - mean[at];
+        let mut direction = axis.mean[at];
+        if comptime!(axis.extrapolate) {
+            direction = axis.x[at] - axis.mean[at];
         }
-        let rest = difference[at] - along * axis;
+        let rest = difference[at] - along * direction;
         difference[at] = rest;
         square += rest * rest;
     }
     squares[ABSOLUTE_POS] = square / f32::cast_from(c as u32);
 }
 
-/// Scales the shift in place, `[b c n]`; the mean square of the result `[b]`.
-#[cube(launch_unchecked)]
-fn scale_kernel(
-    sums: &[f32],
-    squares: &[f32],
-    shift: &mut [f32],
-    power: &mut [f32],
+/// How long the shift becomes.
+#[derive(CubeType, CubeLaunch)]
+struct Length {
+    /// `[3 b]`, of which the variances are read.
+    sums: Box<[f32]>,
+    /// The mean squares of the directions `[b]`.
+    squares: Box<[f32]>,
+    /// w~, or w where guidance extrapolates.
+    scale: f32,
+    /// Samples, and values of each.
     b: usize,
     per_sample: usize,
-    scale: f32,
-    #[comptime] extrapolate: bool,
-) {
-    if ABSOLUTE_POS >= b * per_sample {
+    #[cube(comptime)]
+    extrapolate: bool,
+}
+
+/// Scales the shift in place, `[b c n]`; the mean square of the result `[b]`.
+#[cube(launch_unchecked)]
+fn scale_kernel(length: &Length, shift: &mut [f32], power: &mut [f32]) {
+    if ABSOLUTE_POS >= length.b * length.per_sample {
         terminate!();
     }
-    let sample = ABSOLUTE_POS / per_sample;
-    let square = squares[sample];
+    let sample = ABSOLUTE_POS / length.per_sample;
+    let square = length.squares[sample];
     let mut factor = 0.0f32.runtime();
-    if comptime!(extrapolate) {
-        factor = scale - 1.0f32;
+    if comptime!(length.extrapolate) {
+        factor = length.scale - 1.0f32;
     } else {
         if square > 0.0f32 {
-            factor = scale * (sums[sample] / square).sqrt();
+            factor = length.scale * (length.sums[sample] / square).sqrt();
         }
     }
     shift[ABSOLUTE_POS] *= factor;
-    if ABSOLUTE_POS % per_sample == 0 {
+    if ABSOLUTE_POS % length.per_sample == 0 {
         power[sample] = square * factor * factor;
     }
 }
@@ -169,8 +192,8 @@ fn scale_kernel(
 pub(super) fn guide(
     inputs: GuidanceInputs<CubeBackend>,
 ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-    let GuidanceInputs { velocity: Velocity { means, log_weights, log_std, t }, x, rule, .. } = inputs;
-    let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&means), sizes(&x));
+    let GuidanceInputs { velocity, x, rule, .. } = inputs;
+    let (Sizes { k, c, n }, [b, _, h, w]) = (mixture_sizes(&velocity.means), sizes(&x));
     let (active, extrapolate) = (rule != ShiftRule::Off, matches!(rule, ShiftRule::Extrapolate { .. }));
     let mean = empty(&x, [b, c, h, w]);
     let shift = empty(&x, if active { [b, c, h, w] } else { [1; 4] });
@@ -182,18 +205,9 @@ pub(super) fn guide(
             &x.client,
             count.clone(),
             dim,
-            input(&means),
-            input(&log_weights),
-            input(&log_std),
+            predicted(&velocity, b),
             input(&x),
-            output(&mean),
-            output(&shift),
-            output(&sums),
-            b,
-            n,
-            t,
-            k,
-            c,
+            FoundLaunch::new(output(&mean), output(&shift), output(&sums)),
             active,
             extrapolate,
         );
@@ -213,41 +227,18 @@ pub(super) fn guide(
         }
     };
     let squares = empty(&x, [b, n]);
+    let shape = ShapeLaunch::new(b, n, k, c);
+    let axis = AxisLaunch::new(input(&sums), input(&mean), input(&x), orthogonal, shape, extrapolate);
     // SAFETY: as above.
     unsafe {
-        across_kernel::launch_unchecked(
-            &x.client,
-            count,
-            dim,
-            input(&sums),
-            input(&mean),
-            input(&x),
-            output(&shift),
-            output(&squares),
-            b,
-            n,
-            orthogonal,
-            c,
-            extrapolate,
-        );
+        across_kernel::launch_unchecked(&x.client, count, dim, axis, output(&shift), output(&squares));
     }
     let (squares, power) = (mean_of(squares, 1), empty(&x, [b, 1, 1, 1]));
     let (count, dim) = grid(&x, b * c * n);
+    let length = LengthLaunch::new(input(&sums), input(&squares), scale, b, c * n, extrapolate);
     // SAFETY: as above.
     unsafe {
-        scale_kernel::launch_unchecked(
-            &x.client,
-            count,
-            dim,
-            input(&sums),
-            input(&squares),
-            output(&shift),
-            output(&power),
-            b,
-            c * n,
-            scale,
-            extrapolate,
-        );
+        scale_kernel::launch_unchecked(&x.client, count, dim, length, output(&shift), output(&power));
     }
     (mean, var, shift, power, empty(&x, [0]))
 }

@@ -1,7 +1,7 @@
 //! The reweighted mixtures themselves, for steps that draw from them.
 
-use super::shifted::{is_guided, natural_of, shift_of};
-use crate::kernel::gpu::{LOWEST, empty, grid, input, mixture_sizes, output, sizes};
+use super::shifted::{Guided, centre, guided, is_guided, natural_of};
+use crate::kernel::gpu::{LOWEST, empty, grid, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::ops::GuidedMixtures;
 use burn_cubecl::CubeBackend;
@@ -11,57 +11,20 @@ use burn_cubecl::tensor::CubeTensor;
 
 /// The reweighted mixtures over x0: `[b k c n]`, `[b k n]`, `[b]` or, by pixels, `[b n]`.
 #[cube(launch_unchecked)]
-fn reweight_kernel(
-    means: &[f32],
-    log_weights: &[f32],
-    log_std: &[f32],
-    origin: &[f32],
-    mean: &[f32],
-    var: &[f32],
-    shift: &[f32],
-    power: &[f32],
-    out_means: &mut [f32],
-    out_weights: &mut [f32],
-    out_std: &mut [f32],
-    b: usize,
-    n: usize,
-    t: f32,
-    #[comptime] k: usize,
-    #[comptime] c: usize,
-    #[comptime] guided: bool,
-    #[comptime] pixelwise: bool,
-) {
+fn reweight_kernel(guided: &Guided, out_means: &mut [f32], out_weights: &mut [f32], out_std: &mut [f32]) {
+    let b = guided.predicted.mixtures.shape.b;
+    let n = guided.predicted.mixtures.shape.n;
+    let k = comptime!(guided.predicted.mixtures.shape.k);
+    let c = comptime!(guided.predicted.mixtures.shape.c);
+    let t = guided.predicted.t;
     if ABSOLUTE_POS >= b * n {
         terminate!();
     }
     let sample = ABSOLUTE_POS / n;
     let pixel = ABSOLUTE_POS % n;
-    let means_at = sample * (k * c) * n + pixel;
-    let weights_at = sample * k * n + pixel;
-    let variance = (log_std[sample] * 2.0f32).exp() * t * t;
-    let mut from_mean = Array::<f32>::new(c);
-    #[unroll]
-    for i in 0..c {
-        let at = (sample * c + i) * n + pixel;
-        from_mean[i] = origin[at] - mean[at];
-    }
-    let (factor, zeta) = natural_of(
-        means,
-        log_weights,
-        shift,
-        var,
-        power,
-        sample,
-        pixel,
-        n,
-        0.0f32 - t,
-        &from_mean,
-        variance,
-        k,
-        c,
-        guided,
-        pixelwise,
-    );
+    let centre = centre(guided);
+    let variance = centre.var;
+    let (factor, zeta) = natural_of(guided, &centre);
     let scale = 1.0f32 / (variance * zeta + 1.0f32);
     let mut top = LOWEST.runtime();
     let mut total = 0.0f32.runtime();
@@ -70,29 +33,31 @@ fn reweight_kernel(
         #[unroll]
         for i in 0..c {
             let at = (sample * c + i) * n + pixel;
-            let at_mean = means_at + (j * c + i) * n;
-            let offset = from_mean[i] - means[at_mean] * t;
+            let at_mean = ((sample * k + j) * c + i) * n + pixel;
+            let offset = centre.from_mean[i] - guided.predicted.mixtures.means[at_mean] * t;
             let mut nu = 0.0f32.runtime();
-            if comptime!(guided) {
-                nu = factor * shift[at];
+            if comptime!(guided.guided) {
+                nu = factor * guided.shift[at];
             }
             gain += offset * (nu - 0.5f32 * zeta * offset);
-            out_means[at_mean] = (offset + variance * nu) * scale + mean[at];
+            out_means[at_mean] = (offset + variance * nu) * scale + guided.mean[at];
         }
-        let value = gain * scale + log_weights[weights_at + j * n];
-        out_weights[weights_at + j * n] = value;
+        let at_weight = (sample * k + j) * n + pixel;
+        let value = gain * scale + guided.predicted.mixtures.log_weights[at_weight];
+        out_weights[at_weight] = value;
         let higher = value.max(top);
         total = total * (top - higher).exp() + (value - higher).exp();
         top = higher;
     }
     let norm = top + total.ln();
     for j in 0..k {
-        out_weights[weights_at + j * n] -= norm;
+        out_weights[(sample * k + j) * n + pixel] -= norm;
     }
-    if comptime!(pixelwise) {
-        out_std[ABSOLUTE_POS] = log_std[sample] + t.ln() - 0.5f32 * (variance * zeta + 1.0f32).ln();
+    let log_std = guided.predicted.mixtures.log_std[sample] + t.ln() - 0.5f32 * (variance * zeta + 1.0f32).ln();
+    if comptime!(guided.guided && guided.pixelwise) {
+        out_std[ABSOLUTE_POS] = log_std;
     } else if pixel == 0 {
-        out_std[sample] = log_std[sample] + t.ln() - 0.5f32 * (variance * zeta + 1.0f32).ln();
+        out_std[sample] = log_std;
     }
 }
 
@@ -110,24 +75,10 @@ pub(super) fn reweighted(mixture: GuidedMixtures<CubeBackend>) -> (CubeTensor, C
             &like.client,
             count,
             dim,
-            input(&mixture.velocity.means),
-            input(&mixture.velocity.log_weights),
-            input(&mixture.velocity.log_std),
-            input(&mixture.origin),
-            input(&mixture.mean),
-            input(&mixture.var),
-            shift_of(&mixture),
-            input(&mixture.power),
+            guided(&mixture),
             output(&means),
             output(&log_weights),
             output(&log_std),
-            b,
-            n,
-            mixture.velocity.t,
-            k,
-            c,
-            is_guided(&mixture),
-            pixelwise,
         );
     }
     (means, log_weights, log_std)

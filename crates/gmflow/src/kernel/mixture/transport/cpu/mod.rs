@@ -10,14 +10,14 @@ mod pixels;
 
 use crate::kernel::mixture::sizes::{Mixture, Sizes};
 use crate::kernel::mixture::transport::reference::PixelMixture;
-use crate::kernel::mixture::transport::types::{Axes, Direction};
+use crate::kernel::mixture::transport::types::{Direction, Way};
 use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter};
-use crate::kernel::simd::memory::{build, par_map};
+use crate::kernel::simd::memory::{WritesAll, build, par_map};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::vector::widest;
 use nalgebra::DMatrix;
-use pixels::{Pixels, Way};
+use pixels::Pixels;
 use pulp::{Simd, WithSimd};
 
 /// The covariances `[b c c]` of mixtures, averaged over pixels.
@@ -47,18 +47,13 @@ pub(crate) fn covariances(mixture: Mixture, sizes: Sizes) -> Vec<f32> {
 }
 
 /// Maps `values` `[b c n]`, with one basis per sample, `[b c c]` with a basis vector in every column.
-pub(crate) fn transport(
-    mixture: Mixture,
-    values: &[f32],
-    bases: &[f32],
-    sizes: Sizes,
-    axes: Axes,
-    direction: Direction,
-) -> Vec<f32> {
+pub(crate) fn transport(mixture: Mixture, values: &[f32], bases: &[f32], sizes: Sizes, way: Way) -> Vec<f32> {
     let Sizes { k, c, n } = sizes;
-    let (blocks, way) = (Block::all(mixture.samples(sizes), n), Way { axes, direction });
+    let blocks = Block::all(mixture.samples(sizes), n);
     let mut far = Vec::new();
-    let mut mapped = build(values.len(), |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    let mut mapped = build(values.len(), written, |out| {
         let out = BlockWriter::new(out, n);
         // A root search costs about ten passes over the components.
         far = par_map(
@@ -83,9 +78,9 @@ pub(crate) fn transport(
         let basis = DMatrix::from_row_iterator(c, c, bases[sample * c * c..][..c * c].iter().map(|&x| f64::from(x)));
         let std = f64::from(mixture.log_std_at(sizes, (sample, pixel))).exp();
         let mixture = PixelMixture { means: &means, log_weights: &log_weights, std };
-        let result = match direction {
-            Direction::FromNormals => mixture.at_normals(&value, &basis, axes),
-            Direction::ToNormals => mixture.to_normals(&value, &basis, axes),
+        let result = match way.direction {
+            Direction::FromNormals => mixture.at_normals(&value, &basis, way.axes),
+            Direction::ToNormals => mixture.to_normals(&value, &basis, way.axes),
         };
         for (row, x) in result.into_iter().enumerate() {
             mapped[at(sample * c + row)] = x as f32;
@@ -133,8 +128,10 @@ impl WithSimd for Covarying<'_> {
         let Self { scratch, mixture, sizes, block } = self;
         let Sizes { k, c, n } = sizes;
         let Scratch { means, log_weights, vector, basis, .. } = scratch;
-        let means = BlockReader::new(&block, mixture.means, k * c, n, means);
-        let log_weights = BlockReader::new(&block, mixture.log_weights, k, n, log_weights);
+        // SAFETY: rows of components and channels, and vectors of the block are read.
+        let means = unsafe { BlockReader::new(&block, mixture.means, k * c, n, means) };
+        // SAFETY: as above.
+        let log_weights = unsafe { BlockReader::new(&block, mixture.log_weights, k, n, log_weights) };
         let within = mixture.stds(sizes, &block, 2.0);
         for v in block.pairs(simd) {
             let pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
@@ -170,9 +167,12 @@ impl WithSimd for Mapping<'_> {
         let Self { scratch, mixture, values, bases, sizes, block, way } = self;
         let Sizes { k, c, n } = sizes;
         let Scratch { means, log_weights, values: room, vector, basis, out } = scratch;
-        let means = BlockReader::new(&block, mixture.means, k * c, n, means);
-        let log_weights = BlockReader::new(&block, mixture.log_weights, k, n, log_weights);
-        let values = BlockReader::new(&block, values, c, n, room);
+        // SAFETY: rows of components and channels, and vectors of the block are read.
+        let means = unsafe { BlockReader::new(&block, mixture.means, k * c, n, means) };
+        // SAFETY: as above.
+        let log_weights = unsafe { BlockReader::new(&block, mixture.log_weights, k, n, log_weights) };
+        // SAFETY: as above.
+        let values = unsafe { BlockReader::new(&block, values, c, n, room) };
         for (entry, row) in basis.iter_mut().enumerate() {
             *row = block.per_sample(|sample| bases[sample * c * c + entry]);
         }
@@ -180,7 +180,7 @@ impl WithSimd for Mapping<'_> {
         let mut far = [0.0; LANES];
         for v in block.pairs(simd) {
             let mut pixels = Pixels::new(simd, [&means, &log_weights], (k, c), v, vector);
-            pixels.map(&values, basis, out, v, Pair::load(simd, &std, v), way).store(&mut far, v);
+            pixels.map((&values, basis), out, v, Pair::load(simd, &std, v), way).store(&mut far, v);
         }
         far
     }

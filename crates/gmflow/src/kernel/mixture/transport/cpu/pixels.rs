@@ -1,7 +1,7 @@
 //! Mixtures of pixels, gone through axis by axis.
 
 use crate::kernel::mixture::transport::cpu::line::Line;
-use crate::kernel::mixture::transport::types::{Axes, Direction, FARTHEST, TINY};
+use crate::kernel::mixture::transport::types::{Axes, Direction, FARTHEST, TINY, Way};
 use crate::kernel::simd::lanes::BlockReader;
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::row::Row;
@@ -11,13 +11,6 @@ use std::f32::consts::LOG2_E;
 
 /// The least power of 2 that a weight is told from.
 const LEAST_POWER: f32 = -120.0;
-
-/// What is mapped to what.
-#[derive(Clone, Copy)]
-pub(crate) struct Way {
-    pub(crate) axes: Axes,
-    pub(crate) direction: Direction,
-}
 
 /// The mixtures of the pixels of two vectors, side by side: rows of images whose width is a power of two push each other out of the cache.
 pub(crate) struct Pixels<'a, S: Simd> {
@@ -146,8 +139,7 @@ impl<'a, S: Simd> Pixels<'a, S> {
     #[inline(always)]
     pub(crate) fn map(
         &mut self,
-        values: &BlockReader,
-        basis: &[Row],
+        (values, basis): (&BlockReader, &[Row]),
         out: &mut [Row],
         v: [usize; 2],
         std: Pair<S>,

@@ -1,28 +1,33 @@
 //! Mixtures of pixels, a thread for a pixel.
 
 use super::line::{normal, normalise, quantile};
+use crate::kernel::gpu::args::Mixtures;
 use crate::kernel::mixture::transport::types::FARTHEST;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+/// What is mapped.
+#[derive(CubeType, CubeLaunch)]
+pub(super) struct Way {
+    /// `[b c n]`.
+    values: Box<[f32]>,
+    /// `[b c c]`, one vector per column.
+    bases: Box<[f32]>,
+    /// Whether normals become draws, and not points normals.
+    #[cube(comptime)]
+    from_normals: bool,
+    /// Whether normals are measured along the basis, and not along the channels.
+    #[cube(comptime)]
+    along_basis: bool,
+}
+
 /// The mapped values `[b c n]`, and 1 at pixels that are beyond f32, `[b n]`.
 #[cube(launch_unchecked)]
-pub(super) fn transport_kernel(
-    means: &[f32],
-    log_weights: &[f32],
-    log_std: &[f32],
-    values: &[f32],
-    bases: &[f32],
-    out: &mut [f32],
-    far: &mut [f32],
-    b: usize,
-    n: usize,
-    #[comptime] k: usize,
-    #[comptime] c: usize,
-    #[comptime] from_normals: bool,
-    #[comptime] along_basis: bool,
-    #[comptime] per_pixel: bool,
-) {
+pub(super) fn transport_kernel(mixtures: &Mixtures, way: &Way, out: &mut [f32], far: &mut [f32]) {
+    let b = mixtures.shape.b;
+    let n = mixtures.shape.n;
+    let k = comptime!(mixtures.shape.k);
+    let c = comptime!(mixtures.shape.c);
     if ABSOLUTE_POS >= b * n {
         terminate!();
     }
@@ -32,10 +37,10 @@ pub(super) fn transport_kernel(
     let values_at = sample * c * n + pixel;
     let basis_at = sample * (c * c);
     let mut std_at = sample;
-    if comptime!(per_pixel) {
+    if comptime!(mixtures.std_per_pixel) {
         std_at = ABSOLUTE_POS;
     }
-    let std = log_std[std_at].exp();
+    let std = mixtures.log_std[std_at].exp();
     let inverse = 1.0f32 / std;
     let mut of = Array::<f32>::new(k);
     let mut weights = Array::<f32>::new(k);
@@ -43,7 +48,7 @@ pub(super) fn transport_kernel(
     let mut mean = Array::<f32>::new(c);
     let mut along = Array::<f32>::new(c);
     for j in 0..k {
-        of[j] = log_weights[sample * k * n + pixel + j * n];
+        of[j] = mixtures.log_weights[sample * k * n + pixel + j * n];
     }
     normalise(&of, &mut weights, k);
     #[unroll]
@@ -53,22 +58,22 @@ pub(super) fn transport_kernel(
     for j in 0..k {
         #[unroll]
         for i in 0..c {
-            mean[i] += means[means_at + (j * c + i) * n] * weights[j];
+            mean[i] += mixtures.means[means_at + (j * c + i) * n] * weights[j];
         }
     }
     #[unroll]
     for axis in 0..c {
         let mut sum = 0.0f32.runtime();
-        if comptime!(from_normals && along_basis) {
-            sum = values[values_at + axis * n];
+        if comptime!(way.from_normals && way.along_basis) {
+            sum = way.values[values_at + axis * n];
         } else {
             #[unroll]
             for i in 0..c {
-                let mut value = values[values_at + i * n];
-                if comptime!(!from_normals) {
+                let mut value = way.values[values_at + i * n];
+                if comptime!(!way.from_normals) {
                     value = (value - mean[i]) * inverse;
                 }
-                sum += value * bases[basis_at + i * c + axis];
+                sum += value * way.bases[basis_at + i * c + axis];
             }
         }
         along[axis] = sum;
@@ -80,13 +85,13 @@ pub(super) fn transport_kernel(
             let mut sum = 0.0f32.runtime();
             #[unroll]
             for i in 0..c {
-                sum += (means[means_at + (j * c + i) * n] - mean[i]) * bases[basis_at + i * c + axis];
+                sum += (mixtures.means[means_at + (j * c + i) * n] - mean[i]) * way.bases[basis_at + i * c + axis];
             }
             on_axis[j] = sum * inverse;
         }
         let value = along[axis];
         let mut x = value;
-        if comptime!(from_normals) {
+        if comptime!(way.from_normals) {
             if value.abs() > FARTHEST {
                 beyond = 1.0f32;
             }
@@ -110,12 +115,12 @@ pub(super) fn transport_kernel(
         let mut sum = 0.0f32.runtime();
         #[unroll]
         for axis in 0..c {
-            sum += along[axis] * bases[basis_at + i * c + axis];
+            sum += along[axis] * way.bases[basis_at + i * c + axis];
         }
-        if comptime!(from_normals) {
+        if comptime!(way.from_normals) {
             sum = sum * std + mean[i];
         } else {
-            if comptime!(along_basis) {
+            if comptime!(way.along_basis) {
                 sum = along[i];
             }
         }
@@ -126,17 +131,11 @@ pub(super) fn transport_kernel(
 
 /// The covariance at every pixel, `[b c c n]`.
 #[cube(launch_unchecked)]
-pub(super) fn covariance_kernel(
-    means: &[f32],
-    log_weights: &[f32],
-    log_std: &[f32],
-    out: &mut [f32],
-    b: usize,
-    n: usize,
-    #[comptime] k: usize,
-    #[comptime] c: usize,
-    #[comptime] per_pixel: bool,
-) {
+pub(super) fn covariance_kernel(mixtures: &Mixtures, out: &mut [f32]) {
+    let b = mixtures.shape.b;
+    let n = mixtures.shape.n;
+    let k = comptime!(mixtures.shape.k);
+    let c = comptime!(mixtures.shape.c);
     if ABSOLUTE_POS >= b * n {
         terminate!();
     }
@@ -147,10 +146,10 @@ pub(super) fn covariance_kernel(
     let mut mean = Array::<f32>::new(c);
     let mut sums = Array::<f32>::new(c * c);
     let mut std_at = sample;
-    if comptime!(per_pixel) {
+    if comptime!(mixtures.std_per_pixel) {
         std_at = ABSOLUTE_POS;
     }
-    let within = (log_std[std_at] * 2.0f32).exp();
+    let within = (mixtures.log_std[std_at] * 2.0f32).exp();
     #[unroll]
     for i in 0..c {
         mean[i] = 0.0f32;
@@ -161,20 +160,20 @@ pub(super) fn covariance_kernel(
         sums[i * c + i] = within;
     }
     for j in 0..k {
-        let weight = log_weights[weights_at + j * n].exp();
+        let weight = mixtures.log_weights[weights_at + j * n].exp();
         #[unroll]
         for i in 0..c {
-            mean[i] += means[means_at + (j * c + i) * n] * weight;
+            mean[i] += mixtures.means[means_at + (j * c + i) * n] * weight;
         }
     }
     for component in 0..k {
-        let weight = log_weights[weights_at + component * n].exp();
+        let weight = mixtures.log_weights[weights_at + component * n].exp();
         #[unroll]
         for i in 0..c {
-            let left = (means[means_at + (component * c + i) * n] - mean[i]) * weight;
+            let left = (mixtures.means[means_at + (component * c + i) * n] - mean[i]) * weight;
             #[unroll]
             for j in 0..c {
-                sums[i * c + j] += left * (means[means_at + (component * c + j) * n] - mean[j]);
+                sums[i * c + j] += left * (mixtures.means[means_at + (component * c + j) * n] - mean[j]);
             }
         }
     }

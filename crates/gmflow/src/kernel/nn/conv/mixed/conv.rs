@@ -11,7 +11,7 @@ use super::vectors::{LANES, first, with_instructions};
 use crate::kernel::matmul::layout::{LINES, Line, ROWS};
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::nn::conv::sizes::Sizes;
-use crate::kernel::simd::memory::{build, par_items};
+use crate::kernel::simd::memory::{WritesAll, build, par_items};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -40,7 +40,9 @@ impl Weights {
         let [outputs, inputs] = if turned { [c, o] } else { [o, c] };
         let steps = inputs.div_ceil(2);
         let distance = apart(outputs * steps);
-        let words = build(POSITIONS * distance, |words: &mut [u32]| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let words = build(POSITIONS * distance, written, |words: &mut [u32]| {
             let target = Words(words.as_mut_ptr());
             par_items((0..outputs).collect(), weight.len(), |output| {
                 let at = |input: usize| if turned { (input * c + output) * 9 } else { (output * c + input) * 9 };
@@ -212,7 +214,9 @@ pub(super) fn conv(
 ) -> Vec<f32> {
     let weights = Weights::new(weight, [sizes.o, sizes.c], false);
     let tiling = outputs(sizes);
-    build(sizes.b * sizes.o * sizes.pixels(), |values: &mut [f32]| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(sizes.b * sizes.o * sizes.pixels(), written, |values: &mut [f32]| {
         let out = Output { values: values.as_mut_ptr(), channels: sizes.o, shift, residual };
         let out = &out;
         groups(sizes.b, &tiling).into_par_iter().for_each_init(
@@ -228,7 +232,9 @@ pub(super) fn grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Vec<f32
     let tiling = inputs(sizes);
     let parts = [(grad, sizes.o)];
     let source = PlaneReader::plain(&parts, sizes.out);
-    build(sizes.b * sizes.c * sizes.h * sizes.w, |values: &mut [f32]| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(sizes.b * sizes.c * sizes.h * sizes.w, written, |values: &mut [f32]| {
         let out = Output { values: values.as_mut_ptr(), channels: sizes.c, shift: None, residual: None };
         let out = &out;
         groups(sizes.b, &tiling).into_par_iter().for_each_init(

@@ -9,7 +9,7 @@ use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::unfold::{Fold, patches};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::build;
+use crate::kernel::simd::memory::{WritesAll, build};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 
@@ -24,7 +24,9 @@ impl Left {
     fn of_rows(values: &[f32], k: usize) -> Self {
         let steps = k.div_ceil(2);
         let rows = values.len().checked_div(k).unwrap_or(0);
-        let words = build(rows * steps, |words: &mut [u32]| {
+        // SAFETY: every element is written below, and none is read before.
+        let written = unsafe { WritesAll::promise() };
+        let words = build(rows * steps, written, |words: &mut [u32]| {
             let rows = words.par_chunks_exact_mut(steps.max(1)).zip(values.par_chunks_exact(k.max(1)));
             // SAFETY: the instructions were looked for, and a row has room for its pairs.
             rows.with_min_len(64).for_each(|(words, values)| unsafe { round(values, words) });
@@ -143,7 +145,9 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Ve
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let k = c * sizes.taps();
     let (plane, tiles, left) = (sizes.pixels(), sizes.tiles(c), Left::of_rows(weight, k));
-    build(b * o * plane, |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(b * o * plane, written, |out| {
         let out = Target(out.as_mut_ptr());
         (0..b * tiles.len()).into_par_iter().for_each_init(Vec::new, |buffer, task| {
             let (sample, rows) = (task / tiles.len(), tiles[task % tiles.len()].clone());

@@ -116,7 +116,8 @@ impl NormConv<'_> {
     /// The gradients of x, the norm and the shift.
     fn grad_x(&self, grad: &[f32], norm: &Norm, shift: &mut [f32]) -> (Vec<Vec<f32>>, [Vec<f32>; 2]) {
         let (b, c, pixels) = (self.sizes.b, self.x.channels(), self.x.pixels());
-        let mut parts: Vec<Vec<f32>> = self.x.parts.iter().map(|(_, channels)| room(b * channels * pixels)).collect();
+        let mut parts: Vec<Vec<f32>> =
+            self.x.parts.iter().map(|(_, channels)| Vec::with_capacity(b * channels * pixels)).collect();
         let mut of_samples = vec![[0.0; 2]; b * c];
         let targets: Vec<(Target<f32>, usize)> = parts
             .iter_mut()
@@ -152,6 +153,10 @@ impl NormConv<'_> {
         };
         conv::each_grad_input(grad, self.weight, &self.sizes, then);
         drop(targets);
+        for (part, (_, channels)) in parts.iter_mut().zip(self.x.parts) {
+            // SAFETY: there is room for as many, and the tasks have written every plane of every sample.
+            unsafe { part.set_len(b * channels * pixels) };
+        }
         let total = |i: usize| -> Vec<f32> {
             let of_channel = |channel: usize| of_samples.iter().skip(channel).step_by(c).map(|v| f64::from(v[i]));
             (0..c).map(|channel| of_channel(channel).sum::<f64>() as f32).collect()
@@ -171,9 +176,4 @@ impl<T> Target<T> {
     fn at(&self, offset: usize) -> *mut T {
         self.0.wrapping_add(offset)
     }
-}
-
-/// Values that are all written before they are read.
-fn room(n: usize) -> Vec<f32> {
-    crate::kernel::simd::memory::build(n, |_| ())
 }

@@ -10,13 +10,16 @@ use super::vectors::{LANES, first, in_line, pairs, transpose2, transpose4, with_
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+/// A channel, and rows of tiles of the batch.
+type Planes = (usize, Range<usize>);
+
 with_instructions! {
     /// Transforms rows of tiles along their columns, into strip `which`.
     ///
     /// # Safety
     /// The processor must have the instructions; so for all functions of this file.
     unsafe fn vertical(
-        source: &PlaneReader, side: Side, tiling: &Tiling, channel: usize, rows: Range<usize>, room: &mut Room, which: usize,
+        source: &PlaneReader, side: Side, tiling: &Tiling, (channel, rows): Planes, room: &mut Room, which: usize,
     ) {
         let (pitch, size) = (tiling.pitch(), room.strip);
         let [top, left] = tiling.offset;
@@ -120,9 +123,9 @@ with_instructions! {
             let both = first + 1 < channels;
             // SAFETY: the caller vouches for all.
             unsafe {
-                vertical(source, Side::Input, tiling, first, rows.clone(), room, 0);
+                vertical(source, Side::Input, tiling, (first, rows.clone()), room, 0);
                 if both {
-                    vertical(source, Side::Input, tiling, first + 1, rows.clone(), room, 1);
+                    vertical(source, Side::Input, tiling, (first + 1, rows.clone()), room, 1);
                 }
                 let out = Pairs { words: out.words.wrapping_add(first / 2 * PANEL), ..out };
                 match room.together {
@@ -171,12 +174,12 @@ with_instructions! {
     /// # Safety
     /// As [`vertical`], and there must be room for the words.
     pub(super) unsafe fn to_words(
-        source: &PlaneReader, side: Side, tiling: &Tiling, channel: usize, rows: Range<usize>, room: &mut Room, out: Pairs,
+        source: &PlaneReader, side: Side, tiling: &Tiling, (channel, rows): Planes, room: &mut Room, out: Pairs,
     ) {
         let count = rows.len() * tiling.tiles[1];
         // SAFETY: the caller vouches for all.
         unsafe {
-            vertical(source, side, tiling, channel, rows, room, 0);
+            vertical(source, side, tiling, (channel, rows), room, 0);
             match room.together {
                 4 => pack_words::<4>(room, side, count, out),
                 2 => pack_words::<2>(room, side, count, out),

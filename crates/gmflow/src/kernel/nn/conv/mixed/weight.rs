@@ -11,7 +11,7 @@ use crate::kernel::matmul::matrix::Target;
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::winograd::weights::Contract;
-use crate::kernel::simd::memory::{build, par_items};
+use crate::kernel::simd::memory::{WritesAll, build, par_items};
 use crate::kernel::simd::vector::widest;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -41,7 +41,7 @@ impl Chunk<'_> {
                 let words = out.at((channel * self.room + panel) * WORDS);
                 let (rows, out) = (self.panels[panel].clone(), Pairs { words, distance });
                 // SAFETY: the instructions were looked for, and only this task writes these words.
-                unsafe { to_words(grad, Side::Gradient, &tiling, channel, rows, room, out) };
+                unsafe { to_words(grad, Side::Gradient, &tiling, (channel, rows), room, out) };
             },
         );
     }
@@ -65,7 +65,7 @@ impl Chunk<'_> {
                     let out = Pairs { words: words[channel * WORDS..].as_mut_ptr(), distance: DISTANCE };
                     let rows = self.panels[panel].clone();
                     // SAFETY: the instructions were looked for, and the words are this task's.
-                    unsafe { to_words(source, Side::Input, self.tiling, first + channel, rows, room, out) };
+                    unsafe { to_words(source, Side::Input, self.tiling, (first + channel, rows), room, out) };
                 }
                 let (columns, column) = (first / PANEL, first % PANEL);
                 let to = out.at((columns * self.room + panel) * WORDS * PANEL + column);
@@ -125,7 +125,9 @@ pub(super) fn grad_weight(grad: &[f32], source: &PlaneReader, sizes: &Sizes) -> 
             });
         }
     });
-    build(9 * o * c, |dw: &mut [f32]| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(9 * o * c, written, |dw: &mut [f32]| {
         par_items(dw.chunks_mut(9 * c).enumerate().collect(), sums.len(), |(row, out): (usize, &mut [f32])| {
             widest(Contract { out, tiles: &sums[row * c..], distance });
         });

@@ -12,13 +12,13 @@ mod pieces;
 pub(crate) mod weights;
 
 use crate::kernel::matmul::layout::{COLUMNS, ROWS as TILE_ROWS};
-use crate::kernel::matmul::matrix::{Matrix, Target, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Target, product};
 use crate::kernel::matmul::packed;
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::matmul::panels::PackedWeight;
-use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::nn::conv::sizes::Sizes;
-use crate::kernel::simd::memory::{build, par_items};
+use crate::kernel::simd::memory::{WritesAll, build, par_items};
 use crate::kernel::simd::vector::widest;
 use forward::{Forward, Side};
 use gemm::Parallelism;
@@ -144,8 +144,7 @@ fn filter(
     weights: &[f32],
     bias: &[f32],
     [b, c]: [usize; 2],
-    grid: Grid,
-    size: [usize; 2],
+    (grid, size): (Grid, [usize; 2]),
     kernel: Kernel,
 ) -> Vec<f32> {
     let o = bias.len();
@@ -157,7 +156,9 @@ fn filter(
     let buffers = || {
         (Transformed::new(c, chunks.tiles(), kernel == Kernel::Packed), Transformed::new(o, chunks.tiles(), false))
     };
-    build(b * o * size[0] * size[1], |out| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(b * o * size[0] * size[1], written, |out| {
         let out = Target(out.as_mut_ptr());
         let work = |(tiles, products): &mut (Transformed, Transformed), rows: Range<usize>, by: By| {
             transform(x, Side::Input, grid, rows.clone(), tiles, by);
@@ -190,7 +191,9 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
         if kernel == Kernel::Library {
             let (weight, x) = (Matrix::rows(weight, c), x.matrix(position));
             // SAFETY: the matrices have these sizes, and no other task writes these rows.
-            return unsafe { product([m, tiles, c], out, stride, Write::Replace, weight, x, 1.0, Parallelism::None) };
+            return unsafe {
+                product([m, tiles, c], Destination::replace(out, stride), [weight, x], 1.0, Parallelism::None)
+            };
         }
         let rows = Rows { words: weight.as_ptr().cast(), row_stride: c, step_stride: 1, tile_stride: TILE_ROWS * c };
         for panel in 0..tiles.div_ceil(COLUMNS) {
@@ -205,7 +208,9 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
 /// The weight `[o c 3 3]` as G g G^T: `[36 o c]`, with gaps between the positions.
 fn transform_weight(weight: &[f32], [o, c]: [usize; 2]) -> Vec<f32> {
     let distance = apart(o * c);
-    build(POSITIONS * distance, |values: &mut [f32]| {
+    // SAFETY: every element is written below, and none is read before.
+    let written = unsafe { WritesAll::promise() };
+    build(POSITIONS * distance, written, |values: &mut [f32]| {
         values.chunks_exact_mut(distance).for_each(|position| position[o * c..].fill(0.0));
         let target = Target(values.as_mut_ptr());
         par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
@@ -219,7 +224,8 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, kerne
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let [top, _, left, _] = sizes.padding;
     let weight = transform_weight(weight, [o, c]);
-    filter(x, &weight, bias, [b, c], Grid::new(sizes.out, [h, w], [top, left]), sizes.out, kernel)
+    let grid = Grid::new(sizes.out, [h, w], [top, left]);
+    filter(x, &weight, bias, [b, c], (grid, sizes.out), kernel)
 }
 
 /// The gradient with respect to x: the convolution of the gradient with the filters turned round, from outputs to inputs.
@@ -239,7 +245,7 @@ pub(crate) fn conv_grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes, kerne
     );
     let weight = transform_weight(&turned, [c, o]);
     let grid = Grid::new([h, w], sizes.out, [2 - top, 2 - left]);
-    filter(grad, &weight, &vec![0.0; c], [b, o], grid, [h, w], kernel)
+    filter(grad, &weight, &vec![0.0; c], [b, o], (grid, [h, w]), kernel)
 }
 
 /// The gradient with respect to the weight: chunks of tiles are added up in order.
@@ -266,9 +272,9 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
             // SAFETY: the matrices have these sizes, and no other task writes these columns.
             unsafe {
                 if kernel == Kernel::Packed {
-                    packed::add_product(a, o, &PackedWeight::pack(b, [tiles, n], MatmulPrecision::F32), out, c);
+                    packed::add_product(a, o, &PackedWeight::pack(b, [tiles, n], FloatKind::F32), out, c);
                 } else {
-                    product([o, n, tiles], out, c, Write::Add, a, b, 1.0, Parallelism::None);
+                    product([o, n, tiles], Destination::add(out, c), [a, b], 1.0, Parallelism::None);
                 }
             }
         });
