@@ -94,7 +94,7 @@ pub use settings::{Background, Corrupt, ImageSettings, MAX_PIXELS, MAX_SIZE};
 pub use shapes::{Shapes, ShapesDataset};
 #[cfg(feature = "parquet")]
 pub use source::{Columns, ParquetDataset};
-pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES, Stored};
+pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES, StoredImage};
 pub use survey::Survey;
 
 /// The target of log lines that say what was found in a data set and what was passed over. They are of level info; a program shows them

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::ImageSettings;
-use crate::source::{IdxDataset, Image, ImageDataset, Stored};
+use crate::source::{IdxDataset, Image, ImageDataset, StoredImage};
 use crate::{Error, Result};
 
 /// A data set that is known by its name.
@@ -324,7 +324,7 @@ impl ImageDataset for WithNames {
         self.images.get(index)
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
+    fn stored(&self, index: usize) -> Result<StoredImage> {
         self.images.stored(index)
     }
 }

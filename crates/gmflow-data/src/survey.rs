@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::source::{Stored, is_parquet};
+use crate::source::{StoredImage, is_parquet};
 use crate::{Dataset, DatasetConfig, Error, ImageSettings, Result};
 
 /// Images that are looked at, evenly spread over the set.
@@ -112,7 +112,7 @@ impl DatasetConfig {
 }
 
 impl Survey {
-    fn add(&mut self, Stored { size, format }: Stored, pixels: &[f32]) {
+    fn add(&mut self, StoredImage { size, format }: StoredImage, pixels: &[f32]) {
         let shorter = |size: [usize; 2]| size[0].min(size[1]);
         self.looked_at += 1;
         *self.formats.entry(format).or_default() += 1;

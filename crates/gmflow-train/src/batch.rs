@@ -132,12 +132,12 @@ impl DrawPlan {
 
 /// The background thread's end of the queue.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct BatchQueue {
     batches: Receiver<Result<HostBatch>>,
 }
 
-impl Feed {
-    /// Starts preparing batches from optimiser step `first` on; the thread ends when the feed is dropped.
+impl BatchQueue {
+    /// Starts preparing batches from optimiser step `first` on; the thread ends when the queue is dropped.
     pub(crate) fn start(mut data: TrainingData, plan: DrawPlan, first: u64, queue: usize) -> Result<Self> {
         let (sender, batches) = sync_channel(queue);
         let work = move || {

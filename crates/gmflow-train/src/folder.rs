@@ -61,11 +61,11 @@ pub(crate) enum Found {
 
 /// What a folder is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum Opening {
     /// A new run, for which an old one may be removed.
-    Begin,
+    New,
     /// The run that is in it.
-    GoOn,
+    Resume,
 }
 
 /// A run's folder that this process alone writes into.
@@ -82,14 +82,14 @@ impl RunFolder {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(crate) fn look(path: &Path, purpose: Purpose) -> Result<Found> {
+    pub(crate) fn look(path: &Path, opening: Opening) -> Result<Found> {
         let top = top_level(path)?;
         if top.is_empty() {
             return Ok(Found::Nothing);
         }
         let listed = match read_manifest(path)? {
             None if top.contains(MANIFEST) => None,
-            None => older_run(path, purpose)?,
+            None => older_run(path, opening)?,
             listed => listed,
         };
         let Some(listed) = listed else { return Ok(Found::Foreign(top.into_iter().collect())) };
@@ -98,7 +98,7 @@ impl RunFolder {
             listed.files.contains(name) || name == MANIFEST || is_event_file(name) || path.join(name).is_dir()
         };
         let foreign: Vec<String> = top.into_iter().filter(|name| !may_stay(name)).collect();
-        let is_run = foreign.is_empty() || purpose == Purpose::GoOn;
+        let is_run = foreign.is_empty() || opening == Opening::Resume;
         Ok(if is_run { Found::Run(listed) } else { Found::Foreign(foreign) })
     }
 
@@ -106,10 +106,10 @@ impl RunFolder {
     ///
     /// # Errors
     /// Another process holds the lock; files with the names of a run's that no run wrote; a file that cannot be read.
-    pub(crate) fn lock(path: &Path, purpose: Purpose) -> Result<Self> {
+    pub(crate) fn lock(path: &Path, opening: Opening) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let lock = FolderLock::acquire(path, COMMAND)?;
-        let listed = match Self::look(path, purpose)? {
+        let listed = match Self::look(path, opening)? {
             Found::Nothing => Listed::default(),
             Found::Run(listed) => listed,
             Found::Foreign(names) => return Err(Error::Foreign { path: path.to_path_buf(), names }),
@@ -296,7 +296,7 @@ fn of_run_kinds(folder: &Path) -> Result<BTreeSet<String>> {
 
 /// The files of a run of a version that kept no list. It is known by its configuration beside event files or checkpoints of a run. Where
 /// they are to be removed, the configuration must be as only a run writes it.
-fn older_run(folder: &Path, purpose: Purpose) -> Result<Option<Listed>> {
+fn older_run(folder: &Path, opening: Opening) -> Result<Option<Listed>> {
     let path = folder.join(CONFIG);
     let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
     let Ok(config) = Config::parse(&text, &path, &[]) else { return Ok(None) };
@@ -308,7 +308,7 @@ fn older_run(folder: &Path, purpose: Purpose) -> Result<Option<Listed>> {
     let trained = checkpoints.iter().rev().find_map(|folder| checkpoint::config_of(folder).ok());
     let is_resolved = trained.as_ref() == Some(&config) || config.to_toml()? == text;
     let saved = !checkpoints.is_empty() || last_step(&folder.join(LOG_FILE)) > config.checkpoint.every;
-    Ok((is_resolved || purpose == Purpose::GoOn).then_some(Listed { files, saved }))
+    Ok((is_resolved || opening == Opening::Resume).then_some(Listed { files, saved }))
 }
 
 fn remove_file(path: &Path) -> Result<()> {

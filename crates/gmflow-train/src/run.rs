@@ -19,7 +19,7 @@ use gmflow::loss::LossConfig;
 
 use crate::checkpoint::{self, ResumeOptions};
 use crate::config::Config;
-use crate::folder::{CONFIG, FAILURE, Found, Purpose, RunFolder, SAMPLES, picture_name};
+use crate::folder::{CONFIG, FAILURE, Found, Opening, RunFolder, SAMPLES, picture_name};
 use crate::log::{Density, Log};
 use crate::progress::Observer;
 use crate::samples;
@@ -58,7 +58,7 @@ impl Run {
     /// names of a run's that no run wrote. With `overwrite`, the earlier run's own files are removed, and no others.
     pub fn create(config: Config, folder: &Path, overwrite: bool, device: &Device) -> Result<Self> {
         // A folder with a run is locked before the data is opened, which may take minutes; another is left as it is until then.
-        let early = match RunFolder::look(folder, Purpose::Begin)? {
+        let early = match RunFolder::look(folder, Opening::New)? {
             Found::Nothing => None,
             Found::Run(_) => Some(Self::lock_new(folder, overwrite)?),
             Found::Foreign(names) => return Err(Error::Foreign { path: folder.to_path_buf(), names }),
@@ -72,7 +72,7 @@ impl Run {
     }
 
     fn lock_new(folder: &Path, overwrite: bool) -> Result<RunFolder> {
-        let locked = RunFolder::lock(folder, Purpose::Begin)?;
+        let locked = RunFolder::lock(folder, Opening::New)?;
         match locked.holds_run()? && !overwrite {
             true => Err(Error::RunExists { path: folder.to_path_buf() }),
             false => Ok(locked),
@@ -84,7 +84,7 @@ impl Run {
     /// # Errors
     /// A file that cannot be read.
     pub fn was_only_begun(folder: &Path) -> Result<bool> {
-        let is_run = matches!(RunFolder::look(folder, Purpose::GoOn)?, Found::Run(_));
+        let is_run = matches!(RunFolder::look(folder, Opening::Resume)?, Found::Run(_));
         Ok(is_run && !folder.join(CONFIG).exists() && checkpoint::list(folder)?.is_empty())
     }
 
@@ -107,10 +107,10 @@ impl Run {
         if !path.is_file() && checkpoint::list(folder)?.is_empty() {
             return Err(Error::NoRun { path: folder.to_path_buf() });
         }
-        if let Found::Foreign(names) = RunFolder::look(folder, Purpose::GoOn)? {
+        if let Found::Foreign(names) = RunFolder::look(folder, Opening::Resume)? {
             return Err(Error::Foreign { path: folder.to_path_buf(), names });
         }
-        let mut locked = RunFolder::lock(folder, Purpose::GoOn)?;
+        let mut locked = RunFolder::lock(folder, Opening::Resume)?;
         if !path.is_file() {
             let config = checkpoint::config_of(&checkpoint::latest(folder)?)?;
             write_atomic(&path, config.to_toml()?.as_bytes())?;

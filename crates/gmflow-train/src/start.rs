@@ -1,13 +1,12 @@
 //! The weights that a training starts from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, Progress};
+use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, Progress, model_folder};
 use gmflow::network::{Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use serde_json::Value;
 
-use crate::checkpoint::folders::latest;
 use crate::config::{Config, FromData};
 use crate::{Error, Result};
 
@@ -17,14 +16,6 @@ pub(crate) struct Start {
     pub(crate) spectrum: Option<SpectrumMlp>,
     /// How far the trainings had come that the weights come from.
     pub(crate) earlier: Vec<Progress>,
-}
-
-/// The folder of the model that `path` stands for: itself, or a run's latest checkpoint.
-///
-/// # Errors
-/// A run without a checkpoint.
-pub(crate) fn model_folder(path: &Path) -> Result<PathBuf> {
-    if path.join("checkpoints").is_dir() { latest(path) } else { Ok(path.to_path_buf()) }
 }
 
 /// Takes the network of the model that training starts from, where the configuration gives none.

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{ModelInfo, Progress};
+use gmflow::checkpoint::{ModelInfo, Progress, model_folder};
 use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
 
-use crate::batch::{DrawPlan, Feed, HostBatch};
+use crate::batch::{BatchQueue, DrawPlan, HostBatch};
 use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
 use crate::fit::open_data;
@@ -49,7 +49,7 @@ pub struct Trainer {
     /// The trainings that the weights come from.
     earlier: Vec<Progress>,
     info: SourceInfo,
-    feed: Feed,
+    batches: BatchQueue,
     step: u64,
     dump_folder: Option<PathBuf>,
 }
@@ -120,7 +120,7 @@ impl Trainer {
         start::take_network(&mut config)?;
         let from = config.train.from.clone().filter(|_| !config.train.new_classes);
         let data = open_data(&mut config, 0, device, |info| match from {
-            Some(from) => same_data::check_started_from(&ModelInfo::load(&start::model_folder(&from)?)?, info),
+            Some(from) => same_data::check_started_from(&ModelInfo::load(&model_folder(&from)?)?, info),
             None => Ok(()),
         })?;
         let device_with_gradients = training_device(&config, device);
@@ -159,8 +159,18 @@ impl Trainer {
         };
         train_only(config.train.only.as_deref().unwrap_or_default(), &mut network, spectrum.as_mut())?;
         let plan = DrawPlan::new(&config, null_class);
-        let feed = Feed::start(data, plan, step, config.data.queue)?;
-        Ok(Self { device: device.clone(), config, network, spectrum, earlier, info, feed, step, dump_folder: None })
+        let batches = BatchQueue::start(data, plan, step, config.data.queue)?;
+        Ok(Self {
+            device: device.clone(),
+            config,
+            network,
+            spectrum,
+            earlier,
+            info,
+            batches,
+            step,
+            dump_folder: None,
+        })
     }
 
     /// Takes one optimiser step on the next global batch.
@@ -168,7 +178,7 @@ impl Trainer {
     /// # Errors
     /// Data that cannot be read; a loss or gradient that is not finite, before the weights are touched.
     pub fn step(&mut self) -> Result<StepReport> {
-        let batch = self.feed.next()?;
+        let batch = self.batches.next()?;
         let parts = Parts {
             config: &self.config,
             device: training_device(&self.config, &self.device),

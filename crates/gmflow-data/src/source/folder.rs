@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::listing::{ImageFile, Listing, extension};
-use super::{Image, ImageDataset, Stored, counts};
+use super::{Image, ImageDataset, StoredImage, counts};
 use crate::decode::{decode, dimensions};
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Format, ImageSettings};
@@ -97,9 +97,9 @@ impl ImageDataset for FolderDataset {
         Some(Fingerprint::new(self.len(), &self.listing.classes, &class_images, &self.format, content))
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
+    fn stored(&self, index: usize) -> Result<StoredImage> {
         let path = &self.file(index)?.path;
-        Ok(Stored { size: size_of(path, &read(path)?, &self.format)?, format: extension(path) })
+        Ok(StoredImage { size: size_of(path, &read(path)?, &self.format)?, format: extension(path) })
     }
 
     fn get(&self, index: usize) -> Result<Image> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use gmflow_files::what_is;
 
-use super::{Image, ImageDataset, Stored, counts, start_of};
+use super::{Image, ImageDataset, StoredImage, counts, start_of};
 use crate::decode::from_grey;
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Corrupt, Format, ImageSettings, MAX_SIZE};
@@ -94,8 +94,8 @@ impl ImageDataset for IdxDataset {
         (!self.class_names.is_empty()).then(|| counts(labels, self.class_names.len()))
     }
 
-    fn stored(&self, _index: usize) -> Result<Stored> {
-        Ok(Stored { size: self.size, format: "idx".to_owned() })
+    fn stored(&self, _index: usize) -> Result<StoredImage> {
+        Ok(StoredImage { size: self.size, format: "idx".to_owned() })
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {

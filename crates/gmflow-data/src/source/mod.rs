@@ -47,7 +47,7 @@ pub struct Image {
 
 /// What is known of an image as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredImage {
     /// Height and width in pixels.
     pub size: [usize; 2],
     /// How it is stored, such as `jpg`.
@@ -90,10 +90,10 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    fn stored(&self, index: usize) -> Result<Stored> {
+    fn stored(&self, index: usize) -> Result<StoredImage> {
         let [_, height, width] = self.shape();
         let _ = index;
-        Ok(Stored { size: [height, width], format: "raw".to_owned() })
+        Ok(StoredImage { size: [height, width], format: "raw".to_owned() })
     }
 
     /// What the set is known by; `None` where it cannot be told. It is made of all that the set holds when it is asked for.

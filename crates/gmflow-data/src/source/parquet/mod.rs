@@ -15,7 +15,7 @@ use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Image, ImageDataset, Stored};
+use super::{Image, ImageDataset, StoredImage};
 use crate::decode::{decode, dimensions};
 use crate::fingerprint::{Content, Fingerprint, listed};
 use crate::settings::{Format, ImageSettings, MAX_SIZE};
@@ -142,11 +142,11 @@ impl ImageDataset for ParquetDataset {
         Some(Fingerprint::new(self.rows.len, &self.class_names, &class_images, &self.format, content))
     }
 
-    fn stored(&self, index: usize) -> Result<Stored> {
+    fn stored(&self, index: usize) -> Result<StoredImage> {
         let (chunk, row) = self.rows.place(index)?;
         let size = dimensions(chunk.image(row)?, self.format.max_pixels);
         let size = size.map_err(|error| chunk.fault(row, &error.expected, error.got))?;
-        Ok(Stored { size, format: "parquet".to_owned() })
+        Ok(StoredImage { size, format: "parquet".to_owned() })
     }
 
     fn get(&self, index: usize) -> Result<Image> {
