@@ -3,7 +3,7 @@
 use crate::published::latent_model;
 use crate::run;
 use crate::sample::read_png;
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
 use gmflow::checkpoint::{ExportOptions, export_diffusers};
 use gmflow_data::lock::FolderLock;
 use parquet::arrow::ArrowWriter;

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{
+use arrow_array::types::Int64Type;
+use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, LargeListArray, ListArray, StringArray,
     StructArray,
 };
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Fields, Int64Type};
+use arrow_cast::cast;
+use arrow_schema::{DataType, Field, Fields};
 use gmflow_data::{Columns, Error, ImageDataset, ImageSettings, ParquetDataset};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -188,7 +189,7 @@ fn numbers_that_are_no_classes_are_refused() {
     refused(vec![numbers("label", &[7, 9_000_000])], &["column label", "below 1048576", "9000000"]);
     refused(vec![numbers("label", &[-1, -1])], &["column label", "at least one label"]);
     refused(vec![texts("label", &[None, Some("")])], &["column label", "at least one label"]);
-    let huge = Arc::new(arrow::array::UInt64Array::from(vec![u64::MAX, 0])) as ArrayRef;
+    let huge = Arc::new(arrow_array::UInt64Array::from(vec![u64::MAX, 0])) as ArrayRef;
     refused(vec![(Field::new("label", DataType::UInt64, true), huge)], &["column label", "18446744073709551615"]);
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
 use serde_json::Value;
 
 use super::Columns;

@@ -8,10 +8,10 @@ mod shards;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::buffer::NullBuffer;
-use arrow::datatypes::DataType;
-use arrow::error::ArrowError;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{ArrowError, DataType};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -281,7 +281,7 @@ impl Chunk {
             None => (images, None),
         };
         let images = match bytes.data_type() {
-            DataType::Dictionary(..) => arrow::compute::cast(bytes, &DataType::LargeBinary)?,
+            DataType::Dictionary(..) => arrow_cast::cast(bytes, &DataType::LargeBinary)?,
             _ => bytes.clone(),
         };
         Ok(Self { path: path.into(), first_row, images, nulls })
