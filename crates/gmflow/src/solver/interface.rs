@@ -38,7 +38,7 @@ pub struct Context<'a> {
     pub spectrum: Option<&'a SpectrumMlp>,
     /// How steps of order 2 change the prediction.
     pub second_order: SecondOrder,
-    /// Told of every sub-step, where somebody wants to know; GM-ODE is faster when it need not tell.
+    /// Called after every sub-step, if given. GM-ODE is faster without it.
     pub observe: Option<&'a mut dyn FnMut(&SubStep)>,
 }
 

@@ -27,7 +27,7 @@ pub struct SecondOrder {
     /// helps, more of them need not.
     pub corrections: usize,
     /// Whether the previous step's mixture is moved to the new point by (10) before the means are compared. Without it the change
-    /// also holds what the mixture itself foresaw, and overshoots: for comparisons only.
+    /// also holds what the mixture itself predicts, and overshoots: for comparisons only.
     pub convert: bool,
     /// How the change is carried out. Moved mixtures need no corrections.
     pub carry: SecondOrderMode,

@@ -8,10 +8,10 @@ use std::marker::PhantomData;
 /// Maps with fewer pixels share lanes.
 const FEW: usize = 16;
 
-/// The lanes of one block: `len` pixels from `start` on of one sample, or all pixels of `samples` samples.
+/// The pixels that are worked on together: `len` pixels of one sample from `start` on, or all pixels of `samples` samples.
 #[derive(Clone, Copy)]
 pub(crate) struct Block {
-    /// How many stand before it.
+    /// The number of blocks before this one.
     index: usize,
     first: usize,
     samples: usize,
@@ -45,28 +45,28 @@ impl Block {
         if n < FEW { b.div_ceil(Self::whole_samples(n)) } else { b * n.div_ceil(LANES) }
     }
 
-    /// Samples whose blocks are theirs alone, of the fewest.
+    /// The least number of samples that share no block with others.
     pub fn whole_samples(n: usize) -> usize {
         if n < FEW { LANES / n.max(1) } else { 1 }
     }
 
-    /// Whether rows of all blocks of maps of `n` pixels can be read and written where they are.
+    /// Whether all blocks of maps of `n` pixels can be read and written in place.
     pub fn all_direct(n: usize) -> bool {
         n >= FEW && n.is_multiple_of(VECTOR)
     }
 
-    /// Whether rows can be read and written where they are, in whole vectors.
+    /// Whether rows can be read and written in place, in whole vectors.
     fn is_direct(&self) -> bool {
         self.samples == 1 && self.len.is_multiple_of(VECTOR)
     }
 
-    /// Vectors that a block is worked on in.
+    /// The number of vectors of a block.
     #[inline(always)]
     pub fn vectors<S: Simd>(&self, _: S) -> usize {
         if self.is_direct() { self.len / S::F32_LANES } else { LANES / S::F32_LANES }
     }
 
-    /// The same two by two; the last of an odd number stands beside itself.
+    /// The vectors in pairs; the last one of an odd number is paired with itself.
     #[inline(always)]
     pub fn pairs<S: Simd>(&self, simd: S) -> impl Iterator<Item = [usize; 2]> {
         let n = self.vectors(simd);
@@ -139,7 +139,7 @@ impl Block {
     }
 }
 
-/// The rows of an input in a block: where they are, if whole vectors can be read there, otherwise gathered.
+/// Reads the rows of an input in a block: in place, if whole vectors can be read there, otherwise from a gathered copy.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockReader<'a> {
     values: &'a [f32],
@@ -152,8 +152,8 @@ impl<'a> BlockReader<'a> {
     /// Of an input `[b rows n]`; `room` holds `rows` rows.
     ///
     /// # Safety
-    /// Only vectors of the block ([`Block::vectors`]) of rows below `rows` may be read, which [`BlockReader::at`] does not check: it is what
-    /// passes spend their time on.
+    /// The caller reads only rows below `rows` and only vectors of the block ([`Block::vectors`]). [`BlockReader::at`] does not check this,
+    /// because passes spend their time in it.
     #[inline(always)]
     pub unsafe fn new(block: &Block, values: &'a [f32], rows: usize, n: usize, room: &'a mut [Row]) -> Self {
         if block.is_direct() {
@@ -169,7 +169,8 @@ impl<'a> BlockReader<'a> {
     pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
         let (lane, size) = (v * S::F32_LANES, size_of::<S::f32s>() / size_of::<f32>());
         debug_assert!(row < self.rows && lane + size <= self.len);
-        // SAFETY: whoever called `new` reads nothing but rows and vectors that it has found in the slice. Every bit pattern is a vector.
+        // SAFETY: the caller of `new` has promised to read only rows and vectors that `new` has found in the slice. Every bit pattern is a
+        // vector.
         V::new(simd, unsafe { self.values.as_ptr().add(row * self.stride + lane).cast::<S::f32s>().read_unaligned() })
     }
 }
@@ -259,7 +260,7 @@ pub(crate) struct BlockWriter<'a> {
     lives: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: blocks do not overlap, and whoever writes one vouches for being the only one that does.
+// SAFETY: blocks do not overlap, and the functions that write one require that no other thread does.
 unsafe impl Sync for BlockWriter<'_> {}
 
 impl<'a> BlockWriter<'a> {
@@ -268,10 +269,10 @@ impl<'a> BlockWriter<'a> {
         Self { values: values.as_mut_ptr(), len: values.len(), n, lives: PhantomData }
     }
 
-    /// The `rows` rows of a block; `room` holds as many where they cannot be written where they are to be.
+    /// The `rows` rows of a block; `room` holds as many rows for blocks that cannot be written in place.
     ///
     /// # Safety
-    /// Nobody else may write this block as long as the target lives, and only its vectors of rows below `rows` may be set.
+    /// No other thread writes this block as long as the result lives, and the caller sets only rows below `rows` and vectors of the block.
     #[inline(always)]
     pub unsafe fn target<'b>(&'b self, block: &Block, rows: usize, room: &'b mut [Row]) -> BlockRows<'b> {
         if !block.is_direct() {
@@ -289,7 +290,7 @@ impl<'a> BlockWriter<'a> {
     /// Writes rows of lanes to the part of a block.
     ///
     /// # Safety
-    /// Nobody else may write this block at the same time.
+    /// No other thread writes this block at the same time.
     #[inline(always)]
     pub unsafe fn write(&self, block: &Block, rows: &[Row]) {
         let width = block.width();
@@ -305,7 +306,7 @@ impl<'a> BlockWriter<'a> {
     }
 }
 
-/// The rows of an output in a block: where they are to be, if whole vectors can be written there, otherwise gathered.
+/// Writes the rows of an output in a block: in place, if whole vectors can be written there, otherwise by way of a gathered copy.
 pub(crate) struct BlockRows<'a> {
     to: *mut f32,
     stride: usize,
@@ -319,7 +320,7 @@ impl BlockRows<'_> {
     fn place<S: Simd>(&self, row: usize, v: usize) -> *mut S::f32s {
         let lane = v * S::F32_LANES;
         debug_assert!(row < self.rows && lane + S::F32_LANES <= self.len);
-        // SAFETY: whoever called `BlockWriter::target` sets nothing but rows and vectors that it has found in the output or the room.
+        // SAFETY: the caller of `BlockWriter::target` has promised to set only rows and vectors that it has found in the output or the room.
         unsafe { self.to.add(row * self.stride + lane).cast() }
     }
 
@@ -334,7 +335,7 @@ impl BlockRows<'_> {
     #[inline(always)]
     pub fn finish(self) {
         if let Some((sink, block, room)) = self.gathered {
-            // SAFETY: whoever made this vouches for it.
+            // SAFETY: the caller of `BlockWriter::target` has promised it.
             unsafe { sink.write(&block, room) };
         }
     }

@@ -14,11 +14,11 @@ use std::time::Instant;
 /// The threads that a pass may use.
 #[derive(Clone, Copy)]
 pub(crate) enum Threads<'a> {
-    /// Those of the pool, where there is enough to do.
+    /// All threads of the pool, where there is enough work.
     All,
-    /// The one it is called from: the others have work of their own.
+    /// The calling thread: the others have work of their own.
     One,
-    /// Those that have come together for a few short passes.
+    /// A team for a few short passes.
     Team(&'a ThreadTeam),
 }
 
@@ -40,33 +40,35 @@ impl Threads<'_> {
     }
 }
 
-/// Looks for the next pass, a few nanoseconds each, before a thread leaves a team: as long as a step takes.
+/// How often an idle thread polls for the next pass before it leaves the team: a few nanoseconds each, together as long as a step.
 const PATIENCE: usize = 4000;
-/// Looks before it asks the pool for other work.
+/// How often it polls before it offers itself to the pool.
 const LOOKS: usize = 100;
 /// Members of a team, and shares of a pass, at the most.
 const MOST: usize = u64::BITS as usize;
 
-/// Threads that share passes of a few microseconds each, which is less than the pool takes to hand out work and to collect it, and far less than
-/// to wake a thread. One leads, and works whether others have come or not. Whoever comes works as long as there is something to do, and looks
-/// for the next pass, awake, and for other work of the pool, until that has taken too long: so that it is still there in the next step.
+/// A team of threads for passes of a few microseconds. The pool takes longer than that to hand out work and to collect it, and much longer to
+/// wake a thread.
 ///
-/// A member begins with the same part of every pass: its core's own cache then holds the numbers of that part.
+/// The leader starts a pass and works on it at once. Other threads join, work on shares of the pass, and then poll for the next pass. They also
+/// do other work of the pool. A thread that polls in vain for too long leaves the team; until then it is awake for the next step.
+///
+/// A member begins with the same share of every pass, so that its core's own cache holds the numbers of that share.
 pub(crate) struct ThreadTeam {
-    /// The shares of the pass that nobody has taken, a bit each.
+    /// A bit for each share of the pass that no thread has taken.
     open: AtomicU64,
     /// Shares that are done.
     done: AtomicUsize,
-    /// Works on shares of the pass: leads to a [`Run`] that lives until all of them are done.
+    /// Points to the function that works on shares: a [`Run`] that lives until all shares are done.
     run: AtomicPtr<&'static Run<'static>>,
     failure: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Threads that have come, or were asked to, a bit each; the first one leads.
+    /// A bit for each thread that has joined or was asked to; the first one is the leader.
     members: AtomicU64,
-    /// How many members are wanted: the shares of a pass at the most.
+    /// Members that are wanted, and the most shares of a pass.
     size: AtomicUsize,
 }
 
-/// Works on a share of a pass and on those that it is given then.
+/// Works on a share of a pass, and then on the shares that its second argument returns.
 type Run<'a> = dyn Fn(usize, &dyn Fn() -> Option<usize>) + Sync + 'a;
 
 thread_local! {
@@ -75,8 +77,8 @@ thread_local! {
     static PACE: Cell<Pace> = const { Cell::new(Pace::NEW) };
 }
 
-/// Whether a thread is faster alone: where cores are far from each other, or have fallen asleep, the others cost more than they help. Both
-/// ways are tried in turns.
+/// Measures whether a thread is faster alone: where cores are far apart or asleep, a team costs more than it helps. Both ways are tried in
+/// turns.
 #[derive(Clone, Copy)]
 struct Pace {
     alone: bool,
@@ -127,8 +129,8 @@ impl ThreadTeam {
         }
     }
 
-    /// Calls `f` with up to `size` threads of the pool, this one among them: those that have nothing else to do. Where that was found to be
-    /// slower it is this one alone; `work` is the number of values.
+    /// Calls `f` with a team of up to `size` idle threads of the pool, or with this thread alone where that was measured to be faster. `work` is
+    /// the number of values.
     pub fn with<R>(size: usize, work: usize, f: impl FnOnce(Threads) -> R) -> R {
         let (pace, start) = (PACE.get(), Instant::now());
         let result = match pace.next_alone() {
@@ -139,7 +141,7 @@ impl ThreadTeam {
         result
     }
 
-    /// The same whichever is faster.
+    /// Calls `f` with a team, whichever is faster.
     fn together<R>(size: usize, f: impl FnOnce(&Self) -> R) -> R {
         let team = TEAM.with(Arc::clone);
         let leader = std::thread::current().id();
@@ -151,7 +153,7 @@ impl ThreadTeam {
             }
             let team = Arc::clone(&team);
             rayon::spawn(move || {
-                // Nobody else may have come for it.
+                // The leader itself may pick up the task.
                 if std::thread::current().id() != leader {
                     team.follow(member);
                 }
@@ -188,12 +190,12 @@ impl ThreadTeam {
         slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).1).collect()
     }
 
-    /// Has `run` called on every number below `shares`, here and wherever else somebody has come.
+    /// Calls `run` on every number below `shares`, on this thread and on those that have joined.
     fn lead(&self, shares: usize, run: &Run) {
         if shares == 0 {
             return;
         }
-        // SAFETY: the lifetime alone differs. Nobody calls it once all shares are done, and until then this function does not return.
+        // SAFETY: only the lifetime differs. `run` is not called once all shares are done, and until then this function does not return.
         let mut run: &'static Run<'static> = unsafe { std::mem::transmute(run) };
         self.done.store(0, Relaxed);
         self.run.store(&raw mut run, Relaxed);
@@ -207,7 +209,7 @@ impl ThreadTeam {
         }
     }
 
-    /// Works on one pass after the other, until none comes any more.
+    /// Works on pass after pass, until none comes any more.
     fn follow(&self, member: usize) {
         let mut looks = 0;
         while looks < PATIENCE {
@@ -219,7 +221,7 @@ impl ThreadTeam {
         }
     }
 
-    /// Takes a share of the pass: the member's own, as long as nobody has taken it.
+    /// Takes a share of the pass: the member's own, as long as it is free.
     fn take(&self, member: usize) -> Option<usize> {
         let mut open = self.open.load(Acquire);
         while open != 0 {
@@ -233,14 +235,14 @@ impl ThreadTeam {
         None
     }
 
-    /// Works on shares of the pass as long as there are some; whether there were.
+    /// Works on free shares of the pass; returns whether there were any.
     fn help(&self, member: usize) -> bool {
         let mut helped = false;
         loop {
             let taken = Cell::new(0);
             let next = || self.take(member).inspect(|_| taken.set(taken.get() + 1));
             let Some(first) = next() else { return helped };
-            // SAFETY: a share was taken that counts as done only after this call, and whoever leads waits until all are.
+            // SAFETY: the share that was taken counts as done only after this call, and the leader waits until all are done.
             let run = unsafe { *self.run.load(Relaxed) };
             if let Err(failure) = catch_unwind(AssertUnwindSafe(|| run(first, &next))) {
                 self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
