@@ -71,6 +71,7 @@ fn deterministic_solvers_have_their_order() {
     for (name, solver, declared, steps) in [
         ("euler", SolverConfig::Euler, 1.0, 32),
         ("heun", SolverConfig::Heun, 2.0, 16),
+        ("gm-ode of order 1", SolverConfig::GmOde { order: 1, substeps: Some(1) }, 1.0, 32),
         // What is certain cannot be reweighted, only moved.
         ("gm-ode", SolverConfig::GmOde { order: 2, substeps: Some(1) }, 2.0, 16),
         ("dpmpp-2m", SolverConfig::Dpmpp2m, 2.0, 16),
@@ -96,6 +97,7 @@ fn stochastic_solvers_reach_the_variance_with_their_order() {
     };
     for (name, solver, declared, steps) in [
         ("ddpm-small", SolverConfig::DDPM_SMALL, 1.0, 32),
+        ("ddpm-large", SolverConfig::DDPM_LARGE, 1.0, 32),
         ("dpmpp-2m-sde", SolverConfig::Dpmpp2mSde, 2.0, 16),
         ("sa-solver", SolverConfig::SA_SOLVER, 2.0, 16),
     ] {
