@@ -5,7 +5,7 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, guide};
 use crate::kernel::mixture::step::cpu::ode::SubSteps;
 use crate::kernel::mixture::step::cpu::{Step, ode_step};
-use crate::kernel::mixture::step::cpu::{ode, reweight, second_order, shifted};
+use crate::kernel::mixture::step::cpu::{guided, ode, reweight, second_order};
 use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule, StepPlan};
 use crate::kernel::nn::ops::{in_order, tensor, values};
 use crate::kernel::simd::memory::{WritesAll, build};
@@ -34,7 +34,7 @@ pub struct GuidedMixtures<B: Backend> {
     /// The first `b` of them count.
     #[extension_type]
     pub velocity: Velocity<B>,
-    /// On the CPU what its passes read of the mixtures: see [`shifted::GuidedMixtures`]. Nothing elsewhere.
+    /// On the CPU what its passes read of the mixtures: see [`guided::GuidedMixtures`]. Nothing elsewhere.
     pub centred: FloatTensor<B>,
     /// Components over x0 have the means origin - t u, `[b c h w]`.
     pub origin: FloatTensor<B>,
@@ -122,8 +122,8 @@ impl GuidedMixtures<Flex> {
         }
     }
 
-    fn borrow(&self) -> shifted::GuidedMixtures<'_> {
-        shifted::GuidedMixtures {
+    fn borrow(&self) -> guided::GuidedMixtures<'_> {
+        guided::GuidedMixtures {
             centred: values(&self.centred),
             log_std: values(&self.velocity.log_std),
             t: self.velocity.t,

@@ -135,7 +135,7 @@ impl GuidedMixtures {
 
     /// The mixtures over x0 before they are reweighted: means `[b k c h w]`, log weights `[b k 1 h w]` and log standard deviations
     /// `[b 1 1 1 1]`.
-    fn unshifted(&self) -> [Tensor<5>; 3] {
+    fn before_guidance(&self) -> [Tensor<5>; 3] {
         let b = self.origin.dims()[0];
         let first = |x: &Tensor<5>| x.clone().narrow(0, 0, b);
         let origin = self.origin.clone().unsqueeze_dim::<5>(1); // [b 1 c h w]
@@ -200,7 +200,7 @@ impl GuidedMixtures {
 
     /// The same for tensor operations.
     pub(crate) fn into_reference(self) -> reference::GuidedMixtures {
-        let [means, log_weights, log_std] = self.unshifted();
+        let [means, log_weights, log_std] = self.before_guidance();
         let shift = self.shift().cloned();
         reference::GuidedMixtures {
             mixture: DataMixture(GaussianMixture { means, log_weights, log_std }),

@@ -2,7 +2,7 @@
 
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::sizes::{Mixture, per_sample};
-use crate::kernel::mixture::step::cpu::shifted::centred_rows;
+use crate::kernel::mixture::step::cpu::guided::centred_rows;
 use crate::kernel::mixture::step::types::ShiftRule;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::channels;
@@ -59,15 +59,15 @@ impl<'a> GuidanceInputs<'a> {
 /// What [`guide`] finds.
 #[derive(Default)]
 pub(crate) struct GuidedParts {
-    /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::shifted::GuidedMixtures::centred`].
+    /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::guided::GuidedMixtures::centred`].
     pub centred: Vec<f32>,
     /// The mean of the conditional mixture over x0 `[b c n]`.
     pub mean: Vec<f32>,
     /// The shift `[b c n]`; empty for none.
     pub shift: Vec<f32>,
-    /// As in [`crate::kernel::mixture::step::cpu::shifted::GuidedMixtures`].
+    /// As in [`crate::kernel::mixture::step::cpu::guided::GuidedMixtures`].
     pub var: Vec<f32>,
-    /// As in [`crate::kernel::mixture::step::cpu::shifted::GuidedMixtures`].
+    /// As in [`crate::kernel::mixture::step::cpu::guided::GuidedMixtures`].
     pub power: Vec<f32>,
 }
 

@@ -1,10 +1,10 @@
 //! A whole step of GM-ODE: guidance, second-order change and sub-steps.
 
 pub(crate) mod guide;
+pub(crate) mod guided;
 pub(crate) mod ode;
 pub(crate) mod reweight;
 pub(crate) mod second_order;
-pub(crate) mod shifted;
 
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::sizes::per_sample;
@@ -13,9 +13,9 @@ use crate::kernel::simd::lanes::{Block, Packed};
 use crate::kernel::simd::memory::{WritesAll, build, par_items, with_room};
 use crate::kernel::simd::threads::{ThreadTeam, Threads};
 use guide::{GuidanceInputs, GuidedRoom, guide};
+use guided::{GuidedMixtures, centred_rows};
 use ode::{SubSteps, ToNextMean, ode_substeps};
 use second_order::second_order;
-use shifted::{GuidedMixtures, centred_rows};
 use std::ops::Range;
 
 /// Values of mixtures that one thread is through with before others have come.

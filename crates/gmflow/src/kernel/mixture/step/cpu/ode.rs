@@ -1,7 +1,7 @@
 //! The sub-steps of GM-ODE in one pass.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::shifted::{GuidedMixtures, Scratch, Tilt, Tilted};
+use crate::kernel::mixture::step::cpu::guided::{GuidedMixtures, Scratch, Tilt, Tilted};
 use crate::kernel::mixture::step::types::OdeSubstep;
 use crate::kernel::simd::channels::{self, each};
 use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter};
@@ -30,7 +30,7 @@ pub(crate) struct ToNextMean<'a> {
 
 /// The samples `[b c n]` after all sub-steps into `out`.
 pub(crate) fn ode_substeps(
-    shifted: GuidedMixtures,
+    mixtures: GuidedMixtures,
     SubSteps { start, x, substeps, next }: SubSteps,
     sizes: Sizes,
     out: &mut [f32],
@@ -47,7 +47,7 @@ pub(crate) fn ode_substeps(
         || Scratch::new(sizes, false),
         |scratch, block| {
             let next = next.as_ref().map(|(guided, substep, out)| (guided, substep, out));
-            widest(Stepping { scratch, out: &out, shifted, start, x, sizes, block, substeps, next });
+            widest(Stepping { scratch, out: &out, mixtures, start, x, sizes, block, substeps, next });
         },
     );
 }
@@ -56,7 +56,7 @@ pub(crate) fn ode_substeps(
 struct Stepping<'a> {
     scratch: &'a mut Scratch,
     out: &'a BlockWriter<'a>,
-    shifted: GuidedMixtures<'a>,
+    mixtures: GuidedMixtures<'a>,
     start: &'a [f32],
     x: &'a [f32],
     sizes: Sizes,
@@ -79,20 +79,20 @@ impl WithSimd for Stepping<'_> {
 impl Stepping<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) {
-        let Self { scratch, out: writer, shifted, start, x, sizes, block, substeps, next } = self;
+        let Self { scratch, out: writer, mixtures, start, x, sizes, block, substeps, next } = self;
         let Scratch { joint, mean, shift, next_shift, x: room, start: start_room, out, next_mean, .. } = scratch;
         // SAFETY: every block comes up once, and channels and its vectors are set.
         let mut out = unsafe { writer.target(&block, C, out) };
-        let mut next = next.map(|(shifted, substep, writer)| {
+        let mut next = next.map(|(mixtures, substep, writer)| {
             // SAFETY: the same.
             let out = unsafe { writer.target(&block, C, next_mean) };
-            (Tilt::new(shifted, &block, sizes, next_shift), substep, out)
+            (Tilt::new(mixtures, &block, sizes, next_shift), substep, out)
         });
         // SAFETY: channels, and vectors of the block are read.
         let start = unsafe { BlockReader::new(&block, start, C, sizes.n, start_room) };
         // SAFETY: as above.
         let x = unsafe { BlockReader::new(&block, x, C, sizes.n, room) };
-        let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
+        let mut mixture = Tilted::<C>::new(&mixtures, &block, sizes, (joint, mean, shift));
         let k = mixture.k;
         for v in block.pairs(simd) {
             let mut mixture = mixture.vectors(simd, v);

@@ -1,7 +1,7 @@
 //! The reweighted mixtures themselves, for steps that draw from them.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::shifted::{GuidedMixtures, Scratch, Tilted, natural};
+use crate::kernel::mixture::step::cpu::guided::{GuidedMixtures, Scratch, Tilted, natural};
 use crate::kernel::simd::channels;
 use crate::kernel::simd::lanes::{Block, BlockWriter, PerSample};
 use crate::kernel::simd::memory::{WritesAll, build, par_map};
@@ -12,11 +12,11 @@ use std::f32::consts::{LN_2, LOG2_E};
 
 /// The reweighted mixtures over x0: means `[b k c n]`, log weights `[b k n]`, log standard deviations `[b]`, or `[b n]` where pixels were
 /// reweighted by their own variance.
-pub(crate) fn reweighted(shifted: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3] {
+pub(crate) fn reweighted(mixtures: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3] {
     let Sizes { k, c, n } = sizes;
-    let b = shifted.var.len();
+    let b = mixtures.var.len();
     let blocks = Block::all(b, n);
-    let (mut log_weights, mut log_std) = (Vec::new(), vec![0.0; if shifted.is_pixelwise() { b * n } else { 0 }]);
+    let (mut log_weights, mut log_std) = (Vec::new(), vec![0.0; if mixtures.is_pixelwise() { b * n } else { 0 }]);
     // SAFETY: every element is written below, and none is read before.
     let written = unsafe { WritesAll::promise() };
     let means = build(b * k * c * n, written, |means| {
@@ -29,12 +29,12 @@ pub(crate) fn reweighted(shifted: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3]
                 b * k * c * n,
                 || Scratch::new(sizes, true),
                 |scratch, block| {
-                    widest(Reweighting { scratch, shifted, sizes, block });
+                    widest(Reweighting { scratch, mixtures, sizes, block });
                     // SAFETY: every block comes up once.
                     unsafe {
                         means.write(&block, &scratch.out_means);
                         weights.write(&block, &scratch.out_weights);
-                        if shifted.is_pixelwise() {
+                        if mixtures.is_pixelwise() {
                             stds.write(&block, &scratch.out[..1]);
                         }
                     }
@@ -42,14 +42,14 @@ pub(crate) fn reweighted(shifted: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3]
             );
         });
     });
-    if shifted.is_pixelwise() {
+    if mixtures.is_pixelwise() {
         return [means, log_weights, log_std];
     }
-    let log_std = shifted.log_std[..b].iter().enumerate().map(|(sample, &log_std)| {
-        let log_std = log_std + shifted.t.ln();
-        let zeta = match shifted.shift {
+    let log_std = mixtures.log_std[..b].iter().enumerate().map(|(sample, &log_std)| {
+        let log_std = log_std + mixtures.t.ln();
+        let zeta = match mixtures.shift {
             [] => 0.0,
-            _ => natural(shifted.var[sample], shifted.power[sample]).1,
+            _ => natural(mixtures.var[sample], mixtures.power[sample]).1,
         };
         log_std - 0.5 * ((2.0 * log_std).exp() * zeta).ln_1p()
     });
@@ -59,7 +59,7 @@ pub(crate) fn reweighted(shifted: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3]
 /// A block of [`reweighted`].
 struct Reweighting<'a> {
     scratch: &'a mut Scratch,
-    shifted: GuidedMixtures<'a>,
+    mixtures: GuidedMixtures<'a>,
     sizes: Sizes,
     block: Block,
 }
@@ -77,10 +77,10 @@ impl WithSimd for Reweighting<'_> {
 impl Reweighting<'_> {
     #[inline(always)]
     fn run<S: Simd, const C: usize>(self, simd: S) {
-        let Self { scratch, shifted, sizes, block } = self;
+        let Self { scratch, mixtures, sizes, block } = self;
         let Scratch { joint, mean, shift, out, out_means, out_weights, .. } = scratch;
-        let log_std = PerSample::new(&block, |sample| shifted.log_std[sample] + shifted.t.ln());
-        let mut mixture = Tilted::<C>::new(&shifted, &block, sizes, (joint, mean, shift));
+        let log_std = PerSample::new(&block, |sample| mixtures.log_std[sample] + mixtures.t.ln());
+        let mut mixture = Tilted::<C>::new(&mixtures, &block, sizes, (joint, mean, shift));
         for v in block.pairs(simd) {
             let mut mixture = mixture.vectors(simd, v);
             let (nu, zeta) = (mixture.nu, mixture.zeta);

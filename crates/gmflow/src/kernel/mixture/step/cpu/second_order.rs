@@ -1,7 +1,7 @@
 //! The second-order change in one pass.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::shifted::{GuidedMixtures, Scratch, Tilted};
+use crate::kernel::mixture::step::cpu::guided::{GuidedMixtures, Scratch, Tilted};
 use crate::kernel::mixture::step::types::SecondOrderRule;
 use crate::kernel::simd::channels::{self, each};
 use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter, PerSample, Summing, Sums, per_sample_sums};

@@ -1,6 +1,6 @@
 //! Guidance: the means of the mixtures over x0 and the shift that is asked for.
 
-use super::shifted::{Predicted, predicted};
+use super::guided::{Predicted, predicted};
 use crate::kernel::gpu::args::{Shape, ShapeLaunch};
 use crate::kernel::gpu::{empty, grid, input, mean_of, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;

@@ -8,10 +8,10 @@
 )]
 
 mod guide;
+mod guided;
 mod ode;
 mod reweight;
 mod second_order;
-mod shifted;
 
 use crate::kernel::gpu::empty;
 use crate::kernel::mixture::step::ops::{GuidanceInputs, GuidedMixtures, Previous, StepOps};

@@ -1,6 +1,6 @@
 //! The sub-steps of GM-ODE.
 
-use super::shifted::{Guided, centre, guided, natural_of, tilted_mean};
+use super::guided::{Guided, centre, guided, natural_of, tilted_mean};
 use crate::kernel::gpu::{empty, grid, input, output, sizes};
 use crate::kernel::mixture::step::ops::GuidedMixtures;
 use crate::kernel::mixture::step::types::OdeSubstep;

@@ -1,6 +1,6 @@
 //! The reweighted mixtures themselves, for steps that draw from them.
 
-use super::shifted::{Guided, centre, guided, is_guided, natural_of};
+use super::guided::{Guided, centre, guided, is_guided, natural_of};
 use crate::kernel::gpu::{LOWEST, empty, grid, mixture_sizes, output, sizes};
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::ops::GuidedMixtures;

@@ -1,6 +1,6 @@
 //! The second-order change.
 
-use super::shifted::{Guided, centre, guided, natural_of, tilted_mean};
+use super::guided::{Guided, centre, guided, natural_of, tilted_mean};
 use crate::kernel::gpu::{empty, grid, input, mean_of, output, sizes};
 use crate::kernel::mixture::step::ops::GuidedMixtures;
 use crate::kernel::mixture::step::types::SecondOrderRule;

@@ -97,21 +97,21 @@ pub(crate) struct Tilt<'a> {
 
 impl<'a> Tilt<'a> {
     #[inline(always)]
-    pub(crate) fn new(shifted: &GuidedMixtures<'a>, block: &Block, sizes: Sizes, room: &'a mut [Row]) -> Self {
-        let natural = |sample: usize| match shifted.shift {
-            _ if shifted.pixelwise => (0.0, 0.0),
+    pub(crate) fn new(mixtures: &GuidedMixtures<'a>, block: &Block, sizes: Sizes, room: &'a mut [Row]) -> Self {
+        let natural = |sample: usize| match mixtures.shift {
+            _ if mixtures.pixelwise => (0.0, 0.0),
             [] => (0.0, 0.0),
-            _ => natural(shifted.var[sample], shifted.power[sample]),
+            _ => natural(mixtures.var[sample], mixtures.power[sample]),
         };
         Self {
             // SAFETY: channels, and vectors of the block are read.
-            shift: (!shifted.shift.is_empty())
-                .then(|| unsafe { BlockReader::new(block, shifted.shift, sizes.c, sizes.n, room) }),
+            shift: (!mixtures.shift.is_empty())
+                .then(|| unsafe { BlockReader::new(block, mixtures.shift, sizes.c, sizes.n, room) }),
             natural: [
                 PerSample::new(block, |sample| natural(sample).0),
                 PerSample::new(block, |sample| natural(sample).1),
             ],
-            pixelwise: shifted.is_pixelwise(),
+            pixelwise: mixtures.is_pixelwise(),
         }
     }
 
@@ -152,7 +152,7 @@ pub(crate) struct Tilted<'a, const C: usize> {
 impl<'a, const C: usize> Tilted<'a, C> {
     #[inline(always)]
     pub(crate) fn new(
-        shifted: &GuidedMixtures<'a>,
+        mixtures: &GuidedMixtures<'a>,
         block: &Block,
         sizes: Sizes,
         (joint, mean, shift): (&'a mut [Row], &'a mut [Row], &'a mut [Row]),
@@ -160,13 +160,13 @@ impl<'a, const C: usize> Tilted<'a, C> {
         let Sizes { k, c, n } = sizes;
         Self {
             // SAFETY: rows of components, and vectors of the block are read.
-            centred: unsafe { Packed::new(block, shifted.centred, centred_rows(sizes)) },
+            centred: unsafe { Packed::new(block, mixtures.centred, centred_rows(sizes)) },
             // SAFETY: as above, of channels.
-            mean: unsafe { BlockReader::new(block, shifted.mean, c, n, mean) },
-            tilt: Tilt::new(shifted, block, sizes, shift),
+            mean: unsafe { BlockReader::new(block, mixtures.mean, c, n, mean) },
+            tilt: Tilt::new(mixtures, block, sizes, shift),
             k,
             joint,
-            var: PerSample::new(block, |sample| ((2.0 * shifted.log_std[sample]).exp() * shifted.t) * shifted.t),
+            var: PerSample::new(block, |sample| ((2.0 * mixtures.log_std[sample]).exp() * mixtures.t) * mixtures.t),
         }
     }
 

@@ -196,11 +196,11 @@ pub(super) fn guided(mixtures: &GuidedMixtures<CubeBackend>) -> GuidedLaunch {
 }
 
 /// Whether there is a shift.
-pub(super) fn is_guided(shifted: &GuidedMixtures<CubeBackend>) -> bool {
-    sizes::<1>(&shifted.shift)[0] > 0
+pub(super) fn is_guided(mixtures: &GuidedMixtures<CubeBackend>) -> bool {
+    sizes::<1>(&mixtures.shift)[0] > 0
 }
 
 /// The shift's buffer; without one, some other, which is not read.
-fn shift_of(shifted: &GuidedMixtures<CubeBackend>) -> BufferArg {
-    input(if is_guided(shifted) { &shifted.shift } else { &shifted.mean })
+fn shift_of(mixtures: &GuidedMixtures<CubeBackend>) -> BufferArg {
+    input(if is_guided(mixtures) { &mixtures.shift } else { &mixtures.mean })
 }
