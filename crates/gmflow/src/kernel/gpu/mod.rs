@@ -55,7 +55,8 @@ pub(crate) fn sizes<const D: usize>(x: &CubeTensor) -> [usize; D] {
 
 /// The values of a tensor, on the host.
 pub(crate) fn host(x: CubeTensor) -> Vec<f32> {
-    burn_cubecl::ops::into_data_sync(x).iter::<f32>().collect()
+    let data = burn_cubecl::ops::into_data_sync(x);
+    data.as_slice::<f32>().map_or_else(|_| data.iter::<f32>().collect(), <[f32]>::to_vec)
 }
 
 /// Components, channels and pixels of `[b k c h w]`.
