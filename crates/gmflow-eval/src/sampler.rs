@@ -111,30 +111,29 @@ impl SamplerOptions {
     /// As [`check`](Self::check); a value that this model has no use for.
     pub fn config(&self, model: &ModelInfo) -> Result<SamplerConfig> {
         self.check()?;
-        let default = if model.network.num_gaussians() > 1 { GM_ODE } else { SolverConfig::Euler };
-        let solver = self.solver.unwrap_or(default);
+        let own = model.sampler_config();
+        let solver = self.solver.unwrap_or(own.solver);
         self.check_solver(&solver)?;
-        let guidable = model.network.num_classes() > 0;
         let asked = self.asked_guidance()?;
-        if !guidable && asked.is_some_and(|guidance| guidance.is_active()) {
+        if model.network.num_classes() == 0 && asked.is_some_and(|guidance| guidance.is_active()) {
             return Err(Error::config("guidance, cfg", "a model with classes", "one without"));
         }
         let has_spectrum = model.spectrum.is_some();
         if self.spectral == Some(true) && !has_spectrum {
             return Err(Error::config("spectral", "a model with a spectrum network", "one without"));
         }
-        let own = model.second_order;
         Ok(SamplerConfig {
-            guidance: asked.unwrap_or(if guidable { model.guidance } else { Guidance::Off }),
+            solver: self.with_settings(solver, Some(has_spectrum)),
+            steps: self.steps,
+            guidance: asked.unwrap_or(own.guidance),
             guidance_interval: self.guidance_interval,
-            reweight_by: self.reweight_by.unwrap_or(model.reweight_by),
+            reweight_by: self.reweight_by.unwrap_or(own.reweight_by),
             second_order: SecondOrder {
-                carry: self.second_order.unwrap_or(own.carry),
-                convert: own.convert && !self.unconverted,
-                ..own
+                carry: self.second_order.unwrap_or(own.second_order.carry),
+                convert: own.second_order.convert && !self.unconverted,
+                ..own.second_order
             },
-            shift: model.shift,
-            ..SamplerConfig::new(self.with_settings(solver, Some(has_spectrum)), self.steps)
+            ..own
         })
     }
 

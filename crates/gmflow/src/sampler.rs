@@ -11,7 +11,7 @@
 //! # Ok::<(), gmflow::Error>(())
 //! ```
 
-use crate::checkpoint::{DataKind, Model};
+use crate::checkpoint::{DataKind, Model, ModelInfo};
 use crate::guidance::{Guidance, ReweightScale};
 use crate::limits;
 use crate::network::Tiling;
@@ -46,32 +46,38 @@ pub struct Sampler<'a> {
     tiling: Tiling,
 }
 
-impl Model {
-    /// A sampler with the model's own settings: GM-ODE of order 2, or Euler for a single component, in 8 network calls; guidance, time
-    /// grid and second-order steps as the model was given them; 16 images or 10,000 points with the seeds from 0 on; all classes in turn.
-    pub fn sampler(&self) -> Sampler<'_> {
-        let info = &self.info;
-        let classes = info.network.num_classes();
-        let solver = match info.network.num_gaussians() {
+impl ModelInfo {
+    /// The model's own settings: GM-ODE of order 2, or Euler for a single component, in 8 network calls; guidance, time grid and
+    /// second-order steps as the model was given them.
+    pub fn sampler_config(&self) -> SamplerConfig {
+        let solver = match self.network.num_gaussians() {
             1 => SolverConfig::Euler,
             _ => SolverConfig::GmOde { order: 2, substeps: None },
         };
-        let config = SamplerConfig {
-            guidance: if classes > 0 { info.guidance } else { Guidance::Off },
-            reweight_by: info.reweight_by,
-            shift: info.shift,
-            second_order: info.second_order,
+        SamplerConfig {
+            guidance: if self.network.num_classes() > 0 { self.guidance } else { Guidance::Off },
+            reweight_by: self.reweight_by,
+            shift: self.shift,
+            second_order: self.second_order,
             ..SamplerConfig::new(solver, STEPS)
-        };
+        }
+    }
+}
+
+impl Model {
+    /// A sampler with the model's own settings ([`ModelInfo::sampler_config`]): 16 images or 10,000 points with the seeds from 0 on; all
+    /// classes in turn.
+    pub fn sampler(&self) -> Sampler<'_> {
+        let info = &self.info;
         let (count, batch) = match info.data.kind {
             DataKind::Image | DataKind::Latents => (IMAGES, IMAGES_AT_ONCE),
             DataKind::Points => (POINTS, POINTS_AT_ONCE),
         };
         Sampler {
             model: self,
-            config,
+            config: info.sampler_config(),
             seeds: (0..count).collect(),
-            classes: (classes > 0).then(|| info.drawn_classes()),
+            classes: (info.network.num_classes() > 0).then(|| info.drawn_classes()),
             batch,
             latents: false,
             tiling: Tiling::default(),

@@ -136,7 +136,7 @@ pub struct ModelArgs {
     pub vae: Option<PathBuf>,
     /// Number format in which the network's large layers multiply. Everything else is computed in f32, and so are these
     /// layers if the processor or the network does not support the format. The results record which one was used
-    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = one_of(ARITHMETIC))]
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = one_of(MATMUL_PRECISIONS))]
     pub precision: MatmulPrecision,
 }
 
@@ -153,7 +153,7 @@ impl ModelArgs {
     }
 }
 
-const ARITHMETIC: &[Choice<MatmulPrecision>] = &[
+const MATMUL_PRECISIONS: &[Choice<MatmulPrecision>] = &[
     ("f32", MatmulPrecision::F32, "32-bit floating point"),
     (
         "bf16",
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn values_have_the_names_that_files_give_them() {
-        assert!(ARITHMETIC.iter().all(|(name, value, _)| json!(value) == *name));
+        assert!(MATMUL_PRECISIONS.iter().all(|(name, value, _)| json!(value) == *name));
         assert!(PRECISIONS.iter().all(|(name, value, _)| json!(value) == *name));
         assert!(LAYOUTS.iter().all(|(name, value, _)| json!(value) == *name));
     }

@@ -34,7 +34,7 @@ pub struct SamplerArgs {
     pub orthogonal: Option<f64>,
     /// The variance by which guidance and second-order steps reweight mixtures [default: what the model was given in
     /// training, else image, as published]
-    #[arg(long, value_name = "image|pixel", value_parser = one_of(VARIANCES))]
+    #[arg(long, value_name = "image|pixel", value_parser = one_of(REWEIGHT_SCALES))]
     pub reweight_by: Option<ReweightScale>,
     /// Guide only between these times, where 1 is noise and 0 data, such as 0.2,0.8
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
@@ -44,7 +44,7 @@ pub struct SamplerArgs {
     pub spectral: Option<bool>,
     /// How second-order steps apply the change of the prediction [default: what the model was given in training, else
     /// reweight, as published]
-    #[arg(long, value_name = "reweight|translate", value_parser = one_of(CARRIES))]
+    #[arg(long, value_name = "reweight|translate", value_parser = one_of(SECOND_ORDER_MODES))]
     pub second_order: Option<SecondOrderMode>,
     /// For comparisons: second-order steps do not move the previous prediction to the new point
     #[arg(long)]
@@ -73,12 +73,12 @@ const SOLVERS: &[Choice<SolverConfig>] = &[
     ("sa-solver", SolverConfig::SA_SOLVER, "SA-Solver, a stochastic multistep predictor and corrector"),
 ];
 
-const VARIANCES: &[Choice<ReweightScale>] = &[
+const REWEIGHT_SCALES: &[Choice<ReweightScale>] = &[
     ("image", ReweightScale::Image, "The average over the image: uncertain pixels move further than requested"),
     ("pixel", ReweightScale::Pixel, "The pixel's own, along the shift: every pixel moves as far as requested"),
 ];
 
-const CARRIES: &[Choice<SecondOrderMode>] = &[
+const SECOND_ORDER_MODES: &[Choice<SecondOrderMode>] = &[
     ("reweight", SecondOrderMode::Reweight, "With guidance, by reweighting the mixture"),
     (
         "translate",
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn values_have_the_names_that_files_give_them() {
         assert!(SOLVERS.iter().all(|(name, solver, _)| solver_by_name(name).is_ok_and(|named| named == *solver)));
-        assert!(VARIANCES.iter().all(|(name, value, _)| json!(value) == *name));
-        assert!(CARRIES.iter().all(|(name, value, _)| json!(value) == *name));
+        assert!(REWEIGHT_SCALES.iter().all(|(name, value, _)| json!(value) == *name));
+        assert!(SECOND_ORDER_MODES.iter().all(|(name, value, _)| json!(value) == *name));
     }
 }
