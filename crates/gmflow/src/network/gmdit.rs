@@ -9,7 +9,7 @@ use crate::kernel::MatmulPrecision;
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use crate::{Result, kernel};
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Channels of the sinusoidal time features.
 const TIME_CHANNELS: usize = 256;
@@ -28,6 +28,17 @@ pub struct GmDit {
     log_std: Vec<Linear>,
     #[module(skip)]
     config: GmDitConfig,
+}
+
+impl GmDitConfig {
+    /// Draws the weights.
+    pub fn init(&self, seed: u64, device: &Device) -> Result<GmDit> {
+        self.build(Initializer::new(seed, device))
+    }
+
+    pub(crate) fn build(&self, init: Initializer) -> Result<GmDit> {
+        GmDit::new(self, init)
+    }
 }
 
 impl GmDit {

@@ -1,12 +1,9 @@
 //! The shape of a GM-DiT, with the field names of a diffusers `config.json`.
 
-use super::gmdit::GmDit;
-use super::linear::Initializer;
 use crate::{Error, Result, limits};
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-/// The shape of a [`GmDit`].
+/// The shape of a [`GmDit`](super::GmDit).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GmDitConfig {
@@ -34,7 +31,7 @@ pub struct GmDitConfig {
     pub gm_num_logstd_layers: usize,
     /// Fixes the log standard deviation instead of predicting it.
     pub constant_logstd: Option<f64>,
-    /// Share of samples that see the null class in a block, for [`GmDit::forward_dropped`].
+    /// Share of samples that see the null class in a block, for [`GmDit::forward_dropped`](super::GmDit::forward_dropped).
     pub class_dropout_prob: f64,
 }
 
@@ -90,15 +87,6 @@ impl GmDitConfig {
             return Err(Error::config("class_dropout_prob", "a share in [0, 1)", self.class_dropout_prob));
         }
         super::finite_log_std(self.constant_logstd)
-    }
-
-    /// Draws the weights.
-    pub fn init(&self, seed: u64, device: &Device) -> Result<GmDit> {
-        self.build(Initializer::new(seed, device))
-    }
-
-    pub(crate) fn build(&self, init: Initializer) -> Result<GmDit> {
-        GmDit::new(self, init)
     }
 
     /// Width of the tokens.

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::kernel::{self, MatmulPrecision};
 use crate::mixture::{GaussianMixture, VelocityMixture};
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use std::sync::Arc;
 
 /// A U-Net on images with a mixture head, with or without classes.
@@ -41,6 +41,17 @@ struct TimeEmbedding {
 #[derive(Module, Debug)]
 struct ClassEmbedding {
     weight: Param<Tensor<2>>,
+}
+
+impl UnetConfig {
+    /// Draws the weights.
+    pub fn init(&self, seed: u64, device: &Device) -> Result<Unet> {
+        self.build(Initializer::new(seed, device))
+    }
+
+    pub(crate) fn build(&self, init: Initializer) -> Result<Unet> {
+        Unet::new(self, init)
+    }
 }
 
 impl Unet {

@@ -1,12 +1,9 @@
 //! The shape of a U-Net, with the field names of a diffusers `UNet2DModel` where it has them.
 
-use super::linear::Initializer;
-use super::unet::Unet;
 use crate::{Error, Result, limits};
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-/// The shape of a [`Unet`].
+/// The shape of a [`Unet`](super::Unet).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnetConfig {
@@ -140,15 +137,6 @@ impl UnetConfig {
             return Err(Error::config("sample_size", expected, self.sample_size));
         }
         Ok(())
-    }
-
-    /// Draws the weights.
-    pub fn init(&self, seed: u64, device: &Device) -> Result<Unet> {
-        self.build(Initializer::new(seed, device))
-    }
-
-    pub(crate) fn build(&self, init: Initializer) -> Result<Unet> {
-        Unet::new(self, init)
     }
 
     /// Channels of the predicted velocity.
