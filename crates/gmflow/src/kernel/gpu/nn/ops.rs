@@ -1,6 +1,6 @@
 //! What networks of rows are made of: the row kernels, and the tensor library's matrix product.
 
-use super::{group, rows, softmax};
+use super::{rows, softmax};
 use crate::kernel::gpu::{host, sizes};
 use crate::kernel::matmul::dense::{self, Rows};
 use crate::kernel::matmul::panels::PackedWeight;
