@@ -1,4 +1,5 @@
-//! Improved precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797): who lies within whose neighbourhood.
+//! Improved precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797): which
+//! samples of one set lie within the neighbourhoods of the other set.
 
 use crate::{Error, Matrix, Result};
 use faer::linalg::matmul::matmul;

@@ -130,7 +130,7 @@ impl Moments {
         self.shift(rows as u64, &mean);
     }
 
-    /// Counts `count` more vectors whose scatter about their own mean is in already (Chan, Golub and LeVeque).
+    /// Counts `count` more vectors; their scatter about their own mean has been added already (Chan, Golub and LeVeque).
     fn shift(&mut self, count: u64, mean: &[f64]) {
         let total = (self.count + count).max(1) as f64;
         let weight = self.count as f64 * count as f64 / total;

@@ -200,7 +200,7 @@ impl SampleSet {
     /// Reads a file that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// A file that is none of these, or whose parts do not fit each other.
+    /// A file of another kind, or one with parts that do not fit each other.
     pub fn load(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
         let text = file.entry(METADATA);

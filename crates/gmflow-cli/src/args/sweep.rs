@@ -24,7 +24,7 @@ pub struct SweepArgs {
     pub download: DownloadArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Measure every cell anew
+    /// Measure every cell again
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

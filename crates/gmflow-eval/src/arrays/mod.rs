@@ -192,7 +192,7 @@ fn numpy<T: Number, R: Read>(
     Ok(Array { name, shape, kind, values })
 }
 
-/// Numbers whose first index runs fastest, with the last one fastest.
+/// Brings numbers from Fortran order, where the first index runs fastest, into C order, where the last one does.
 fn from_fortran<T: Copy>(values: &[T], shape: &[u64]) -> Vec<T> {
     let mut strides = Vec::with_capacity(shape.len());
     let mut stride = 1;

@@ -79,7 +79,7 @@ pub struct Samples {
 /// The channels are the axis of 1 or 3, or the one that makes the images those of `reading.like`, unless `reading.layout` says it.
 ///
 /// # Errors
-/// A file of another kind, an array of another rank or type, a number that is not finite, numbers or axes whose meaning is not clear.
+/// A file of another kind, an array of another rank or type, a number that is not finite, numbers or axes that could mean several things.
 pub fn read_samples(path: &Path, reading: &SampleReading) -> Result<Samples> {
     reading.range.map_or(Ok(()), check_range)?;
     let mut file = ArrayFile::open(path)?;

@@ -13,7 +13,7 @@ const LARGEST_SHIFT: usize = 64;
 pub struct Augment {
     /// Images are moved by up to this many pixels in each direction.
     pub shift: usize,
-    /// Half of the images are mirrored. Not for letters, digits and other images whose mirror image means something else.
+    /// Half of the images are mirrored. Not for letters, digits and other images that mean something else when they are mirrored.
     pub flip: bool,
 }
 
