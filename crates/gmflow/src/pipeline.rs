@@ -23,7 +23,9 @@
 use crate::guidance::{Guidance, GuidanceRule, GuidedPrediction, ReweightScale, interval};
 use crate::network::{Autoencoder, Denoiser, LatentInfo, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
-use crate::solver::{Context, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
+use crate::solver::{
+    Context, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, Solver, SolverConfig, Span, SubStep,
+};
 use crate::{Error, Result, time};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -153,8 +155,38 @@ impl Pipeline<'_> {
         observe: Option<&mut dyn FnMut(&SubStep) -> ControlFlow<()>>,
     ) -> Result<Tensor<4>> {
         config.validate()?;
-        let labels = self.labels(config, request)?;
         let spectrum = self.spectrum_for(config, request)?;
+        let surroundings = Surroundings { spectrum, draws, progress, observe };
+        self.solve(&*config.solver.solver(), config, request, surroundings)
+    }
+
+    /// [`Pipeline::sample`] with a solver of the caller's in the place of `config.solver`. It has the model's spectrum network at its
+    /// disposal.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::sample`], and those of the solver.
+    pub fn sample_by(
+        &self,
+        solver: &dyn Solver,
+        config: &SamplerConfig,
+        request: &SampleRequest,
+        progress: &mut Progress,
+    ) -> Result<Tensor<4>> {
+        let mut draws = SeededNoise { seeds: request.seeds.clone(), device: self.device.clone() };
+        let surroundings = Surroundings { spectrum: self.spectrum, draws: &mut draws, progress, observe: None };
+        self.solve(solver, config, request, surroundings)
+    }
+
+    fn solve(
+        &self,
+        solver: &dyn Solver,
+        config: &SamplerConfig,
+        request: &SampleRequest,
+        surroundings: Surroundings,
+    ) -> Result<Tensor<4>> {
+        config.validate()?;
+        let Surroundings { spectrum, draws, progress, observe } = surroundings;
+        let labels = self.labels(config, request)?;
         let x = self.initial(request)?;
         let times = time::grid(config.steps, config.shift)?;
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
@@ -168,11 +200,11 @@ impl Pipeline<'_> {
             observe.map(|observe| |done: &SubStep| cancelled.set(cancelled.get() || observe(done).is_break()));
         let observe = observe.as_mut().map(|observe| observe as &mut dyn FnMut(&SubStep));
         let mut context = Context { predict: &mut predict, draws, spectrum, second_order, observe };
-        let mut state = config.solver.init(x);
+        let mut state = solver.init(x);
         for (index, pair) in times.windows(2).enumerate() {
             let (t, to) = (f64::from(pair[0]), f64::from(pair[1]));
             let span = Span { index, t, to, default_substeps, shift: config.shift };
-            state = config.solver.step(state, span, &mut context)?;
+            state = solver.step(state, span, &mut context)?;
             let stops = progress(index + 1, config.steps).is_break() || cancelled.get();
             if stops && index + 1 < config.steps {
                 return Err(Error::Cancelled);
@@ -284,6 +316,14 @@ impl std::fmt::Debug for Pipeline<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pipeline").field("device", &self.device).finish_non_exhaustive()
     }
+}
+
+/// What a run has beside the network, the solver and the settings.
+struct Surroundings<'a, 'b, 'c> {
+    spectrum: Option<&'a SpectrumMlp>,
+    draws: &'a mut dyn NoiseSource,
+    progress: &'a mut Progress<'b>,
+    observe: Option<&'c mut dyn FnMut(&SubStep) -> ControlFlow<()>>,
 }
 
 /// Labels `[b]` of the conditional and the unconditional half.

@@ -7,7 +7,7 @@ use gmflow::mixture::VelocityMixture;
 use gmflow::network::Denoiser;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::samples::Samples;
-use gmflow::solver::{SeededNoise, SolverConfig, SubStep};
+use gmflow::solver::{Context, SeededNoise, Solver, SolverConfig, SolverState, Span, SubStep, euler_step};
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
@@ -122,4 +122,30 @@ fn sampling_stops_between_network_calls_when_it_is_told_to() {
     let stopped = pipeline.run(&config, &request, &mut draws, &mut keep_going, Some(&mut observe));
     assert!(matches!(stopped, Err(gmflow::Error::Cancelled)));
     assert_eq!((network.calls.get(), told), (2, 5), "three sub-steps of the first call and two of the second");
+}
+
+/// Euler's rule, written by someone else.
+struct OwnEuler;
+
+impl Solver for OwnEuler {
+    fn step(&self, state: SolverState, span: Span, context: &mut Context) -> gmflow::Result<SolverState> {
+        let x0 = (context.predict)(state.x(), span.t).mixture().0.mean();
+        Ok(SolverState::new(euler_step(state.x(), &x0, span.t, span.to)))
+    }
+
+    fn order(&self) -> usize {
+        1
+    }
+}
+
+#[test]
+fn a_solver_of_ones_own_samples_as_the_built_in_one_of_its_rule() {
+    let model = digits();
+    let pipeline = Pipeline { network: &model.network, spectrum: None, device: Device::flex() };
+    let request = SampleRequest { seeds: vec![1, 2], classes: Some(vec![3, 4]), shape: [1, 28, 28], noise: None };
+    let config = SamplerConfig::new(SolverConfig::Euler, 3);
+    let own = values(pipeline.sample_by(&OwnEuler, &config, &request, &mut keep_going).expect("samples"));
+    let built_in = values(pipeline.sample(&config, &request, &mut keep_going).expect("samples"));
+    let worst = own.iter().zip(&built_in).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "off by {worst}");
 }
