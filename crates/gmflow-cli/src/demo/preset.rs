@@ -34,13 +34,13 @@ pub struct Preset {
 pub const PRESETS: [Preset; 2] = [
     Preset {
         name: "k1",
-        toml: include_str!("../../../../configs/demo-k1.toml"),
+        toml: include_str!("../../presets/demo-k1.toml"),
         solvers: [(SolverConfig::Euler, "Euler"), (SolverConfig::DDPM_LARGE, "DDPM")],
         label: "flow matching",
     },
     Preset {
         name: "k64",
-        toml: include_str!("../../../../configs/demo-k64.toml"),
+        toml: include_str!("../../presets/demo-k64.toml"),
         solvers: [
             (SolverConfig::GmOde { order: 2, substeps: None }, "GM-ODE 2"),
             (SolverConfig::GmSde { order: 2, spectral: None }, "GM-SDE 2"),
