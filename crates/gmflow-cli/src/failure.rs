@@ -115,6 +115,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 Some(
                     Train::Config { .. }
                         | Train::Several(_)
+                        | Train::InData { .. }
                         | Train::Gmflow(gmflow::Error::Config { .. })
                         | Train::Data(gmflow_data::Error::Config { .. })
                 )

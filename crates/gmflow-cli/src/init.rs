@@ -2,7 +2,7 @@
 
 use crate::args::{InitArgs, PlanArgs};
 use crate::device::device;
-use crate::{output, terminal};
+use crate::{local, output, terminal};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use gmflow_data::DatasetConfig;
@@ -14,7 +14,10 @@ use std::time::Duration;
 /// Runs the command.
 pub fn run(arguments: &InitArgs) -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| Plan::name(&arguments.data).with_extension("toml"));
+    output::expect_file(&out)?;
     output::refuse_existing([out.as_path()], arguments.overwrite.force)?;
+    local::expect([arguments.data.as_path()])?;
+    Plan::check(&DatasetConfig::guess(&arguments.data)?, arguments.plan.options(), &[])?;
     let plan = plan(&arguments.data, &arguments.plan, &arguments.device.name)?;
     let seen_from = seen_from(&plan.source, &out)?;
     output::create_parent(&out)?;
@@ -30,7 +33,7 @@ pub fn run(arguments: &InitArgs) -> Result<()> {
         }));
     }
     output::line(&plan.words())?;
-    output::line(&format!("written   {}\nnext      gmflow train {}", out.display(), out.display()))
+    output::line(&format!("written   {}\nnext      gmflow train {}", out.display(), output::shell_word(&out)))
 }
 
 /// Looks at the data, chooses and times a few steps, with word of it: that takes some seconds.
@@ -41,7 +44,8 @@ pub fn plan(data: &Path, options: &PlanArgs, device_name: &str) -> Result<Plan> 
 }
 
 impl PlanArgs {
-    fn options(&self) -> PlanOptions {
+    /// The same for the library.
+    pub fn options(&self) -> PlanOptions {
         PlanOptions {
             size: self.size,
             budget: self.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
@@ -50,9 +54,15 @@ impl PlanArgs {
         }
     }
 
-    /// Whether anything is asked for.
-    pub fn any(&self) -> bool {
-        self.size.is_some() || self.minutes.is_some() || self.steps.is_some() || self.network.is_some()
+    /// The first option that is given, by its name.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--size", self.size.is_some()),
+            ("--minutes", self.minutes.is_some()),
+            ("--steps", self.steps.is_some()),
+            ("--network", self.network.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 }
 

@@ -9,7 +9,7 @@ use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, keep_going};
 use gmflow_data::density::histogram;
 use gmflow_data::to_byte;
 
-use crate::config::SampleConfig;
+use crate::config::{SampleConfig, below};
 use crate::{Error, Result, Trainer};
 
 /// Samples drawn at once, so that memory does not grow with the picture.
@@ -112,10 +112,11 @@ impl<'a> Show<'a> {
     }
 }
 
-/// Checks what [`draw`] will need, so that a wrong autoencoder is found before training and not at the first picture.
+/// Checks what [`draw`] will need, so that a wrong sampler or autoencoder is found before training and not at the first picture.
 ///
 /// # Errors
-/// An autoencoder that cannot be read, does not fit the latents, or is named where the data are none.
+/// A sampler that does not fit the network; an autoencoder that cannot be read, does not fit the latents, or is named where the data are
+/// none.
 pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
     let info = trainer.data_info();
     let factor = if sample.vae.is_some() { info.latent.as_ref().map_or(1, |latent| latent.downsampling) } else { 1 };
@@ -123,6 +124,13 @@ pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
     let picture =
         Need::new().floats("samples in the picture", &[sample.num as u128, c, h, w, (factor * factor) as u128]);
     picture.check("sample.num", sample.num, "lower sample.num")?;
+    let network = trainer.network().module()?;
+    let spectrum = trainer.spectrum().map(|spectrum| spectrum.module()).transpose()?;
+    let pipeline = Pipeline { network, spectrum, device: trainer.device().clone() };
+    let classes = network.null_class().filter(|&null| null > 0).map(|_| vec![0]);
+    let request = SampleRequest { seeds: vec![0], classes, shape: info.shape, noise: None };
+    let checked = pipeline.check(&sample.sampler, &request);
+    checked.map_err(|error| below("sample.sampler", error.into()))?;
     Show::new(trainer, sample).map(|_| ())
 }
 

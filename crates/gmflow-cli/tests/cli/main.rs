@@ -9,6 +9,7 @@ mod hub;
 mod import;
 mod info;
 mod init;
+mod photos;
 mod latents;
 mod limits;
 mod messages;

@@ -48,6 +48,14 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOp
         let expected = format!("{}, as in the checkpoint", state.batch_size);
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
+    if config.total_steps() < state.step {
+        let (name, least) = match config.train.images {
+            Some(_) => ("train.images", state.step.saturating_mul(state.batch_size as u64)),
+            None => ("train.steps", state.step),
+        };
+        let expected = format!("at least {least}, which the run has done (--resume-from goes back to an earlier checkpoint)");
+        return Err(Error::config(name, expected, config.train.images.unwrap_or(config.total_steps())));
+    }
     let data = open_data(&mut config, state.step, device, |info| {
         same_data::check_resumed(&ModelInfo::load(folder)?, info, resume.accept_changed_data)
     })?;
