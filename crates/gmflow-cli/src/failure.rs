@@ -65,7 +65,7 @@ pub fn of_options(error: impl Into<gmflow_eval::Error>) -> anyhow::Error {
     let options = |field: &str| field.split(", ").map(option).collect::<Vec<_>>().join(", ");
     match error.into() {
         Eval::Config { field, expected, got } | Eval::Gmflow(gmflow::Error::Config { field, expected, got }) => {
-            usage(&options(&field), expected, got)
+            usage(&options(&field), expected.replace("moments_only", "--moments-only"), got)
         }
         Eval::Gmflow(gmflow::Error::Memory { field, got, need, there, advice }) => {
             let advice = OPTIONS.iter().fold(advice, |advice, name| {
