@@ -6,6 +6,7 @@ use crate::{local, output, terminal};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use gmflow_data::DatasetConfig;
+use gmflow_train::Error as Train;
 use gmflow_train::plan::{Plan, PlanOptions};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,14 @@ pub fn run(arguments: &InitArgs) -> Result<()> {
 pub fn plan(data: &Path, options: &PlanArgs, device_name: &str) -> Result<Plan> {
     let device = device(device_name)?;
     terminal::say(&format!("looking at {} and timing a few steps", data.display()));
-    Ok(Plan::new(data, options.options(), &device)?)
+    Plan::new(data, options.options(), &device).map_err(|error| match error {
+        // The batch of a plan is no option of it.
+        Train::Gmflow(gmflow::Error::Memory { field, got, need, there, .. }) => {
+            let advice = "take a smaller --size or --network".to_owned();
+            gmflow::Error::Memory { field, got, need, there, advice }.into()
+        }
+        other => other.into(),
+    })
 }
 
 impl PlanArgs {

@@ -13,14 +13,19 @@ use crate::terminal::{self, Training};
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow_data::DatasetConfig;
+use gmflow_files::what_is;
 use gmflow_train::plan::Plan;
 use gmflow_train::{Config, Lines, Observer, Outcome, ResumeOptions, Run, Summary, Trainer};
 use serde::Serialize;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The time between lines where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
+
+/// The first bytes of a file, which tell what it is.
+const START: u64 = 64;
 
 /// How the run ended.
 #[derive(Serialize)]
@@ -89,6 +94,9 @@ fn create(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signa
     if arguments.force {
         refuse_own_weights(config.train.from.as_deref(), folder)?;
     }
+    if arguments.new_classes && config.train.from.is_none() {
+        return Err(usage("--new-classes", "--from, which names the model with other classes", "no --from"));
+    }
     config.train.new_classes |= arguments.new_classes;
     Ok(Run::create(config, folder, arguments.force, device)?)
 }
@@ -129,8 +137,12 @@ fn settings_to_resume(arguments: &TrainArgs, folder: &Path) -> Result<Vec<String
 fn refuse_plan(plan: &PlanArgs) -> Result<()> {
     let expected = match plan.given() {
         None => return Ok(()),
-        Some("--minutes" | "--steps") => "no such option with --resume; --set train.steps=N changes the length of a run",
-        Some(_) => "no such option with --resume, as a run keeps its network and size; --out names the folder of a new run",
+        Some("--minutes" | "--steps") => {
+            "no such option with --resume; --set train.steps=N changes the length of a run"
+        }
+        Some(_) => {
+            "no such option with --resume, as a run keeps its network and size; --out names the folder of a new run"
+        }
     };
     Err(usage(plan.given().unwrap_or_default(), expected, "both"))
 }
@@ -160,7 +172,8 @@ fn expect_same_data(given: &Path, used: &DatasetConfig, folder: &Path) -> Result
 
 /// With --force the run in the folder is removed; weights that are taken from there would be lost with it.
 fn refuse_own_weights(from: Option<&Path>, folder: &Path) -> Result<()> {
-    let Some((from, out)) = from.and_then(|from| Some((from.canonicalize().ok()?, folder.canonicalize().ok()?))) else {
+    let Some((from, out)) = from.and_then(|from| Some((from.canonicalize().ok()?, folder.canonicalize().ok()?)))
+    else {
         return Ok(());
     };
     match from.starts_with(out) {
@@ -190,6 +203,7 @@ fn refuse_own_config(config: &Path, folder: &Path) -> Result<()> {
 fn configuration(arguments: &TrainArgs, folder: &Path, signals: &Signals) -> Result<Config> {
     local::expect([arguments.config.as_path()])?;
     if is_configuration(&arguments.config) {
+        refuse_picture(&arguments.config)?;
         refuse_plan_of_file(arguments)?;
         return Ok(Config::load(&arguments.config, &arguments.set)?);
     }
@@ -197,10 +211,24 @@ fn configuration(arguments: &TrainArgs, folder: &Path, signals: &Signals) -> Res
     let source = DatasetConfig::guess(&arguments.config)?;
     Run::check_folder(folder, &source, arguments.force)?;
     Plan::check(&source, arguments.plan.options(), &arguments.set)?;
-    let plan =
-        signals.without_saving(|| init::plan(&arguments.config, &arguments.plan, &arguments.device.name))?;
+    let plan = signals.without_saving(|| init::plan(&arguments.config, &arguments.plan, &arguments.device.name))?;
     terminal::say(&plan.words());
     Ok(plan.config(&arguments.set)?)
+}
+
+/// One picture is no data, and no configuration either.
+fn refuse_picture(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).and_then(|file| file.take(START).read_to_end(&mut start));
+    match file.ok().and_then(|_| what_is(&start)).filter(|what| what.ends_with("image")) {
+        Some(what) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let expected =
+                format!("a configuration or a folder of pictures, such as that of this one, {}", folder.display());
+            Err(usage("CONFIG", expected, format!("{what}, {}", path.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A configuration says itself what a plan would choose.

@@ -12,7 +12,9 @@ use crate::{Error, Result};
 /// [`Error::InData`].
 pub(crate) fn outside_data(folder: &Path, source: &DatasetConfig) -> Result<()> {
     let data = match source {
-        DatasetConfig::Folder { path, .. } | DatasetConfig::Parquet { path, .. } | DatasetConfig::Latents { path, .. } => path,
+        DatasetConfig::Folder { path, .. }
+        | DatasetConfig::Parquet { path, .. }
+        | DatasetConfig::Latents { path, .. } => path,
         // Of these only single files are read.
         _ => return Ok(()),
     };

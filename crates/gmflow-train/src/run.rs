@@ -299,6 +299,9 @@ impl Run {
 }
 
 fn check_samples(trainer: &Trainer) -> Result<()> {
+    for (field, why) in trainer.config().without_effect() {
+        log::warn!("{field} {why}");
+    }
     trainer.config().sample.as_ref().map_or(Ok(()), |sample| samples::check(trainer, sample))
 }
 

@@ -9,12 +9,12 @@ mod hub;
 mod import;
 mod info;
 mod init;
-mod photos;
 mod latents;
 mod limits;
 mod messages;
 mod models;
 mod named_data;
+mod photos;
 mod published;
 mod sample;
 /// The server that the library's own tests download from.

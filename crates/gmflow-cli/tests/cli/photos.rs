@@ -107,7 +107,7 @@ fn samples_are_not_put_among_pictures_of_others() {
     for out in ["photos", "photos/red"] {
         let (code, _, stderr) = sample(out);
         assert_eq!(code, 2, "{stderr}");
-        assert_says(&stderr, &["--out: expected a folder without pictures of others", "red/000.jpg"]);
+        assert_says(&stderr, &["--out: expected a folder without pictures of others", "000.jpg"]);
     }
     assert_eq!(sample("samples").0, 0);
     assert_eq!(sample("samples/more").0, 0);
@@ -143,7 +143,8 @@ fn a_run_goes_on_with_its_own_pictures_and_as_it_was_begun() {
         let stderr = place.refused("photos", "run", &["--resume", option, value]);
         assert_says(&stderr, &[&format!("{option}: expected no such option with --resume"), words]);
     }
-    let stderr = place.refused("photos", "run", &["--resume", "--set", "train.steps=1"]);
+    let (code, _, stderr) = place.train("photos", "run", &["--resume", "--set", "train.steps=1"]);
+    assert_eq!(code, 2, "{stderr}");
     assert_says(&stderr, &["train.steps: expected at least 2", "got 1"]);
     let config = std::fs::read_to_string(place.path("run/config.toml")).unwrap();
     assert_says(&config, &["steps = 2"]);
@@ -189,6 +190,11 @@ fn what_is_wrong_is_said_before_the_pictures_are_looked_at() {
     assert_says(&stderr, &["already holds a run"]);
     for (out, extra, words) in [
         ("new", &["--set", "train.stepz=3"][..], "stepz"),
+        (
+            "new",
+            &["--set", "steps=300"],
+            "steps: expected a table and a setting of it, got an unknown name (did you mean train.steps?)",
+        ),
         ("new", &["--size", "30"], "size: expected a multiple of 4 of at least 8 pixels, got 30"),
         ("file", &[], "--out: expected a folder, got the file"),
         ("file/run", &[], "--out: expected a folder, got the file"),
@@ -211,7 +217,7 @@ fn a_sampler_that_does_not_fit_the_model_is_refused_at_the_start() {
     for (sampler, words) in [
         (r#"{ solver = { kind = "gm-sde", spectral = true }, steps = 2 }"#, "sample.sampler.spectral: expected off"),
         (
-            r#"{ solver = { kind = "gm-ode" }, steps = 2, guidance = { kind = "probabilistic", scale = 0.1 } }"#,
+            r#"{ solver = { kind = "gm-ode" }, steps = 2, guidance = { kind = "probabilistic", scale = 0.1, orthogonal = 1.0 } }"#,
             "sample.sampler.guidance: expected 0: the network has no classes",
         ),
     ] {
@@ -244,4 +250,115 @@ fn a_signal_while_steps_are_timed_ends_the_program_at_once() {
     let rest: Vec<String> = lines.map(|line| line.unwrap()).collect();
     assert_says(&rest.join("\n"), &["SIGINT: stopped; nothing was written"]);
     assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn what_was_probably_meant_is_said() {
+    let place = Place::new();
+    let photo = place.text("photos/red/000.jpg");
+    let config = place.text("small.toml");
+    let empty = place.text("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let one_line = |arguments: &[&str]| {
+        let (code, _, stderr) = run(arguments);
+        assert!(code == 1 || code == 2, "{arguments:?}: {stderr}");
+        stderr
+    };
+    for (arguments, words) in [
+        (
+            &["train", &photo][..],
+            &["CONFIG: expected a configuration or a folder of pictures", "photos/red,", "a JPEG image"][..],
+        ),
+        (&["train", &config, "--minutes", "3"], &["--minutes: expected a folder of pictures", "--set train.steps=N"]),
+        (&["train", &config, "--new-classes"], &["--new-classes: expected --from"]),
+        (&["train", &config, "--minutes", "drei"], &["expected a whole number from 1 to 1000000, in minutes"]),
+        (&["train", &config, "--steps", "0.5"], &["expected a whole number of at least 1"]),
+        (&["info", &photo], &["000.jpg: expected the folder of a model or of a run, got a file"]),
+        (
+            &["train", &config, "--out", &place.text("new"), "--from", &config],
+            &["expected the folder of a model or of a run"],
+        ),
+        (&["data", "get", "minst"], &["NAME: expected mnist", "got minst (did you mean mnist?)"]),
+        (
+            &[
+                "eval",
+                "--real",
+                &photo.replace("/000.jpg", ""),
+                "--fake",
+                &photo.replace("/000.jpg", ""),
+                "--features",
+                "pixels",
+                "--size",
+                "8",
+                "--nll",
+            ],
+            &["--nll: expected --fake naming a model"],
+        ),
+    ] {
+        assert_says(&one_line(arguments), words);
+    }
+    let (_, _, stderr) = crate::run_in(Path::new(&empty), &[("HF_HUB_OFFLINE", "1")], &["info", "no-such/photos"]);
+    assert_says(&stderr, &["no-such/photos: no such folder here"]);
+}
+
+#[test]
+fn settings_without_effect_are_told() {
+    let place = Place::new();
+    let guided = "sample.sampler.guidance={kind=\"probabilistic\", scale=0.1, orthogonal=1.0}";
+    let extra = ["--set", "train.warmup_steps=9", "--set", "train.label_dropout=0.0", "--set", guided];
+    let (code, _, stderr) = place.train("small.toml", "run", &extra);
+    assert_eq!(code, 0, "{stderr}");
+    assert_says(
+        &stderr,
+        &["train.warmup_steps = 9 is more than all 2 steps", "guidance needs train.label_dropout above 0"],
+    );
+}
+
+#[test]
+fn a_batch_of_none_is_one_error() {
+    let place = Place::new();
+    let stderr = place.refused("small.toml", "run", &["--set", "train.batch_size=0"]);
+    assert_says(&stderr, &["train.batch_size: expected 1 to"]);
+}
+
+#[test]
+fn measuring_says_what_does_not_fit_in_the_words_of_options() {
+    let place = Place::new();
+    assert_eq!(place.train("small.toml", "run", &[]).0, 0);
+    let (real, fake) = (place.text("photos"), place.text("run"));
+    let eval = |extra: &[&str]| {
+        let (code, _, stderr) =
+            run(&[&["eval", "--real", &real, "--fake", &fake, "--features", "pixels"], extra].concat());
+        assert_eq!(code, 2, "{stderr}");
+        stderr
+    };
+    let stderr = eval(&["--size", "16", "--num", "8"]);
+    assert_says(&stderr, &["--fake: expected a model of pictures of 16x16 pixels", "of 8x8"]);
+    let stderr = eval(&["--size", "8", "--num", "4"]);
+    assert_says(
+        &stderr,
+        &["--num: expected at least 6 samples in both sets, for 5 neighbours (--moments-only needs none), got 4"],
+    );
+}
+
+#[test]
+fn a_sweep_does_not_overwrite_what_it_did_not_write() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("plan.toml"),
+        "title = 't'\nnum = 10\nreference = { data = 'small.toml', features = 'pixels' }\n\
+         [[model]]\nname = 'a'\ncheckpoint = 'run'\n[[grid]]\nsolvers = ['euler']\nsteps = [1]\n",
+    )
+    .unwrap();
+    std::fs::create_dir(place.path("out")).unwrap();
+    std::fs::write(place.path("out/notes.txt"), "mine").unwrap();
+    std::fs::write(place.path("out/table.md"), "mine").unwrap();
+    let (code, _, stderr) = run(&["sweep", &place.text("plan.toml"), "--out", &place.text("out")]);
+    assert_eq!(code, 2, "{stderr}");
+    assert_says(
+        &stderr,
+        &["--out: expected an empty folder or that of a sweep", "with table.md, which no sweep wrote"],
+    );
+    assert_eq!(std::fs::read_to_string(place.path("out/table.md")).unwrap(), "mine");
+    assert_eq!(std::fs::read_dir(place.path("out")).unwrap().count(), 2, "nothing is added");
 }
