@@ -31,7 +31,14 @@ pub fn resolve(checkpoint: &Path, published: &PublishedArgs) -> Result<PathBuf> 
         None => id,
     };
     let mut bars = Bars::default();
-    Ok(fetch(&id, variant, &HubSettings::from_env()?, &mut bars)?)
+    let fetched = fetch(&id, variant, &HubSettings::from_env()?, &mut bars);
+    // What was meant for a folder here reads like a name on the hub.
+    let is_path = revision.is_none() && !checkpoint.to_string_lossy().contains('@');
+    fetched.map_err(|error| match is_path {
+        true => anyhow::Error::from(error)
+            .context(format!("{}: no such folder here, and none from the hub", checkpoint.display())),
+        false => error.into(),
+    })
 }
 
 /// A local name with a slip is not asked of the hub.
@@ -76,6 +83,9 @@ impl DownloadProgress for Bars {
 
 /// The model folder for a path on this machine.
 fn local_model(path: &Path) -> Result<PathBuf> {
+    if path.is_file() {
+        return Err(anyhow!("{}: expected the folder of a model or of a run, got a file", path.display()));
+    }
     model_folder(path).map_err(|error| match error {
         gmflow::Error::Io { .. } => {
             let near = Near::to(path).words();

@@ -65,7 +65,7 @@ pub fn of_options(error: impl Into<gmflow_eval::Error>) -> anyhow::Error {
     let options = |field: &str| field.split(", ").map(option).collect::<Vec<_>>().join(", ");
     match error.into() {
         Eval::Config { field, expected, got } | Eval::Gmflow(gmflow::Error::Config { field, expected, got }) => {
-            usage(&options(&field), expected, got)
+            usage(&options(&field), expected.replace("moments_only", "--moments-only"), got)
         }
         Eval::Gmflow(gmflow::Error::Memory { field, got, need, there, advice }) => {
             let advice = OPTIONS.iter().fold(advice, |advice, name| {
@@ -115,6 +115,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 Some(
                     Train::Config { .. }
                         | Train::Several(_)
+                        | Train::InData { .. }
                         | Train::Gmflow(gmflow::Error::Config { .. })
                         | Train::Data(gmflow_data::Error::Config { .. })
                 )

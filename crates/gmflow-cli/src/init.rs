@@ -2,10 +2,11 @@
 
 use crate::args::{InitArgs, PlanArgs};
 use crate::device::device;
-use crate::{output, terminal};
+use crate::{local, output, terminal};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
 use gmflow_data::DatasetConfig;
+use gmflow_train::Error as Train;
 use gmflow_train::plan::{Plan, PlanOptions};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,10 @@ use std::time::Duration;
 /// Runs the command.
 pub fn run(arguments: &InitArgs) -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| Plan::name(&arguments.data).with_extension("toml"));
+    output::expect_file(&out)?;
     output::refuse_existing([out.as_path()], arguments.overwrite.force)?;
+    local::expect([arguments.data.as_path()])?;
+    Plan::check(&DatasetConfig::guess(&arguments.data)?, arguments.plan.options(), &[])?;
     let plan = plan(&arguments.data, &arguments.plan, &arguments.device.name)?;
     let seen_from = seen_from(&plan.source, &out)?;
     output::create_parent(&out)?;
@@ -30,18 +34,26 @@ pub fn run(arguments: &InitArgs) -> Result<()> {
         }));
     }
     output::line(&plan.words())?;
-    output::line(&format!("written   {}\nnext      gmflow train {}", out.display(), out.display()))
+    output::line(&format!("written   {}\nnext      gmflow train {}", out.display(), output::shell_word(&out)))
 }
 
 /// Looks at the data, chooses and times a few steps, with word of it: that takes some seconds.
 pub fn plan(data: &Path, options: &PlanArgs, device_name: &str) -> Result<Plan> {
     let device = device(device_name)?;
     terminal::say(&format!("looking at {} and timing a few steps", data.display()));
-    Ok(Plan::new(data, options.options(), &device)?)
+    Plan::new(data, options.options(), &device).map_err(|error| match error {
+        // The batch of a plan is no option of it.
+        Train::Gmflow(gmflow::Error::Memory { field, got, need, there, .. }) => {
+            let advice = "take a smaller --size or --network".to_owned();
+            gmflow::Error::Memory { field, got, need, there, advice }.into()
+        }
+        other => other.into(),
+    })
 }
 
 impl PlanArgs {
-    fn options(&self) -> PlanOptions {
+    /// The same for the library.
+    pub fn options(&self) -> PlanOptions {
         PlanOptions {
             size: self.size,
             budget: self.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
@@ -50,9 +62,15 @@ impl PlanArgs {
         }
     }
 
-    /// Whether anything is asked for.
-    pub fn any(&self) -> bool {
-        self.size.is_some() || self.minutes.is_some() || self.steps.is_some() || self.network.is_some()
+    /// The first option that is given, by its name.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--size", self.size.is_some()),
+            ("--minutes", self.minutes.is_some()),
+            ("--steps", self.steps.is_some()),
+            ("--network", self.network.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 }
 

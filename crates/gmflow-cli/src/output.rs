@@ -52,6 +52,49 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
+/// Checks that a folder can be made or written into, so that no work is done for nothing.
+pub fn expect_folder(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|above| above.symlink_metadata().is_ok());
+    // A relative path lies in the working directory.
+    let there = there.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !there.is_dir() {
+        return Err(usage("--out", "a folder", format!("the file {}", there.display())));
+    }
+    match is_writable(there) {
+        true => Ok(()),
+        false => Err(usage("--out", "a folder that can be written to", there.display())),
+    }
+}
+
+/// Checks that a file can be made or replaced: no folder has its name.
+pub fn expect_file(path: &Path) -> Result<()> {
+    match path.is_dir() {
+        true => Err(usage("--out", "the name of a file", format!("the folder {}", path.display()))),
+        false => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn is_writable(folder: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return true };
+    // SAFETY: the path ends with a zero and outlives the call.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+/// Where it cannot be told, the first file tells.
+#[cfg(not(unix))]
+fn is_writable(_: &Path) -> bool {
+    true
+}
+
+/// A path as a word of a shell's command line.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    // A path holds no zero, the one character that has no quoted form.
+    shlex::try_quote(&text).map_or_else(|_| text.to_string(), |quoted| quoted.into_owned())
+}
+
 /// Creates the folder that `path` will lie in.
 pub fn create_parent(path: &Path) -> Result<()> {
     match path.parent() {
@@ -63,4 +106,17 @@ pub fn create_parent(path: &Path) -> Result<()> {
 /// Creates a folder and those above it.
 pub fn create_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot create the folder", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted_for_a_shell_where_they_need_it() {
+        let word = |text: &str| shell_word(Path::new(text));
+        assert_eq!(word("runs/photos-1.toml"), "runs/photos-1.toml");
+        assert_eq!(word("Handy Fotos.toml"), "'Handy Fotos.toml'");
+        assert!(word("it's").contains('\''), "{}", word("it's"));
+    }
 }

@@ -12,6 +12,8 @@ pub struct Signals {
     stop: Arc<AtomicBool>,
     /// The first signal that came; 0 before.
     caught: Arc<AtomicI32>,
+    /// There is nothing to save yet: a signal ends the program at once.
+    at_once: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -19,10 +21,19 @@ impl Signals {
     /// containers and cluster schedulers. Those that the program was started to ignore, as by `nohup`, stay ignored.
     /// `reaction` tells the user what the command does then.
     pub fn listen(reaction: &'static str) -> Result<Self> {
-        let signals = Self { stop: Arc::new(AtomicBool::new(false)), caught: Arc::new(AtomicI32::new(0)) };
-        system::listen(Arc::clone(&signals.stop), Arc::clone(&signals.caught), reaction)
+        let signals = Self { stop: Arc::default(), caught: Arc::default(), at_once: Arc::default() };
+        let [stop, at_once] = [&signals.stop, &signals.at_once].map(Arc::clone);
+        system::listen((stop, at_once), Arc::clone(&signals.caught), reaction)
             .context("no thread for signals could be started: too little memory, or too many threads")?;
         Ok(signals)
+    }
+
+    /// Does work before which nothing was written and of which nothing need be kept: a signal ends the program at once.
+    pub fn without_saving<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.at_once.store(true, Ordering::SeqCst);
+        let done = work();
+        self.at_once.store(false, Ordering::SeqCst);
+        done
     }
 
     /// The flag that the first signal sets.
@@ -68,13 +79,21 @@ mod system {
     /// this time of the first is no second thought.
     const ONE_STOP: Duration = Duration::from_secs(1);
 
-    pub fn listen(stop: Arc<AtomicBool>, caught: Arc<AtomicI32>, reaction: &'static str) -> std::io::Result<()> {
+    pub fn listen(
+        (stop, at_once): (Arc<AtomicBool>, Arc<AtomicBool>),
+        caught: Arc<AtomicI32>,
+        reaction: &'static str,
+    ) -> std::io::Result<()> {
         let wanted = ALL.into_iter().filter(|signal| !is_ignored(*signal));
         let mut signals = signal_hook::iterator::Signals::new(wanted)?;
         let work = move || {
             let mut first: Option<Instant> = None;
             for signal in signals.forever() {
                 match first {
+                    None if at_once.load(Ordering::SeqCst) => {
+                        terminal::say(&format!("{}: stopped; nothing was written", Signal(signal).name()));
+                        signal_hook::low_level::exit(EXIT_CODE_BASE + signal)
+                    }
                     None => {
                         first = Some(Instant::now());
                         caught.store(signal, Ordering::SeqCst);
@@ -115,8 +134,14 @@ mod system {
     use std::sync::atomic::{AtomicBool, AtomicI32};
 
     /// The second signal ends the program.
-    pub fn listen(stop: Arc<AtomicBool>, caught: Arc<AtomicI32>, _reaction: &'static str) -> std::io::Result<()> {
+    pub fn listen(
+        (stop, at_once): (Arc<AtomicBool>, Arc<AtomicBool>),
+        caught: Arc<AtomicI32>,
+        _reaction: &'static str,
+    ) -> std::io::Result<()> {
         for signal in [SIGINT, SIGTERM] {
+            let code = super::EXIT_CODE_BASE + signal;
+            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&at_once))?;
             let caught = Arc::clone(&caught);
             // The order matters: the shutdown looks at the flag before the same signal sets it.
             signal_hook::flag::register_conditional_shutdown(

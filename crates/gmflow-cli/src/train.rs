@@ -1,6 +1,6 @@
 //! `gmflow train`: a run in a folder, which a signal stops at a checkpoint.
 
-use crate::args::{PublishedArgs, TrainArgs};
+use crate::args::{PlanArgs, PublishedArgs, TrainArgs};
 use crate::checkpoint_path::resolve;
 use crate::data::locate::{locate, relocate};
 use crate::device::device;
@@ -13,14 +13,19 @@ use crate::terminal::{self, Training};
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow_data::DatasetConfig;
+use gmflow_files::what_is;
 use gmflow_train::plan::Plan;
 use gmflow_train::{Config, Lines, Observer, Outcome, ResumeOptions, Run, Summary, Trainer};
 use serde::Serialize;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The time between lines where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
+
+/// The first bytes of a file, which tell what it is.
+const START: u64 = 64;
 
 /// How the run ended.
 #[derive(Serialize)]
@@ -30,6 +35,9 @@ struct Report {
     images: u64,
     folder: PathBuf,
     checkpoint: PathBuf,
+    /// The newest picture of samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<PathBuf>,
     /// The signal that stopped it.
     #[serde(skip_serializing_if = "Option::is_none")]
     signal: Option<String>,
@@ -41,11 +49,12 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
     let device = device(&arguments.device.name)?;
     let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&arguments.config));
     let mut run = if arguments.resume || arguments.resume_from.is_some() {
-        resume(arguments, &folder, &device)?
+        resume(arguments, &folder, &device, &signals)?
     } else {
-        create(arguments, &folder, &device)?
+        create(arguments, &folder, &device, &signals)?
     };
     terminal::say(&Summary::new(run.trainer(), &arguments.device.name, &folder)?.to_string());
+    let before = run.trainer().steps_taken();
     let outcome = run.run(signals.stop(), observer(run.trainer()).as_mut())?;
     let signal = signals.caught();
     let report = Report {
@@ -53,10 +62,12 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
         step: run.trainer().steps_taken(),
         images: run.trainer().images(),
         checkpoint: gmflow_train::checkpoint::latest(&folder)?,
+        picture: run.newest_picture(),
         folder,
         signal: signal.map(|signal| signal.name()),
     };
-    let printed = if arguments.outcome.json { output::json(&report) } else { output::line(&report.text()) };
+    let next = Next { run: run.trainer(), arguments, had_steps: run.trainer().steps_taken() > before };
+    let printed = if arguments.outcome.json { output::json(&report) } else { output::line(&report.text(&next)) };
     match signal {
         // Also where everything was done: what comes behind `&&` was not to run. A terminal that is gone takes no line.
         Some(signal) => Err(Signalled(signal).into()),
@@ -64,7 +75,7 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
     }
 }
 
-fn create(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> {
+fn create(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signals) -> Result<Run> {
     for (name, given) in
         [("--no-verify", arguments.no_verify), ("--accept-changed-data", arguments.accept_changed_data)]
     {
@@ -73,21 +84,29 @@ fn create(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> 
         }
     }
     refuse_own_config(&arguments.config, folder)?;
-    let mut config = configuration(arguments)?;
+    output::expect_folder(folder)?;
+    let mut config = configuration(arguments, folder, signals)?;
     locate(&mut config.data.source, arguments.named.data_dir.as_deref())?;
     expect_data(&config)?;
     if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
         config.train.from = Some(resolve(from, &PublishedArgs::default())?);
     }
+    if arguments.force {
+        refuse_own_weights(config.train.from.as_deref(), folder)?;
+    }
+    if arguments.new_classes && config.train.from.is_none() {
+        return Err(usage("--new-classes", "--from, which names the model with other classes", "no --from"));
+    }
     config.train.new_classes |= arguments.new_classes;
     Ok(Run::create(config, folder, arguments.force, device)?)
 }
 
-fn resume(arguments: &TrainArgs, folder: &Path, device: &Device) -> Result<Run> {
+fn resume(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signals) -> Result<Run> {
     if Run::was_only_begun(folder)? {
         log::warn!("{}: the run was stopped before it wrote anything; it is begun again", folder.display());
-        return create(arguments, folder, device);
+        return create(arguments, folder, device, signals);
     }
+    refuse_plan(&arguments.plan)?;
     let options = ResumeOptions {
         from: arguments.resume_from,
         unverified: arguments.no_verify,
@@ -106,11 +125,65 @@ fn settings_to_resume(arguments: &TrainArgs, folder: &Path) -> Result<Vec<String
         return Ok(settings); // the run writes it again from its checkpoint, or says what is missing
     }
     let config = Config::load_resolved(&stored, &settings)?;
+    expect_same_data(&arguments.config, &config.data.source, folder)?;
     if let Some(moved) = relocate(&config.data.source, arguments.named.data_dir.as_deref())? {
         let moved = toml::Value::String(moved.display().to_string());
         settings.push(format!("data.source.folder={moved}"));
     }
     Ok(settings)
+}
+
+/// A run goes on as it was begun.
+fn refuse_plan(plan: &PlanArgs) -> Result<()> {
+    let expected = match plan.given() {
+        None => return Ok(()),
+        Some("--minutes" | "--steps") => {
+            "no such option with --resume; --set train.steps=N changes the length of a run"
+        }
+        Some(_) => {
+            "no such option with --resume, as a run keeps its network and size; --out names the folder of a new run"
+        }
+    };
+    Err(usage(plan.given().unwrap_or_default(), expected, "both"))
+}
+
+/// Pictures that are named beside --resume must be those that the run was begun with.
+fn expect_same_data(given: &Path, used: &DatasetConfig, folder: &Path) -> Result<()> {
+    if is_configuration(given) {
+        // A run has a configuration of its own; folders of pictures have names without this ending.
+        let is_named_so = given.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
+        return if is_named_so || given.is_file() { Ok(()) } else { local::expect([given]) };
+    }
+    let (mut given, mut used) = (DatasetConfig::guess(given)?, used.clone());
+    let full = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
+    let (given, used) = (given.paths_mut(), used.paths_mut());
+    let (Some((_, got)), Some((name, expected))) = (given.first(), used.first()) else { return Ok(()) };
+    if full(got) == full(expected) {
+        return Ok(());
+    }
+    let expected = format!(
+        "{}, the data of the run in {} (if it was moved, add --set data.source.{name}={}; --out names the folder of another run)",
+        expected.display(),
+        folder.display(),
+        output::shell_word(got)
+    );
+    Err(usage("CONFIG", expected, got.display()))
+}
+
+/// With --force the run in the folder is removed; weights that are taken from there would be lost with it.
+fn refuse_own_weights(from: Option<&Path>, folder: &Path) -> Result<()> {
+    let Some((from, out)) = from.and_then(|from| Some((from.canonicalize().ok()?, folder.canonicalize().ok()?)))
+    else {
+        return Ok(());
+    };
+    match from.starts_with(out) {
+        true => Err(usage(
+            "--out",
+            "a folder other than that of the model of --from, which --force would remove",
+            folder.display(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// A run writes config.toml into its folder; that must not be the file that the user wrote.
@@ -127,19 +200,47 @@ fn refuse_own_config(config: &Path, folder: &Path) -> Result<()> {
 }
 
 /// The configuration of a file, or one for pictures.
-fn configuration(arguments: &TrainArgs) -> Result<Config> {
+fn configuration(arguments: &TrainArgs, folder: &Path, signals: &Signals) -> Result<Config> {
     local::expect([arguments.config.as_path()])?;
     if is_configuration(&arguments.config) {
-        if arguments.plan.any() {
-            let expected =
-                "a folder of pictures with --size, --minutes, --steps and --network; --set changes a configuration";
-            return Err(usage("CONFIG", expected, arguments.config.display()));
-        }
+        refuse_picture(&arguments.config)?;
+        refuse_plan_of_file(arguments)?;
         return Ok(Config::load(&arguments.config, &arguments.set)?);
     }
-    let plan = init::plan(&arguments.config, &arguments.plan, &arguments.device.name)?;
+    // All that can be told before the pictures are looked at, which may take minutes.
+    let source = DatasetConfig::guess(&arguments.config)?;
+    Run::check_folder(folder, &source, arguments.force)?;
+    Plan::check(&source, arguments.plan.options(), &arguments.set)?;
+    let plan = signals.without_saving(|| init::plan(&arguments.config, &arguments.plan, &arguments.device.name))?;
     terminal::say(&plan.words());
     Ok(plan.config(&arguments.set)?)
+}
+
+/// One picture is no data, and no configuration either.
+fn refuse_picture(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).and_then(|file| file.take(START).read_to_end(&mut start));
+    match file.ok().and_then(|_| what_is(&start)).filter(|what| what.ends_with("image")) {
+        Some(what) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let expected =
+                format!("a configuration or a folder of pictures, such as that of this one, {}", folder.display());
+            Err(usage("CONFIG", expected, format!("{what}, {}", path.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A configuration says itself what a plan would choose.
+fn refuse_plan_of_file(arguments: &TrainArgs) -> Result<()> {
+    let Some(name) = arguments.plan.given() else { return Ok(()) };
+    let instead = match name {
+        "--minutes" | "--steps" => "--set train.steps=N changes the length of training",
+        "--size" => "--set data.source.image.size=PIXELS changes the size of the pictures",
+        _ => "the table [network] describes the network",
+    };
+    let expected = format!("a folder of pictures beside it; for a configuration, {instead}");
+    Err(usage(name, expected, arguments.config.display()))
 }
 
 /// Whether a path names a configuration: everything but pictures does, so that what is wrong with it is said in those words.
@@ -182,14 +283,45 @@ fn warn_of_differences(arguments: &TrainArgs, used: &Config) -> Result<()> {
 }
 
 impl Report {
-    fn text(&self) -> String {
+    fn text(&self, next: &Next) -> String {
         let Self { step, images, checkpoint, .. } = self;
         let ended = match (&self.signal, self.finished) {
             (_, true) => "finished".to_owned(),
             (None, false) => "stopped; --resume continues".to_owned(),
             (Some(signal), false) => format!("stopped by {signal}; --resume continues"),
         };
-        format!("{ended}: step {step}, {images} samples seen, checkpoint {}", checkpoint.display())
+        let mut text = format!("{ended}: step {step}, {images} samples seen, checkpoint {}", checkpoint.display());
+        if let Some(picture) = &self.picture {
+            text += &format!("\npicture   {}", picture.display());
+        }
+        if self.finished {
+            text += &next.text(&self.folder);
+        }
+        text
+    }
+}
+
+/// What to do after a run is finished.
+struct Next<'a> {
+    run: &'a Trainer,
+    arguments: &'a TrainArgs,
+    /// Whether this call has taken a step.
+    had_steps: bool,
+}
+
+impl Next<'_> {
+    /// The commands that draw samples and, where nothing was left to do, that train longer.
+    fn text(&self, folder: &Path) -> String {
+        let run = output::shell_word(folder);
+        let name = folder.file_name().unwrap_or("samples".as_ref());
+        let (option, ending) = if self.run.data_info().points { ("", "npz") } else { ("--grid ", "png") };
+        let out = output::shell_word(&PathBuf::from(name).with_added_extension(ending));
+        let mut text = format!("\nnext      gmflow sample --checkpoint {run} {option}--out {out}");
+        if !self.had_steps {
+            let (config, steps) = (output::shell_word(&self.arguments.config), 2 * self.run.config().total_steps());
+            text += &format!("\nlonger    gmflow train {config} --out {run} --resume --set train.steps={steps}");
+        }
+        text
     }
 }
 

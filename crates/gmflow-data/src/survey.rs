@@ -14,7 +14,7 @@ const GLANCE: usize = 16;
 const GREY: f32 = 0.02;
 
 /// What a set of images holds. Sizes, formats and colours are of up to 200 images, evenly spread over the set.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Survey {
     /// Images in the set, damaged ones included.
     pub images: usize,

@@ -73,10 +73,14 @@ pub fn manifolds(
         return Err(Error::config("features", format!("{} columns in both sets", real.columns()), fake.columns()));
     }
     let most = real.rows().min(fake.rows()).saturating_sub(1);
-    for (field, k) in [("precision neighbours", near), ("density neighbours", far)] {
-        if !(1..=most).contains(&k) {
-            return Err(Error::config(field, format!("1 to {most}, the other samples of the smaller set"), k));
-        }
+    if near == 0 || far == 0 {
+        return Err(Error::config("neighbours", "at least 1", 0));
+    }
+    let k = near.max(far);
+    if k > most {
+        let expected =
+            format!("at least {} samples in both sets, for {k} neighbours (moments_only needs none)", k + 1);
+        return Err(Error::config("num", expected, most + 1));
     }
     let centre = centre(real);
     let blocks = |matrix: &Matrix| matrix.rows().div_ceil(TILE);

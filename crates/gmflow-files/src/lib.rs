@@ -4,6 +4,7 @@
 //! - [`fn@beside`]: relative paths in a configuration file.
 //! - [`what_is`]: what a file really is that is not what it should be.
 //! - [`is_clutter`]: files that operating systems leave in folders.
+//! - [`is_run`]: the folder of a training run, whose pictures are no data.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
 //! - [`to_byte`]: what a picture holds for a value in [-1, 1].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
@@ -27,6 +28,7 @@ pub mod json;
 mod locate;
 pub mod lock;
 mod pixel;
+mod run_folder;
 pub mod seed;
 pub mod text;
 pub mod toml;
@@ -37,6 +39,7 @@ pub use beside::beside;
 pub use clutter::is_clutter;
 pub use lock::{FolderLock, LockError};
 pub use pixel::to_byte;
+pub use run_folder::{RUN_MANIFEST, is_run};
 pub use what::what_is;
 pub use words::{choices, nearest};
 

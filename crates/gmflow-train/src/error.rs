@@ -86,6 +86,18 @@ pub enum Error {
         /// The step of the checkpoint.
         step: u64,
     },
+    /// The output folder lies in the folder of the data.
+    #[error(
+        "{}: expected a folder for the run outside the data, got one in {}, where the pictures of the run would become data; \
+         --out names another folder",
+        path.display(), data.display()
+    )]
+    InData {
+        /// The output folder.
+        path: PathBuf,
+        /// The folder of the data.
+        data: PathBuf,
+    },
     /// The output folder already holds a run.
     #[error("{}: already holds a run: --resume continues it, --force removes it and starts anew, --out names another folder", path.display())]
     RunExists {

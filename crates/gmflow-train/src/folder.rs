@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use gmflow::checkpoint::{remove_leftovers, write_atomic};
-use gmflow_files::FolderLock;
+use gmflow_files::{FolderLock, RUN_MANIFEST as MANIFEST};
 
 use crate::checkpoint::{self, entries};
 use crate::config::Config;
@@ -17,8 +17,6 @@ use crate::log::line::{DAMAGED_FILE, LOG_FILE, last_step};
 use crate::tensorboard::is_event_file;
 use crate::{Error, Result};
 
-/// The list of a run's files.
-const MANIFEST: &str = "run.manifest";
 /// The first line of the list.
 const HEADER: &str = "gmflow-run 1";
 /// The line that says that a checkpoint has been completed.
@@ -125,6 +123,14 @@ impl RunFolder {
     /// Whether it holds more of a run than its mark.
     pub(crate) fn holds_run(&self) -> Result<bool> {
         Ok(self.path.join(CONFIG).exists() || !checkpoint::list(&self.path)?.is_empty())
+    }
+
+    /// The picture of the latest step.
+    pub(crate) fn newest_picture(&self) -> Option<PathBuf> {
+        let pictures = self.listed.files.iter().filter(|name| name.starts_with(SAMPLES));
+        // Names of equal length are in the order of their steps.
+        let newest = pictures.max_by_key(|name| (name.len(), name.as_str()))?;
+        Some(self.path.join(newest)).filter(|path| path.is_file())
     }
 
     /// Whether a checkpoint has been completed at any time, even if it is gone.

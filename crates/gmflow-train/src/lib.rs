@@ -64,6 +64,7 @@ mod folder;
 pub mod log;
 mod optimizer;
 pub mod params;
+mod place;
 pub mod plan;
 pub mod progress;
 mod run;

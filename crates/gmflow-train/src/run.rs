@@ -16,11 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::Device;
 use gmflow::checkpoint::write_atomic;
 use gmflow::loss::LossConfig;
+use gmflow_data::DatasetConfig;
 
 use crate::checkpoint::{self, ResumeOptions};
 use crate::config::Config;
 use crate::folder::{CONFIG, FAILURE, Found, Opening, RunFolder, SAMPLES, picture_name};
 use crate::log::{Density, Log};
+use crate::place;
 use crate::progress::Observer;
 use crate::samples;
 use crate::tensorboard::EventFile;
@@ -57,18 +59,31 @@ impl Run {
     /// As [`Trainer::new`]; another process is writing into the folder; it holds a run and `overwrite` is off; it holds files with the
     /// names of a run's that no run wrote. With `overwrite`, the earlier run's own files are removed, and no others.
     pub fn create(config: Config, folder: &Path, overwrite: bool, device: &Device) -> Result<Self> {
-        // A folder with a run is locked before the data is opened, which may take minutes; another is left as it is until then.
-        let early = match RunFolder::look(folder, Opening::New)? {
-            Found::Nothing => None,
-            Found::Run(_) => Some(Self::lock_new(folder, overwrite)?),
-            Found::Foreign(names) => return Err(Error::Foreign { path: folder.to_path_buf(), names }),
-        };
+        let early = Self::lock_early(folder, &config.data.source, overwrite)?;
         // Before anything is removed: a configuration that cannot be run costs nothing, and the old run may be what this one starts from.
         let trainer = Trainer::new(config, device)?;
         check_samples(&trainer)?;
         let mut locked = early.map_or_else(|| Self::lock_new(folder, overwrite), Ok)?;
         locked.clear()?;
         Self::open(trainer, locked)
+    }
+
+    /// What [`Run::create`] refuses of a folder for a run on this data, told before the data is looked at.
+    ///
+    /// # Errors
+    /// The folder lies in that of the data; as [`Run::create`] of the folder.
+    pub fn check_folder(folder: &Path, source: &DatasetConfig, overwrite: bool) -> Result<()> {
+        Self::lock_early(folder, source, overwrite).map(|_| ())
+    }
+
+    /// A folder with a run is locked before the data is opened, which may take minutes; another is left as it is until then.
+    fn lock_early(folder: &Path, source: &DatasetConfig, overwrite: bool) -> Result<Option<RunFolder>> {
+        place::outside_data(folder, source)?;
+        match RunFolder::look(folder, Opening::New)? {
+            Found::Nothing => Ok(None),
+            Found::Run(_) => Self::lock_new(folder, overwrite).map(Some),
+            Found::Foreign(names) => Err(Error::Foreign { path: folder.to_path_buf(), names }),
+        }
     }
 
     fn lock_new(folder: &Path, overwrite: bool) -> Result<RunFolder> {
@@ -202,13 +217,13 @@ impl Run {
         Ok(Outcome::Finished)
     }
 
-    /// Log line, checkpoint and picture where they are due; log line and checkpoint also at the end. The picture comes last, as it takes
+    /// Log line, checkpoint and picture where they are due, and at the end. The picture comes last, as it takes
     /// the longest and is missed the least.
     fn after_step(&mut self, report: &StepReport, ends: bool, observer: &mut dyn Observer) -> Result<()> {
         let config = self.trainer.config();
         let due = |every: u64| report.step.is_multiple_of(every);
         let (log_due, save_due) = (due(config.log.every) || ends, due(config.checkpoint.every) || ends);
-        let sample = config.sample.clone().filter(|sample| due(sample.every));
+        let sample = config.sample.clone().filter(|sample| due(sample.every) || ends);
         if log_due {
             observer.on_log(&self.log.write(report)?);
         }
@@ -272,6 +287,11 @@ impl Run {
         &self.trainer
     }
 
+    /// The newest picture in the run's folder.
+    pub fn newest_picture(&self) -> Option<PathBuf> {
+        self.folder.newest_picture()
+    }
+
     /// The run's folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -279,6 +299,9 @@ impl Run {
 }
 
 fn check_samples(trainer: &Trainer) -> Result<()> {
+    for (field, why) in trainer.config().without_effect() {
+        log::warn!("{field} {why}");
+    }
     trainer.config().sample.as_ref().map_or(Ok(()), |sample| samples::check(trainer, sample))
 }
 

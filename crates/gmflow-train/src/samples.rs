@@ -6,10 +6,11 @@ use gmflow::checkpoint::{LatentInfo, load_diffusers_vae};
 use gmflow::limits::Need;
 use gmflow::network::{Autoencoder, Tiling};
 use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, keep_going};
+use gmflow::samples::Layout;
 use gmflow_data::density::histogram;
 use gmflow_data::to_byte;
 
-use crate::config::SampleConfig;
+use crate::config::{SampleConfig, below};
 use crate::{Error, Result, Trainer};
 
 /// Samples drawn at once, so that memory does not grow with the picture.
@@ -112,10 +113,11 @@ impl<'a> Show<'a> {
     }
 }
 
-/// Checks what [`draw`] will need, so that a wrong autoencoder is found before training and not at the first picture.
+/// Checks what [`draw`] will need, so that a wrong sampler or autoencoder is found before training and not at the first picture.
 ///
 /// # Errors
-/// An autoencoder that cannot be read, does not fit the latents, or is named where the data are none.
+/// A sampler that does not fit the network; an autoencoder that cannot be read, does not fit the latents, or is named where the data are
+/// none.
 pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
     let info = trainer.data_info();
     let factor = if sample.vae.is_some() { info.latent.as_ref().map_or(1, |latent| latent.downsampling) } else { 1 };
@@ -123,6 +125,13 @@ pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
     let picture =
         Need::new().floats("samples in the picture", &[sample.num as u128, c, h, w, (factor * factor) as u128]);
     picture.check("sample.num", sample.num, "lower sample.num")?;
+    let network = trainer.network().module()?;
+    let spectrum = trainer.spectrum().map(|spectrum| spectrum.module()).transpose()?;
+    let pipeline = Pipeline { network, spectrum, device: trainer.device().clone() };
+    let classes = network.null_class().filter(|&null| null > 0).map(|_| vec![0]);
+    let request = SampleRequest { seeds: vec![0], classes, shape: info.shape, noise: None };
+    let checked = pipeline.check(&sample.sampler, &request);
+    checked.map_err(|error| below("sample.sampler", error.into()))?;
     Show::new(trainer, sample).map(|_| ())
 }
 
@@ -132,37 +141,9 @@ fn host(samples: Tensor<4>) -> Result<Vec<f32>> {
     data.try_into_vec().map_err(|_| Error::config("sample", "f32 samples", format!("{dtype:?}")))
 }
 
-/// Where every image of a grid stands: `places[i]` is row and column of image i, whose class is i modulo `classes`.
-struct Layout {
-    rows: usize,
-    columns: usize,
-    places: Vec<[usize; 2]>,
-}
-
-impl Layout {
-    /// A class fills as many whole rows as make the grid nearest to a square: one where there are many. Without classes, or with fewer
-    /// images than classes, the images follow each other.
-    fn new(count: usize, classes: Option<usize>) -> Self {
-        let classes = classes.filter(|&classes| classes <= count).unwrap_or(1).max(1);
-        let each = count.div_ceil(classes).max(1);
-        let columns_in = |rows: usize| each.div_ceil(rows);
-        // How far from a square.
-        let slant = |rows: usize| (columns_in(rows) as f64 / (rows * classes) as f64).ln().abs();
-        let rows = (1..=each).min_by(|&a, &b| slant(a).total_cmp(&slant(b))).unwrap_or(1);
-        let columns = columns_in(rows);
-        // Rows that the rounding left empty are cut off.
-        let rows = each.div_ceil(columns);
-        let place = |index: usize| {
-            let (class, number) = (index % classes, index / classes);
-            [class * rows + number / columns, number % columns]
-        };
-        Self { rows: rows * classes, columns, places: (0..count).map(place).collect() }
-    }
-}
-
 /// Images `[n c h w]` in a grid with one pixel of white between them.
 fn image_grid(values: &[f32], [c, h, w]: [usize; 3], classes: Option<usize>) -> Result<Picture> {
-    let layout = Layout::new(values.len() / (c * h * w).max(1), classes);
+    let layout = Layout::in_turn(values.len() / (c * h * w).max(1), classes);
     let size = [layout.rows * (h + 1) + 1, layout.columns * (w + 1) + 1];
     let mut rgb = vec![255u8; size[0] * size[1] * 3];
     for ([row, column], image) in layout.places.into_iter().zip(values.chunks_exact(c * h * w)) {
@@ -198,38 +179,4 @@ fn encode(rgb: &[u8], [height, width]: [usize; 2]) -> Result<Picture> {
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
     written.map_err(|error| Error::file("sample picture", "pixels", "a picture", error))?;
     Ok(Picture { png, size: [height, width] })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grids_are_nearly_square_with_a_row_for_a_class() {
-        let size = |count, classes| {
-            let layout = Layout::new(count, classes);
-            (layout.rows, layout.columns)
-        };
-        assert_eq!(size(40, Some(10)), (10, 4));
-        assert_eq!(size(100, Some(10)), (10, 10));
-        assert_eq!(size(32, Some(2)), (6, 6), "three rows for each of two classes");
-        assert_eq!([size(36, None), size(40, None), size(1, None)], [(6, 6), (6, 7), (1, 1)]);
-        assert_eq!(size(40, Some(1000)), (6, 7), "fewer images than classes");
-    }
-
-    #[test]
-    fn classes_keep_to_their_rows_and_no_place_is_taken_twice() {
-        for (count, classes) in [(32, 2), (40, 10), (41, 10), (7, 3), (100, 3), (5, 5)] {
-            let layout = Layout::new(count, Some(classes));
-            let of_class = layout.rows / classes;
-            for (index, [row, column]) in layout.places.iter().enumerate() {
-                assert_eq!(row / of_class, index % classes, "image {index} of {count} in {classes} classes");
-                assert!(*column < layout.columns);
-            }
-            let mut places = layout.places.clone();
-            places.sort();
-            places.dedup();
-            assert_eq!(places.len(), count);
-        }
-    }
 }

@@ -213,6 +213,16 @@ impl Pipeline<'_> {
         Ok(state.into_x())
     }
 
+    /// Checks what [`Pipeline::sample`] would refuse, without a call of the network.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::sample`] before its first step.
+    pub fn check(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<()> {
+        config.validate()?;
+        self.labels(config, request)?;
+        self.spectrum_for(config, request).map(|_| ())
+    }
+
     /// The spectrum network that the solver is to use.
     fn spectrum_for(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<&SpectrumMlp>> {
         let SolverConfig::GmSde { spectral, .. } = config.solver else { return Ok(None) };

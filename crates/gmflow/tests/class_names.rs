@@ -113,6 +113,15 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn a_number_is_no_index_where_all_names_are_numbers() {
+    let labels = labels(&["1", "10", "11", "2"]);
+    let names = ClassNames::new(&labels, 4);
+    assert_eq!((names.find("2").unwrap(), names.find("10").unwrap(), names.find("index=3").unwrap()), (3, 1, 3));
+    let message = names.find("3").unwrap_err().to_string();
+    assert!(message.contains("index=0 to index=3, or one of \"1\", \"10\""), "{message}");
+}
+
 proptest! {
     /// Whatever the labels: each asks for its own class, and for no other.
     #[test]

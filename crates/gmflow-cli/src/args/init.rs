@@ -1,7 +1,7 @@
 //! The arguments of `gmflow init`, and of the plan that it and `gmflow train` make.
 
 use super::groups::{DeviceArgs, OutcomeArgs, OverwriteArgs};
-use super::values::{Choice, count, one_of};
+use super::values::{Choice, count, minutes, one_of, train_steps};
 use clap::Args;
 use gmflow_train::plan::NetworkSize;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ pub struct PlanArgs {
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
     /// How long training may take: the network and the number of steps follow from it [default: 120]
-    #[arg(long, value_name = "MIN", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "MIN", value_parser = minutes)]
     pub minutes: Option<u64>,
     /// Number of training steps, however long they take
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "minutes")]
+    #[arg(long, value_name = "N", value_parser = train_steps, conflicts_with = "minutes")]
     pub steps: Option<u64>,
     /// The network [default: the largest that the time, the memory and the number of pictures allow]
     #[arg(long, value_name = "NETWORK", value_parser = one_of(NETWORKS))]

@@ -46,6 +46,17 @@ pub fn steps(text: &str) -> Result<usize, String> {
     at_most(text, gmflow::limits::MOST_STEPS)
 }
 
+/// A time in minutes.
+pub fn minutes(text: &str) -> Result<u64, String> {
+    Ok(at_most(text, 1_000_000).map_err(|expected| format!("{expected}, in minutes"))? as u64)
+}
+
+/// A number of training steps, at least one.
+pub fn train_steps(text: &str) -> Result<u64, String> {
+    let steps = text.parse().ok().filter(|steps| *steps >= 1);
+    steps.ok_or_else(|| "expected a whole number of at least 1".to_owned())
+}
+
 fn at_most(text: &str, most: usize) -> Result<usize, String> {
     text.parse()
         .ok()

@@ -8,6 +8,7 @@ use crate::output;
 use anyhow::{Context, Result};
 use gmflow::checkpoint::hub::{HubSettings, fetch_dataset};
 use gmflow_data::{KnownSet, NamedData, Split};
+use gmflow_files::nearest;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -41,8 +42,8 @@ fn download(set: KnownSet) -> Result<PathBuf> {
     fetch_dataset(&hub_id(set)?, wanted, &HubSettings::from_env()?, &mut Bars::default()).with_context(|| {
         let (name, repository) = (set.name(), set.repository());
         format!(
-            "{name} is not here: without a network, copy {} of huggingface.co/datasets/{repository} from another machine and give \
-             their folder with --data DIR",
+            "{name} is not here: without a network, copy {} of huggingface.co/datasets/{repository} from another machine; \
+             gmflow train and eval take their folder with --data DIR",
             format_args!("{}/*.{EXTENSION}", set.repository_folder())
         )
     })
@@ -58,7 +59,8 @@ fn open(set: KnownSet, split: Split, folder: &Path) -> Result<Part> {
 fn known(name: &str) -> Result<KnownSet> {
     KnownSet::by_name(name).ok_or_else(|| {
         let names: Vec<&str> = KnownSet::ALL.into_iter().map(KnownSet::name).collect();
-        usage("NAME", names.join(", "), name)
+        let hint = nearest(name, &names).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
+        usage("NAME", names.join(", "), format!("{name}{hint}"))
     })
 }
 

@@ -16,7 +16,7 @@ use crate::terminal::Parts;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use gmflow::checkpoint::hub::HubId;
-use gmflow::checkpoint::write_atomic;
+use gmflow::checkpoint::{DataKind, model_folder, write_atomic};
 use gmflow::kernel;
 use gmflow_eval::arrays::Samples;
 use gmflow_eval::features::FeatureNetwork;
@@ -82,7 +82,15 @@ fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
     if arguments.nll && judge.images.is_none() {
         return Err(usage("--nll", "--real naming images, whose likelihood is measured", arguments.real.display()));
     }
+    if arguments.nll && !arguments.fake.iter().any(|fake| is_checkpoint(fake)) {
+        return Err(usage("--nll", "--fake naming a model, which gives the likelihood", "no model"));
+    }
     arguments.fake.iter().map(|fake| measured(arguments, fake, &judge)).collect()
+}
+
+/// Whether a model is named, here or on the hub.
+fn is_checkpoint(fake: &Path) -> bool {
+    !fake.exists() || model_folder(fake).is_ok()
 }
 
 /// The judge for a reference.
@@ -126,6 +134,15 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge) -> Result<Row> {
             let folder = resolve(&path, &arguments.model.published)?;
             let loaded = LoadedModel::open(&name, &folder, &arguments.model.options(), &judge.device);
             let loaded = loaded.map_err(of_options)?;
+            let data = loaded.model.info.data;
+            if let (Some([_, height, width]), DataKind::Image) = (shape, data.kind)
+                && arguments.reference.features.features == "pixels"
+                && [height, width] != [data.height, data.width]
+            {
+                let (expected, got) = (format!("{width}x{height}"), format!("{}x{}", data.width, data.height));
+                let expected = format!("a model of pictures of {expected} pixels, as the reference has (--size)");
+                return Err(usage("--fake", expected, format!("{name} of {got}")));
+            }
             let config = sampler::config(&arguments.sampler.options(), &loaded.model.info)?;
             let draw = DrawOptions { num: arguments.num, seed: arguments.sampler.seed, batch: arguments.batch };
             let mut row = judge.model(&loaded, &config, draw, &mut progress).map_err(of_options)?.row;

@@ -3,6 +3,7 @@
 use super::files::Paths;
 use crate::failure::usage;
 use anyhow::{Context, Result, bail};
+use gmflow_files::is_clutter;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,6 +16,8 @@ const MADE_BY: &str = "gmflow";
 const OF_SINGLE_SAMPLES: [&str; 5] = ["seed", "seeds", "class", "class_name", "classes"];
 /// Settings that are paths.
 const PATHS: [&str; 3] = ["checkpoint", "vae", "noise"];
+/// Endings of the pictures that people train on.
+const PICTURES: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
 /// A longer header is that of no array file of ours.
 const LONGEST_HEADER: u64 = 100 << 20;
 
@@ -48,6 +51,41 @@ pub fn check(paths: Paths, folder: Option<&Path>, made_by: &Value, force: bool) 
     }
     others.retain(|other| !paths.contains(other));
     Ok(others)
+}
+
+/// Refuses a folder of pictures which `gmflow sample` did not write, or of nothing but folders of them: samples among them would be taken
+/// for data. A folder that holds samples of `gmflow sample` already is no such folder.
+///
+/// # Errors
+/// Such a picture.
+pub fn refuse_pictures_of_others(folder: &Path) -> Result<()> {
+    let is_of_others = |path: &&PathBuf| {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        PICTURES.contains(&ending.as_str()) && path.is_file() && read(path).is_none()
+    };
+    let inside = entries(folder);
+    // One picture of a class tells what the others are.
+    let of_class = |folder: &PathBuf| entries(folder).first().filter(is_of_others).cloned();
+    let of_classes = || inside.iter().map(of_class).collect::<Option<Vec<_>>>()?.into_iter().next();
+    if inside.iter().any(|path| read(path).is_some()) {
+        return Ok(());
+    }
+    match inside.iter().find(is_of_others).cloned().or_else(of_classes) {
+        Some(picture) => {
+            let expected = "a folder without pictures of others, among which samples would be taken for data";
+            Err(usage("--out", expected, format!("one with {}", picture.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a folder holds, in order; nothing of what is no folder or cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<PathBuf> =
+        entries.flatten().filter(|entry| !is_clutter(&entry.file_name())).map(|entry| entry.path()).collect();
+    found.sort();
+    found
 }
 
 /// Files with the names that `gmflow sample` gives, in order.

@@ -57,6 +57,9 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let names_are_ours = !paths.contains(&arguments.out);
     let in_folder = names_are_ours.then_some(arguments.out.as_path());
     let outdated = earlier::check(paths, in_folder, &made_by, arguments.force)?;
+    if let Files::Images(folder) = &files {
+        earlier::refuse_pictures_of_others(folder)?;
+    }
     let options = LoadOptions {
         ema: average.as_deref(),
         variant: arguments.model.published.variant.as_deref(),

@@ -9,7 +9,7 @@ use crate::data_source;
 use crate::device::device;
 use crate::eval::source::{Reading, Source};
 use crate::eval::{features, judge};
-use crate::failure::one_line;
+use crate::failure::{one_line, usage};
 use crate::local;
 use crate::output;
 use crate::table::Form;
@@ -30,6 +30,8 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
     local::expect([plan.reference.data.as_path()])?;
     let device = device(&arguments.device.name)?;
     let file = arguments.out.join("cells.jsonl");
+    output::expect_folder(&arguments.out)?;
+    refuse_files_of_others(&arguments.out, &file)?;
     output::create_folder(&arguments.out)?;
     let _lock = FolderLock::acquire(&arguments.out, "gmflow sweep")?;
     remove_leftovers(&arguments.out, is_written)?;
@@ -71,6 +73,31 @@ fn measure(sweep: &mut Sweep, reference: &OpenReference) -> Result<usize> {
     }
     let judge = reference.open(&sweep.plan().reference)?;
     Ok(lacking + sweep.measure(jobs, &judge, &mut Parts::default())?)
+}
+
+/// A sweep overwrites its tables and charts; in a folder without cells, and in which no sweep was ever begun, they are another's.
+fn refuse_files_of_others(folder: &Path, cells: &Path) -> Result<()> {
+    if cells.exists() || folder.join(FolderLock::FILE_NAME).exists() {
+        return Ok(());
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut others: Vec<String> = names.filter(|name| is_output(name)).collect();
+    others.sort();
+    match others.is_empty() {
+        true => Ok(()),
+        false => {
+            let got = format!("{} with {}, which no sweep wrote", folder.display(), others.join(", "));
+            Err(usage("--out", "an empty folder or that of a sweep", got))
+        }
+    }
+}
+
+/// Whether the tables and charts of a sweep have such a name.
+fn is_output(name: &str) -> bool {
+    let is_chart = name.ends_with(".png") || name.ends_with(".svg");
+    let starts = |stems: [&str; 3]| stems.iter().any(|stem| name.starts_with(stem));
+    ["table.md", "best.md"].contains(&name) || is_chart && starts(["distance", "precision", "histograms-"])
 }
 
 /// Whether a sweep writes files with such a name.

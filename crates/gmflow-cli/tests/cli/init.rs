@@ -11,7 +11,7 @@ const SIZE: u32 = 24;
 const EACH: u32 = 30;
 
 /// JPEG files of one colour with noise and a gradient, in one folder for each class.
-fn write_photos(folder: &Path) {
+pub fn write_photos(folder: &Path) {
     let mut state = 1u32;
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

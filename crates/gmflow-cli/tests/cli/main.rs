@@ -14,6 +14,7 @@ mod limits;
 mod messages;
 mod models;
 mod named_data;
+mod photos;
 mod published;
 mod sample;
 /// The server that the library's own tests download from.

@@ -171,7 +171,7 @@ fn a_grid_is_one_picture() {
     image_model(&model);
     sample(&model, &folder.path().join("all.png"), &["--num", "5", "--grid", "--steps", "1"]);
     let (_, made_by, width, height) = read_png(&folder.path().join("all.png"));
-    assert!(width > height && height >= 2 * 64, "three columns and two rows of enlarged images: {width}x{height}");
+    assert_eq!((width, height), (2 * 66 - 2, 3 * 66 - 2), "a row of enlarged images for each of three classes");
     assert_eq!(made_by["classes"], serde_json::json!([0, 1, 2, 0, 1]));
     sample(&model, folder.path(), &["--num", "1", "--grid", "--steps", "1"]);
     assert!(folder.path().join("grid.png").is_file());

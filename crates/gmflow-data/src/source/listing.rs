@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{File, FileType};
 use std::path::{Path, PathBuf};
 
-use gmflow_files::{is_clutter, what_is};
+use gmflow_files::{RUN_MANIFEST, is_clutter, is_run, what_is};
 
 use super::start_of;
 use crate::decode::{FORMATS, format_of};
@@ -89,6 +89,8 @@ pub(super) struct Listing {
     pub classes: Vec<String>,
     /// Files that are no images.
     skipped: Skipped,
+    /// Folders of training runs, which are no data.
+    runs: usize,
 }
 
 /// One image file.
@@ -113,8 +115,18 @@ struct Content {
 impl Listing {
     /// Lists a folder as [`FolderDataset::open`](super::FolderDataset::open) says.
     pub fn of(path: &Path) -> Result<Self> {
+        if is_run(path) {
+            let got = format!("the folder of a training run (it holds {RUN_MANIFEST})");
+            return Err(Error::file(path, "folder", "a folder of pictures", got));
+        }
         let mut listing = Self::default();
-        let Content { folders, images } = listing.content(path)?;
+        let Content { folders: all, images } = listing.content(path)?;
+        let mut folders = Vec::new();
+        for folder in all {
+            if !listing.holds_only_runs(&folder)? {
+                folders.push(folder);
+            }
+        }
         if let (false, Some((image, _))) = (folders.is_empty(), images.first()) {
             let got = format!("both, as {}", image.display());
             return Err(Error::file(path, "folder", "either class folders or images", got));
@@ -131,8 +143,10 @@ impl Listing {
             listing.classes.push(name);
         }
         if listing.files.is_empty() {
-            let got =
-                if listing.skipped.0.is_empty() { "none".into() } else { format!("none, but {}", listing.skipped) };
+            let runs = (listing.runs > 0).then(|| listing.runs_in_words());
+            let others = (!listing.skipped.0.is_empty()).then(|| listing.skipped.to_string());
+            let found: Vec<String> = runs.into_iter().chain(others).collect();
+            let got = if found.is_empty() { "none".into() } else { format!("none, but {}", found.join(", ")) };
             return Err(Error::file(path, "folder", format!("{FORMATS} files"), got));
         }
         listing.report(path);
@@ -166,6 +180,25 @@ impl Listing {
         self.files.extend(images.into_iter().map(|(path, bytes)| ImageFile { path, label, bytes }));
     }
 
+    /// Whether a folder holds the folders of training runs and nothing else, as `runs/` does; they are counted.
+    fn holds_only_runs(&mut self, folder: &Path) -> Result<bool> {
+        let mut runs = 0;
+        for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
+            let entry = entry.map_err(|error| Error::io(folder, error))?;
+            match is_run(&entry.path()) {
+                true => runs += 1,
+                false if is_clutter(&entry.file_name()) => {}
+                false => return Ok(false),
+            }
+        }
+        self.runs += runs;
+        Ok(runs > 0)
+    }
+
+    fn runs_in_words(&self) -> String {
+        format!("{} folder{} of training runs", self.runs, if self.runs == 1 { "" } else { "s" })
+    }
+
     /// What a folder holds. Files that are no images are counted.
     fn content(&mut self, folder: &Path) -> Result<Content> {
         let mut content = Content::default();
@@ -177,7 +210,10 @@ impl Listing {
             }
             let kind = entry.file_type().map_err(|error| Error::io(&path, error))?;
             if is(kind, &path, FileType::is_dir, Path::is_dir) {
-                content.folders.push(path);
+                match is_run(&path) {
+                    true => self.runs += 1,
+                    false => content.folders.push(path),
+                }
             } else if let Some(what) = self.no_image(&path, kind)? {
                 self.skipped.count(&path, what);
             } else {
@@ -221,6 +257,9 @@ impl Listing {
             0usize => String::new(),
             count => format!("; {count} files passed over: {}", self.skipped),
         };
+        if self.runs > 0 {
+            log::warn!("{}: {} passed over: their pictures are no data", path.display(), self.runs_in_words());
+        }
         // An image in a format that is not read is probably missed.
         let is_picture = |what: &Option<&str>| what.is_some_and(|what| what.ends_with("image"));
         let missed = self.skipped.0.values().any(|(_, what)| is_picture(what));

@@ -344,3 +344,27 @@ fn links_that_lead_nowhere_are_named() {
     let error = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap_err();
     assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("b.png"), "{error}");
 }
+
+#[test]
+fn training_runs_are_no_data() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for run in ["runs/old/samples", "red/run/samples"] {
+        std::fs::create_dir_all(path(run)).unwrap();
+    }
+    let image = encode(halves(4, 4), ImageFormat::Png);
+    for file in ["red/1.png", "runs/old/samples/step-00000001.png", "red/run/samples/step-00000001.png"] {
+        write(path(file), &image).unwrap();
+    }
+    for run in ["runs/old", "red/run"] {
+        write(path(run).join("run.manifest"), "gmflow-run 1\n").unwrap();
+    }
+    let set = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap();
+    assert_eq!((set.class_names(), set.len()), (&["red".to_owned()][..], 1));
+    // Pictures beside the folder of runs have no classes.
+    let flat = FolderDataset::open(&path("red"), &settings(4, 1)).unwrap();
+    assert_eq!((flat.class_names().len(), flat.len()), (0, 1));
+    let refused = |name: &str| FolderDataset::open(&path(name), &settings(4, 1)).unwrap_err().to_string();
+    assert!(refused("runs/old").contains("runs/old: folder: expected a folder of pictures, got the folder of a"));
+    assert!(refused("runs").contains("got none, but 1 folder of training runs"), "{}", refused("runs"));
+}

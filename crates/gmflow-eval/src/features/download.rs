@@ -67,7 +67,9 @@ impl Published<'_> {
         let failed = |what: &dyn std::fmt::Display| Error::file(part, "download", self.url, what);
         let config = Agent::config_builder().timeout_connect(Some(PATIENCE)).timeout_recv_response(Some(PATIENCE));
         let agent: Agent = config.timeout_recv_body(Some(PATIENCE * 30)).build().into();
-        let response = agent.get(self.url).call().map_err(|error| failed(&error))?;
+        let response = agent.get(self.url).call().map_err(|error| {
+            failed(&format_args!("{error}; features = pixels or classifier:FILE needs no download"))
+        })?;
         let mut body = response.into_body().into_with_config().limit(MOST_BYTES).reader();
         let mut file = std::fs::File::create(part).map_err(|error| Error::io(part, error))?;
         let mut buffer = vec![0; 1 << 16];

@@ -226,6 +226,9 @@ impl Plan {
             return Err(Error::config("model, grid", "at least one of each", "none"));
         }
         for (index, model) in self.models.iter().enumerate() {
+            if model.name.trim().is_empty() {
+                return Err(Error::config("model.name", "a name", "an empty text"));
+            }
             if self.models[..index].iter().any(|other| other.name == model.name) {
                 return Err(Error::config("model.name", "a name of its own for each model", &model.name));
             }

@@ -32,6 +32,20 @@ pub struct ResumeOptions {
     pub accept_changed_data: bool,
 }
 
+/// Refuses a run that would end before the step that it has come to.
+fn expect_enough_steps(config: &Config, state: &State) -> Result<()> {
+    if config.total_steps() >= state.step {
+        return Ok(());
+    }
+    let (name, least, got) = match config.train.images {
+        Some(images) => ("train.images", state.step.saturating_mul(state.batch_size as u64), images),
+        None => ("train.steps", state.step, config.total_steps()),
+    };
+    let expected =
+        format!("at least {least}, which the run has done (--resume-from goes back to an earlier checkpoint)");
+    Err(Error::config(name, expected, got))
+}
+
 /// A trainer that continues from the checkpoint in `folder`. Unless `resume` says otherwise, every file is first compared with its digest,
 /// and the data must be what the checkpoint knows.
 ///
@@ -48,8 +62,10 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOp
         let expected = format!("{}, as in the checkpoint", state.batch_size);
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
+    let enough = expect_enough_steps(&config, &state);
     let data = open_data(&mut config, state.step, device, |info| {
-        same_data::check_resumed(&ModelInfo::load(folder)?, info, resume.accept_changed_data)
+        same_data::check_resumed(&ModelInfo::load(folder)?, info, resume.accept_changed_data)?;
+        enough
     })?;
     // The digests in the state are those of the model's files too.
     let options = LoadOptions { unverified: !state.files.is_empty() || !verify, ..LoadOptions::default() };

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::collect::all_faults;
 use super::overrides::OVERRIDE;
-use super::{Config, FromData, defaults};
+use super::{CheckpointConfig, Config, DataConfig, FromData, LogConfig, SampleConfig, TrainConfig, defaults};
 use crate::{Error, Result};
 
 impl Config {
@@ -181,6 +181,10 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
         let got = if name.trim().is_empty() { "no name before =" } else { "a name with an empty part" };
         return Err(bad("a name such as train.lr", got.into()));
     };
+    if let (true, Some(table)) = (parents.is_empty(), table_of(last)) {
+        let got = format!("an unknown name (did you mean {table}.{last}?)");
+        return Err(bad("a table and a setting of it", got));
+    }
     let mut slot: Option<&mut Value> = None;
     for key in parents {
         slot = Some(match slot {
@@ -193,6 +197,28 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
         Some(parent) => *child(parent, last).map_err(|(expected, got)| bad(&expected, got))? = value,
     }
     Ok(())
+}
+
+/// The table that has a setting of this name, which is no table itself.
+fn table_of(name: &str) -> Option<&'static str> {
+    if has::<Config>(name) {
+        return None;
+    }
+    let tables = [
+        ("train", has::<TrainConfig>(name)),
+        ("sample", has::<SampleConfig>(name)),
+        ("checkpoint", has::<CheckpointConfig>(name)),
+        ("log", has::<LogConfig>(name)),
+        ("data", has::<DataConfig>(name)),
+    ];
+    tables.into_iter().find(|(_, has)| *has).map(|(table, _)| table)
+}
+
+/// Whether a table has a setting of this name.
+fn has<T: DeserializeOwned>(name: &str) -> bool {
+    let table = Table::from_iter([(name.to_owned(), Value::Boolean(false))]);
+    let is_unknown = |wrong: Wrong| wrong.field == name && wrong.got.starts_with("an unknown name");
+    !settings::settings::<T>(table).is_err_and(is_unknown)
 }
 
 /// The value of an override: TOML, or else the text itself.

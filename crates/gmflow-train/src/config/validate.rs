@@ -39,6 +39,26 @@ impl Config {
         self.validate_sample(faults);
     }
 
+    /// Settings that make no sense together and are no error, each with what is the matter.
+    pub(crate) fn without_effect(&self) -> Vec<(&'static str, String)> {
+        let (train, total) = (&self.train, self.total_steps());
+        let mut found = Vec::new();
+        if train.warmup_steps > total {
+            let why = format!(
+                "= {} is more than all {total} steps: the learning rate never reaches train.lr",
+                train.warmup_steps
+            );
+            found.push(("train.warmup_steps", why));
+        }
+        if self.sample.as_ref().is_some_and(|sample| sample.sampler.guidance.is_active())
+            && train.label_dropout == 0.0
+        {
+            let why = "needs train.label_dropout above 0: the network never learns what has no class".to_owned();
+            found.push(("sample.sampler.guidance", why));
+        }
+        found
+    }
+
     fn validate_train(&self, faults: &mut Faults) {
         let train = &self.train;
         let batches = 1..=limits::MOST_BATCH;
@@ -46,7 +66,8 @@ impl Config {
         faults.check("train.batch_size", batches.contains(&train.batch_size), &range, train.batch_size);
         let micro = self.train.micro_batch.unwrap_or(1);
         let range = format!("1 to train.batch_size ({})", train.batch_size);
-        faults.check("train.micro_batch", (1..=train.batch_size).contains(&micro), &range, micro);
+        let fits = (1..=train.batch_size).contains(&micro) || train.batch_size == 0;
+        faults.check("train.micro_batch", fits, &range, micro);
         let budget = if train.steps.is_some() { "both" } else { "neither" };
         let one = train.steps.is_some() != train.images.is_some();
         faults.check("train.steps", one, "either train.steps or train.images", budget);

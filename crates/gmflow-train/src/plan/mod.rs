@@ -115,6 +115,21 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Checks what can be told before the pictures are looked at: the size that is asked for, and that `overrides` are settings.
+    ///
+    /// # Errors
+    /// An option or an override that no plan could have.
+    pub fn check(source: &DatasetConfig, options: PlanOptions, overrides: &[String]) -> Result<()> {
+        let (source, mut survey) = (source.clone(), Survey::default());
+        // With classes there is a setting for all that may be overridden.
+        survey.classes = ["a", "b"].map(|name| (name.to_owned(), None)).to_vec();
+        survey.sizes = [[SIZE; 2]; 2];
+        let size = size(&survey, options.size)?;
+        let (network, precision) = (options.network.unwrap_or(NetworkSize::Small), MatmulPrecision::F32);
+        let (steps, step_time) = (options.steps.unwrap_or(MOST), Duration::ZERO);
+        Self { source, survey, size, channels: 3, network, precision, steps, step_time }.config(overrides).map(|_| ())
+    }
+
     /// The largest network that takes enough steps in the time and fits in memory, by the time of a step of this plan's; the smallest
     /// where none does.
     fn affordable(&self, budget: Duration, device: &Device) -> Result<NetworkSize> {

@@ -18,7 +18,7 @@ const NEAREST: usize = 5;
 /// 3. an index, or a synonym: a part of a label between commas;
 /// 4. a whole label or a synonym in other upper and lower case.
 ///
-/// `index=3` is the index 3 even where a label is "3". A name that fits several classes is an error that lists them.
+/// `index=3` is the index 3 even where a label is "3"; where all labels are numbers, it is the only form of an index. A name that fits several classes is an error that lists them.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassNames<'a> {
     labels: &'a [String],
@@ -100,7 +100,12 @@ impl<'a> ClassNames<'a> {
             self.labels.iter().enumerate().filter(|(_, label)| is(label)).map(|(class, _)| class).collect()
         };
         let index_or_synonym = || {
-            let index = self.index(plain.strip_prefix(INDEX).unwrap_or(&plain));
+            let index = match plain.strip_prefix(INDEX) {
+                Some(index) => self.index(index),
+                // A number that is the name of no class is a slip where all names are numbers.
+                None if self.are_numbers() => None,
+                None => self.index(&plain),
+            };
             index.into_iter().chain(labels(&|label| synonyms(label).any(|name| name == plain))).collect()
         };
         let in_any_case = |label: &str| {
@@ -117,6 +122,12 @@ impl<'a> ClassNames<'a> {
             .map(|kind| Found::of(kind()))
             .find(|found| !matches!(found, Found::Nothing))
             .unwrap_or(Found::Nothing)
+    }
+
+    /// Whether every class has a number for its name.
+    fn are_numbers(&self) -> bool {
+        let is_number = |label: &String| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_digit());
+        !self.labels.is_empty() && self.labels.iter().all(is_number)
     }
 
     /// The index that a text of digits stands for.
@@ -148,6 +159,7 @@ impl<'a> ClassNames<'a> {
     fn unknown(&self, asked: &str) -> Error {
         let index = match self.count {
             0 => "nothing, because the model has no classes".to_owned(),
+            count if self.are_numbers() => format!("an index from {INDEX}0 to {INDEX}{}", count - 1),
             count => format!("an index below {count}"),
         };
         let expected = match self.labels {

@@ -14,8 +14,10 @@
 //! ```
 
 mod arrays;
+mod layout;
 mod picture;
 
+pub use layout::Layout;
 pub use picture::{Picture, grid};
 
 use crate::{Error, Result};
@@ -131,7 +133,7 @@ impl Samples {
         })
     }
 
-    /// Writes all images as one PNG, as nearly square as can be; small ones are enlarged. A text chunk says how they were made.
+    /// Writes all images as one PNG, as nearly square as can be; small ones are enlarged. A class has whole rows. A text chunk says how they were made.
     ///
     /// # Errors
     /// [`Error::Io`] with the path; values that are no images; no image at all.
@@ -140,9 +142,9 @@ impl Samples {
         let factor = SMALLEST_IN_GRID.div_ceil(height.max(width).max(1)).max(1);
         let pictures = (0..self.len()).map(|index| Ok(self.picture(index)?.enlarged(factor)));
         let pictures = pictures.collect::<Result<Vec<Picture>>>()?;
-        let columns = (self.len() as f64).sqrt().ceil() as usize;
+        let layout = self.classes.as_deref().map_or_else(|| Layout::in_turn(self.len(), None), Layout::of);
         let text = self.made_by_all().to_string();
-        grid(&pictures, columns, GAP)?.save_png(path.as_ref(), &[(MADE_BY, &text)])
+        in_layout(pictures, &layout)?.save_png(path.as_ref(), &[(MADE_BY, &text)])
     }
 
     /// How sample `index` was made.
@@ -165,4 +167,16 @@ impl Samples {
         }
         made_by
     }
+}
+
+/// Pictures of one size in the places of a layout, the others white.
+fn in_layout(pictures: Vec<Picture>, layout: &Layout) -> Result<Picture> {
+    let white = pictures.first().map(|first| Picture { pixels: vec![255; first.pixels.len()], ..first.clone() });
+    let mut cells: Vec<Picture> = white.into_iter().cycle().take(layout.rows * layout.columns).collect();
+    for ([row, column], picture) in layout.places.iter().zip(pictures) {
+        if let Some(cell) = cells.get_mut(row * layout.columns + column) {
+            *cell = picture;
+        }
+    }
+    grid(&cells, layout.columns, GAP)
 }
