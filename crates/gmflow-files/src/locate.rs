@@ -4,7 +4,7 @@
 //! place is found by trying: what is wrong with a value is no longer wrong without it.
 
 use crate::Wrong;
-use crate::words::{Said, choices, nearest, quoted, said};
+use crate::words::{SHORTER, Said, choices, nearest, quoted, said};
 
 /// Tables in tables deeper than this are not looked into.
 const DEEPEST: usize = 32;
@@ -105,6 +105,11 @@ pub(crate) fn explain<T: Tree>(tree: &T, failure: Failure, read: &dyn Fn(T) -> R
         Said::UnknownChoice(name, known) => {
             Wrong::new(place, listed(&known), format!("{}{}", quoted(&name), hint(&name, &known)))
         }
+        // Of a list that is too long, serde does not tell how long it may be.
+        Said::Other(expected) if expected == SHORTER => {
+            let expected = search.fitting_length(&path).map_or(expected, |length| format!("a list of {length} values"));
+            Wrong::new(place, expected, got())
+        }
         Said::Other(expected) => Wrong::new(place, expected.replace("a table", T::TABLE), got()),
         Said::Else(text) => Wrong::new(place, "a valid value", format!("{}: {text}", got())),
     }
@@ -176,6 +181,20 @@ impl<T: Tree> Search<'_, T> {
             Err(Said::UnknownChoice(_, known)) => known.iter().any(|known| known == chosen),
             _ => false,
         }
+    }
+
+    /// The number of entries at the beginning of a list that is too long with which the error is another one or none.
+    fn fitting_length(&self, path: &[String]) -> Option<usize> {
+        let length = follow(self.tree, path)?.list()?.len();
+        (0..length).rev().take(MOST_TRIED).find(|length| {
+            let mut shorter = self.tree.clone();
+            let Some(list) = follow_mut(&mut shorter, path).and_then(Tree::list_mut) else { return false };
+            list.truncate(*length);
+            match (self.read)(shorter) {
+                Ok(()) => true,
+                Err((_, message)) => !matches!(said(&message), Said::Other(expected) if expected == SHORTER),
+            }
+        })
     }
 
     /// The path of the table that lacks `name`: the one where an entry of that name changes the error.

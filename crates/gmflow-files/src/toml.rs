@@ -210,6 +210,7 @@ mod tests {
             ("3", "'3'", "net.layers: expected a whole number of at least 0, got the text \"3\""),
             ("3", "2020-01-01", "net.layers: expected a whole number of at least 0, got the date 2020-01-01"),
             ("[1, 2]", "[1]", "net.inner.size: expected a list of 2 values, got a list of 1"),
+            ("[1, 2]", "[1, 2, 3]", "net.inner.size: expected a list of 2 values, got a list of 3"),
             ("[1, 2]", "[1, 'b']", "net.inner.size.1: expected a whole number of at least 0, got the text \"b\""),
             ("size = [1, 2]", "", "net.inner.size: expected a value, got none: the setting is missing"),
             ("size", "on = 1\nsize", "net.inner.on: expected true or false, got 1"),

@@ -1,5 +1,8 @@
 //! From serde's sentences, which speak of Rust, to plain ones.
 
+/// What is expected in place of a list that is too long.
+pub(crate) const SHORTER: &str = "a shorter list";
+
 /// What a sentence of serde says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
@@ -63,7 +66,7 @@ fn expectation(text: &str) -> String {
         _ if text.starts_with("an array of length") || text.starts_with("a tuple of size") => {
             return format!("a list of {last_word} values");
         }
-        _ if text.starts_with("fewer elements") => "a shorter list",
+        _ if text.starts_with("fewer elements") => SHORTER,
         _ if text.starts_with("tuple struct") || text.starts_with("tuple variant") => "a list",
         _ if text.starts_with("struct") || text.contains("tagged enum") => "a table",
         _ if text.starts_with("enum") => "a name or a table",

@@ -379,3 +379,24 @@ fn the_paths_of_a_run_stay_as_they_were_written() {
     let mut config = Config::load_resolved(&folder.path().join("config.toml"), &[]).expect("valid");
     assert_eq!(config.data.source.paths_mut()[0].1, Path::new("src"));
 }
+
+#[test]
+fn a_list_is_no_table() {
+    for (setting, field) in [
+        ("train=[4, 2, 3]", "train"),
+        ("checkpoint=[5, 1]", "checkpoint"),
+        ("spectrum=[]", "spectrum"),
+        ("loss=[\"l2\"]", "loss"),
+    ] {
+        let text = message(&[setting]);
+        assert!(text.contains(&format!("{field}: expected a table, got a list of")), "{setting}: {text}");
+    }
+}
+
+#[test]
+fn one_fault_is_told_once_and_lists_have_their_length() {
+    let text = message(&["train.batch_size=0"]);
+    assert!(!text.contains("micro_batch"), "{text}");
+    let text = message(&["train.betas=[0.1, 0.2, 0.3]"]);
+    assert!(text.contains("train.betas: expected a list of 2 values, got a list of 3"), "{text}");
+}

@@ -95,7 +95,12 @@ impl Config {
     /// Serde lets any field pass beside a `kind` that has none of its own; what does not come back in the resolved form was
     /// ignored, so it is unknown.
     fn refuse_ignored(&self, path: &Path, given: &Value) -> Result<()> {
-        match ignored(given, &Value::Table(self.to_table()?)) {
+        let resolved = Value::Table(self.to_table()?);
+        // Serde takes a list for a table by the places of its entries, which nobody means.
+        if let Some((field, list)) = list_for_table(given, &resolved) {
+            return Err(Error::wrong(path.display(), Wrong::new(field, "a table", settings::describe(list))));
+        }
+        match ignored(given, &resolved) {
             None => Ok(()),
             Some((field, known)) => {
                 let last = field.rsplit('.').next().unwrap_or_default();
@@ -143,6 +148,24 @@ fn differing(above: &str, a: &Table, b: &Table, names: &mut Vec<String>) {
             (a, b) if a != b => names.push(name),
             _ => {}
         }
+    }
+}
+
+/// The full name of a list in `given` that `resolved` has as a table.
+fn list_for_table<'a>(given: &'a Value, resolved: &Value) -> Option<(String, &'a Value)> {
+    let below = |key: String, given: &'a Value, resolved: &Value| match (given, resolved) {
+        (Value::Array(_), Value::Table(_)) => Some((key, given)),
+        _ => list_for_table(given, resolved).map(|(field, list)| (format!("{key}.{field}"), list)),
+    };
+    match (given, resolved) {
+        (Value::Table(given), Value::Table(resolved)) => {
+            given.iter().find_map(|(key, value)| below(key.clone(), value, resolved.get(key)?))
+        }
+        (Value::Array(given), Value::Array(resolved)) => {
+            let mut pairs = given.iter().zip(resolved).enumerate();
+            pairs.find_map(|(index, (given, resolved))| below(index.to_string(), given, resolved))
+        }
+        _ => None,
     }
 }
 
