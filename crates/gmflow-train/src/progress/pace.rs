@@ -103,9 +103,9 @@ impl Status {
         Some(format!("{rate:.digits$} {}/s", self.what))
     }
 
-    /// The time left, after a few steps.
+    /// The time left, after a few steps and before the last.
     pub fn left(&self) -> Option<Duration> {
-        if self.step < self.total && ((self.step - self.first) as f64) < FIRST_STEPS {
+        if self.step >= self.total || ((self.step - self.first) as f64) < FIRST_STEPS {
             return None;
         }
         self.pace.left(self.total)
@@ -178,6 +178,16 @@ mod tests {
             status.add(&report(42_000 + step, 1.0), at(5.0 + 0.5 * (step - 1) as f64));
         }
         assert_eq!(status.line(), "step 42,101 of 43,000, loss 1.0000, 16 images/s, 7 min 30 s left");
+    }
+
+    #[test]
+    fn no_time_is_left_at_the_end() {
+        let start = Instant::now();
+        let mut status = Status::new(0, 4, (8, "images"), start);
+        for step in 1..=4 {
+            status.add(&report(step, 1.0), start + Duration::from_secs(step));
+        }
+        assert_eq!(status.line(), "step 4 of 4, loss 1.0000, 8 images/s");
     }
 
     #[test]
