@@ -86,6 +86,19 @@ impl Dataset {
         }
     }
 
+    /// Checks the labels that are at hand before any image is decoded, unless damaged images are passed over.
+    ///
+    /// # Errors
+    /// [`Error::File`] for the first label that is missing or is no class.
+    pub fn check_labels(&self) -> Result<()> {
+        match self {
+            Self::Images { images, corrupt: Corrupt::Refuse, .. } => {
+                images.check_labels().map_err(|error| error.with_the_way_around(false))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it is a set of images without an image.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
@@ -205,7 +218,7 @@ impl Batches {
             match images.get(index) {
                 Ok(image) => return Ok((index, image)),
                 Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => self.name(index, &error),
-                Err(error) => return Err(error.with_the_way_around()),
+                Err(error) => return Err(error.with_the_way_around(true)),
             }
             index = rng.random_range(0..images.len());
         }

@@ -82,7 +82,12 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
 /// The decoder of an image file, before any pixel is read, the orientation that its tag asks for, and its format.
 fn decoder(bytes: &[u8], max_pixels: u64) -> Result<(impl ImageDecoder + '_, Orientation, ImageFormat), Fault> {
     let Some(format) = format_of(bytes) else {
-        let got = what_is(bytes).map_or_else(|| format!("{} unrecognised bytes", bytes.len()), str::to_owned);
+        let got = match what_is(bytes) {
+            // A photograph of a telephone, often under the name of a JPEG file.
+            Some(what) if what.ends_with("image") => format!("{what} (convert it to JPEG or PNG)"),
+            Some(what) => what.to_owned(),
+            None => format!("{} unrecognised bytes", bytes.len()),
+        };
         return Err(Fault::new(format!("a {FORMATS} image"), got));
     };
     if format == ImageFormat::Jpeg && !jpeg::is_complete(bytes) {

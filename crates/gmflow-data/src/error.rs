@@ -78,11 +78,12 @@ impl Error {
         Self::Loader { expected: expected.into(), got: got.to_string() }
     }
 
-    /// The same with the setting that passes over damaged images.
-    pub(crate) fn with_the_way_around(self) -> Self {
+    /// The same with the options of `gmflow train` that pass over damaged images, in a run that has begun or before.
+    pub(crate) fn with_the_way_around(self, begun: bool) -> Self {
         match self {
             Self::File { path, field, expected, got } => {
-                let got = format!("{got}; data.source.image.corrupt = \"skip\" passes over damaged images");
+                let resume = if begun { "--resume " } else { "" };
+                let got = format!("{got}; {resume}--set data.source.image.corrupt=skip passes over damaged images");
                 Self::File { path, field, expected, got }
             }
             other => other,

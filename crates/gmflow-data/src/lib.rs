@@ -69,6 +69,7 @@ mod error;
 mod export;
 mod fingerprint;
 mod jpeg;
+mod kept;
 mod latents;
 mod loader;
 mod named;

@@ -327,4 +327,16 @@ impl ImageDataset for WithNames {
     fn stored(&self, index: usize) -> Result<StoredImage> {
         self.images.stored(index)
     }
+
+    fn name(&self, index: usize) -> String {
+        self.images.name(index)
+    }
+
+    fn is_decoded(&self) -> bool {
+        self.images.is_decoded()
+    }
+
+    fn check_labels(&self) -> Result<()> {
+        self.images.check_labels()
+    }
 }

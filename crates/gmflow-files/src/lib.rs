@@ -3,6 +3,7 @@
 //! - [`lock::FolderLock`]: one process at a time writes into a folder.
 //! - [`fn@beside`]: relative paths in a configuration file.
 //! - [`what_is`]: what a file really is that is not what it should be.
+//! - [`no_file`]: pipes and devices in place of files.
 //! - [`is_clutter`]: files that operating systems leave in folders.
 //! - [`is_run`]: the folder of a training run, whose pictures are no data.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
@@ -28,6 +29,7 @@ pub mod json;
 mod locate;
 pub mod lock;
 mod pixel;
+mod regular;
 mod run_folder;
 pub mod seed;
 pub mod text;
@@ -39,6 +41,7 @@ pub use beside::beside;
 pub use clutter::is_clutter;
 pub use lock::{FolderLock, LockError};
 pub use pixel::to_byte;
+pub use regular::no_file;
 pub use run_folder::{RUN_MANIFEST, is_run};
 pub use what::what_is;
 pub use words::{choices, nearest};

@@ -8,6 +8,7 @@
 //! # Ok::<(), gmflow_files::Wrong>(())
 //! ```
 
+use crate::regular::refuse_no_file;
 use crate::{Wrong, what_is};
 use std::path::Path;
 
@@ -47,8 +48,9 @@ pub fn decode(bytes: &[u8]) -> Result<&str, Wrong> {
 /// [`decode`] of the file at `path`.
 ///
 /// # Errors
-/// The outer error where the file cannot be read; the inner one as [`decode`].
+/// The outer error where the file cannot be read, or is a pipe or a device; the inner one as [`decode`].
 pub fn read(path: &Path) -> std::io::Result<Result<String, Wrong>> {
+    refuse_no_file(path)?;
     Ok(decode(&std::fs::read(path)?).map(str::to_owned))
 }
 

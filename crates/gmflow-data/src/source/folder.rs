@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use gmflow_files::no_file;
+
 use super::listing::{ImageFile, Listing, extension};
 use super::{Image, ImageDataset, StoredImage, counts};
 use crate::decode::{decode, dimensions};
@@ -97,6 +99,14 @@ impl ImageDataset for FolderDataset {
         Some(Fingerprint::new(self.len(), &self.listing.classes, &class_images, &self.format, content))
     }
 
+    fn name(&self, index: usize) -> String {
+        self.file(index).map_or_else(|_| format!("image {index}"), |file| file.path.display().to_string())
+    }
+
+    fn is_decoded(&self) -> bool {
+        true
+    }
+
     fn stored(&self, index: usize) -> Result<StoredImage> {
         let path = &self.file(index)?.path;
         Ok(StoredImage { size: size_of(path, &read(path)?, &self.format)?, format: extension(path) })
@@ -120,6 +130,10 @@ impl ImageDataset for FolderDataset {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
+    // A pipe would be waited for without end.
+    if let Some(what) = no_file(path).map_err(|error| Error::io(path, error))? {
+        return Err(Error::file(path, "kind", "a file", what));
+    }
     let length = std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len();
     if length > MAX_FILE_BYTES {
         return Err(Error::file(path, "file size", format!("at most {MAX_FILE_BYTES} bytes"), length));

@@ -5,7 +5,7 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use gmflow_files::what_is;
+use gmflow_files::{no_file, what_is};
 
 use super::{Image, ImageDataset, StoredImage, counts, start_of};
 use crate::decode::from_grey;
@@ -136,6 +136,9 @@ fn read_labels(path: &Path, corrupt: Corrupt, images: &Path, count: usize) -> Re
 
 /// The dimensions in the header, and the content.
 fn read(path: &Path, corrupt: Corrupt) -> Result<(Vec<usize>, Vec<u8>)> {
+    if let Some(what) = no_file(path).map_err(|error| Error::io(path, error))? {
+        return Err(Error::file(path, "kind", "a file", what));
+    }
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
     let start = start_of(path, &file)?;
     let rest = start_over(path, file)?;

@@ -147,6 +147,7 @@ impl Listing {
             let others = (!listing.skipped.0.is_empty()).then(|| listing.skipped.to_string());
             let found: Vec<String> = runs.into_iter().chain(others).collect();
             let got = if found.is_empty() { "none".into() } else { format!("none, but {}", found.join(", ")) };
+            let got = got + listing.skipped.advice();
             return Err(Error::file(path, "folder", format!("{FORMATS} files"), got));
         }
         listing.report(path);
@@ -251,11 +252,15 @@ impl Listing {
     fn report(&self, path: &Path) {
         let classes = match self.classes.len() {
             0 => "without classes".to_owned(),
+            1 => "in 1 class".to_owned(),
             count => format!("in {count} classes"),
         };
         let skipped = match self.skipped.0.values().map(|(count, _)| count).sum() {
             0usize => String::new(),
-            count => format!("; {count} files passed over: {}", self.skipped),
+            count => {
+                let files = if count == 1 { "file" } else { "files" };
+                format!("; {count} {files} passed over: {}{}", self.skipped, self.skipped.advice())
+            }
         };
         if self.runs > 0 {
             log::warn!("{}: {} passed over: their pictures are no data", path.display(), self.runs_in_words());
@@ -264,7 +269,8 @@ impl Listing {
         let is_picture = |what: &Option<&str>| what.is_some_and(|what| what.ends_with("image"));
         let missed = self.skipped.0.values().any(|(_, what)| is_picture(what));
         let level = if missed { log::Level::Warn } else { log::Level::Info };
-        log::log!(target: crate::FOUND, level, "{}: {} images {classes}{skipped}", path.display(), self.files.len());
+        let images = if self.files.len() == 1 { "image" } else { "images" };
+        log::log!(target: crate::FOUND, level, "{}: {} {images} {classes}{skipped}", path.display(), self.files.len());
         if self.classes.len() > 1 && self.classes.iter().all(|name| SPLITS.contains(&name.to_lowercase().as_str())) {
             let names = listed(&self.classes);
             log::warn!(
@@ -290,6 +296,15 @@ impl Skipped {
         let extension = extension(path);
         let name = if extension.is_empty() { "without extension".to_owned() } else { format!(".{extension}") };
         self.0.entry(name).or_insert((0, what)).0 += 1;
+    }
+
+    /// What to do where there are pictures among them.
+    fn advice(&self) -> &'static str {
+        let is_picture = |what: &Option<&str>| what.is_some_and(|what| what.ends_with("image"));
+        match self.0.values().any(|(_, what)| is_picture(what)) {
+            true => "; convert those to JPEG or PNG to use them",
+            false => "",
+        }
     }
 
     fn join(&mut self, other: Self) {

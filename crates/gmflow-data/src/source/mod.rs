@@ -101,6 +101,24 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// What a message calls the image at `index`: a file by its path.
+    fn name(&self, index: usize) -> String {
+        format!("image {index}")
+    }
+
+    /// Whether every [`get`](Self::get) decodes a file, so that it is worth memory to do so once only.
+    fn is_decoded(&self) -> bool {
+        false
+    }
+
+    /// Checks the labels of all images, where they are at hand before any image is decoded.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) for the first label that is missing or is no class.
+    fn check_labels(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The image at `index`.
     ///
     /// # Errors

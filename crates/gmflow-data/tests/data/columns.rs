@@ -10,7 +10,7 @@ use arrow_array::{
 };
 use arrow_cast::cast;
 use arrow_schema::{DataType, Field, Fields};
-use gmflow_data::{Columns, Error, ImageDataset, ImageSettings, ParquetDataset};
+use gmflow_data::{Columns, Corrupt, Dataset, Error, ImageDataset, ImageSettings, ParquetDataset};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -206,6 +206,12 @@ fn a_missing_label_is_damage_of_its_row() {
         assert_eq!(set.get(0).unwrap().label, 0);
         let error = set.get(1).unwrap_err();
         assert!(error.is_corrupt() && error.to_string().contains("row 1: expected a label"), "{error} of {column:?}");
+        // Training finds it before the first step, unless damage is passed over.
+        let set = Arc::new(set);
+        let of = |corrupt| Dataset::Images { images: set.clone(), corrupt, horizontal_flip: false };
+        let error = of(Corrupt::Refuse).check_labels().unwrap_err().to_string();
+        assert!(error.contains("row 1: expected a label") && error.contains("; --set data.source.image.corrupt=skip"), "{error}");
+        of(Corrupt::Skip).check_labels().unwrap();
         assert_eq!(set.class_images(), Some(vec![1]));
     }
 }

@@ -368,3 +368,37 @@ fn training_runs_are_no_data() {
     assert!(refused("runs/old").contains("runs/old: folder: expected a folder of pictures, got the folder of a"));
     assert!(refused("runs").contains("got none, but 1 folder of training runs"), "{}", refused("runs"));
 }
+
+#[cfg(unix)]
+#[test]
+fn pipes_are_passed_over_and_a_picture_that_becomes_one_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let pipe = |name: &str| {
+        let made = std::process::Command::new("mkfifo").arg(folder.path().join(name)).status().unwrap();
+        assert!(made.success());
+    };
+    write(folder.path().join("a.png"), encode(halves(4, 4), ImageFormat::Png)).unwrap();
+    pipe("b.png");
+    let set = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap();
+    assert_eq!(set.len(), 1);
+    std::fs::remove_file(folder.path().join("a.png")).unwrap();
+    pipe("a.png");
+    let error = set.get(0).unwrap_err();
+    assert!(error.is_corrupt() && error.to_string().contains("a.png: kind: expected a file, got a named pipe"), "{error}");
+    for name in ["x-idx3-ubyte", "x.parquet"] {
+        pipe(name);
+        let error = gmflow_data::DatasetConfig::guess(&folder.path().join(name)).unwrap().survey().unwrap_err();
+        assert!(error.to_string().contains("expected a file, got a named pipe"), "{error}");
+    }
+}
+
+#[test]
+fn pictures_in_formats_that_are_not_read_are_to_be_converted() {
+    let folder = TempDir::new().unwrap();
+    let heic = b"\0\0\0\x20ftypheic\0\0\0\0mif1";
+    write(folder.path().join("a.heic"), heic).unwrap();
+    let text = FolderDataset::open(folder.path(), &settings(4, 3)).unwrap_err().to_string();
+    assert!(text.ends_with("1 .heic (an HEIC image); convert those to JPEG or PNG to use them"), "{text}");
+    let text = read("x.jpg", heic, &settings(4, 3)).unwrap_err().to_string();
+    assert!(text.ends_with("got an HEIC image (convert it to JPEG or PNG)"), "{text}");
+}

@@ -209,3 +209,60 @@ proptest! {
         prop_assert_eq!(&indices(size, from..to)[within..within + 3 * len], &epochs[..]);
     }
 }
+
+/// Images of 8 bits, every third deeper, that count how often they are decoded.
+#[derive(Debug)]
+struct Decoded(Numbered);
+
+impl ImageDataset for Decoded {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.0.shape()
+    }
+
+    fn class_names(&self) -> &[String] {
+        &[]
+    }
+
+    fn is_decoded(&self) -> bool {
+        true
+    }
+
+    fn get(&self, index: usize) -> Result<Image> {
+        let image = self.0.get(index)?;
+        let byte = |value: f32| value / 127.5 - 1.0;
+        let depth = if index % 3 == 0 { 0.25 } else { 0.0 };
+        Ok(Image { pixels: vec![byte(index as f32 + depth), byte(255.0)], label: image.label })
+    }
+}
+
+#[test]
+fn images_that_fit_in_memory_are_decoded_once_and_stay_as_they_are() {
+    let set = || {
+        let images = Arc::new(Decoded(Numbered { damaged: 7, ..Numbered::new(21) }));
+        (images.clone(), Dataset::Images { images, corrupt: Corrupt::Skip, horizontal_flip: true })
+    };
+    let ((_, plain), (counted, kept)) = (set(), set());
+    assert_eq!(kept.decoded_bytes(), Some(42));
+    // Seven of the images are of more than 8 bits and take four times as much.
+    let kept = kept.kept_in(42 + 7 * 6);
+    let count = || counted.0.reads.load(Ordering::Relaxed);
+    let (expected, got) = (batches(plain, options(4, 0, 2), 30), batches(kept.clone(), options(4, 0, 2), 30));
+    assert_eq!(expected, got, "bit for bit");
+    let after = count();
+    for index in (0..21).filter(|index| index % 7 != 6) {
+        let Dataset::Images { images, .. } = &kept else { panic!("images") };
+        images.get(index).unwrap();
+    }
+    assert_eq!(count(), after, "all of them are kept");
+    assert_eq!(kept.fingerprint(), None);
+
+    let (counted, large) = set();
+    let large = large.kept_in(41);
+    let Dataset::Images { images, .. } = &large else { panic!("images") };
+    (0..3).for_each(|_| drop(images.get(0).unwrap()));
+    assert_eq!(counted.0.reads.load(Ordering::Relaxed), 3, "a set that does not fit is decoded again");
+}

@@ -142,6 +142,21 @@ impl ImageDataset for ParquetDataset {
         Some(Fingerprint::new(self.rows.len, &self.class_names, &class_images, &self.format, content))
     }
 
+    fn name(&self, index: usize) -> String {
+        match self.rows.place(index) {
+            Ok((chunk, row)) => format!("{}, row {}", chunk.path.display(), chunk.first_row + row),
+            Err(_) => format!("image {index}"),
+        }
+    }
+
+    fn is_decoded(&self) -> bool {
+        true
+    }
+
+    fn check_labels(&self) -> Result<()> {
+        (0..self.rows.len).try_for_each(|index| self.label(index).map(drop))
+    }
+
     fn stored(&self, index: usize) -> Result<StoredImage> {
         let (chunk, row) = self.rows.place(index)?;
         let size = dimensions(chunk.image(row)?, self.format.max_pixels);
@@ -151,16 +166,21 @@ impl ImageDataset for ParquetDataset {
 
     fn get(&self, index: usize) -> Result<Image> {
         let (chunk, row) = self.rows.place(index)?;
-        let fault = |expected: &str, got: String| chunk.fault(row, expected, got);
-        let pixels = decode(chunk.image(row)?, &self.format).map_err(|error| fault(&error.expected, error.got))?;
+        let pixels = decode(chunk.image(row)?, &self.format)
+            .map_err(|error| chunk.fault(row, &error.expected, error.got))?;
+        Ok(Image { pixels, label: self.label(index)? })
+    }
+}
+
+impl ParquetDataset {
+    /// The label of a row; 0 without labels.
+    fn label(&self, index: usize) -> Result<u32> {
+        let Some(labels) = &self.rows.labels else { return Ok(0) };
         let classes = self.class_names.len();
-        let label = match &self.rows.labels {
-            None => 0,
-            Some(labels) => {
-                labels.get(index, classes).map_err(|got| fault(&format!("a label of {classes} classes"), got))?
-            }
-        };
-        Ok(Image { pixels, label })
+        labels.get(index, classes).or_else(|got| {
+            let (chunk, row) = self.rows.place(index)?;
+            Err(chunk.fault(row, &format!("a label of {classes} classes"), got))
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use gmflow_files::{is_clutter, what_is};
+use gmflow_files::{is_clutter, no_file, what_is};
 
 use crate::source::{is_parquet, start_of};
 use crate::{Error, Result};
@@ -73,6 +73,9 @@ fn warn_of_splits(path: &Path, files: &[PathBuf]) {
 /// # Errors
 /// [`Error::Io`]; [`Error::File`] that says what the file is instead.
 pub(super) fn open(path: &Path) -> Result<File> {
+    if let Some(what) = no_file(path).map_err(|error| Error::io(path, error))? {
+        return Err(Error::file(path, "kind", "a file", what));
+    }
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
     let start = start_of(path, &file)?;
     if !MAGIC.iter().any(|magic| start.starts_with(magic)) {
