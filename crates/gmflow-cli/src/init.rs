@@ -18,8 +18,8 @@ pub fn run(arguments: &InitArgs) -> Result<()> {
     output::expect_file(&out)?;
     output::refuse_existing([out.as_path()], arguments.overwrite.force)?;
     local::expect([arguments.data.as_path()])?;
-    Plan::check(&DatasetConfig::guess(&arguments.data)?, arguments.plan.options(), &[])?;
-    let plan = plan(&arguments.data, &arguments.plan, &arguments.device.name)?;
+    Plan::check(&DatasetConfig::guess(&arguments.data)?, &arguments.plan.options(&[]))?;
+    let plan = plan(&arguments.data, &arguments.plan, &[], &arguments.device.name)?;
     let seen_from = seen_from(&plan.source, &out)?;
     output::create_parent(&out)?;
     write_atomic(&out, plan.toml(Some(&seen_from))?.as_bytes())?;
@@ -37,11 +37,10 @@ pub fn run(arguments: &InitArgs) -> Result<()> {
     output::line(&format!("written   {}\nnext      gmflow train {}", out.display(), output::shell_word(&out)))
 }
 
-/// Looks at the data, chooses and times a few steps, with word of it: that takes some seconds.
-pub fn plan(data: &Path, options: &PlanArgs, device_name: &str) -> Result<Plan> {
+/// Looks at the data, chooses and times a few steps, with `settings` of --set, and with word of what takes some seconds.
+pub fn plan(data: &Path, options: &PlanArgs, settings: &[String], device_name: &str) -> Result<Plan> {
     let device = device(device_name)?;
-    terminal::say(&format!("looking at {} and timing a few steps", data.display()));
-    Plan::new(data, options.options(), &device).map_err(|error| match error {
+    Plan::new(data, &options.options(settings), &device, &mut terminal::say).map_err(|error| match error {
         // The batch of a plan is no option of it.
         Train::Gmflow(gmflow::Error::Memory { field, got, need, there, .. }) => {
             let advice = "take a smaller --size or --network".to_owned();
@@ -53,12 +52,14 @@ pub fn plan(data: &Path, options: &PlanArgs, device_name: &str) -> Result<Plan> 
 
 impl PlanArgs {
     /// The same for the library.
-    pub fn options(&self) -> PlanOptions {
+    /// With settings of --set.
+    pub fn options(&self, settings: &[String]) -> PlanOptions {
         PlanOptions {
             size: self.size,
             budget: self.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
             steps: self.steps,
             network: self.network,
+            overrides: settings.to_vec(),
         }
     }
 

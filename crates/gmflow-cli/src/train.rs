@@ -210,8 +210,9 @@ fn configuration(arguments: &TrainArgs, folder: &Path, signals: &Signals) -> Res
     // All that can be told before the pictures are looked at, which may take minutes.
     let source = DatasetConfig::guess(&arguments.config)?;
     Run::check_folder(folder, &source, arguments.force)?;
-    Plan::check(&source, arguments.plan.options(), &arguments.set)?;
-    let plan = signals.without_saving(|| init::plan(&arguments.config, &arguments.plan, &arguments.device.name))?;
+    Plan::check(&source, &arguments.plan.options(&arguments.set))?;
+    let (data, set, device) = (&arguments.config, &arguments.set, &arguments.device.name);
+    let plan = signals.without_saving(|| init::plan(data, &arguments.plan, set, device))?;
     terminal::say(&plan.words());
     Ok(plan.config(&arguments.set)?)
 }

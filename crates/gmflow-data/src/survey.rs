@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::source::{StoredImage, is_parquet};
 use crate::{Dataset, DatasetConfig, Error, ImageSettings, Result};
 
 /// Images that are looked at, evenly spread over the set.
 const LOOKED_AT: usize = 200;
+/// Every so many of these are looked at in any case, the others as far as the time allows.
+const FIRST: usize = 8;
+/// Pictures of telephones take a tenth of a second and more each.
+const ENOUGH: Duration = Duration::from_secs(5);
 /// Height and width at which it is seen whether images are grey.
 const GLANCE: usize = 16;
 /// Two channels of a grey image differ by less than this, after compression: values are in [-1, 1].
@@ -24,6 +29,10 @@ pub struct Survey {
     pub looked_at: usize,
     /// Height and width of the smallest and the largest image, by their shorter sides.
     pub sizes: [[usize; 2]; 2],
+    /// What a message calls the smallest image: the path of its file.
+    pub smallest_image: String,
+    /// The time to read and decode an image, in the mean.
+    pub read_time: Duration,
     /// The formats, each with its number among the images that were looked at.
     pub formats: BTreeMap<String, usize>,
     /// Whether all of them are grey.
@@ -89,18 +98,31 @@ impl DatasetConfig {
             classes: class_counts(&dataset),
             looked_at: 0,
             sizes: [[usize::MAX; 2], [0; 2]],
+            smallest_image: String::new(),
+            read_time: Duration::ZERO,
             formats: BTreeMap::new(),
             grey: true,
             damaged: None,
         };
         let looked_at = count.min(LOOKED_AT);
-        for number in 0..looked_at {
+        let (first, others): (Vec<usize>, Vec<usize>) = (0..looked_at).partition(|number| number % FIRST == 0);
+        let (start, few) = (Instant::now(), first.len());
+        for (done, number) in first.into_iter().chain(others).enumerate() {
+            if done >= few && survey.looked_at > 0 && start.elapsed() > ENOUGH {
+                break;
+            }
             let index = number * count / looked_at;
-            match images.stored(index).and_then(|stored| Ok((stored, images.get(index)?))) {
-                Ok((stored, image)) => survey.add(stored, &image.pixels),
+            let stored = images.stored(index);
+            let read = Instant::now();
+            match stored.and_then(|stored| Ok((stored, images.get(index)?))) {
+                Ok((stored, image)) => {
+                    survey.read_time += read.elapsed();
+                    survey.add(stored, &image.pixels, || images.name(index));
+                }
                 Err(error) => survey.damaged.get_or_insert((0, error.to_string())).0 += 1,
             }
         }
+        survey.read_time /= u32::try_from(survey.looked_at.max(1)).unwrap_or(u32::MAX);
         match (survey.looked_at, survey.damaged) {
             (0, damaged) => {
                 let got = damaged.map_or_else(|| "none".to_owned(), |(_, first)| format!("none: {first}"));
@@ -112,14 +134,16 @@ impl DatasetConfig {
 }
 
 impl Survey {
-    fn add(&mut self, StoredImage { size, format }: StoredImage, pixels: &[f32]) {
-        let shorter = |size: [usize; 2]| size[0].min(size[1]);
+    fn add(&mut self, StoredImage { size, format }: StoredImage, pixels: &[f32], name: impl Fn() -> String) {
+        // Of equal shorter sides the longer ones decide, so that equal sizes are of one size only.
+        let sides = |size: [usize; 2]| (size[0].min(size[1]), size[0].max(size[1]));
         self.looked_at += 1;
         *self.formats.entry(format).or_default() += 1;
-        if shorter(size) < shorter(self.sizes[0]) {
+        if sides(size) < sides(self.sizes[0]) {
             self.sizes[0] = size;
+            self.smallest_image = name();
         }
-        if shorter(size) > shorter(self.sizes[1]) {
+        if sides(size) > sides(self.sizes[1]) {
             self.sizes[1] = size;
         }
         let [red, others @ ..] =

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What to train follows from the pictures, the machine and the time: the size, the network, the number of steps.
     let options =
         PlanOptions { budget: Some(Duration::from_secs(60 * minutes.parse::<u64>()?)), ..Default::default() };
-    let plan = Plan::new(Path::new(photos), options, &device)?;
+    let plan = Plan::new(Path::new(photos), &options, &device, &mut |next| println!("{next}"))?;
     println!("{}", plan.words());
 
     // The run keeps its configuration, checkpoints and logs in its folder; `Run::resume` goes on after an interruption.

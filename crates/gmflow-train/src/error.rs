@@ -79,7 +79,7 @@ pub enum Error {
         whole: Option<u64>,
     },
     /// The run ended by an error after its steps were saved.
-    #[error("{cause}; step {step} is saved, and --resume continues from there")]
+    #[error("{cause}; step {step} is saved{}", if has_a_way_around(cause) { "" } else { ", and --resume continues from there" })]
     Saved {
         /// What ended the run.
         cause: Box<Error>,
@@ -149,6 +149,11 @@ fn advice(whole: Option<u64>) -> String {
         Some(step) => format!("the checkpoint of step {step} is whole: --resume-from {step} continues from there"),
         None => "no older checkpoint is whole; --force starts anew".into(),
     }
+}
+
+/// Whether the error says itself with which options the run goes on: without them it would end there again.
+fn has_a_way_around(cause: &Error) -> bool {
+    matches!(cause, Error::Data(error) if error.is_corrupt())
 }
 
 /// One line for each.

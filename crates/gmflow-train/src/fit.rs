@@ -22,7 +22,17 @@ pub(crate) fn open_data(
     device: &Device,
     check: impl FnOnce(&mut SourceInfo) -> Result<()>,
 ) -> Result<TrainingData> {
-    let mut data = OpenData::open(&config.data.source)?;
+    fit_data(OpenData::open(&config.data.source)?, config, first_step, device, check)
+}
+
+/// [`open_data`] of a set that is open already.
+pub(crate) fn fit_data(
+    mut data: OpenData,
+    config: &mut Config,
+    first_step: u64,
+    device: &Device,
+    check: impl FnOnce(&mut SourceInfo) -> Result<()>,
+) -> Result<TrainingData> {
     check(&mut data.info)?;
     config.fit(&data.info)?;
     check_memory(config, data.info.shape, device)?;

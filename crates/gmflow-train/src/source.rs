@@ -3,13 +3,23 @@
 use std::path::Path;
 
 use gmflow::checkpoint::LatentInfo;
+use gmflow::limits::available;
 use gmflow_data::{Dataset, DatasetConfig, Fingerprint, LatentManifest, Loader, LoaderOptions};
 
 use crate::Result;
 use crate::config::Config;
 
 /// Threads that decode. Their number does not change the batches; two keep a CPU's trainer fed.
-const WORKERS: usize = 2;
+pub(crate) const WORKERS: usize = 2;
+
+/// Bytes of pictures that are kept in memory once they have been decoded, at the most, and the share of free memory.
+const MOST_KEPT: u64 = 1 << 30;
+const SHARE_KEPT: u64 = 4;
+
+/// Bytes that the pictures of a run may take in memory once they have been decoded.
+pub(crate) fn most_kept() -> u64 {
+    available().map_or(MOST_KEPT, |available| MOST_KEPT.min(available.bytes / SHARE_KEPT))
+}
 
 /// What the data set says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +73,12 @@ impl OpenData {
     pub(crate) fn open(source: &DatasetConfig) -> Result<Self> {
         // The paths have been resolved when the configuration was loaded.
         let dataset = source.open(Path::new(""))?;
+        dataset.check_labels()?;
+        Ok(Self::of(dataset))
+    }
+
+    /// A data set that is open.
+    pub(crate) fn of(dataset: Dataset) -> Self {
         let classes = dataset.class_names();
         let info = SourceInfo {
             shape: dataset.shape(),
@@ -76,7 +92,7 @@ impl OpenData {
                 _ => None,
             },
         };
-        Ok(Self { dataset, info })
+        Self { dataset, info }
     }
 
     /// Starts to prepare the batch of optimiser step `first_step`, counted from 0, and those after it.
@@ -91,7 +107,7 @@ impl OpenData {
             workers: WORKERS,
             queue: config.data.queue,
         };
-        Ok(TrainingData { loader: Loader::start(self.dataset, options)?, info: self.info, first_step })
+        Ok(TrainingData { loader: Loader::start(self.dataset.kept_in(most_kept()), options)?, info: self.info, first_step })
     }
 }
 

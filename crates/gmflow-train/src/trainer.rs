@@ -8,15 +8,16 @@ use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
+use gmflow_data::Dataset;
 
 use crate::batch::{BatchQueue, DrawPlan, HostBatch};
 use crate::config::{Config, SpectrumConfig};
 use crate::dump::{self, Failure};
-use crate::fit::open_data;
+use crate::fit::fit_data;
 use crate::params::Values;
 use crate::same_data;
 use crate::schedule::learning_rate;
-use crate::source::{SourceInfo, TrainingData};
+use crate::source::{OpenData, SourceInfo, TrainingData};
 use crate::start::{self, Start};
 use crate::trainable::Trainable;
 use crate::{Error, Result};
@@ -115,11 +116,20 @@ impl Trainer {
     /// # Errors
     /// An invalid configuration, data that cannot be opened, a network that does not fit the data; weights that cannot be read or are
     /// another network's.
-    pub fn new(mut config: Config, device: &Device) -> Result<Self> {
+    pub fn new(config: Config, device: &Device) -> Result<Self> {
+        Self::on(config, None, device)
+    }
+
+    /// [`Trainer::new`] on a data set that is open, in place of that of the configuration.
+    pub(crate) fn on(mut config: Config, dataset: Option<Dataset>, device: &Device) -> Result<Self> {
         config.validate()?;
         start::take_network(&mut config)?;
         let from = config.train.from.clone().filter(|_| !config.train.new_classes);
-        let data = open_data(&mut config, 0, device, |info| match from {
+        let data = match dataset {
+            Some(dataset) => OpenData::of(dataset),
+            None => OpenData::open(&config.data.source)?,
+        };
+        let data = fit_data(data, &mut config, 0, device, |info| match from {
             Some(from) => same_data::check_started_from(&ModelInfo::load(&model_folder(&from)?)?, info),
             None => Ok(()),
         })?;

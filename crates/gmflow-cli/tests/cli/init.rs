@@ -106,17 +106,77 @@ fn a_folder_without_pictures_is_named() {
 }
 
 #[test]
-fn a_damaged_picture_names_the_setting_that_passes_over_it() {
+fn damaged_pictures_are_passed_over_with_a_warning_each() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
     write_photos(&photos);
     std::fs::write(photos.join("red/000.jpg"), "no picture").unwrap();
     let (from, to) = (photos.to_str().unwrap(), out.to_str().unwrap());
-    let mut arguments = vec!["train", from, "--out", to, "--size", "8", "--network", "tiny", "--steps", "6"];
-    let (code, _, stderr) = run(&arguments);
-    assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("red/000.jpg") && stderr.contains("corrupt = \"skip\""), "{stderr}");
-    arguments.extend(["--force", "--set", "data.source.image.corrupt=skip"]);
+    let mut arguments = vec!["train", from, "--out", to, "--size", "8", "--network", "tiny", "--steps", "9"];
     let (code, _, stderr) = run(&arguments);
     assert_eq!(code, 0, "{stderr}");
+    let warnings = stderr.lines().filter(|line| line.contains("another image takes its place"));
+    assert!(warnings.clone().count() == 1 && warnings.clone().all(|line| line.contains("red/000.jpg")), "{stderr}");
+    assert!(stderr.contains("timing a step of the tiny network on 8x8 pictures"), "{stderr}");
+
+    // Where they are refused, the message says how to go on, and so it goes on.
+    arguments.extend(["--force", "--set", "data.source.image.corrupt=refuse"]);
+    let (code, _, stderr) = run(&arguments);
+    assert_eq!(code, 1, "{stderr}");
+    let advice = "--resume --set data.source.image.corrupt=skip";
+    assert!(stderr.contains("red/000.jpg") && stderr.contains(advice), "{stderr}");
+    assert!(!stderr.contains("--resume continues"), "{stderr}");
+    let resume = ["train", from, "--out", to].into_iter().chain(advice.split(' ')).collect::<Vec<_>>();
+    let (code, _, stderr) = run(&resume);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn a_run_of_a_folder_keeps_absolute_paths_and_goes_by_the_settings_that_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    write_photos(&folder.path().join("photos"));
+    std::fs::create_dir(folder.path().join("here")).unwrap();
+    let plan = ["--size", "8", "--network", "tiny", "--steps", "9", "--set", "train.batch_size=1", "--set", "train.steps=3"];
+    let output = assert_cmd::Command::cargo_bin("gmflow")
+        .unwrap()
+        .current_dir(folder.path().join("here"))
+        .args(["train", "../photos", "--out", "r"])
+        .args(plan)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("a step of 1 picture on this machine"), "{stderr}");
+    assert!(stderr.contains("training  3 steps\n"), "{stderr}");
+    let run = folder.path().join("here/r");
+    let written = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    let path = written.lines().find_map(|line| line.strip_prefix("path = \"")).expect("a path");
+    assert!(Path::new(path.trim_end_matches('"')).is_absolute(), "{written}");
+    let photos = folder.path().join("photos");
+    let (code, _, stderr) = self::run(&["train", photos.to_str().unwrap(), "--out", run.to_str().unwrap(), "--resume"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_no_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, what) in [(pipe.to_str().unwrap(), "a named pipe (FIFO)"), ("/dev/zero", "a device")] {
+        let (code, _, stderr) = run(&["train", path, "--out", folder.path().join("run").to_str().unwrap()]);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains(&format!("expected a file, got {what}")), "{stderr}");
+    }
+}
+
+#[test]
+fn a_picture_that_is_too_small_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write_photos(folder.path());
+    image::RgbImage::new(20_000, 1).save(folder.path().join("red/line.png")).unwrap();
+    let (code, _, stderr) = run(&["init", folder.path().to_str().unwrap()]);
+    assert!(code == 1 && stderr.contains("red/line.png, which is 20000x1"), "{stderr}");
+    let (code, _, stderr) = run(&["init", folder.path().to_str().unwrap(), "--steps", "1000000000000000"]);
+    assert!(code == 1 && stderr.contains("steps: expected 1 to"), "{stderr}");
 }

@@ -41,6 +41,7 @@ fn sizes_formats_and_colours_of_a_folder_are_seen() {
     let survey = source.survey().unwrap();
     assert_eq!((survey.images, survey.looked_at, survey.grey), (3, 2, false));
     assert_eq!((survey.sizes, survey.one_square_size()), ([[20, 40], [50, 60]], false));
+    assert!(survey.smallest_image.ends_with("cats/a.png") && !survey.read_time.is_zero(), "{survey:?}");
     assert_eq!(survey.classes, [("cats".to_owned(), Some(1)), ("dogs".to_owned(), Some(2))]);
     let formats: Vec<(&str, usize)> = survey.formats.iter().map(|(name, count)| (name.as_str(), *count)).collect();
     assert_eq!(formats, [("jpg", 1), ("png", 1)]);
@@ -59,4 +60,13 @@ fn a_path_that_holds_no_pictures_is_named() {
         let message = told(DatasetConfig::guess(&folder.path().join(name)));
         assert!(message.contains(words), "{name}: {message}");
     }
+}
+
+#[test]
+fn wide_pictures_beside_square_ones_are_not_of_one_size() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.png", &encode(GrayImage::from_pixel(40, 40, Luma([90])), ImageFormat::Png));
+    write(folder.path(), "b.png", &encode(GrayImage::from_pixel(80, 40, Luma([90])), ImageFormat::Png));
+    let survey = DatasetConfig::guess(folder.path()).unwrap().survey().unwrap();
+    assert_eq!((survey.sizes, survey.one_square_size()), ([[40, 40], [40, 80]], false));
 }

@@ -10,7 +10,7 @@ use super::overrides::is_overridden;
 impl Config {
     /// Makes every path absolute. One that `overrides` set is taken from the working directory, the others from `folder`, or where they
     /// do not exist there from the working directory, with a warning.
-    pub(super) fn resolve_paths(&mut self, folder: &Path, overrides: &[String]) {
+    pub(crate) fn resolve_paths(&mut self, folder: &Path, overrides: &[String]) {
         let vae = self.sample.as_mut().and_then(|sample| sample.vae.as_mut());
         let others = vae.map(|path| ("sample.vae".to_owned(), path)).into_iter();
         let source =
