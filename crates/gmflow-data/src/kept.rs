@@ -55,7 +55,8 @@ impl Kept {
     fn keep(&self, index: usize, image: &Image) {
         let Some(place) = self.places.get(index) else { return };
         let pixels = Pixels::of(&image.pixels);
-        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(pixels.size()));
+        let taken =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(pixels.size()));
         if taken.is_ok() {
             // Where another thread was faster, it has kept the same.
             let _ = place.set((pixels, image.label));

@@ -107,7 +107,8 @@ pub(crate) fn explain<T: Tree>(tree: &T, failure: Failure, read: &dyn Fn(T) -> R
         }
         // Of a list that is too long, serde does not tell how long it may be.
         Said::Other(expected) if expected == SHORTER => {
-            let expected = search.fitting_length(&path).map_or(expected, |length| format!("a list of {length} values"));
+            let expected =
+                search.fitting_length(&path).map_or(expected, |length| format!("a list of {length} values"));
             Wrong::new(place, expected, got())
         }
         Said::Other(expected) => Wrong::new(place, expected.replace("a table", T::TABLE), got()),

@@ -136,7 +136,8 @@ fn a_run_of_a_folder_keeps_absolute_paths_and_goes_by_the_settings_that_are_give
     let folder = tempfile::tempdir().unwrap();
     write_photos(&folder.path().join("photos"));
     std::fs::create_dir(folder.path().join("here")).unwrap();
-    let plan = ["--size", "8", "--network", "tiny", "--steps", "9", "--set", "train.batch_size=1", "--set", "train.steps=3"];
+    let plan =
+        ["--size", "8", "--network", "tiny", "--steps", "9", "--set", "train.batch_size=1", "--set", "train.steps=3"];
     let output = assert_cmd::Command::cargo_bin("gmflow")
         .unwrap()
         .current_dir(folder.path().join("here"))
@@ -153,7 +154,8 @@ fn a_run_of_a_folder_keeps_absolute_paths_and_goes_by_the_settings_that_are_give
     let path = written.lines().find_map(|line| line.strip_prefix("path = \"")).expect("a path");
     assert!(Path::new(path.trim_end_matches('"')).is_absolute(), "{written}");
     let photos = folder.path().join("photos");
-    let (code, _, stderr) = self::run(&["train", photos.to_str().unwrap(), "--out", run.to_str().unwrap(), "--resume"]);
+    let (code, _, stderr) =
+        self::run(&["train", photos.to_str().unwrap(), "--out", run.to_str().unwrap(), "--resume"]);
     assert_eq!(code, 0, "{stderr}");
 }
 

@@ -210,7 +210,10 @@ fn a_missing_label_is_damage_of_its_row() {
         let set = Arc::new(set);
         let of = |corrupt| Dataset::Images { images: set.clone(), corrupt, horizontal_flip: false };
         let error = of(Corrupt::Refuse).check_labels().unwrap_err().to_string();
-        assert!(error.contains("row 1: expected a label") && error.contains("; --set data.source.image.corrupt=skip"), "{error}");
+        assert!(
+            error.contains("row 1: expected a label") && error.contains("; --set data.source.image.corrupt=skip"),
+            "{error}"
+        );
         of(Corrupt::Skip).check_labels().unwrap();
         assert_eq!(set.class_images(), Some(vec![1]));
     }

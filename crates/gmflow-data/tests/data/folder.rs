@@ -384,7 +384,10 @@ fn pipes_are_passed_over_and_a_picture_that_becomes_one_is_an_error() {
     std::fs::remove_file(folder.path().join("a.png")).unwrap();
     pipe("a.png");
     let error = set.get(0).unwrap_err();
-    assert!(error.is_corrupt() && error.to_string().contains("a.png: kind: expected a file, got a named pipe"), "{error}");
+    assert!(
+        error.is_corrupt() && error.to_string().contains("a.png: kind: expected a file, got a named pipe"),
+        "{error}"
+    );
     for name in ["x-idx3-ubyte", "x.parquet"] {
         pipe(name);
         let error = gmflow_data::DatasetConfig::guess(&folder.path().join(name)).unwrap().survey().unwrap_err();

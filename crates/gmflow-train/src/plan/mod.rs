@@ -440,7 +440,7 @@ mod tests {
         assert!(words.contains("32x32, 1 channel (the time is too short for 64x64"), "{words}");
         assert!(words.contains("4,000 steps (more bring little") && !words.contains("few "), "{words}");
         let slow = Plan { step_time: secs(1), ..self::plan(600) };
-        let minutes = |minutes| PlanOptions { budget: Some(secs(60 * minutes)), ..Default::default() };
+        let minutes = |minutes: u64| PlanOptions { budget: Some(secs(60 * minutes)), ..Default::default() };
         assert!(slow.too_slow(&minutes(3)) && !slow.too_slow(&minutes(30)));
     }
 

@@ -166,8 +166,8 @@ impl ImageDataset for ParquetDataset {
 
     fn get(&self, index: usize) -> Result<Image> {
         let (chunk, row) = self.rows.place(index)?;
-        let pixels = decode(chunk.image(row)?, &self.format)
-            .map_err(|error| chunk.fault(row, &error.expected, error.got))?;
+        let pixels =
+            decode(chunk.image(row)?, &self.format).map_err(|error| chunk.fault(row, &error.expected, error.got))?;
         Ok(Image { pixels, label: self.label(index)? })
     }
 }
