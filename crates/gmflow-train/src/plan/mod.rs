@@ -224,10 +224,9 @@ impl Plan {
     /// An option or an override that no plan could have.
     pub fn check(source: &DatasetConfig, options: &PlanOptions) -> Result<()> {
         options.check()?;
-        let mut survey = Survey::default();
         // With classes there is a setting for all that may be overridden.
-        survey.classes = ["a", "b"].map(|name| (name.to_owned(), None)).to_vec();
-        survey.sizes = [[SIZE; 2]; 2];
+        let classes = ["a", "b"].map(|name| (name.to_owned(), None)).to_vec();
+        let survey = Survey { classes, sizes: [[SIZE; 2]; 2], ..Survey::default() };
         let size = size(&survey, options.size)?;
         let plan =
             Self { steps: options.steps.unwrap_or(MOST), ..Self::begun(source.clone(), survey, size, 3, options) };
