@@ -110,6 +110,9 @@ pub struct SampleRequest {
 /// Is told of progress, (done, of), and answers whether to go on.
 pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
+/// Is told of every sub-step, and answers whether to go on.
+pub type Observer<'a> = dyn FnMut(&SubStep) -> ControlFlow<()> + 'a;
+
 /// The progress that nobody follows: always goes on.
 pub fn keep_going(_done: usize, _of: usize) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -146,13 +149,13 @@ impl Pipeline<'_> {
     ///
     /// # Errors
     /// Those of [`Pipeline::sample`].
-    pub fn run(
+    pub fn run<'a>(
         &self,
         config: &SamplerConfig,
         request: &SampleRequest,
         draws: &mut dyn NoiseSource,
         progress: &mut Progress,
-        observe: Option<&mut dyn FnMut(&SubStep) -> ControlFlow<()>>,
+        observe: Option<&'a mut Observer<'a>>,
     ) -> Result<Tensor<4>> {
         config.validate()?;
         let spectrum = self.spectrum_for(config, request)?;
@@ -333,7 +336,7 @@ struct Surroundings<'a, 'b, 'c> {
     spectrum: Option<&'a SpectrumMlp>,
     draws: &'a mut dyn NoiseSource,
     progress: &'a mut Progress<'b>,
-    observe: Option<&'c mut dyn FnMut(&SubStep) -> ControlFlow<()>>,
+    observe: Option<&'c mut Observer<'c>>,
 }
 
 /// Labels `[b]` of the conditional and the unconditional half.
