@@ -107,7 +107,11 @@ impl OpenData {
             workers: WORKERS,
             queue: config.data.queue,
         };
-        Ok(TrainingData { loader: Loader::start(self.dataset.kept_in(most_kept()), options)?, info: self.info, first_step })
+        Ok(TrainingData {
+            loader: Loader::start(self.dataset.kept_in(most_kept()), options)?,
+            info: self.info,
+            first_step,
+        })
     }
 }
 
