@@ -51,8 +51,7 @@ pub fn plan(data: &Path, options: &PlanArgs, settings: &[String], device_name: &
 }
 
 impl PlanArgs {
-    /// The same for the library.
-    /// With settings of --set.
+    /// The same for the library, with settings of --set.
     pub fn options(&self, settings: &[String]) -> PlanOptions {
         PlanOptions {
             size: self.size,
