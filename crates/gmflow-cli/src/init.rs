@@ -41,8 +41,8 @@ pub fn run(arguments: &InitArgs) -> Result<()> {
 pub fn plan(data: &Path, options: &PlanArgs, settings: &[String], device_name: &str) -> Result<Plan> {
     let device = device(device_name)?;
     Plan::new(data, &options.options(settings), &device, &mut terminal::say).map_err(|error| match error {
-        // The batch of a plan is no option of it.
-        Train::Gmflow(gmflow::Error::Memory { field, got, need, there, .. }) => {
+        // The batch of a plan is no option of it; where --set changes it, the advice to lower it stands.
+        Train::Gmflow(gmflow::Error::Memory { field, got, need, there, .. }) if settings.is_empty() => {
             let advice = "take a smaller --size or --network".to_owned();
             gmflow::Error::Memory { field, got, need, there, advice }.into()
         }
@@ -51,8 +51,7 @@ pub fn plan(data: &Path, options: &PlanArgs, settings: &[String], device_name: &
 }
 
 impl PlanArgs {
-    /// The same for the library.
-    /// With settings of --set.
+    /// The same for the library, with settings of --set.
     pub fn options(&self, settings: &[String]) -> PlanOptions {
         PlanOptions {
             size: self.size,

@@ -220,8 +220,10 @@ fn configuration(arguments: &TrainArgs, folder: &Path, signals: &Signals) -> Res
 /// One picture is no data, and no configuration either.
 fn refuse_picture(path: &Path) -> Result<()> {
     let mut start = Vec::new();
-    let file = std::fs::File::open(path).and_then(|file| file.take(START).read_to_end(&mut start));
-    match file.ok().and_then(|_| what_is(&start)).filter(|what| what.ends_with("image")) {
+    // A pipe would be waited for without end.
+    let file =
+        path.is_file().then(|| std::fs::File::open(path).and_then(|file| file.take(START).read_to_end(&mut start)));
+    match file.and_then(Result::ok).and_then(|_| what_is(&start)).filter(|what| what.ends_with("image")) {
         Some(what) => {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let expected =
