@@ -66,6 +66,10 @@ fn expectation(text: &str) -> String {
         _ if text.starts_with("an array of length") || text.starts_with("a tuple of size") => {
             return format!("a list of {last_word} values");
         }
+        // Of a buffered list that is too long.
+        _ if text.ends_with("in sequence") => {
+            return format!("a list of {} values", text.split(' ').next().unwrap_or_default());
+        }
         _ if text.starts_with("fewer elements") => SHORTER,
         _ if text.starts_with("tuple struct") || text.starts_with("tuple variant") => "a list",
         _ if text.starts_with("struct") || text.contains("tagged enum") => "a table",

@@ -69,10 +69,7 @@ fn what_is_passed_over_is_reported_at_every_start() {
     fs::write(data.join("dog/Thumbs.db"), b"\xd0\xcf").unwrap();
     let (code, _, stderr) = run(&["stats", &text_of(&data), "--features", "pixels", "--out", &out]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(
-        stderr.contains("2 images in 1 class; 2 files passed over: 1 .heic (an HEIC image), 1 .txt"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("2 images in 1 class; 2 files passed over: 1 .heic (an HEIC image), 1 .txt"), "{stderr}");
 }
 
 #[test]

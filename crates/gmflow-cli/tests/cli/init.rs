@@ -178,7 +178,7 @@ fn a_picture_that_is_too_small_is_named() {
     write_photos(folder.path());
     image::RgbImage::new(20_000, 1).save(folder.path().join("red/line.png")).unwrap();
     let (code, _, stderr) = run(&["init", folder.path().to_str().unwrap()]);
-    assert!(code == 1 && stderr.contains("red/line.png, which is 20000x1"), "{stderr}");
+    assert!(code == 2 && stderr.contains("red/line.png, which is 20000x1"), "{stderr}");
     let (code, _, stderr) = run(&["init", folder.path().to_str().unwrap(), "--steps", "1000000000000000"]);
-    assert!(code == 1 && stderr.contains("steps: expected 1 to"), "{stderr}");
+    assert!(code == 2 && stderr.contains("steps: expected 1 to"), "{stderr}");
 }

@@ -187,7 +187,7 @@ mod tests {
         for step in 1..=4 {
             status.add(&report(step, 1.0), start + Duration::from_secs(step));
         }
-        assert_eq!(status.line(), "step 4 of 4, loss 1.0000, 8 images/s");
+        assert_eq!(status.line(), "step 4 of 4, loss 1.0000, 8.0 images/s");
     }
 
     #[test]

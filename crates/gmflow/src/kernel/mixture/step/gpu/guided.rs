@@ -7,7 +7,6 @@ use crate::kernel::mixture::step::types::{MIN_REST, SMALLEST_LENGTH, SMALLEST_VA
 use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::tensor::CubeTensor;
 
 /// Predicted mixtures over the velocity.
 #[derive(CubeType, CubeLaunch)]
