@@ -138,8 +138,7 @@ fn every_page_is_a_chapter() {
 /// A command line as a shell reads it, where it has no more than quotes; comments are dropped, and `&&`, `;`, `|` and `>` end it.
 fn words(line: &str) -> Vec<Vec<String>> {
     let (mut commands, mut word, mut inside, mut quote) = (vec![Vec::new()], String::new(), false, None);
-    let mut characters = line.chars().peekable();
-    while let Some(c) = characters.next() {
+    for c in line.chars() {
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
             (Some(_), c) => word.push(c),

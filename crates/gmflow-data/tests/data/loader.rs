@@ -234,7 +234,7 @@ impl ImageDataset for Decoded {
     fn get(&self, index: usize) -> Result<Image> {
         let image = self.0.get(index)?;
         let byte = |value: f32| value / 127.5 - 1.0;
-        let depth = if index % 3 == 0 { 0.25 } else { 0.0 };
+        let depth = if index.is_multiple_of(3) { 0.25 } else { 0.0 };
         Ok(Image { pixels: vec![byte(index as f32 + depth), byte(255.0)], label: image.label })
     }
 }
