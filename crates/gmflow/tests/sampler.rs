@@ -8,8 +8,8 @@ use gmflow::network::Denoiser;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::samples::Samples;
 use gmflow::solver::{Context, SeededNoise, Solver, SolverConfig, SolverState, Span, SubStep, euler_step};
-use std::cell::Cell;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The digits of this repository.
 fn digits() -> Model {
@@ -80,12 +80,12 @@ fn what_does_not_fit_is_refused() {
 /// A network of one's own that counts its calls.
 struct Counted<'a> {
     network: &'a dyn Denoiser,
-    calls: Cell<usize>,
+    calls: AtomicUsize,
 }
 
 impl Denoiser for Counted<'_> {
     fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture {
-        self.calls.set(self.calls.get() + 1);
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.network.forward(x_t, t, class)
     }
 
@@ -97,7 +97,7 @@ impl Denoiser for Counted<'_> {
 #[test]
 fn sampling_stops_between_network_calls_when_it_is_told_to() {
     let model = digits();
-    let network = Counted { network: &model.network, calls: Cell::new(0) };
+    let network = Counted { network: &model.network, calls: AtomicUsize::new(0) };
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let request = SampleRequest { seeds: vec![1], classes: None, shape: [1, 28, 28], noise: None };
     let config = SamplerConfig::new(SolverConfig::GmOde { order: 2, substeps: Some(3) }, 4);
@@ -109,9 +109,9 @@ fn sampling_stops_between_network_calls_when_it_is_told_to() {
     };
     let stopped = pipeline.sample(&config, &request, &mut stops_at(2));
     assert!(matches!(stopped, Err(gmflow::Error::Cancelled)));
-    assert_eq!(network.calls.replace(0), 2);
+    assert_eq!(network.calls.swap(0, Ordering::Relaxed), 2);
     pipeline.sample(&config, &request, &mut stops_at(4)).expect("what is whole is not thrown away");
-    assert_eq!(network.calls.replace(0), 4);
+    assert_eq!(network.calls.swap(0, Ordering::Relaxed), 4);
 
     let mut draws = SeededNoise { seeds: vec![1], device: Device::flex() };
     let mut told = 0;
@@ -121,7 +121,11 @@ fn sampling_stops_between_network_calls_when_it_is_told_to() {
     };
     let stopped = pipeline.run(&config, &request, &mut draws, &mut keep_going, Some(&mut observe));
     assert!(matches!(stopped, Err(gmflow::Error::Cancelled)));
-    assert_eq!((network.calls.get(), told), (2, 5), "three sub-steps of the first call and two of the second");
+    assert_eq!(
+        (network.calls.load(Ordering::Relaxed), told),
+        (2, 5),
+        "three sub-steps of the first call and two of the second"
+    );
 }
 
 /// Euler's rule, written by someone else.

@@ -65,8 +65,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A network that predicts q(u | x_t). [`Network`] is one of the built-in ones; a [`Pipeline`](crate::pipeline::Pipeline) samples from
-/// any other, and a [`LossConfig`](crate::loss::LossConfig) trains it.
-pub trait Denoiser {
+/// any other, and a [`LossConfig`](crate::loss::LossConfig) trains it. Samples may be drawn on several threads at once, which share it.
+pub trait Denoiser: Send + Sync {
     /// Predicts at `x_t` `[b c h w]` and `t` `[b]` in [0, 1], conditioned on `class` `[b]` (the null class is the last
     /// row of the label table, and `None` means it for every sample) where the network has classes.
     fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, class: Option<Tensor<1, Int>>) -> VelocityMixture;
