@@ -7,7 +7,7 @@
 
 mod scratch;
 
-use gmflow_data::{Corrupt, Error, IdxDataset, ImageDataset, ImageSettings, Result};
+use gmflow_data::{Corrupt, Error, FilesError, IdxDataset, ImageDataset, ImageSettings, Result};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use std::path::Path;
 
@@ -18,7 +18,7 @@ fn open(images: &Path, labels: Option<&Path>, corrupt: Corrupt) -> Result<IdxDat
     let settings = ImageSettings { corrupt, ..ImageSettings::default() };
     let opened = IdxDataset::open(images, labels, &settings);
     if let Err(error) = &opened {
-        assert!(matches!(error, Error::File { .. }), "not the file's fault: {error}");
+        assert!(matches!(error, Error::Files(FilesError::File { .. })), "not the file's fault: {error}");
     }
     opened
 }

@@ -6,7 +6,7 @@
 
 mod scratch;
 
-use gmflow_data::{Error, LatentDataset};
+use gmflow_data::{Error, FilesError, LatentDataset};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -29,10 +29,12 @@ fuzz_target!(|data: &[u8]| -> Corpus {
                     assert_eq!(latent.values.len(), values);
                     assert!((latent.label as usize) < classes.max(1));
                 }
-                Err(error) => assert!(matches!(error, Error::File { .. }), "not the file's fault: {error}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Files(FilesError::File { .. })), "not the file's fault: {error}")
+                }
             }
         }
     }
-    assert!(matches!(set.draw(manifest.count, false, &mut rng), Err(Error::Config { .. })));
+    assert!(matches!(set.draw(manifest.count, false, &mut rng), Err(Error::Files(FilesError::Config { .. }))));
     Corpus::Keep
 });

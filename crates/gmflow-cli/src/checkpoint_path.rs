@@ -5,6 +5,7 @@ use crate::failure::usage;
 use crate::local::Near;
 use crate::terminal;
 use anyhow::{Result, anyhow};
+use gmflow::FilesError;
 use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
 use gmflow::checkpoint::model_folder;
 use indicatif::ProgressBar;
@@ -87,7 +88,7 @@ fn local_model(path: &Path) -> Result<PathBuf> {
         return Err(anyhow!("{}: expected the folder of a model or of a run, got a file", path.display()));
     }
     model_folder(path).map_err(|error| match error {
-        gmflow::Error::Io { .. } => {
+        gmflow::Error::Files(FilesError::Io { .. }) => {
             let near = Near::to(path).words();
             anyhow!("{error}; expected a local folder, or owner/name of a repository on the hub; {near}")
         }

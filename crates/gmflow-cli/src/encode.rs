@@ -217,7 +217,7 @@ impl Encoding<'_> {
 /// What can be done about a cache that cannot be continued.
 fn with_remedy(error: gmflow_data::Error) -> anyhow::Error {
     match error {
-        gmflow_data::Error::File { .. } => anyhow!("{error}; --force starts anew"),
+        error if error.is_corrupt() => anyhow!("{error}; --force starts anew"),
         other => other.into(),
     }
 }

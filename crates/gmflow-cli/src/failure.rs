@@ -2,6 +2,7 @@
 //! stopped by a signal.
 
 use crate::signals::Signal;
+use gmflow::FilesError;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -64,7 +65,8 @@ pub fn of_options(error: impl Into<gmflow_eval::Error>) -> anyhow::Error {
         |name: &str| if OPTIONS.contains(&name) { format!("--{}", name.replace('_', "-")) } else { name.to_owned() };
     let options = |field: &str| field.split(", ").map(option).collect::<Vec<_>>().join(", ");
     match error.into() {
-        Eval::Config { field, expected, got } | Eval::Gmflow(gmflow::Error::Config { field, expected, got }) => {
+        Eval::Files(FilesError::Config { field, expected, got })
+        | Eval::Gmflow(gmflow::Error::Files(FilesError::Config { field, expected, got })) => {
             usage(&options(&field), expected.replace("moments_only", "--moments-only"), got)
         }
         Eval::Gmflow(gmflow::Error::Memory { field, got, need, there, advice }) => {
@@ -103,23 +105,14 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
 fn is_usage(error: &anyhow::Error) -> bool {
     use gmflow_train::Error as Train;
     error.chain().any(|cause| {
+        let files = match (cause.downcast_ref(), cause.downcast_ref(), cause.downcast_ref()) {
+            (Some(gmflow::Error::Files(error)), ..) | (_, Some(gmflow_data::Error::Files(error)), _) => Some(error),
+            (.., Some(error)) => gmflow_eval::Error::files(error),
+            _ => cause.downcast_ref().and_then(Train::files),
+        };
         cause.is::<Usage>()
-            || matches!(cause.downcast_ref(), Some(gmflow::Error::Config { .. }))
-            || matches!(cause.downcast_ref(), Some(gmflow_data::Error::Config { .. }))
-            || matches!(
-                cause.downcast_ref(),
-                Some(gmflow_eval::Error::Config { .. } | gmflow_eval::Error::Gmflow(gmflow::Error::Config { .. }))
-            )
-            || matches!(
-                cause.downcast_ref(),
-                Some(
-                    Train::Config { .. }
-                        | Train::Several(_)
-                        | Train::InData { .. }
-                        | Train::Gmflow(gmflow::Error::Config { .. })
-                        | Train::Data(gmflow_data::Error::Config { .. })
-                )
-            )
+            || files.is_some_and(FilesError::is_config)
+            || matches!(cause.downcast_ref(), Some(Train::Config { .. } | Train::Several(_) | Train::InData { .. }))
     })
 }
 

@@ -87,6 +87,7 @@ pub use density::Density;
 pub use error::{Error, Result};
 pub use export::{PictureFormat, write_folder};
 pub use fingerprint::Fingerprint;
+pub use gmflow_files::Error as FilesError;
 pub use gmflow_files::{beside, is_clutter, lock, to_byte, what_is};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};

@@ -51,6 +51,7 @@ mod table;
 pub use compare::{CompareConfig, Metrics, compare};
 pub use error::{Error, Result};
 pub use frechet::{check_covariances, frechet_distance};
+pub use gmflow_files::Error as FilesError;
 pub use image_stats::{ImageStats, ImageStatsSum};
 pub use inception_score::inception_score;
 pub use judge::{DrawOptions, Judge, Measured, Reference};

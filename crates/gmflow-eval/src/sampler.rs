@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use gmflow::guidance::Guidance;
-//! use gmflow::solver::SolverConfig;
+//! use gmflow::solver::{GmOde, SolverConfig};
 //! use gmflow_eval::sampler::SamplerOptions;
 //! # use gmflow::checkpoint::{DataInfo, DataKind, ModelInfo};
 //! # use gmflow::network::{Mlp2dConfig, NetworkConfig};
@@ -13,7 +13,7 @@
 //! # let info = ModelInfo::new(NetworkConfig::Mlp2d(Mlp2dConfig { num_gaussians: 8, ..Mlp2dConfig::default() }), data);
 //! let options = SamplerOptions { steps: 4, order: Some(1), ..SamplerOptions::default() };
 //! let config = options.config(&info)?;
-//! assert_eq!(config.solver, SolverConfig::GmOde { order: 1, substeps: None }); // the solver for mixtures
+//! assert_eq!(config.solver, SolverConfig::GmOde(GmOde { order: 1, substeps: None })); // the solver for mixtures
 //! assert_eq!((config.steps, config.guidance), (4, Guidance::Off));
 //!
 //! let wrong = SamplerOptions { guidance: Some(1.5), ..SamplerOptions::default() };
@@ -26,7 +26,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model, ModelInfo};
 use gmflow::guidance::{Guidance, ReweightScale};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
-use gmflow::solver::{SecondOrder, SecondOrderMode, SolverConfig};
+use gmflow::solver::{GmOde, GmSde, SecondOrder, SecondOrderMode, SolverConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -154,13 +154,14 @@ impl SamplerOptions {
     /// A solver with the settings that are given beside it; `spectral` where nothing else is said.
     fn with_settings(&self, solver: SolverConfig, spectral: Option<bool>) -> SolverConfig {
         match solver {
-            SolverConfig::GmOde { order, substeps } => {
-                SolverConfig::GmOde { order: self.order.unwrap_or(order), substeps: self.substeps.or(substeps) }
-            }
-            SolverConfig::GmSde { order, spectral: own } => SolverConfig::GmSde {
+            SolverConfig::GmOde(GmOde { order, substeps }) => SolverConfig::GmOde(GmOde {
+                order: self.order.unwrap_or(order),
+                substeps: self.substeps.or(substeps),
+            }),
+            SolverConfig::GmSde(GmSde { order, spectral: own }) => SolverConfig::GmSde(GmSde {
                 order: self.order.unwrap_or(order),
                 spectral: self.spectral.or(own).or(spectral),
-            },
+            }),
             other => other,
         }
     }
@@ -168,8 +169,7 @@ impl SamplerOptions {
     /// Refuses what a solver has no use for.
     fn check_solver(&self, solver: &SolverConfig) -> Result<()> {
         let refuse = |field: &str, expected: &str| Err(Error::config(field, expected, solver_name(solver)));
-        let (is_ode, is_sde) =
-            (matches!(solver, SolverConfig::GmOde { .. }), matches!(solver, SolverConfig::GmSde { .. }));
+        let (is_ode, is_sde) = (matches!(solver, SolverConfig::GmOde(_)), matches!(solver, SolverConfig::GmSde(_)));
         if self.order.is_some() && !is_ode && !is_sde {
             return refuse("order", "solver gm-ode or gm-sde");
         }
@@ -191,7 +191,7 @@ impl SamplerOptions {
 }
 
 /// The solver of mixtures where none is asked for.
-const GM_ODE: SolverConfig = SolverConfig::GmOde { order: 2, substeps: None };
+const GM_ODE: SolverConfig = SolverConfig::GmOde(GmOde { order: 2, substeps: None });
 
 /// The name of a solver, without its settings.
 pub fn solver_name(solver: &SolverConfig) -> String {
@@ -239,13 +239,13 @@ pub fn describe(config: &SamplerConfig, kind: DataKind) -> Value {
     if config.shift != 1.0 {
         description["shift"] = json!(config.shift);
     }
-    if let SolverConfig::GmOde { order, .. } | SolverConfig::GmSde { order, .. } = solver {
+    if let SolverConfig::GmOde(GmOde { order, .. }) | SolverConfig::GmSde(GmSde { order, .. }) = solver {
         description["order"] = json!(order);
     }
-    if let SolverConfig::GmSde { spectral, .. } = solver {
+    if let SolverConfig::GmSde(GmSde { spectral, .. }) = solver {
         description["spectral"] = json!(spectral == Some(true));
     }
-    if let SolverConfig::GmOde { substeps, .. } = solver {
+    if let SolverConfig::GmOde(GmOde { substeps, .. }) = solver {
         let default = || SolverConfig::default_substeps(steps, kind == DataKind::Points);
         description["substeps"] = json!(substeps.unwrap_or_else(default));
     }
@@ -324,6 +324,7 @@ pub(crate) fn values(tensor: Tensor<4>) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gmflow::FilesError;
     use gmflow::checkpoint::DataInfo;
     use gmflow::network::{GmDitConfig, NetworkConfig, SpectrumMlpConfig};
 
@@ -354,7 +355,7 @@ mod tests {
         let options = SamplerOptions { order: Some(1), ..options() };
         assert!(options.check().is_ok());
         let error = options.config(&ModelInfo { network: network(1, 0), ..plain() }).unwrap_err();
-        assert!(matches!(error, Error::Config { .. }) && error.to_string().contains("euler"), "{error}");
+        assert!(error.files().is_some_and(FilesError::is_config) && error.to_string().contains("euler"), "{error}");
     }
 
     #[test]
@@ -428,7 +429,8 @@ mod tests {
         assert_eq!(written["solver"], "dpmpp-2m");
         assert!(written.get("unconverted").is_none() && written["cfg"].is_null(), "{written}");
         assert_eq!(serde_json::from_value::<SamplerOptions>(written).unwrap(), plain);
-        let other = SamplerOptions { solver: Some(SolverConfig::GmOde { order: 1, substeps: None }), ..options() };
+        let other =
+            SamplerOptions { solver: Some(SolverConfig::GmOde(GmOde { order: 1, substeps: None })), ..options() };
         let written = json!(other);
         assert_eq!(written["solver"]["order"], 1);
         assert_eq!(serde_json::from_value::<SamplerOptions>(written).unwrap(), other);

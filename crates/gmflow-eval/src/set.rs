@@ -216,10 +216,7 @@ impl SampleSet {
             is(name, Dtype::F64)?;
             Ok(file.read(name)?.1)
         };
-        let within = |error| match error {
-            Error::Config { field, expected, got } => Error::file(path, field, expected, got),
-            other => other,
-        };
+        let within = |error: Error| error.in_file(path);
         let moments = Moments::from_covariance(info.count, doubles(MEAN)?, doubles(COVARIANCE)?).map_err(within)?;
         let mut vectors = None;
         if is(VECTORS, Dtype::F32)? {

@@ -1,10 +1,10 @@
 //! Whatever form images are written in: they are read right, or refused; with unit and layout said, they are read right.
 
 use gmflow_eval::arrays::{Layout, SampleReading, read_samples};
-use npyz::zip::{ZipWriter, write::FileOptions};
 use proptest::prelude::*;
 use safetensors::Dtype;
 use std::io::{Cursor, Write};
+use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// Images of bytes `[n c h w]` with black and white among them.
 #[derive(Clone, Debug)]
@@ -139,7 +139,7 @@ impl Form {
             return npy;
         }
         let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-        archive.start_file("arr_0.npy", FileOptions::default()).unwrap();
+        archive.start_file("arr_0.npy", SimpleFileOptions::default()).unwrap();
         archive.write_all(&npy).unwrap();
         archive.finish().unwrap().into_inner()
     }

@@ -3,7 +3,7 @@
 use gmflow_eval::SampleSet;
 use gmflow_eval::arrays::{Layout, SampleReading, read_features, read_mu_sigma, read_samples};
 use npyz::WriterBuilder;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 fn npy(values: &[f64], shape: &[u64]) -> Vec<u8> {
@@ -15,17 +15,12 @@ fn npy(values: &[f64], shape: &[u64]) -> Vec<u8> {
 }
 
 fn npz(arrays: &[(&str, &[f64], &[u64])]) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
+    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, values, shape) in arrays {
-        let options = npyz::zip::write::FileOptions::default();
-        let mut writer = archive.array(name, options).unwrap().default_dtype().shape(shape).begin_nd().unwrap();
-        writer.extend(values.iter()).unwrap();
-        writer.finish().unwrap();
+        archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(&npy(values, shape)).unwrap();
     }
-    archive.zip_writer().finish().unwrap();
-    drop(archive);
-    bytes.into_inner()
+    archive.finish().unwrap().into_inner()
 }
 
 /// A file whose header claims what it likes.

@@ -2,13 +2,13 @@
 
 use gmflow_eval::SampleSet;
 use gmflow_eval::arrays::read_features;
-use npyz::zip::CompressionMethod;
-use npyz::zip::write::{FileOptions, ZipWriter};
 use safetensors::tensor::{Dtype, TensorView};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 /// Bytes that are allocated now, and the most there were at once.
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -50,13 +50,10 @@ fn npy(kind: &str, data: &[u8]) -> Vec<u8> {
 }
 
 fn npz(array: &[u8], method: CompressionMethod) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    let mut archive = ZipWriter::new(&mut bytes);
-    archive.start_file("features.npy", FileOptions::default().compression_method(method)).unwrap();
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    archive.start_file("features.npy", SimpleFileOptions::default().compression_method(method)).unwrap();
     archive.write_all(array).unwrap();
-    archive.finish().unwrap();
-    drop(archive);
-    bytes.into_inner()
+    archive.finish().unwrap().into_inner()
 }
 
 /// The same vectors in every kind of file.

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use gmflow::checkpoint::{DataInfo, DataKind, Model, ModelInfo, Precision};
 use gmflow::guidance::Guidance;
 use gmflow::network::{Mlp2dConfig, NetworkConfig};
-use gmflow::solver::SolverConfig;
+use gmflow::solver::{GmSde, SolverConfig};
 use gmflow_data::Density;
 use gmflow_eval::models::model_folder;
 use gmflow_eval::sweep::{Job, Plan, Results, Sweep};
@@ -60,7 +60,7 @@ fn every_cell_is_measured_once_and_says_how() {
     let mut first = sweep(folder.path(), plan(folder.path(), grid));
     let (work, failed) = jobs(&mut first, folder.path());
     assert_eq!((work.len(), failed), (4, 0));
-    assert_eq!(work[3].config().solver, SolverConfig::GmSde { order: 1, spectral: Some(false) });
+    assert_eq!(work[3].config().solver, SolverConfig::GmSde(GmSde { order: 1, spectral: Some(false) }));
     assert_eq!(first.measure(work, &judge(), &mut ()).unwrap(), 0);
     let again = sweep(folder.path(), plan(folder.path(), grid));
     assert!(again.missing().unwrap().is_empty());

@@ -6,6 +6,7 @@
 //! - [`no_file`]: pipes and devices in place of files.
 //! - [`is_clutter`]: files that operating systems leave in folders.
 //! - [`is_run`]: the folder of a training run, whose pictures are no data.
+//! - [`enum@Error`]: what is wrong with a setting, a file or an operation on one, in all crates.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
 //! - [`to_byte`]: what a picture holds for a value in [-1, 1].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
@@ -25,6 +26,7 @@
 
 mod beside;
 mod clutter;
+mod error;
 pub mod json;
 mod locate;
 pub mod lock;
@@ -39,6 +41,7 @@ mod words;
 
 pub use beside::beside;
 pub use clutter::is_clutter;
+pub use error::Error;
 pub use lock::{FolderLock, LockError};
 pub use pixel::to_byte;
 pub use regular::no_file;

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gmflow_files::Wrong;
+use gmflow_files::{Error as FilesError, Wrong};
 
 /// What can go wrong in training; messages name the file or field, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum Error {
         /// The value that was found.
         got: String,
     },
+    /// A file of a run, or an operation on one.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// Several settings are wrong.
     #[error("{}", lines(.0))]
     Several(Vec<Error>),
@@ -36,26 +39,6 @@ pub enum Error {
     /// The data set refused.
     #[error(transparent)]
     Data(#[from] gmflow_data::Error),
-    /// The operating system refused a file operation.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
-    /// A file of a run is not what it should be.
-    #[error("{}: {field}: expected {expected}, got {got}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The part of the file.
-        field: String,
-        /// What was required there.
-        expected: String,
-        /// What was found.
-        got: String,
-    },
     /// Another process writes into the folder.
     #[error(transparent)]
     Locked(#[from] gmflow_files::LockError),
@@ -197,25 +180,37 @@ impl Error {
         Self::Config { source_name: source_name.to_string(), field, expected, got }
     }
 
-    /// An [`Error::Io`] for `path`.
+    /// The operating system's refusal of an operation on `path`.
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Self::Io { path: path.into(), source }
+        FilesError::io(path, source).into()
     }
 
-    /// An [`Error::File`].
+    /// A file that is not what it should be.
     pub(crate) fn file(
         path: impl Into<PathBuf>,
         field: impl Into<String>,
         expected: impl Into<String>,
         got: impl ToString,
     ) -> Self {
-        Self::File { path: path.into(), field: field.into(), expected: expected.into(), got: got.to_string() }
+        FilesError::file(path, field, expected, got).into()
     }
 
     /// Whether it says that a file is damaged or missing, as opposed to a setting that does not fit.
     pub(crate) fn is_damage(&self) -> bool {
-        use gmflow::Error as Gmflow;
-        matches!(self, Self::File { .. } | Self::Io { .. } | Self::Gmflow(Gmflow::File { .. } | Gmflow::Io { .. }))
+        match self {
+            Self::Files(error) | Self::Gmflow(gmflow::Error::Files(error)) => !error.is_config(),
+            _ => false,
+        }
+    }
+
+    /// What is wrong with a file, where it is that, in this crate or in one below.
+    pub fn files(&self) -> Option<&FilesError> {
+        match self {
+            Self::Files(error)
+            | Self::Gmflow(gmflow::Error::Files(error))
+            | Self::Data(gmflow_data::Error::Files(error)) => Some(error),
+            _ => None,
+        }
     }
 
     /// The setting that it is about; none of errors that are about no single one.

@@ -81,6 +81,7 @@ mod trainer;
 pub use checkpoint::ResumeOptions;
 pub use config::Config;
 pub use error::{Error, Result};
+pub use gmflow_files::Error as FilesError;
 pub use progress::{Lines, Observer, Silent};
 pub use run::{Outcome, Run};
 pub use source::SourceInfo;

@@ -9,7 +9,7 @@ use gmflow::loss::transition_nll;
 use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::{SpectrumMlp, SpectrumMlpConfig};
 use gmflow::rng::{Purpose, normal_batch};
-use gmflow::solver::{Context, SecondOrder, SeededNoise, SolverConfig, Span};
+use gmflow::solver::{Context, GmOde, GmSde, SecondOrder, SeededNoise, SolverConfig, Span};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -98,8 +98,8 @@ fn sampling(c: &mut Criterion) {
     let mut group = c.benchmark_group("sampling");
     group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500)).sample_size(20);
     let batches = if device() == Device::flex() { [1, 8] } else { [8, 125] };
-    let ode = |substeps| SolverConfig::GmOde { order: 2, substeps: Some(substeps) };
-    let sde = SolverConfig::GmSde { order: 2, spectral: Some(true) };
+    let ode = |substeps| SolverConfig::GmOde(GmOde { order: 2, substeps: Some(substeps) });
+    let sde = SolverConfig::GmSde(GmSde { order: 2, spectral: Some(true) });
     for (name, solver) in [("ode2-n1", ode(1)), ("ode2-n4", ode(4)), ("ode2-n16", ode(16)), ("sde2-spectral", sde)] {
         for b in batches {
             let mut run = None;

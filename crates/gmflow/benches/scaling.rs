@@ -10,7 +10,7 @@ use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::{Denoiser, GmDitConfig, Network, NetworkConfig};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normal_batch};
-use gmflow::solver::{Context, SecondOrder, SeededNoise, SolverConfig, Span};
+use gmflow::solver::{Context, GmOde, SecondOrder, SeededNoise, SolverConfig, Span};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ fn arithmetic(group: &mut BenchmarkGroup<WallTime>, name: usize, k: usize, subst
             log_std: Tensor::full([2 * b, 1, 1, 1, 1], -1.5, &device),
         })
     };
-    let solver = SolverConfig::GmOde { order: 2, substeps: Some(substeps) };
+    let solver = SolverConfig::GmOde(GmOde { order: 2, substeps: Some(substeps) });
     let mut predictions = None;
     group.bench_function(name.to_string(), |bencher| {
         let predictions: &mut Vec<_> =
@@ -147,7 +147,7 @@ fn steps(c: &mut Criterion) {
     let device = Device::flex();
     let net = network(8, 32);
     for steps in [1, 2, 4, 8, 16, 32] {
-        let solver = SolverConfig::GmOde { order: 2, substeps: Some(4) };
+        let solver = SolverConfig::GmOde(GmOde { order: 2, substeps: Some(4) });
         let sampler = SamplerConfig { guidance: GUIDANCE, ..SamplerConfig::new(solver, steps) };
         let request =
             SampleRequest { seeds: (0..4).collect(), classes: Some(vec![1; 4]), shape: [3, 32, 32], noise: None };

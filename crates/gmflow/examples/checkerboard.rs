@@ -12,7 +12,7 @@ use gmflow::network::{Mlp2dConfig, NetworkConfig};
 use gmflow::optim::{AdamW, Optimizer};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normals, uniforms};
-use gmflow::solver::SolverConfig;
+use gmflow::solver::{GmOde, SolverConfig};
 
 const BATCH: usize = 512;
 const STEPS: u64 = 1500;
@@ -49,7 +49,7 @@ fn main() -> gmflow::Result<()> {
     let pipeline = Pipeline { network: &network, spectrum: None, device };
     let request = SampleRequest { seeds: (0..POINTS).collect(), classes: None, shape: [2, 1, 1], noise: None };
     for steps in [1, 2, 4, 8] {
-        let solver = SolverConfig::GmOde { order: 2, substeps: None };
+        let solver = SolverConfig::GmOde(GmOde { order: 2, substeps: None });
         let config = SamplerConfig::new(solver, steps);
         let samples = pipeline.sample(&config, &request, &mut keep_going)?; // [n 2 1 1]
         let values: Vec<f32> = samples.into_data().iter::<f32>().collect();

@@ -13,7 +13,7 @@ use gmflow::network::Denoiser;
 use gmflow::optim::{AdamW, Optimizer};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normals, uniforms};
-use gmflow::solver::SolverConfig;
+use gmflow::solver::GmOde;
 
 const BATCH: usize = 256;
 const STEPS: u64 = 600;
@@ -85,7 +85,7 @@ fn main() -> gmflow::Result<()> {
     let network = network.valid();
     let pipeline = Pipeline { network: &network, spectrum: None, device };
     let request = SampleRequest { seeds: (0..2000).collect(), classes: None, shape: [2, 1, 1], noise: None };
-    let config = SamplerConfig::new(SolverConfig::GmOde { order: 2, substeps: None }, 4);
+    let config = SamplerConfig::new(GmOde { order: 2, substeps: None }, 4);
     let samples = pipeline.sample(&config, &request, &mut keep_going)?; // [n 2 1 1]
     let radii = samples.powi_scalar(2).sum_dim(1).sqrt();
     let distance = (radii - 2.0).abs().mean().into_scalar::<f32>();

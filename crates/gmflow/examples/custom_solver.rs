@@ -10,7 +10,7 @@ use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::Denoiser;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normal_batch};
-use gmflow::solver::{Context, Solver, SolverConfig, SolverState, Span};
+use gmflow::solver::{Context, Euler, Solver, SolverState, Span};
 
 /// Steps with the velocity in the middle of the step: two network calls each, of order 2.
 struct Midpoint;
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     let request = SampleRequest { seeds, classes: None, shape, noise: None };
     for steps in [4, 8, 16, 32] {
         // Of the configuration everything but the solver counts.
-        let config = SamplerConfig::new(SolverConfig::Euler, steps);
+        let config = SamplerConfig::new(Euler {}, steps);
         let error = |samples: Tensor<4>| (samples - exact.clone()).powi_scalar(2).mean().sqrt().into_scalar::<f32>();
         let euler = error(pipeline.sample(&config, &request, &mut keep_going)?);
         let midpoint = error(pipeline.sample_by(&Midpoint, &config, &request, &mut keep_going)?);

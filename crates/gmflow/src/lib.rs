@@ -34,7 +34,7 @@
 //! use gmflow::optim::{AdamW, Optimizer};
 //! use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 //! use gmflow::rng::{Purpose, normal_batch};
-//! use gmflow::solver::SolverConfig;
+//! use gmflow::solver::GmOde;
 //!
 //! let device = Device::flex();
 //! let recording = device.clone().autodiff();
@@ -57,7 +57,7 @@
 //!
 //! let pipeline = Pipeline { network: &network, spectrum: None, device };
 //! let request = SampleRequest { seeds, classes: None, shape: [2, 1, 1], noise: None };
-//! let config = SamplerConfig::new(SolverConfig::GmOde { order: 2, substeps: None }, 4);
+//! let config = SamplerConfig::new(GmOde { order: 2, substeps: None }, 4);
 //! let points = pipeline.sample(&config, &request, &mut keep_going)?;
 //! assert_eq!(points.dims(), [32, 2, 1, 1]);
 //! # Ok::<(), gmflow::Error>(())
@@ -84,6 +84,7 @@ pub mod solver;
 pub mod time;
 
 pub use error::{Error, Result};
+pub use gmflow_files::Error as FilesError;
 
 /// The README's example, compiled with the documentation's tests.
 #[cfg(doctest)]

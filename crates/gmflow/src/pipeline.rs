@@ -7,14 +7,14 @@
 //! use burn::tensor::Device;
 //! use gmflow::network::{Mlp2dConfig, NetworkConfig};
 //! use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
-//! use gmflow::solver::SolverConfig;
+//! use gmflow::solver::GmOde;
 //!
 //! let device = Device::flex();
 //! let config = Mlp2dConfig { hidden_dim: 8, embed_dim: 4, ..Mlp2dConfig::default() };
 //! let network = NetworkConfig::Mlp2d(config).init(0, &device)?;
 //! let pipeline = Pipeline { network: &network, spectrum: None, device };
 //! let request = SampleRequest { seeds: vec![1, 2, 3], classes: None, shape: [2, 1, 1], noise: None };
-//! let config = SamplerConfig::new(SolverConfig::GmOde { order: 2, substeps: None }, 4);
+//! let config = SamplerConfig::new(GmOde { order: 2, substeps: None }, 4);
 //! let points = pipeline.sample(&config, &request, &mut keep_going)?;
 //! assert_eq!(points.dims(), [3, 2, 1, 1]);
 //! # Ok::<(), gmflow::Error>(())
@@ -24,7 +24,7 @@ use crate::guidance::{Guidance, GuidanceRule, GuidedPrediction, ReweightScale, i
 use crate::network::{Autoencoder, Denoiser, LatentInfo, SpectrumMlp, Tiling};
 use crate::rng::{self, Purpose};
 use crate::solver::{
-    Context, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, Solver, SolverConfig, Span, SubStep,
+    Context, GmSde, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, Solver, SolverConfig, Span, SubStep,
 };
 use crate::{Error, Result, time};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -60,9 +60,9 @@ pub struct SamplerConfig {
 
 impl SamplerConfig {
     /// `solver` in `steps` network calls, without guidance, shift and corrections.
-    pub fn new(solver: SolverConfig, steps: usize) -> Self {
+    pub fn new(solver: impl Into<SolverConfig>, steps: usize) -> Self {
         Self {
-            solver,
+            solver: solver.into(),
             steps,
             guidance: Guidance::Off,
             guidance_interval: None,
@@ -228,7 +228,7 @@ impl Pipeline<'_> {
 
     /// The spectrum network that the solver is to use.
     fn spectrum_for(&self, config: &SamplerConfig, request: &SampleRequest) -> Result<Option<&SpectrumMlp>> {
-        let SolverConfig::GmSde { spectral, .. } = config.solver else { return Ok(None) };
+        let SolverConfig::GmSde(GmSde { spectral, .. }) = config.solver else { return Ok(None) };
         match (self.spectrum, spectral) {
             (None, Some(true)) => Err(Error::config("spectral", "off: the model has no spectrum network", "on")),
             (None, _) | (_, Some(false)) => Ok(None),

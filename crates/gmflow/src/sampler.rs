@@ -17,7 +17,7 @@ use crate::limits;
 use crate::network::Tiling;
 use crate::pipeline::{Decoder, Pipeline, Progress, SampleRequest, SamplerConfig, keep_going};
 use crate::samples::Samples;
-use crate::solver::{SecondOrder, SolverConfig};
+use crate::solver::{Euler, GmOde, SecondOrder, SolverConfig};
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
@@ -51,8 +51,8 @@ impl ModelInfo {
     /// second-order steps as the model was given them.
     pub fn sampler_config(&self) -> SamplerConfig {
         let solver = match self.network.num_gaussians() {
-            1 => SolverConfig::Euler,
-            _ => SolverConfig::GmOde { order: 2, substeps: None },
+            1 => SolverConfig::Euler(Euler {}),
+            _ => SolverConfig::GmOde(GmOde { order: 2, substeps: None }),
         };
         SamplerConfig {
             guidance: if self.network.num_classes() > 0 { self.guidance } else { Guidance::Off },
@@ -93,8 +93,8 @@ impl Sampler<'_> {
     }
 
     /// The solver and its order.
-    pub fn solver(mut self, solver: SolverConfig) -> Self {
-        self.config.solver = solver;
+    pub fn solver(mut self, solver: impl Into<SolverConfig>) -> Self {
+        self.config.solver = solver.into();
         self
     }
 

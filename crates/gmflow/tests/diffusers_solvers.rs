@@ -5,7 +5,9 @@ use burn::tensor::{Device, Int, Tensor};
 use gmflow::guidance::{Guidance, GuidedPrediction};
 use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Context, NoiseSource, SecondOrder, SolverConfig, Span};
+use gmflow::solver::{
+    Context, Deis, Dpmpp2m, Dpmpp2mSde, Dpmpp2s, NoiseSource, SecondOrder, SolverConfig, Span, UniPc,
+};
 use gmflow::time;
 use serde::Deserialize;
 
@@ -81,11 +83,11 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
 
 fn solver(name: &str) -> SolverConfig {
     match name {
-        "dpmpp-2m" => SolverConfig::Dpmpp2m,
-        "dpmpp-2m-sde" => SolverConfig::Dpmpp2mSde,
-        "dpmpp-2s" => SolverConfig::Dpmpp2s,
-        "unipc" => SolverConfig::UniPc,
-        "deis" => SolverConfig::Deis,
+        "dpmpp-2m" => SolverConfig::Dpmpp2m(Dpmpp2m {}),
+        "dpmpp-2m-sde" => SolverConfig::Dpmpp2mSde(Dpmpp2mSde {}),
+        "dpmpp-2s" => SolverConfig::Dpmpp2s(Dpmpp2s {}),
+        "unipc" => SolverConfig::UniPc(UniPc {}),
+        "deis" => SolverConfig::Deis(Deis {}),
         "sa-solver" => SolverConfig::SA_SOLVER,
         other => panic!("{other}: no such solver"),
     }

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::guidance::{Guidance, GuidedPrediction, ReweightScale};
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Context, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
+use gmflow::solver::{Context, GmOde, GmSde, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
 use std::sync::LazyLock;
 
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
@@ -125,8 +125,8 @@ const SHAPES: [Shape; 7] = [
 
 #[test]
 fn steps_agree_for_every_solver_guidance_and_shape() {
-    let ode = |order, substeps| SolverConfig::GmOde { order, substeps: Some(substeps) };
-    let sde = |order| SolverConfig::GmSde { order, spectral: Some(false) };
+    let ode = |order, substeps| SolverConfig::GmOde(GmOde { order, substeps: Some(substeps) });
+    let sde = |order| SolverConfig::GmSde(GmSde { order, spectral: Some(false) });
     for solver in [ode(1, 1), ode(1, 5), ode(2, 1), ode(2, 16), sde(1), sde(2)] {
         for guidance in [OFF, PROBABILISTIC, ALONG, CFG] {
             for shape in SHAPES {
@@ -143,7 +143,7 @@ fn steps_agree_for_every_solver_guidance_and_shape() {
 fn steps_agree_with_guidance_across_the_mean() {
     for shape in [SHAPES[0], SHAPES[1], SHAPES[2]] {
         agree(
-            SolverConfig::GmOde { order: 2, substeps: Some(4) },
+            SolverConfig::GmOde(GmOde { order: 2, substeps: Some(4) }),
             ACROSS,
             (SecondOrder::default(), ReweightScale::Image),
             shape,
@@ -154,8 +154,8 @@ fn steps_agree_with_guidance_across_the_mean() {
 #[test]
 fn steps_agree_where_mixtures_are_moved() {
     let second_order = SecondOrder { carry: SecondOrderMode::Translate, ..SecondOrder::default() };
-    let sde = SolverConfig::GmSde { order: 2, spectral: Some(false) };
-    for solver in [SolverConfig::GmOde { order: 2, substeps: Some(4) }, sde] {
+    let sde = SolverConfig::GmSde(GmSde { order: 2, spectral: Some(false) });
+    for solver in [SolverConfig::GmOde(GmOde { order: 2, substeps: Some(4) }), sde] {
         for guidance in [OFF, PROBABILISTIC, CFG] {
             for shape in SHAPES {
                 for variance in [ReweightScale::Image, ReweightScale::Pixel] {
@@ -169,7 +169,7 @@ fn steps_agree_where_mixtures_are_moved() {
 #[test]
 fn steps_agree_without_the_posterior_conversion() {
     let second_order = SecondOrder { convert: false, ..SecondOrder::default() };
-    let solver = SolverConfig::GmOde { order: 2, substeps: Some(4) };
+    let solver = SolverConfig::GmOde(GmOde { order: 2, substeps: Some(4) });
     for shape in SHAPES {
         agree(solver, PROBABILISTIC, (second_order, ReweightScale::Image), shape);
     }
@@ -177,7 +177,7 @@ fn steps_agree_without_the_posterior_conversion() {
 
 #[test]
 fn a_sample_that_is_replaced_between_steps_is_what_the_next_one_goes_by() {
-    let solver = SolverConfig::GmOde { order: 2, substeps: Some(4) };
+    let solver = SolverConfig::GmOde(GmOde { order: 2, substeps: Some(4) });
     for shape in SHAPES {
         agree_replaced(solver, PROBABILISTIC, (SecondOrder::default(), ReweightScale::Image), shape, Some(1));
     }

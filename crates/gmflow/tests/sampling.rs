@@ -8,7 +8,10 @@ use gmflow::network::{GmDitConfig, HostTensor, Network, NetworkConfig, load_name
 use gmflow::path::{ReverseTransition, forward_diffusion, forward_transition};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::{Purpose, normals};
-use gmflow::solver::{Context, PreviousStep, SecondOrder, SecondOrderMode, SeededNoise, SolverConfig, Span, SubStep};
+use gmflow::solver::{
+    Context, Dpmpp2mSde, Euler, GmOde, GmSde, Heun, PreviousStep, SecondOrder, SecondOrderMode, SeededNoise,
+    SolverConfig, Span, SubStep, UniPc,
+};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -218,8 +221,8 @@ fn solve_with(second_order: SecondOrder, solver: SolverConfig, steps: usize, x: 
 #[test]
 fn one_substep_is_euler_and_many_substeps_need_only_one_call() {
     let x = noise::<4>(12, [2, 1, 8, 8]);
-    let ode = |order, substeps| SolverConfig::GmOde { order, substeps: Some(substeps) };
-    close(solve(ode(1, 1), 5, &x), solve(SolverConfig::Euler, 5, &x), 1e-5);
+    let ode = |order, substeps| SolverConfig::GmOde(GmOde { order, substeps: Some(substeps) });
+    close(solve(ode(1, 1), 5, &x), solve(SolverConfig::Euler(Euler {}), 5, &x), 1e-5);
     // The exact flow maps N(0, 1) to N(1, 0.25) by x -> 1 + x/2; the mixture's own field is exact here, so one call
     // with many sub-steps is as good as many calls.
     let exact = x.clone() * 0.5 + 1.0;
@@ -235,7 +238,7 @@ fn orders_of_convergence_on_gaussian_data() {
         f64::from(values((solve(solver, steps, &x) - exact.clone()).powi_scalar(2).mean().sqrt())[0])
     };
     let order = |solver: SolverConfig| (error(solver, 16) / error(solver, 64)).log2() / 2.0;
-    let (euler, heun) = (order(SolverConfig::Euler), order(SolverConfig::Heun));
+    let (euler, heun) = (order(SolverConfig::Euler(Euler {})), order(SolverConfig::Heun(Heun {})));
     assert!((0.8..1.3).contains(&euler), "Euler converges with order {euler}");
     assert!(heun > 1.5, "Heun converges with order {heun}");
 }
@@ -246,7 +249,7 @@ fn second_order_adds_nothing_to_a_prediction_that_holds_and_overshoots_without_t
     // The exact flow halves the distance to the mean; 32 sub-steps a step are nearly exact.
     let exact = x.clone() * 0.5 + 1.0;
     let error = |order, second_order| {
-        let end = solve_with(second_order, SolverConfig::GmOde { order, substeps: Some(32) }, 4, &x);
+        let end = solve_with(second_order, SolverConfig::GmOde(GmOde { order, substeps: Some(32) }), 4, &x);
         values((end - exact.clone()).powi_scalar(2).mean().sqrt())[0]
     };
     let (first, second) = (error(1, SecondOrder::default()), error(2, SecondOrder::default()));
@@ -260,7 +263,7 @@ fn transitions_reproduce_the_variance_of_gaussian_data() {
     let x = noise::<4>(14, [2, 1, 100, 100]);
     let std = |solver| values((solve(solver, 8, &x) - 1.0).powi_scalar(2).mean().sqrt())[0];
     // Draws of the exact posterior keep the exact marginal at any number of steps; 20,000 draws, 4 standard errors.
-    assert!((std(SolverConfig::GmSde { order: 1, spectral: None }) - 0.5).abs() < 0.01);
+    assert!((std(SolverConfig::GmSde(GmSde { order: 1, spectral: None })) - 0.5).abs() < 0.01);
     // The mean alone loses variance.
     assert!(std(SolverConfig::DDPM_SMALL) < 0.48);
 }
@@ -286,11 +289,11 @@ fn a_sample_does_not_depend_on_its_batch() {
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
     for solver in [
-        SolverConfig::GmOde { order: 2, substeps: Some(4) },
-        SolverConfig::GmSde { order: 2, spectral: None },
-        SolverConfig::UniPc,
+        SolverConfig::GmOde(GmOde { order: 2, substeps: Some(4) }),
+        SolverConfig::GmSde(GmSde { order: 2, spectral: None }),
+        SolverConfig::UniPc(UniPc {}),
         SolverConfig::SA_SOLVER,
-        SolverConfig::Dpmpp2mSde,
+        SolverConfig::Dpmpp2mSde(Dpmpp2mSde {}),
     ] {
         let config = SamplerConfig { guidance, ..SamplerConfig::new(solver, 3) };
         let sample = |seeds: Vec<u64>, classes: Vec<usize>| {
@@ -308,7 +311,7 @@ fn sub_steps_in_one_pass_are_the_sub_steps_one_by_one() {
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     // Maps of one pixel, of a few and of more than are worked on at a time; three samples and more than fill the lanes.
     for ([h, w], b) in [([4, 4], 3), ([12, 8], 3), ([4, 4], 70)] {
-        let solver = SolverConfig::GmOde { order: 2, substeps: Some(5) };
+        let solver = SolverConfig::GmOde(GmOde { order: 2, substeps: Some(5) });
         let config = SamplerConfig { shift: 2.0, ..SamplerConfig::new(solver, 3) };
         let seeds: Vec<u64> = (0..b).collect();
         let request = SampleRequest { seeds: seeds.clone(), classes: None, shape: [1, h, w], noise: None };
@@ -335,7 +338,7 @@ fn guidance_within_an_interval_is_guidance_there_and_none_elsewhere() {
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
     let request = SampleRequest { seeds: vec![4, 5], classes: Some(vec![1, 3]), shape: [1, 4, 4], noise: None };
     let guidance = Guidance::Probabilistic { scale: 0.4, orthogonal: 1.0 };
-    let plain = SamplerConfig::new(SolverConfig::GmOde { order: 1, substeps: Some(2) }, 4);
+    let plain = SamplerConfig::new(GmOde { order: 1, substeps: Some(2) }, 4);
     let sample = |guidance, guidance_interval| {
         let config = SamplerConfig { guidance, guidance_interval, ..plain };
         pipeline.sample(&config, &request, &mut keep_going).expect("samples")
@@ -356,7 +359,7 @@ fn guidance_within_an_interval_is_guidance_there_and_none_elsewhere() {
 fn requests_that_do_not_fit_are_refused() {
     let network = network();
     let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
-    let sampler = SamplerConfig::new(SolverConfig::Euler, 2);
+    let sampler = SamplerConfig::new(Euler {}, 2);
     let request = SampleRequest { seeds: vec![1], classes: Some(vec![9]), shape: [1, 4, 4], noise: None };
     let refused = |sampler: &SamplerConfig, request: &SampleRequest| {
         pipeline.sample(sampler, request, &mut keep_going).expect_err("a refusal").to_string()

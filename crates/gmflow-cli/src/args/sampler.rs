@@ -11,7 +11,7 @@ use gmflow_eval::SamplerOptions;
 #[command(next_help_heading = "Sampler")]
 pub struct SamplerArgs {
     /// Solver [default: gm-ode for mixtures (K > 1), euler for K = 1]
-    #[arg(long, value_parser = one_of(SOLVERS))]
+    #[arg(long, value_parser = one_of(SolverConfig::ALL))]
     pub solver: Option<SolverConfig>,
     /// Order of gm-ode and gm-sde: 1 or 2 [default: 2]
     #[arg(long, value_name = "1|2")]
@@ -53,25 +53,6 @@ pub struct SamplerArgs {
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
 }
-
-const SOLVERS: &[Choice<SolverConfig>] = &[
-    (
-        "gm-ode",
-        SolverConfig::GmOde { order: 2, substeps: None },
-        "Deterministic, along the mixture's analytic velocity",
-    ),
-    ("gm-sde", SolverConfig::GmSde { order: 2, spectral: None }, "Stochastic, with draws from the mixture"),
-    ("euler", SolverConfig::Euler, "Euler steps along the mean velocity (DDIM)"),
-    ("heun", SolverConfig::Heun, "Heun's second-order steps"),
-    ("ddpm-small", SolverConfig::DDPM_SMALL, "Ancestral sampling with the smaller variance"),
-    ("ddpm-large", SolverConfig::DDPM_LARGE, "Ancestral sampling with the larger variance"),
-    ("dpmpp-2m", SolverConfig::Dpmpp2m, "DPM-Solver++ 2M, multistep of order 2"),
-    ("dpmpp-2m-sde", SolverConfig::Dpmpp2mSde, "DPM-Solver++ 2M for the stochastic equation"),
-    ("dpmpp-2s", SolverConfig::Dpmpp2s, "DPM-Solver++ 2S, steps in pairs"),
-    ("unipc", SolverConfig::UniPc, "UniPC-2, a multistep predictor and corrector"),
-    ("deis", SolverConfig::Deis, "DEIS of order 2"),
-    ("sa-solver", SolverConfig::SA_SOLVER, "SA-Solver, a stochastic multistep predictor and corrector"),
-];
 
 const REWEIGHT_SCALES: &[Choice<ReweightScale>] = &[
     ("image", ReweightScale::Image, "The average over the image: uncertain pixels move further than requested"),
@@ -117,7 +98,11 @@ mod tests {
 
     #[test]
     fn values_have_the_names_that_files_give_them() {
-        assert!(SOLVERS.iter().all(|(name, solver, _)| solver_by_name(name).is_ok_and(|named| named == *solver)));
+        assert!(
+            SolverConfig::ALL
+                .iter()
+                .all(|(name, solver, _)| solver_by_name(name).is_ok_and(|named| named == *solver))
+        );
         assert!(REWEIGHT_SCALES.iter().all(|(name, value, _)| json!(value) == *name));
         assert!(SECOND_ORDER_MODES.iter().all(|(name, value, _)| json!(value) == *name));
     }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::checkpoint::Model;
-use gmflow::solver::SolverConfig;
+use gmflow::solver::{Euler, GmOde, GmSde, SolverConfig};
 use gmflow_eval::SamplerOptions;
 use gmflow_eval::sampler::{self, Batch};
 use gmflow_train::Config;
@@ -35,15 +35,15 @@ pub const PRESETS: [Preset; 2] = [
     Preset {
         name: "k1",
         toml: include_str!("../../presets/demo-k1.toml"),
-        solvers: [(SolverConfig::Euler, "Euler"), (SolverConfig::DDPM_LARGE, "DDPM")],
+        solvers: [(SolverConfig::Euler(Euler {}), "Euler"), (SolverConfig::DDPM_LARGE, "DDPM")],
         label: "flow matching",
     },
     Preset {
         name: "k64",
         toml: include_str!("../../presets/demo-k64.toml"),
         solvers: [
-            (SolverConfig::GmOde { order: 2, substeps: None }, "GM-ODE 2"),
-            (SolverConfig::GmSde { order: 2, spectral: None }, "GM-SDE 2"),
+            (SolverConfig::GmOde(GmOde { order: 2, substeps: None }), "GM-ODE 2"),
+            (SolverConfig::GmSde(GmSde { order: 2, spectral: None }), "GM-SDE 2"),
         ],
         label: "GMFlow",
     },

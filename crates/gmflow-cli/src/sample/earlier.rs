@@ -117,8 +117,8 @@ fn read(path: &Path) -> Option<Value> {
     let text = match path.extension()?.to_str()?.to_lowercase().as_str() {
         "png" => png_text(path)?,
         "npz" => {
-            let mut archive = npyz::npz::NpzArchive::open(path).ok()?;
-            String::from_utf8(archive.zip_archive().comment().to_vec()).ok()?
+            let archive = zip::ZipArchive::new(BufReader::new(File::open(path).ok()?)).ok()?;
+            String::from_utf8(archive.comment().to_vec()).ok()?
         }
         "safetensors" => tensors_text(path)?,
         _ => return None,

@@ -4,6 +4,7 @@ use crate::args::SampleArgs;
 use crate::arrays::read_noise;
 use crate::failure::usage;
 use anyhow::Result;
+use gmflow::FilesError;
 use gmflow::checkpoint::{ClassNames, DataKind, ModelInfo};
 use std::ops::Range;
 
@@ -91,7 +92,7 @@ fn classes(asked: &[String], info: &ModelInfo) -> Result<Option<Vec<usize>>> {
 fn find_classes(asked: &[String], names: ClassNames) -> Result<Vec<usize>> {
     let found = asked.iter().map(|asked| names.find_all(asked)).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|error| match error {
-        gmflow::Error::Config { expected, got, .. } => usage("--class", expected, got),
+        gmflow::Error::Files(FilesError::Config { expected, got, .. }) => usage("--class", expected, got),
         other => other.into(),
     })?;
     Ok(found.concat())

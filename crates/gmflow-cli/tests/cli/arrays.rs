@@ -60,10 +60,10 @@ fn npy(version: u8, (kind, is_fortran, shape): (&str, bool, &str), data: &[u8]) 
     [b"\x93NUMPY", &[version, 0][..], &length, header.as_bytes(), data].concat()
 }
 
-fn npz(members: &[(&str, Vec<u8>)], method: npyz::zip::CompressionMethod) -> Vec<u8> {
-    let mut archive = npyz::zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+fn npz(members: &[(&str, Vec<u8>)], method: zip::CompressionMethod) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in members {
-        let options = npyz::zip::write::FileOptions::default().compression_method(method);
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
         archive.start_file(format!("{name}.npy"), options).unwrap();
         archive.write_all(bytes).unwrap();
     }
@@ -81,7 +81,7 @@ fn f4(values: &[f32]) -> Vec<u8> {
 
 /// The generated images in every form that other programs write, with what has to be said of it.
 fn forms(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
-    use npyz::zip::CompressionMethod::{Deflated, Stored};
+    use zip::CompressionMethod::{Deflated, Stored};
     let unit: Vec<f32> = bytes.iter().map(|&b| f32::from(b) / 127.5 - 1.0).collect();
     let half: Vec<f32> = bytes.iter().map(|&b| f32::from(b) / 255.0).collect();
     let whole: Vec<f32> = bytes.iter().map(|&b| f32::from(b)).collect();

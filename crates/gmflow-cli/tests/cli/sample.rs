@@ -215,11 +215,12 @@ fn points_give_arrays_and_a_histogram() {
     assert_eq!(report["num"], 100);
     assert!(out.join("samples.png").is_file());
     let archive = std::fs::File::open(out.join("samples.npz")).unwrap();
-    let mut archive = npyz::npz::NpzArchive::new(std::io::BufReader::new(archive)).unwrap();
-    let samples = archive.by_name("samples").unwrap().unwrap();
+    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(archive)).unwrap();
+    let samples = npyz::NpyFile::new(archive.by_name("samples.npy").unwrap()).unwrap();
     assert_eq!(samples.shape(), [100, 2]);
     assert!(samples.into_vec::<f32>().unwrap().iter().all(|value| value.is_finite()));
-    let seeds: Vec<u64> = archive.by_name("seeds").unwrap().unwrap().into_vec().unwrap();
+    let seeds = npyz::NpyFile::new(archive.by_name("seeds.npy").unwrap()).unwrap();
+    let seeds: Vec<u64> = seeds.into_vec().unwrap();
     assert_eq!(seeds[99], 99);
 }
 

@@ -10,7 +10,7 @@ use arrow_array::{
 };
 use arrow_cast::cast;
 use arrow_schema::{DataType, Field, Fields};
-use gmflow_data::{Columns, Corrupt, Dataset, Error, ImageDataset, ImageSettings, ParquetDataset};
+use gmflow_data::{Columns, Corrupt, Dataset, Error, FilesError, ImageDataset, ImageSettings, ParquetDataset};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -120,7 +120,10 @@ fn refused(columns: Vec<(Field, ArrayRef)>, says: &[&str]) {
     let folder = TempDir::new().unwrap();
     let error = open(&table(folder.path(), columns)).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, Error::File { .. }) && says.iter().all(|part| text.contains(part)), "{text}");
+    assert!(
+        matches!(error, Error::Files(FilesError::File { .. })) && says.iter().all(|part| text.contains(part)),
+        "{text}"
+    );
 }
 
 #[test]

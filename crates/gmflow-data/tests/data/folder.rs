@@ -1,6 +1,6 @@
 use std::fs::{create_dir, write};
 
-use gmflow_data::{Background, Error, FolderDataset, Image, ImageDataset, ImageSettings};
+use gmflow_data::{Background, Error, FilesError, FolderDataset, Image, ImageDataset, ImageSettings};
 use image::{GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 use tempfile::TempDir;
 
@@ -44,7 +44,7 @@ fn subfolders_are_classes_in_order_at_any_depth() {
     assert_eq!(set.len(), 4);
     let labels: Vec<u32> = (0..4).map(|index| set.get(index).unwrap().label).collect();
     assert_eq!(labels, [0, 0, 0, 1]);
-    assert!(matches!(set.get(4), Err(Error::Config { .. })));
+    assert!(matches!(set.get(4), Err(Error::Files(FilesError::Config { .. }))));
     write(folder.path().join("loose.png"), &image).unwrap();
     assert!(FolderDataset::open(folder.path(), &settings(4, 1)).unwrap_err().to_string().contains("loose.png"));
 }
@@ -52,11 +52,14 @@ fn subfolders_are_classes_in_order_at_any_depth() {
 #[test]
 fn folders_without_images_or_size_are_refused() {
     let folder = TempDir::new().unwrap();
-    assert!(matches!(FolderDataset::open(folder.path(), &settings(4, 1)), Err(Error::File { .. })));
+    assert!(matches!(
+        FolderDataset::open(folder.path(), &settings(4, 1)),
+        Err(Error::Files(FilesError::File { .. }))
+    ));
     let error = FolderDataset::open(folder.path(), &ImageSettings::default()).unwrap_err().to_string();
     assert!(error.starts_with("image.size"), "{error}");
     let missing = folder.path().join("missing");
-    assert!(matches!(FolderDataset::open(&missing, &settings(4, 1)), Err(Error::Io { .. })));
+    assert!(matches!(FolderDataset::open(&missing, &settings(4, 1)), Err(Error::Files(FilesError::Io { .. }))));
 }
 
 #[test]
@@ -140,7 +143,10 @@ fn truncated_files_of_every_format_are_refused_by_name() {
         read(name, &file, &settings(8, 3)).unwrap();
         for cut in [0, 1, 4, 20, file.len() / 2, file.len() * 9 / 10] {
             let error = read(name, &file[..cut], &settings(8, 3)).expect_err(&format!("{name} cut to {cut}"));
-            assert!(matches!(error, Error::File { .. }) && error.to_string().contains(name), "{error}");
+            assert!(
+                matches!(error, Error::Files(FilesError::File { .. })) && error.to_string().contains(name),
+                "{error}"
+            );
         }
     }
 }
@@ -164,7 +170,7 @@ fn any_flipped_byte_is_read_or_refused() {
 fn impossible_sizes_are_refused_before_memory_is_taken() {
     for (width, height) in [(0, 4), (4, 0), (100_000, 100_000), (i32::MAX as u32, i32::MAX as u32)] {
         let error = read("x.png", &raw_png(width, height, 8, 2, &[], &[0; 64]), &settings(8, 3)).unwrap_err();
-        assert!(matches!(error, Error::File { .. }), "{error}");
+        assert!(matches!(error, Error::Files(FilesError::File { .. })), "{error}");
     }
 }
 
@@ -342,7 +348,7 @@ fn links_that_lead_nowhere_are_named() {
     write(folder.path().join("a.png"), encode(halves(4, 4), ImageFormat::Png)).unwrap();
     std::os::unix::fs::symlink("gone.png", folder.path().join("b.png")).unwrap();
     let error = FolderDataset::open(folder.path(), &settings(4, 1)).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("b.png"), "{error}");
+    assert!(matches!(error, Error::Files(FilesError::Io { .. })) && error.to_string().contains("b.png"), "{error}");
 }
 
 #[test]

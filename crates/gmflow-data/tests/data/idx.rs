@@ -1,7 +1,7 @@
 use std::fs::write;
 use std::path::PathBuf;
 
-use gmflow_data::{Error, IdxDataset, ImageDataset, ImageSettings, Result};
+use gmflow_data::{Error, FilesError, IdxDataset, ImageDataset, ImageSettings, Result};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -22,7 +22,7 @@ fn open(images: &[u8], labels: Option<&[u8]>, settings: &ImageSettings) -> Resul
 fn refused(images: &[u8], labels: Option<&[u8]>, says: &str) {
     let error = open(images, labels, &ImageSettings::default()).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, Error::File { .. }) && text.contains(says), "{text}");
+    assert!(matches!(error, Error::Files(FilesError::File { .. })) && text.contains(says), "{text}");
 }
 
 fn three() -> Vec<u8> {
@@ -40,7 +40,7 @@ fn plain_and_compressed_files_read_the_same() {
         assert_eq!(image.label, 2);
         let expected = [-1.0, -0.6, -0.2, 1.0];
         assert!(image.pixels.iter().zip(expected).all(|(got, want)| (got - want).abs() < 1e-6), "{image:?}");
-        assert!(matches!(set.get(3), Err(Error::Config { .. })));
+        assert!(matches!(set.get(3), Err(Error::Files(FilesError::Config { .. }))));
     }
 }
 
@@ -62,7 +62,7 @@ fn hostile_files_are_refused_by_name() {
     // A claim of 2^96 bytes must not be believed.
     refused(&idx(&[u32::MAX; 3], &[]), None, "dimensions");
     refused(&idx(&[1 << 20, 64, 64], &[]), None, "truncated");
-    assert!(matches!(IdxDataset::open("nowhere".as_ref(), None, &skip()), Err(Error::Io { .. })));
+    assert!(matches!(IdxDataset::open("nowhere".as_ref(), None, &skip()), Err(Error::Files(FilesError::Io { .. }))));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gmflow_data::{
-    Batch, Batches, Corrupt, Dataset, Density, Error, Image, ImageDataset, Loader, LoaderOptions, Result,
+    Batch, Batches, Corrupt, Dataset, Density, Error, FilesError, Image, ImageDataset, Loader, LoaderOptions, Result,
 };
 use proptest::prelude::*;
 
@@ -183,7 +183,10 @@ fn options_outside_their_domain_are_named() {
         assert!(error.starts_with(field), "{error}");
     }
     assert!(Loader::start(Numbered::new(0).set(Corrupt::Refuse, false), good).is_err());
-    assert!(matches!(Batches::new(set(), 2, 0).unwrap().batch(u64::MAX), Err(Error::Config { .. })));
+    assert!(matches!(
+        Batches::new(set(), 2, 0).unwrap().batch(u64::MAX),
+        Err(Error::Files(FilesError::Config { .. }))
+    ));
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::parquet::arrow::ArrowWriter;
 use arrow_array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow_schema::{DataType, Field, Fields, Schema};
-use gmflow_data::{Batches, Columns, DatasetConfig, Error, ImageDataset, ImageSettings, ParquetDataset};
+use gmflow_data::{Batches, Columns, DatasetConfig, Error, FilesError, ImageDataset, ImageSettings, ParquetDataset};
 use image::{ImageFormat, Rgb, RgbImage};
 use tempfile::TempDir;
 
@@ -62,7 +62,7 @@ fn shards_are_one_set_in_the_order_of_their_names() {
     assert_eq!(train.class_names(), ["cat", "dog"]);
     assert_eq!((0..4).map(|index| red(&train, index)).collect::<Vec<u8>>(), [1, 2, 3, 4]);
     assert_eq!((0..4).map(|index| train.get(index).unwrap().label).collect::<Vec<u32>>(), [1, 0, 1, 0]);
-    assert!(matches!(train.get(4), Err(Error::Config { .. })));
+    assert!(matches!(train.get(4), Err(Error::Files(FilesError::Config { .. }))));
     let all = open(folder.path()).unwrap();
     assert_eq!((all.len(), red(&all, 0)), (6, 9));
     assert!(open(&folder.path().join("none-*.parquet")).unwrap_err().to_string().starts_with("path"));
@@ -95,7 +95,10 @@ fn columns_are_found_by_type_or_by_name() {
         Columns { image: Some("label"), label: None },
         Columns { image: None, label: Some("img") },
     ] {
-        assert!(matches!(ParquetDataset::open(&path, columns, &settings), Err(Error::File { .. })), "{columns:?}");
+        assert!(
+            matches!(ParquetDataset::open(&path, columns, &settings), Err(Error::Files(FilesError::File { .. }))),
+            "{columns:?}"
+        );
     }
 }
 
@@ -147,7 +150,7 @@ fn damaged_rows_are_refused_or_replaced() {
         image,
     };
     let refuse = Batches::new(config(ImageSettings::default()).open(folder.path()).unwrap(), 7, 1).unwrap();
-    assert!(matches!(refuse.batch(0), Err(Error::File { .. })));
+    assert!(matches!(refuse.batch(0), Err(Error::Files(FilesError::File { .. }))));
     let replace = Batches::new(config(skip()).open(folder.path()).unwrap(), 7, 1).unwrap();
     assert_eq!(replace.batch(0).unwrap().indices, [0; 7]);
 }
@@ -160,7 +163,10 @@ fn hostile_files_are_refused_by_name() {
     for cut in [0, 4, 8, sound.len() / 2, sound.len() - 1] {
         std::fs::write(&path, &sound[..cut]).unwrap();
         let error = open(&path).unwrap_err();
-        assert!(matches!(error, Error::File { .. }) && error.to_string().contains("bad.parquet"), "{error}");
+        assert!(
+            matches!(error, Error::Files(FilesError::File { .. })) && error.to_string().contains("bad.parquet"),
+            "{error}"
+        );
     }
     for at in (0..sound.len()).step_by(7) {
         let mut damaged = sound.clone();
@@ -172,5 +178,5 @@ fn hostile_files_are_refused_by_name() {
     }
     let numbers = store(&path, vec![labels(vec![Some(1)])], None);
     assert!(open(&numbers).unwrap_err().to_string().contains("label: int64"));
-    assert!(matches!(open(&folder.path().join("missing.parquet")), Err(Error::Io { .. })));
+    assert!(matches!(open(&folder.path().join("missing.parquet")), Err(Error::Files(FilesError::Io { .. }))));
 }

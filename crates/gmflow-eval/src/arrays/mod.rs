@@ -20,10 +20,13 @@ pub use samples::{Layout, SampleReading, Samples, check_range, read_samples};
 
 use crate::numbers::{Kind, Number, TensorFile};
 use crate::{Error, Matrix, Moments, Result};
+use npyz::npz::{array_name_from_file_name, file_name_from_array_name};
 use npyz::{DType, Endianness, NpyFile, Order};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
+use zip::ZipArchive;
+use zip::result::ZipError;
 
 /// The array of an archive that holds features.
 const FEATURES: &[&str] = &["features"];
@@ -46,10 +49,7 @@ pub fn read_features(path: &Path) -> Result<Matrix> {
     };
     let Array { shape, values, .. } = ArrayFile::open(path)?.read(FEATURES, &mut numbers)?;
     let [_, d] = shape[..] else { return Err(Error::file(path, "shape", "[n, d]", format!("{shape:?}"))) };
-    Matrix::new(values, d as usize).map_err(|error| match error {
-        Error::Config { field, expected, got } => Error::file(path, field, expected, got),
-        other => other,
-    })
+    Matrix::new(values, d as usize).map_err(|error| error.in_file(path))
 }
 
 /// Reads the `mu` and `sigma` of a .npz file as pytorch-fid writes it. The number of samples is not in such a file, and is taken for
@@ -78,8 +78,21 @@ pub fn read_mu_sigma(path: &Path) -> Result<Moments> {
 /// # Errors
 /// A file that is no such archive.
 pub fn npz_names(path: &Path) -> Result<Vec<String>> {
-    let archive = npyz::npz::NpzArchive::open(path).map_err(|error| unreadable(path, error))?;
-    Ok(archive.array_names().map(str::to_owned).collect())
+    open_npz(path).map(|archive| names(&archive))
+}
+
+/// A .npz file, which is a ZIP archive of .npy files.
+type Npz = ZipArchive<BufReader<File>>;
+
+fn open_npz(path: &Path) -> Result<Npz> {
+    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    ZipArchive::new(BufReader::new(file)).map_err(|error| unreadable(path, error.into()))
+}
+
+/// The names of its arrays.
+fn names(archive: &Npz) -> Vec<String> {
+    let files = archive.file_names().flatten();
+    files.filter_map(|file| array_name_from_file_name(&file).map(str::to_owned)).collect()
 }
 
 /// Whether a .npz file holds samples: `samples`, or `arr_0`, which it is called where it was given no name.
@@ -104,7 +117,7 @@ type Numbers<'a> = dyn FnMut(Kind) -> Result<(), &'static str> + 'a;
 /// A file of any kind.
 enum ArrayFile<'a> {
     Npy(&'a Path),
-    Npz(&'a Path, Box<npyz::npz::NpzArchive<BufReader<File>>>),
+    Npz(&'a Path, Box<Npz>),
     Tensors(&'a Path, TensorFile<'a>),
 }
 
@@ -112,10 +125,7 @@ impl<'a> ArrayFile<'a> {
     fn open(path: &'a Path) -> Result<Self> {
         match extension(path).as_str() {
             "npy" => Ok(Self::Npy(path)),
-            "npz" => {
-                let archive = npyz::npz::NpzArchive::open(path).map_err(|error| unreadable(path, error))?;
-                Ok(Self::Npz(path, Box::new(archive)))
-            }
+            "npz" => Ok(Self::Npz(path, Box::new(open_npz(path)?))),
             "safetensors" => Ok(Self::Tensors(path, TensorFile::open(path)?)),
             other => Err(Error::file(path, "file name", "an ending of .npy, .npz or .safetensors", other)),
         }
@@ -125,31 +135,38 @@ impl<'a> ArrayFile<'a> {
     fn made_by(&mut self) -> Option<serde_json::Value> {
         let made_by: serde_json::Value = match self {
             Self::Npy(_) => return None,
-            Self::Npz(_, archive) => serde_json::from_slice(archive.zip_archive().comment()).ok()?,
+            Self::Npz(_, archive) => serde_json::from_slice(archive.comment()).ok()?,
             Self::Tensors(_, file) => serde_json::from_str(file.entry(MADE_BY)?).ok()?,
         };
         made_by.get(MADE_BY).is_some().then_some(made_by)
     }
 
     /// The array of the first of these names that is there, or the only one.
-    fn read<T: Number>(&mut self, names: &[&str], numbers: &mut Numbers) -> Result<Array<T>> {
+    fn read<T: Number>(&mut self, wanted: &[&str], numbers: &mut Numbers) -> Result<Array<T>> {
         match self {
             Self::Npy(path) => {
-                let file = File::open(*path).map_err(|error| Error::io(path, error))?;
+                let path = *path;
+                let file = File::open(path).map_err(|error| Error::io(path, error))?;
                 let bytes = size(&file);
                 let file = NpyFile::new(BufReader::new(file)).map_err(|error| unreadable(path, error))?;
                 numpy(path, "array".into(), (file, bytes), numbers)
             }
             Self::Npz(path, archive) => {
-                let all: Vec<String> = archive.array_names().map(str::to_owned).collect();
-                let name = chosen(path, names, &all)?;
-                let bytes = std::fs::metadata(*path).map_or(0, |file| file.len()).saturating_mul(MOST_DEFLATED);
-                let member = archive.by_name(&name).map_err(|error| unreadable(path, error))?;
-                let none = || Error::file(path, &name, "an array", "none of that name");
-                numpy(path, name.clone(), (member.ok_or_else(none)?, bytes), numbers)
+                let path = *path;
+                let name = chosen(path, wanted, &names(archive))?;
+                let bytes = std::fs::metadata(path).map_or(0, |file| file.len()).saturating_mul(MOST_DEFLATED);
+                let member = match archive.by_name(&file_name_from_array_name(&name)) {
+                    Ok(member) => NpyFile::new(member).map_err(|error| unreadable(path, error))?,
+                    Err(ZipError::FileNotFound) => {
+                        return Err(Error::file(path, &name, "an array", "none of that name"));
+                    }
+                    Err(error) => return Err(unreadable(path, error.into())),
+                };
+                numpy(path, name, (member, bytes), numbers)
             }
             Self::Tensors(path, file) => {
-                let name = chosen(path, names, &file.names())?;
+                let path = *path;
+                let name = chosen(path, wanted, &file.names())?;
                 let kind = file.kind(&name)?;
                 numbers(kind).map_err(|expected| Error::file(path, &name, expected, kind.name()))?;
                 let (shape, values) = file.read(&name)?;

@@ -187,10 +187,7 @@ impl FeatureNetwork {
 fn read_inception(file: &Path, resize: Resize, device: &Device) -> Result<Inception> {
     let is_safetensors = file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
     let tensors = if is_safetensors { read_tensors(file)? } else { PytorchFile::open(file, None)?.read_all()? };
-    Inception::from_tensors(tensors, resize, device).map_err(|error| match error {
-        Error::Config { field, expected, got } => Error::file(file, field, expected, got),
-        other => other,
-    })
+    Inception::from_tensors(tensors, resize, device).map_err(|error| error.in_file(file))
 }
 
 /// The SHA-256 of a file, in hexadecimal digits.

@@ -2,6 +2,7 @@
 
 use super::Config;
 use crate::{Error, Result};
+use gmflow::FilesError;
 use gmflow::limits;
 use gmflow::network::SpectrumMlpConfig;
 
@@ -147,10 +148,9 @@ pub(crate) fn check(field: &str, ok: bool, expected: &str, got: impl ToString) -
 
 /// Puts the table's name before a field that a library named on its own.
 pub(crate) fn below(table: &str, error: Error) -> Error {
-    use gmflow_data::Error as Data;
     match error {
-        Error::Gmflow(gmflow::Error::Config { field, expected, got })
-        | Error::Data(Data::Config { field, expected, got }) => {
+        Error::Gmflow(gmflow::Error::Files(FilesError::Config { field, expected, got }))
+        | Error::Data(gmflow_data::Error::Files(FilesError::Config { field, expected, got })) => {
             Error::config(format!("{table}.{field}"), expected, got)
         }
         other => other,

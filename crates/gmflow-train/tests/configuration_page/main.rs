@@ -25,8 +25,6 @@ const FILES: &[&str] = &[
     "gmflow/src/loss/mod.rs",
     "gmflow/src/time.rs",
     "gmflow/src/pipeline.rs",
-    "gmflow/src/solver/config.rs",
-    "gmflow/src/solver/second_order.rs",
     "gmflow/src/guidance/config.rs",
     "gmflow/src/guidance/probabilistic.rs",
     "gmflow/src/kernel/matmul/precision.rs",
@@ -63,12 +61,12 @@ const HEAD: &str = "# Configuration
 
 <!-- Made from the doc comments of the source: GMFLOW_WRITE_DOCS=1 cargo test --release --workspace --test configuration_page -->
 
-A training is described by a TOML file, which `gmflow init` writes and `gmflow train` reads. `--set train.lr=1e-4` replaces a setting on the
-command line; a number in the name is an index, as in `--set ema.0.decay.decay=0.99`. A setting that is unknown, missing or outside its domain
-is an error, and all of them are reported together.
+A training is described by a TOML file, which `gmflow init` writes and `gmflow train` reads. `--set train.lr=1e-4`
+replaces a setting on the command line; a number in the name is an index, as in `--set ema.0.decay.decay=0.99`. A setting
+that is unknown, missing or outside its domain is an error, and all of them are reported together.
 
-A relative path is relative to the folder of the file. One that `--set` gives is relative to the working directory. All kinds of data, and
-where the files of a named set are looked for: [data.md](data.md).
+A relative path is relative to the folder of the file. One that `--set` gives is relative to the working directory. All
+kinds of data, and where the files of a named set are looked for: [data.md](data.md).
 
 The shortest configuration names the data and the number of steps:
 
@@ -94,10 +92,17 @@ const FROM_DATA: &[(&str, &[&str])] = &[
 /// The constant in `defaults.rs` with the defaults of training.
 const TRAINING: &[(&str, &str)] = &[("GmDitConfig", "GM_DIT"), ("UnetConfig", "UNET"), ("Mlp2dConfig", "MLP2D")];
 
+/// The files, and those of all solvers.
+fn sources(crates: &Path) -> Sources {
+    let solvers = std::fs::read_dir(crates.join("gmflow/src/solver")).expect("the folder of the solvers");
+    let solvers = solvers.map(|entry| entry.expect("an entry").path());
+    Sources::read(FILES.iter().map(|file| crates.join(file)).chain(solvers))
+}
+
 #[test]
 fn the_page_says_what_the_source_says() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let sources = Sources::read(FILES.iter().map(|file| crates.join(file)));
+    let sources = sources(&crates);
     let page = page(&sources);
     let path: PathBuf = crates.join("../book/src/configuration.md");
     if std::env::var_os("GMFLOW_WRITE_DOCS").is_some() {
@@ -114,7 +119,7 @@ fn the_page_says_what_the_source_says() {
 #[test]
 fn every_table_of_a_configuration_is_on_the_page() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let sources = Sources::read(FILES.iter().map(|file| crates.join(file)));
+    let sources = sources(&crates);
     let root = sources.item("Config");
     let Kind::Struct(fields) = &root.kind else { panic!("Config is a struct") };
     for field in fields.iter().filter(|field| !field.skipped) {
@@ -138,7 +143,7 @@ fn page(sources: &Sources) -> String {
                 .replace(" of ", "` of ")
                 .replace("` of kind ", "` of kind `")
                 .replace("` of type ", "` of type `"),
-            one_line(&item.doc)
+            wrapped(&one_line(&item.doc), "")
         )
         .unwrap();
         match &item.kind {
@@ -146,17 +151,19 @@ fn page(sources: &Sources) -> String {
             Kind::Enum(variants) => {
                 writeln!(page, "\n`{}` is one of:", item.tag.as_deref().unwrap_or("the value")).unwrap();
                 for variant in variants {
-                    write!(page, "\n- `{}`: {}", variant.name, one_line(&variant.doc)).unwrap();
-                    for field in &variant.fields {
+                    let of = variant.of.as_deref().map(|of| (of, sources.item(of)));
+                    let (doc, fields) = match of.map(|(_, item)| (&item.doc, &item.kind)) {
+                        Some((doc, Kind::Struct(fields))) => (doc, fields),
+                        _ => (&variant.doc, &variant.fields),
+                    };
+                    let text = format!("- `{}`: {}", variant.name, one_line(doc));
+                    write!(page, "\n{}", wrapped(&text, "  ")).unwrap();
+                    for field in fields {
+                        let (name, item) = of.unwrap_or((name, item));
                         let default = default_of(sources, name, item, field);
-                        write!(
-                            page,
-                            "\n  - `{}` ({}; {default}): {}",
-                            field.name,
-                            kind_of(sources, &field.kind),
-                            one_line(&field.doc)
-                        )
-                        .unwrap();
+                        let kind = kind_of(sources, &field.kind);
+                        let text = format!("  - `{}` ({kind}; {default}): {}", field.name, one_line(&field.doc));
+                        write!(page, "\n{}", wrapped(&text, "    ")).unwrap();
                     }
                 }
                 page.push('\n');
@@ -189,6 +196,23 @@ fn one_line(doc: &str) -> String {
         text.replace_range(start..after, &format!("`{name}`"));
     }
     text
+}
+
+/// The same in lines of 120 columns, `indent` before all but the first. Code is not broken.
+fn wrapped(text: &str, indent: &str) -> String {
+    const WIDTH: usize = 120;
+    let (mut lines, mut line, mut code) = (Vec::new(), String::new(), false);
+    for (i, word) in text.split(' ').enumerate() {
+        if i > 0 && !code && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(std::mem::replace(&mut line, format!("{indent}{word}")));
+        } else {
+            line += if i > 0 { " " } else { "" };
+            line += word;
+        }
+        code ^= word.matches('`').count() % 2 == 1;
+    }
+    lines.push(line);
+    lines.join("\n")
 }
 
 /// A type in words.

@@ -26,6 +26,8 @@ pub struct Variant {
     pub doc: String,
     pub fields: Vec<Field>,
     pub is_default: bool,
+    /// The struct with its doc comment and its fields, where it is not here.
+    pub of: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -150,6 +152,16 @@ impl Sources {
                 continue;
             }
             let found = std::mem::take(&mut above);
+            if line == "solvers! {" {
+                self.add_solvers(&mut lines, file);
+                continue;
+            }
+            if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {}")) {
+                let kind = Kind::Struct(Vec::new());
+                let item = Item { doc: found.doc(), kind, tag: None, defaults: HashMap::new(), file: file.into() };
+                self.items.insert(name.to_owned(), item);
+                continue;
+            }
             let named = |start: &str| line.strip_prefix(start).and_then(|rest| rest.strip_suffix(" {"));
             let (name, kind) = match (named("pub struct "), named("pub enum ")) {
                 (Some(name), _) => (name, Kind::Struct(fields(&mut lines, "    pub ", "}"))),
@@ -160,6 +172,22 @@ impl Sources {
             let item = Item { doc: found.doc(), kind, tag: found.serde("tag"), defaults, file: file.into() };
             self.items.insert(name.to_owned(), item);
         }
+    }
+}
+
+impl Sources {
+    /// The list that [`gmflow::solver::SolverConfig`] is made from: lines `file::Type = "name", "a few words";`.
+    fn add_solvers<'a>(&mut self, lines: &mut impl Iterator<Item = &'a str>, file: &Path) {
+        let of_line = |line: &str| {
+            let (path, rest) = line.trim().split_once(" = \"").unwrap_or_else(|| panic!("{line}: not a solver"));
+            let name = rest.split('"').next().unwrap_or_default().to_owned();
+            let of = path.rsplit("::").next().map(str::to_owned);
+            Variant { name, doc: String::new(), fields: Vec::new(), is_default: false, of }
+        };
+        let variants = lines.take_while(|line| *line != "}").map(of_line).collect();
+        let doc = "A solver and its settings.".to_owned();
+        let (kind, tag, defaults) = (Kind::Enum(variants), Some("kind".to_owned()), HashMap::new());
+        self.items.insert("SolverConfig".to_owned(), Item { doc, kind, tag, defaults, file: file.into() });
     }
 }
 
@@ -199,7 +227,7 @@ fn variants<'a>(lines: &mut impl Iterator<Item = &'a str>, of: &Above) -> Vec<Va
         let fields = if line.ends_with('{') { fields(lines, "        ", "    },") } else { Vec::new() };
         let is_default = above.attributes.iter().any(|text| text == "#[default]");
         let name = above.serde("rename").unwrap_or_else(|| if kebab { in_kebab(&name) } else { name });
-        found.push(Variant { name, doc: above.doc(), fields, is_default });
+        found.push(Variant { name, doc: above.doc(), fields, is_default, of: None });
     }
     found
 }
@@ -215,12 +243,13 @@ fn in_kebab(name: &str) -> String {
     text
 }
 
-/// The fields of `impl Default for NAME`.
+/// The fields of `impl Default for NAME`, or of the constant in `impl BuiltIn for NAME`.
 fn defaults(text: &str, name: &str) -> HashMap<String, String> {
-    let Some(body) = text.split(&format!("impl Default for {name} {{")).nth(1) else { return HashMap::new() };
+    let body = |of: &str| text.split(&format!("impl {of} for {name} {{")).nth(1);
+    let Some(body) = body("Default").or_else(|| body("BuiltIn")) else { return HashMap::new() };
     let body = body.split("\n}\n").next().unwrap_or_default();
-    // The first is the function's result.
-    let inner = body.split("Self {").nth(2).unwrap_or_default();
+    // The first is the function's result, or the constant's value.
+    let inner = body.split("Self {").nth(if body.contains("const DEFAULT") { 1 } else { 2 }).unwrap_or_default();
     let inner = inner.split('}').next().unwrap_or_default();
     let fields = inner.split([',', '\n']).filter_map(|part| part.trim().split_once(": "));
     let mut found: HashMap<String, String> =

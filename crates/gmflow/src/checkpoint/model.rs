@@ -256,7 +256,7 @@ impl InfoFile {
 /// Puts a table's name before the field of an error.
 fn below(table: &str, error: Error) -> Error {
     match error {
-        Error::Config { field, expected, got } => Error::config(format!("{table}.{field}"), expected, got),
+        Error::Files(error) => error.renamed(|field| format!("{table}.{field}")).into(),
         other => other,
     }
 }
@@ -286,7 +286,7 @@ impl Model {
         }
         let stored = InfoFile::read(dir)?;
         // Opened before the digests are looked at: what a file is in place of weights says more than that it is another.
-        let open = |name: &str| {
+        let open = |name: &str| -> Result<WeightFiles> {
             let files = WeightFiles::open(&dir.join(name))?;
             let digest = stored.files.get(name).filter(|_| !options.unverified);
             digest.map_or(Ok(()), |digest| digest.verify(files.path()))?;

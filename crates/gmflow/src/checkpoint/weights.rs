@@ -126,7 +126,7 @@ pub(super) fn load_network(network: Network, files: WeightFiles, pack: Option<Ma
 /// The same error with the file that a setting or tensor was read from.
 pub(super) fn in_file(path: &Path, error: Error) -> Error {
     match error {
-        Error::Config { field, expected, got } => Error::file(path, field, expected, got),
+        Error::Files(error) => error.in_file(path).into(),
         other => other,
     }
 }

@@ -260,8 +260,8 @@ fn of_unet(config: &UnetConfig, [_, h, w]: [usize; 3], recomputed: bool) -> Acti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Error;
     use crate::network::named_tensors;
+    use crate::{Error, FilesError};
 
     fn small() -> [NetworkConfig; 3] {
         [
@@ -336,6 +336,6 @@ mod tests {
         let error = check_training(&training(&network, &device)).unwrap_err().to_string();
         assert!(error.starts_with("network.hidden_dim: expected a value that fits in memory, got 65536"), "{error}");
         let none = NetworkConfig::Mlp2d(Mlp2dConfig { hidden_dim: 0, ..Mlp2dConfig::default() });
-        assert!(matches!(parameters(&none), Err(Error::Config { .. })));
+        assert!(matches!(parameters(&none), Err(Error::Files(FilesError::Config { .. }))));
     }
 }

@@ -4,9 +4,12 @@ use super::Samples;
 use crate::checkpoint::write_atomic;
 use crate::{Error, Result};
 use npyz::WriterBuilder;
+use npyz::npz::file_name_from_array_name;
 use safetensors::tensor::{Dtype, TensorView};
 use std::io::Cursor;
 use std::path::Path;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 /// The numbers of an array file.
 struct Arrays<'a> {
@@ -30,18 +33,15 @@ impl<'a> Arrays<'a> {
     }
 
     fn npz(&self) -> std::io::Result<Vec<u8>> {
-        let mut bytes = Cursor::new(Vec::new());
-        let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
         let Samples { values, seeds, .. } = self.samples;
         add(&mut archive, "samples", &self.shape, values.iter().copied())?;
         add(&mut archive, "seeds", &[seeds.len()], seeds.iter().copied())?;
         if let Some(classes) = &self.classes {
             add(&mut archive, "classes", &[classes.len()], classes.iter().copied())?;
         }
-        archive.zip_writer().set_comment(self.made_by.as_str());
-        archive.zip_writer().finish()?;
-        drop(archive);
-        Ok(bytes.into_inner())
+        archive.set_comment(self.made_by.as_str())?;
+        Ok(archive.finish()?.into_inner())
     }
 
     fn safetensors(&self) -> std::result::Result<Vec<u8>, safetensors::SafeTensorError> {
@@ -64,7 +64,7 @@ impl<'a> Arrays<'a> {
 }
 
 impl Samples {
-    /// Writes `samples` (`[n c h w]`, of points `[n 2]`), `seeds` (u64) and `classes` (i64) as an uncompressed .npz file. The archive's
+    /// Writes `samples` (`[n c h w]`, of points `[n 2]`), `seeds` (u64) and `classes` (i64) as a .npz file. The archive's
     /// comment says how they were made.
     ///
     /// # Errors
@@ -87,18 +87,18 @@ impl Samples {
     }
 }
 
-fn add<W, T>(
-    archive: &mut npyz::npz::NpzWriter<W>,
+/// Adds an array to a .npz file, which is a ZIP archive of .npy files.
+fn add<T: npyz::Serialize + npyz::AutoSerialize>(
+    archive: &mut ZipWriter<Cursor<Vec<u8>>>,
     name: &str,
     shape: &[usize],
     values: impl IntoIterator<Item = T>,
-) -> std::io::Result<()>
-where
-    W: std::io::Write + std::io::Seek,
-    T: npyz::Serialize + npyz::AutoSerialize,
-{
+) -> std::io::Result<()> {
     let shape: Vec<u64> = shape.iter().map(|&length| length as u64).collect();
-    let mut writer = archive.array(name, Default::default())?.default_dtype().shape(&shape).begin_nd()?;
+    let is_large = shape.iter().product::<u64>().saturating_mul(size_of::<T>() as u64) > u64::from(u32::MAX) / 2;
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(is_large);
+    archive.start_file(file_name_from_array_name(name), options)?;
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(archive).begin_nd()?;
     writer.extend(values)?;
     writer.finish()
 }

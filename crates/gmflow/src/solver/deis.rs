@@ -1,13 +1,20 @@
 //! DEIS (arXiv:2204.13902) of order 2 in the logarithm of sigma/alpha.
 
 use super::dpmpp_2m::dpmpp_2m;
+use super::built_in::BuiltIn;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Node, Predictor, Rule, floored};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 
-/// DEIS (arXiv:2204.13902) of order 2 in the logarithm of sigma/alpha.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deis;
+/// DEIS of order 2; as in diffusers, the last step is of order 1 where there are fewer than 15.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deis {}
+
+impl BuiltIn for Deis {
+    const DEFAULT: Self = Self {};
+}
 
 impl Solver for Deis {
     fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {

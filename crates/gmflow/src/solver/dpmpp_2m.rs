@@ -1,12 +1,19 @@
 //! DPM-Solver++ 2M (arXiv:2211.01095): multistep of order 2, the midpoint form.
 
+use super::built_in::BuiltIn;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Node, Predictor, Rule, extrapolated, floored, lambda, slope};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 
-/// DPM-Solver++ 2M (arXiv:2211.01095): multistep of order 2, the midpoint form.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dpmpp2m;
+/// DPM-Solver++ 2M: multistep of order 2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dpmpp2m {}
+
+impl BuiltIn for Dpmpp2m {
+    const DEFAULT: Self = Self {};
+}
 
 impl Solver for Dpmpp2m {
     fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {

@@ -1,12 +1,19 @@
 //! DPM-Solver++ 2M for the reverse stochastic equation.
 
+use super::built_in::BuiltIn;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Node, Predictor, Rule, extrapolated, floored, lambda, slope};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 
 /// DPM-Solver++ 2M for the reverse stochastic equation.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dpmpp2mSde;
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dpmpp2mSde {}
+
+impl BuiltIn for Dpmpp2mSde {
+    const DEFAULT: Self = Self {};
+}
 
 impl Solver for Dpmpp2mSde {
     fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {

@@ -1,13 +1,20 @@
 //! DPM-Solver++ 2S: steps in pairs, of which the second starts again from where the first did.
 
 use super::dpmpp_2m::dpmpp_2m;
+use super::built_in::BuiltIn;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Node, Predictor, Rule, floored, lambda};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 
-/// DPM-Solver++ 2S: steps in pairs, of which the second starts again from where the first did.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dpmpp2s;
+/// DPM-Solver++ 2S: steps in pairs, of order 2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dpmpp2s {}
+
+impl BuiltIn for Dpmpp2s {
+    const DEFAULT: Self = Self {};
+}
 
 impl Solver for Dpmpp2s {
     fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {

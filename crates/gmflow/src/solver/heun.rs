@@ -1,14 +1,21 @@
 //! Euler with a trapezoidal correction: two network calls per step, one in the last.
 
+use super::built_in::BuiltIn;
 use super::interface::{Context, Solver, SolverState, Span, SubStep};
 use super::transition::euler_step;
 use crate::Result;
 use crate::mixture::DataMixture;
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
-/// Heun's method.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Heun;
+/// Euler with a trapezoidal correction: two network calls per step, one in the last.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heun {}
+
+impl BuiltIn for Heun {
+    const DEFAULT: Self = Self {};
+}
 
 impl Solver for Heun {
     fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {

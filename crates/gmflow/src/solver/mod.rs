@@ -1,7 +1,7 @@
 //! Solvers: stateless values with `init` and `step`, and explicit state.
 //!
 //! Every solver stands in a file of its own and implements [`Solver`]; [`SolverConfig`] is the front of those that come with the crate, as
-//! files and commands name them. A solver of one's own needs nothing but the trait:
+//! files and commands name them, and is made from the list at the end of this file. A solver of one's own needs nothing but the trait:
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -55,31 +55,39 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
+mod built_in;
 mod config;
-mod ddpm;
-mod deis;
-mod dpmpp_2m;
-mod dpmpp_2m_sde;
-mod dpmpp_2s;
-mod euler;
-mod gm_ode;
-mod gm_sde;
-mod heun;
 mod interface;
 mod mixture_step;
 mod multistep;
 mod noise;
 mod previous;
-mod sa_solver;
 pub(crate) mod second_order;
 pub(crate) mod transition;
-mod unipc;
 
 pub use crate::kernel::mixture::step::types::CorrectedPrediction;
-pub use config::SolverConfig;
-pub use ddpm::ddpm_large_std;
+pub use ddpm_large::ddpm_large_std;
 pub use interface::{Context, Solver, SolverState, Span, SubStep};
 pub use noise::{NoiseSource, SeededNoise};
 pub use previous::PreviousStep;
 pub use second_order::{SecondOrder, SecondOrderMode};
 pub use transition::{euler_step, transition};
+
+use crate::Result;
+use built_in::{BuiltIn, solvers};
+
+// The solvers that come with the crate, in the order of the help: file and type, name, and a few words. Nothing else lists them.
+solvers! {
+    gm_ode::GmOde = "gm-ode", "Deterministic, along the mixture's analytic velocity";
+    gm_sde::GmSde = "gm-sde", "Stochastic, with draws from the mixture";
+    euler::Euler = "euler", "Euler steps along the mean velocity (DDIM)";
+    heun::Heun = "heun", "Heun's second-order steps";
+    ddpm_small::DdpmSmall = "ddpm-small", "Ancestral sampling with the smaller variance";
+    ddpm_large::DdpmLarge = "ddpm-large", "Ancestral sampling with the larger variance";
+    dpmpp_2m::Dpmpp2m = "dpmpp-2m", "DPM-Solver++ 2M, multistep of order 2";
+    dpmpp_2m_sde::Dpmpp2mSde = "dpmpp-2m-sde", "DPM-Solver++ 2M for the stochastic equation";
+    dpmpp_2s::Dpmpp2s = "dpmpp-2s", "DPM-Solver++ 2S, steps in pairs";
+    unipc::UniPc = "unipc", "UniPC-2, a multistep predictor and corrector";
+    deis::Deis = "deis", "DEIS of order 2";
+    sa_solver::SaSolver = "sa-solver", "SA-Solver, a stochastic multistep predictor and corrector";
+}

@@ -1,14 +1,28 @@
 //! SA-Solver (arXiv:2305.19947): a stochastic Adams predictor and corrector of order 2.
 
+use super::built_in::BuiltIn;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Corrector, Node, Predictor, Rule, floored, lambda};
-use crate::Result;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 
-/// SA-Solver (arXiv:2305.19947): a stochastic Adams predictor and corrector of order 2.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SaSolver {
-    /// The share of the noise of the reverse stochastic equation; 1 is all of it.
+/// SA-Solver, predictor and corrector of order 2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SaSolver {
+    /// The share of the noise of the reverse stochastic equation that is added for t in [0.2, 0.8]; 0 is none.
     pub tau: f64,
+}
+
+impl BuiltIn for SaSolver {
+    const DEFAULT: Self = Self { tau: 1.0 };
+
+    fn validate(&self) -> Result<()> {
+        if !(self.tau.is_finite() && self.tau >= 0.0) {
+            return Err(Error::config("tau", "a number of at least 0", self.tau));
+        }
+        Ok(())
+    }
 }
 
 impl Solver for SaSolver {

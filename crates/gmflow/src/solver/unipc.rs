@@ -1,13 +1,20 @@
 //! UniPC-2 (arXiv:2302.04867): UniP-2 followed by UniC, with B(h) = e^h - 1.
 
 use super::dpmpp_2m::dpmpp_2m;
+use super::built_in::BuiltIn;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Corrector, Node, Predictor, Rule, floored, lambda};
 use crate::Result;
+use serde::{Deserialize, Serialize};
 
-/// UniPC-2 (arXiv:2302.04867): UniP-2 followed by UniC, with B(h) = e^h - 1.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct UniPc;
+/// UniPC-2: the predictor of DPM-Solver++ 2M and a corrector of order 3 that needs no further call.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UniPc {}
+
+impl BuiltIn for UniPc {
+    const DEFAULT: Self = Self {};
+}
 
 impl Solver for UniPc {
     fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {

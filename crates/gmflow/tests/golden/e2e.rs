@@ -13,7 +13,9 @@ use gmflow::mixture::GaussianMixture;
 use gmflow::network::{Denoiser, Network, SpectrumMlp, Tiling};
 use gmflow::pipeline::{Decoder, Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::rng::Purpose;
-use gmflow::solver::{NoiseSource, SecondOrder, SolverConfig, SubStep, ddpm_large_std, transition};
+use gmflow::solver::{
+    DdpmLarge, DdpmSmall, GmOde, GmSde, NoiseSource, SecondOrder, SolverConfig, SubStep, ddpm_large_std, transition,
+};
 use gmflow::time;
 
 pub fn run(case: &Case) -> Option<Computed> {
@@ -77,10 +79,10 @@ fn solver(case: &Case, order: &str, substeps: &str) -> SolverConfig {
     let substeps = case.f64_or(substeps, 1.0) as usize;
     let kind = ["scheduler", "sampler"].iter().find_map(|name| case.params[*name].as_str());
     match (kind, case.text("output_mode"), case.params["variance_mode"].as_str()) {
-        (Some("FlowEulerODE"), "mean", _) => SolverConfig::GmOde { order, substeps: Some(substeps) },
-        (Some("GMFlowSDE"), "sample", _) => SolverConfig::GmSde { order, spectral: None },
-        (Some("GMFlowSDE"), "mean", Some("large") | None) => SolverConfig::DdpmLarge { order, substeps },
-        (Some("GMFlowSDE"), "mean", _) => SolverConfig::DdpmSmall { order, substeps },
+        (Some("FlowEulerODE"), "mean", _) => SolverConfig::GmOde(GmOde { order, substeps: Some(substeps) }),
+        (Some("GMFlowSDE"), "sample", _) => SolverConfig::GmSde(GmSde { order, spectral: None }),
+        (Some("GMFlowSDE"), "mean", Some("large") | None) => SolverConfig::DdpmLarge(DdpmLarge { order, substeps }),
+        (Some("GMFlowSDE"), "mean", _) => SolverConfig::DdpmSmall(DdpmSmall { order, substeps }),
         other => panic!("{}: sampler {other:?}", case.id),
     }
 }
@@ -176,7 +178,7 @@ fn with_recorded_last_noise(
     trace: &mut Trace,
     replay: &mut Replay,
 ) -> Option<Tensor<4>> {
-    let SolverConfig::DdpmLarge { .. } = config.solver else { return None };
+    let SolverConfig::DdpmLarge(DdpmLarge { .. }) = config.solver else { return None };
     let (before, t) = (trace.x.iter().rev().nth(1)?.clone(), *times.last()?);
     let noise = replay.normal(Purpose::Transition, 0, before.dims());
     let noisy = transition(&before, trace.x0.last()?, (t, 0.0), ddpm_large_std(t), &noise);

@@ -3,13 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef};
-use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::DataType;
 
 use super::columns::{Column, LabelKind};
+use super::values;
 use crate::source::counts;
 use crate::{Error, Result};
 
@@ -41,24 +39,20 @@ impl Labels {
     /// bytes that are no text.
     pub fn add(&mut self, path: &Path, column: &Column<LabelKind>, array: &ArrayRef, first_row: usize) -> Result<()> {
         let (name, got) = (&column.name, array.data_type().clone());
-        let cast = |to: DataType| {
-            cast_with_options(array, &to, &CastOptions { safe: false, ..CastOptions::default() }).map_err(|error| {
-                Error::file(path, format!("column {name}"), "labels that can be read", format!("{got}: {error}"))
-            })
+        let unread = |wrong: String| {
+            Error::file(path, format!("column {name}"), "labels that can be read", format!("{got}: {wrong}"))
         };
         match column.kind {
             LabelKind::Bool => {
-                let values = cast(DataType::Boolean)?;
-                let values = values.as_boolean();
-                self.numbers.extend(values.iter().map(|value| value.map_or(MISSING, i64::from)));
+                let values = values::booleans(array).map_err(unread)?;
+                self.numbers.extend(values.into_iter().map(|value| value.map_or(MISSING, i64::from)));
             }
             LabelKind::Number if is_whole(&got) => {
-                let values = cast(DataType::Int64)?;
-                self.numbers.extend(values.as_primitive::<Int64Type>().iter().map(|value| value.unwrap_or(MISSING)));
+                let values = values::whole(array).map_err(unread)?;
+                self.numbers.extend(values.into_iter().map(|value| value.unwrap_or(MISSING)));
             }
             LabelKind::Number => {
-                let values = cast(DataType::Float64)?;
-                for (row, value) in values.as_primitive::<Float64Type>().iter().enumerate() {
+                for (row, value) in values::floats(array).map_err(unread)?.into_iter().enumerate() {
                     self.numbers.push(match value {
                         // Tables made with pandas have NaN for a number that is missing.
                         Some(value) if !value.is_nan() => whole(value).ok_or_else(|| {
@@ -70,8 +64,7 @@ impl Labels {
                 }
             }
             LabelKind::Text => {
-                let values = cast(DataType::LargeUtf8)?;
-                for value in values.as_string::<i64>() {
+                for value in values::texts(array).map_err(unread)? {
                     let number = self.text(value.filter(|text| !text.is_empty()));
                     self.numbers.push(number);
                 }

@@ -4,6 +4,7 @@
 mod columns;
 mod labels;
 mod shards;
+mod values;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::NullBuffer;
-use arrow_schema::{ArrowError, DataType};
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -295,15 +296,12 @@ fn check_alike(path: &Path, chosen: &Chosen, file: &Path, first: &Chosen) -> Res
 
 impl Chunk {
     /// The images of one record batch, from `first_row` of the file on. Of structs only the bytes are kept.
-    fn new(path: &Path, first_row: usize, images: &ArrayRef) -> std::result::Result<Self, ArrowError> {
+    fn new(path: &Path, first_row: usize, images: &ArrayRef) -> std::result::Result<Self, String> {
         let (bytes, nulls) = match images.as_struct_opt() {
             Some(parent) => (parent.column_by_name("bytes").unwrap_or(images), parent.nulls().cloned()),
             None => (images, None),
         };
-        let images = match bytes.data_type() {
-            DataType::Dictionary(..) => arrow_cast::cast(bytes, &DataType::LargeBinary)?,
-            _ => bytes.clone(),
-        };
+        let images = values::without_dictionary(bytes)?;
         Ok(Self { path: path.into(), first_row, images, nulls })
     }
 

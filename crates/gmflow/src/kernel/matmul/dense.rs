@@ -6,9 +6,10 @@ use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::sum;
-use crate::kernel::simd::memory::{WritesAll, build, par_items};
+use crate::kernel::simd::memory::{UninitVec, par_items, par_rows};
 use gemm::Parallelism;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// [`product`] with rows of `n`, on all threads of the pool: the longer side of the result is cut into a piece per thread. The order
 /// of summation does not depend on the cut. For matrices of this size that costs less than cutting inside the product.
@@ -67,7 +68,7 @@ pub enum Rows {
 /// Some columns of x W^T + bias, each with all its rows.
 struct Columns<'a> {
     /// `[columns m]`.
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     /// `[m k]`.
     x: &'a [f32],
     /// `[columns k]`.
@@ -84,12 +85,12 @@ impl Loop for Columns<'_> {
         let columns = self.out.chunks_exact_mut(self.x.len() / k).zip(self.weight.chunks_exact(k));
         for ((out, weight), bias) in columns.zip(self.bias) {
             for (out, x) in out.iter_mut().zip(self.x.chunks_exact(k)) {
-                *out = bias
-                    + sum(
-                        k,
-                        #[inline(always)]
-                        |i| x[i] * weight[i],
-                    );
+                let products = sum(
+                    k,
+                    #[inline(always)]
+                    |i| x[i] * weight[i],
+                );
+                out.write(bias + products);
             }
         }
     }
@@ -99,14 +100,11 @@ impl Loop for Columns<'_> {
 fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
     /// Columns of one task at the most.
     const WIDTH: usize = 128;
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let columns = build(m * n, written, |out| {
-        let pieces = out.chunks_mut(WIDTH * m).zip(weight.chunks(WIDTH * k)).zip(bias.chunks(WIDTH));
-        par_items(pieces.collect(), m * n * k, |((out, weight), bias)| {
-            vectorised(Columns { out, x, weight, bias, k })
-        });
-    });
+    let mut columns = UninitVec::new(m * n);
+    let pieces = columns.room().chunks_mut(WIDTH * m).zip(weight.chunks(WIDTH * k)).zip(bias.chunks(WIDTH));
+    par_items(pieces.collect(), m * n * k, |((out, weight), bias)| vectorised(Columns { out, x, weight, bias, k }));
+    // SAFETY: the caller has checked the sizes, and every column of every piece was written.
+    let columns = unsafe { columns.assume_init() };
     if m == 1 {
         return columns;
     }
@@ -142,16 +140,18 @@ pub(crate) fn linear(
         let panels = PackedWeight::of_weight(weight, [n, k], arithmetic);
         return linear_packed(x, &panels, bias, [m, k]);
     }
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(m * n, written, |out| {
-        crate::kernel::simd::memory::par_rows(out, n, |_, piece| {
-            piece.chunks_mut(n).for_each(|row| row.copy_from_slice(bias))
+    let mut out = UninitVec::new(m * n);
+    par_rows(out.room(), n, |_, piece| {
+        piece.chunks_mut(n).for_each(|row| {
+            row.write_copy_of_slice(bias);
         });
-        let (a, b) = (Matrix::rows(x, k), Matrix::rows(weight, k).t());
-        // SAFETY: the sizes were checked, and out was filled with the bias.
-        unsafe { par_product([m, n, k], out.as_mut_ptr(), Write::Add, a, b) };
-    })
+    });
+    let (a, b) = (Matrix::rows(x, k), Matrix::rows(weight, k).t());
+    // SAFETY: the sizes were checked, and out was filled with the bias.
+    unsafe {
+        par_product([m, n, k], out.room().as_mut_ptr().cast(), Write::Add, a, b);
+        out.assume_init()
+    }
 }
 
 /// x W^T + bias for x `[m k]` and the panels of W^T.
@@ -176,13 +176,13 @@ pub(crate) fn linear_grad_input(
             packed::product(Matrix::rows(grad, n), m, &panels, None)
         };
     }
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(m * k, written, |out| {
-        let (a, b) = (Matrix::rows(grad, n), Matrix::rows(weight, k));
-        // SAFETY: the sizes were checked.
-        unsafe { par_product([m, k, n], out.as_mut_ptr(), Write::Replace, a, b) };
-    })
+    let mut out = UninitVec::new(m * k);
+    let (a, b) = (Matrix::rows(grad, n), Matrix::rows(weight, k));
+    // SAFETY: the sizes were checked, and the product is all of out.
+    unsafe {
+        par_product([m, k, n], out.room().as_mut_ptr().cast(), Write::Replace, a, b);
+        out.assume_init()
+    }
 }
 
 /// The gradient with respect to the weight: grad^T x.
@@ -200,13 +200,13 @@ pub(crate) fn linear_grad_weight(
             packed::product(Matrix::rows(grad, n).t(), n, &panels, None)
         };
     }
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(n * k, written, |out| {
-        let (a, b) = (Matrix::rows(grad, n).t(), Matrix::rows(x, k));
-        // SAFETY: the sizes were checked.
-        unsafe { par_product([n, k, m], out.as_mut_ptr(), Write::Replace, a, b) };
-    })
+    let mut out = UninitVec::new(n * k);
+    let (a, b) = (Matrix::rows(grad, n).t(), Matrix::rows(x, k));
+    // SAFETY: the sizes were checked, and the product is all of out.
+    unsafe {
+        par_product([n, k, m], out.room().as_mut_ptr().cast(), Write::Replace, a, b);
+        out.assume_init()
+    }
 }
 
 struct ColumnSum<'a> {

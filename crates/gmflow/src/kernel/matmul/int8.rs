@@ -6,8 +6,9 @@
 
 use crate::kernel::matmul::layout::{COLUMNS, GROUP, LINES, Line, STEP, STEPS, Span};
 use crate::kernel::matmul::matrix::Matrix;
-use crate::kernel::simd::memory::{WritesAll, build};
+use crate::kernel::simd::memory::{UninitVec, parts};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Numbers of a vector.
@@ -35,38 +36,34 @@ impl Bytes {
     ) -> Self {
         let (panels, steps, groups) = (n.div_ceil(COLUMNS), k.div_ceil(STEP), k.div_ceil(GROUP));
         let mut scales = vec![0.0; panels * groups * 2 * COLUMNS];
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let lines = build(panels * steps * LINES, written, |lines: &mut [Line]| {
-            let lines = lines.par_chunks_mut((steps * LINES).max(1));
-            let scales = scales.par_chunks_mut((groups * 2 * COLUMNS).max(1));
-            lines.zip(scales).enumerate().for_each(|(panel, (lines, scales))| {
-                let pieces = lines.chunks_mut(STEPS * LINES).zip(scales.chunks_exact_mut(2 * COLUMNS));
-                for (group, (lines, scales)) in pieces.enumerate() {
-                    let numbers = group * GROUP..k.min((group + 1) * GROUP);
-                    for first in (0..COLUMNS).step_by(LANES) {
-                        let mut words = [[0; STEPS]; LANES];
-                        for (i, words) in words.iter_mut().enumerate() {
-                            let (column, row) = (first + i, panel * COLUMNS + first + i);
-                            if row < n {
-                                let mut values = [0.0; GROUP];
-                                read(row, numbers.clone(), &mut values[..numbers.len()]);
-                                // SAFETY: the caller vouches for the processor.
-                                let [scale, sum] = unsafe { round_weights(&values, bytemuck::cast_mut(words)) };
-                                scales[column] = scale;
-                                scales[COLUMNS + column] = sum;
-                            }
-                        }
-                        for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
-                            for (to, words) in lines[first / LANES].0.iter_mut().zip(&words) {
-                                *to = words[step];
-                            }
+        let mut lines = UninitVec::new(panels * steps * LINES);
+        let panels = lines.room().par_chunks_mut((steps * LINES).max(1));
+        let scale_panels = scales.par_chunks_mut((groups * 2 * COLUMNS).max(1));
+        panels.zip(scale_panels).enumerate().for_each(|(panel, (lines, scales))| {
+            let pieces = lines.chunks_mut(STEPS * LINES).zip(scales.chunks_exact_mut(2 * COLUMNS));
+            for (group, (lines, scales)) in pieces.enumerate() {
+                let numbers = group * GROUP..k.min((group + 1) * GROUP);
+                for first in (0..COLUMNS).step_by(LANES) {
+                    let mut words = [[0; STEPS]; LANES];
+                    for (i, words) in words.iter_mut().enumerate() {
+                        let (column, row) = (first + i, panel * COLUMNS + first + i);
+                        if row < n {
+                            let mut values = [0.0; GROUP];
+                            read(row, numbers.clone(), &mut values[..numbers.len()]);
+                            // SAFETY: the caller vouches for the processor.
+                            let [scale, sum] = unsafe { round_weights(&values, bytemuck::cast_mut(words)) };
+                            scales[column] = scale;
+                            scales[COLUMNS + column] = sum;
                         }
                     }
+                    for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
+                        lines[first / LANES].write(Line::of_step(&words, step));
+                    }
                 }
-            });
+            }
         });
-        Self { lines, scales }
+        // SAFETY: all lines of all steps of every panel were written.
+        Self { lines: unsafe { lines.assume_init() }, scales }
     }
 }
 
@@ -87,36 +84,34 @@ impl Rounded {
         const ROWS: usize = 8;
         let (steps, groups) = (k.div_ceil(STEP), k.div_ceil(GROUP));
         let mut spans = vec![Span { low: 0.0, scale: 0.0 }; m * groups];
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let words = build(m * steps, written, |words: &mut [u32]| {
-            let words = words.par_chunks_mut((ROWS * steps).max(1));
-            let spans = spans.par_chunks_mut((ROWS * groups).max(1));
-            words.zip(spans).enumerate().for_each(|(task, (words, spans))| {
-                let rows = words.chunks_exact_mut(steps).zip(spans.chunks_exact_mut(groups));
-                for (i, (words, spans)) in rows.enumerate() {
-                    // SAFETY: the caller vouches for the elements, and they lie side by side.
-                    let values = unsafe { std::slice::from_raw_parts(a.skip_rows(task * ROWS + i).data, k) };
-                    let bytes = bytemuck::cast_slice_mut::<u32, u8>(words).chunks_mut(GROUP);
-                    for ((values, bytes), span) in values.chunks(GROUP).zip(bytes).zip(spans) {
-                        // SAFETY: the caller vouches for the processor.
-                        *span = unsafe {
-                            match (values.first_chunk(), bytes.first_chunk_mut()) {
-                                (Some(values), Some(bytes)) => round_numbers(values, bytes),
-                                _ => {
-                                    let (mut all, mut rounded) = ([values[0]; GROUP], [0; GROUP]);
-                                    all[..values.len()].copy_from_slice(values);
-                                    let span = round_numbers(&all, &mut rounded);
-                                    bytes.copy_from_slice(&rounded[..bytes.len()]);
-                                    span
-                                }
+        let mut words = UninitVec::new(m * steps);
+        let tasks = words.room().par_chunks_mut((ROWS * steps).max(1));
+        let span_tasks = spans.par_chunks_mut((ROWS * groups).max(1));
+        tasks.zip(span_tasks).enumerate().for_each(|(task, (words, spans))| {
+            let rows = words.chunks_exact_mut(steps).zip(spans.chunks_exact_mut(groups));
+            for (i, (words, spans)) in rows.enumerate() {
+                // SAFETY: the caller vouches for the elements, and they lie side by side.
+                let values = unsafe { std::slice::from_raw_parts(a.skip_rows(task * ROWS + i).data, k) };
+                let bytes = parts::<u32, u8>(words).chunks_mut(GROUP);
+                for ((values, bytes), span) in values.chunks(GROUP).zip(bytes).zip(spans) {
+                    // SAFETY: the caller vouches for the processor.
+                    *span = unsafe {
+                        match (values.first_chunk(), bytes.first_chunk_mut()) {
+                            (Some(values), Some(bytes)) => round_numbers(values, bytes),
+                            _ => {
+                                let (mut all, mut rounded) = ([values[0]; GROUP], [MaybeUninit::new(0); GROUP]);
+                                all[..values.len()].copy_from_slice(values);
+                                let span = round_numbers(&all, &mut rounded);
+                                bytes.copy_from_slice(&rounded[..bytes.len()]);
+                                span
                             }
-                        };
-                    }
+                        }
+                    };
                 }
-            });
+            }
         });
-        Self { words, spans }
+        // SAFETY: the groups of a row are its words, and every group of every row was written.
+        Self { words: unsafe { words.assume_init() }, spans }
     }
 }
 
@@ -156,7 +151,7 @@ unsafe fn round_weights(values: &[f32; GROUP], bytes: &mut [u8; GROUP]) -> [f32;
 /// As [`round_weights`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn round_numbers(values: &[f32; GROUP], bytes: &mut [u8; GROUP]) -> Span {
+unsafe fn round_numbers(values: &[f32; GROUP], bytes: &mut [MaybeUninit<u8>; GROUP]) -> Span {
     use std::arch::x86_64::*;
     let values = values.as_chunks::<LANES>().0;
     // SAFETY: loads and stores are of one chunk.
@@ -191,6 +186,6 @@ unsafe fn round_weights(_: &[f32; GROUP], _: &mut [u8; GROUP]) -> [f32; 2] {
 /// There are no products of bytes on other processors.
 #[cfg(not(target_arch = "x86_64"))]
 #[allow(clippy::unreachable, reason = "`is_native` says that there are none")]
-unsafe fn round_numbers(_: &[f32; GROUP], _: &mut [u8; GROUP]) -> Span {
+unsafe fn round_numbers(_: &[f32; GROUP], _: &mut [MaybeUninit<u8>; GROUP]) -> Span {
     unreachable!("bytes are multiplied on x86-64 only");
 }

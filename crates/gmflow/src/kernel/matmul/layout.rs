@@ -11,6 +11,18 @@ unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above, and every bit pattern is valid.
 unsafe impl bytemuck::Pod for Line {}
 
+impl Line {
+    /// The words of a step, from 16 columns that have their steps side by side.
+    #[inline(always)]
+    pub(crate) fn of_step<const STEPS: usize>(columns: &[[u32; STEPS]; 16], step: usize) -> Self {
+        let mut line = [0; 16];
+        for (to, words) in line.iter_mut().zip(columns) {
+            *to = words[step];
+        }
+        Self(line)
+    }
+}
+
 /// Lines of a step.
 pub(crate) const LINES: usize = 4;
 

@@ -1,6 +1,8 @@
 //! Matrices in memory and their product.
 
+use crate::kernel::simd::memory::fill;
 use gemm::Parallelism;
+use std::mem::MaybeUninit;
 
 /// A matrix in memory: first element and the distances between neighbours in a column and in a row.
 #[derive(Clone, Copy)]
@@ -107,6 +109,20 @@ pub(crate) struct Target(pub(crate) *mut f32);
 unsafe impl Sync for Target {}
 
 impl Target {
+    /// An output that is still to be written.
+    pub(crate) fn of(out: &mut [MaybeUninit<f32>]) -> Self {
+        Self(out.as_mut_ptr().cast())
+    }
+
+    /// Writes the same value in `len` places.
+    ///
+    /// # Safety
+    /// They must lie within the output, and no other task may use them.
+    pub(crate) unsafe fn fill(&self, offset: usize, len: usize, value: f32) {
+        // SAFETY: the caller vouches for the places, in which any bits may stand.
+        fill(unsafe { std::slice::from_raw_parts_mut(self.at(offset).cast(), len) }, value);
+    }
+
     pub(crate) fn at(&self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }

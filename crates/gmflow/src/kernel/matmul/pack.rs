@@ -4,6 +4,8 @@ use crate::kernel::matmul::layout::{COLUMNS, LINES, Line};
 use crate::kernel::matmul::matrix::Matrix;
 use crate::kernel::matmul::precision::FloatKind;
 use crate::kernel::simd::arch::{Loop, vectorised};
+use crate::kernel::simd::memory::{as_uninit, fill, parts};
+use std::mem::MaybeUninit;
 
 /// Columns and steps that are transposed together.
 const BLOCK: usize = 16;
@@ -12,9 +14,9 @@ const BLOCK: usize = 16;
 ///
 /// # Safety
 /// As [`PackedWeight::pack`].
-pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &mut [Line]) {
+pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &mut [MaybeUninit<Line>]) {
     if n < COLUMNS {
-        lines.fill(Line::default());
+        fill(lines, Line::default());
     }
     if b.column_stride != 1 && b.row_stride == 1 {
         // SAFETY: the caller vouches for the elements.
@@ -23,11 +25,11 @@ pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, 
     // SAFETY: the caller vouches for the elements, and they lie side by side.
     let row = |row: usize| unsafe { std::slice::from_raw_parts(b.data.add(row * b.row_stride), n) };
     for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
-        let words: &mut [u32] = bytemuck::cast_slice_mut(lines);
+        let words = parts::<Line, u32>(lines);
         match kind {
             FloatKind::F32 => {
                 for (word, x) in words.iter_mut().zip(row(step)) {
-                    *word = x.to_bits();
+                    word.write(x.to_bits());
                 }
             }
             FloatKind::Bf16 if 2 * step + 1 < k => {
@@ -35,7 +37,7 @@ pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, 
             }
             FloatKind::Bf16 => {
                 for (word, x) in words.iter_mut().zip(row(2 * step)) {
-                    *word = bf16(*x);
+                    word.write(bf16(*x));
                 }
             }
         }
@@ -44,7 +46,7 @@ pub(crate) unsafe fn pack_panel(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, 
 
 /// Pairs of one element of either row.
 pub(crate) struct Interleaved<'a> {
-    pub(crate) words: &'a mut [u32],
+    pub(crate) words: &'a mut [MaybeUninit<u32>],
     pub(crate) rows: [&'a [f32]; 2],
 }
 
@@ -53,7 +55,7 @@ impl Loop for Interleaved<'_> {
     fn run(self) {
         let [first, second] = self.rows;
         for (word, (first, second)) in self.words.iter_mut().zip(first.iter().zip(second)) {
-            *word = bf16(*first) | bf16(*second) << 16;
+            word.write(bf16(*first) | bf16(*second) << 16);
         }
     }
 }
@@ -62,7 +64,7 @@ impl Loop for Interleaved<'_> {
 ///
 /// # Safety
 /// As there.
-unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &mut [Line]) {
+unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &mut [MaybeUninit<Line>]) {
     let rows = BLOCK * kind.precision().rows();
     for (block, lines) in lines.chunks_mut(BLOCK * LINES).enumerate() {
         let first = block * rows;
@@ -74,13 +76,15 @@ unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &m
                 let values = unsafe { std::slice::from_raw_parts(start, rows.min(k - first)) };
                 match kind {
                     FloatKind::F32 => words.iter_mut().zip(values).for_each(|(word, x)| *word = x.to_bits()),
-                    FloatKind::Bf16 => vectorised(Rounded { out: bytemuck::cast_slice_mut(words), values }),
+                    FloatKind::Bf16 => {
+                        // SAFETY: only numbers are written.
+                        let out = unsafe { as_uninit(bytemuck::cast_slice_mut::<u32, u16>(words)) };
+                        vectorised(Rounded { out, values });
+                    }
                 }
             }
             for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
-                for (to, words) in lines[line].0.iter_mut().zip(&words) {
-                    *to = words[step];
-                }
+                lines[line].write(Line::of_step(&words, step));
             }
         }
     }
@@ -90,7 +94,7 @@ unsafe fn pack_columns(b: Matrix, [k, n]: [usize; 2], kind: FloatKind, lines: &m
 pub(crate) struct Stored<'a> {
     pub(crate) rows: &'a [u8],
     pub(crate) k: usize,
-    pub(crate) lines: &'a mut [Line],
+    pub(crate) lines: &'a mut [MaybeUninit<Line>],
     pub(crate) finite: &'a mut bool,
 }
 
@@ -114,9 +118,7 @@ impl Loop for Stored<'_> {
                     *finite &= numbers.iter().all(|number| number & EXPONENT != EXPONENT);
                 }
                 for (step, lines) in lines.chunks_exact_mut(LINES).enumerate() {
-                    for (to, words) in lines[line].0.iter_mut().zip(&words) {
-                        *to = words[step];
-                    }
+                    lines[line].write(Line::of_step(&words, step));
                 }
             }
         }
@@ -148,7 +150,7 @@ pub(crate) fn bf16(x: f32) -> u32 {
 
 /// Neighbours rounded to bf16.
 pub(crate) struct Rounded<'a> {
-    pub(crate) out: &'a mut [u16],
+    pub(crate) out: &'a mut [MaybeUninit<u16>],
     pub(crate) values: &'a [f32],
 }
 
@@ -156,7 +158,7 @@ impl Loop for Rounded<'_> {
     #[inline(always)]
     fn run(self) {
         for (out, x) in self.out.iter_mut().zip(self.values) {
-            *out = bf16(*x) as u16;
+            out.write(bf16(*x) as u16);
         }
     }
 }

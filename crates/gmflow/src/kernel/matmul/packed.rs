@@ -8,8 +8,9 @@ use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{WritesAll, build, par_rows};
+use crate::kernel::simd::memory::{UninitVec, fill, par_rows, parts};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Tiles that are packed together.
 const TILES: usize = 8;
@@ -43,20 +44,18 @@ impl Left {
             MatmulPrecision::Bf16 => {}
         }
         let steps = k.div_ceil(2);
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let words = build(m * steps, written, |out| {
-            par_rows(out, steps, |first, rows| {
-                for (i, row) in rows.chunks_exact_mut(steps).enumerate() {
-                    // SAFETY: the caller vouches for the elements, and they lie side by side.
-                    let values = unsafe { std::slice::from_raw_parts(a.skip_rows(first + i).data, k) };
-                    let out = bytemuck::cast_slice_mut::<u32, u16>(row);
-                    out[k..].fill(0);
-                    vectorised(Rounded { out, values });
-                }
-            });
+        let mut words = UninitVec::new(m * steps);
+        par_rows(words.room(), steps, |first, rows| {
+            for (i, row) in rows.chunks_exact_mut(steps).enumerate() {
+                // SAFETY: the caller vouches for the elements, and they lie side by side.
+                let values = unsafe { std::slice::from_raw_parts(a.skip_rows(first + i).data, k) };
+                let out = parts::<u32, u16>(row);
+                fill(&mut out[k..], 0);
+                vectorised(Rounded { out, values });
+            }
         });
-        Self::Rows(words, steps)
+        // SAFETY: both halves of every word of every row were written.
+        Self::Rows(unsafe { words.assume_init() }, steps)
     }
 
     /// A matrix whose columns' elements lie side by side.
@@ -67,34 +66,34 @@ impl Left {
         const WIDTH: usize = TILES * ROWS;
         assert_eq!(a.row_stride, 1, "panels: order of the left operand");
         let steps = k.div_ceil(kind.precision().rows());
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let words = build(m.div_ceil(ROWS) * ROWS * steps, written, |out| {
-            out.par_chunks_mut(WIDTH * steps).enumerate().for_each(|(group, out)| {
-                let first = group * WIDTH;
-                let rows = WIDTH.min(m - first);
-                // SAFETY: the caller vouches for the elements, and they lie side by side.
-                let column = |column: usize| unsafe {
-                    std::slice::from_raw_parts(a.skip_columns(column).skip_rows(first).data, rows)
-                };
-                let (mut words, zeros) = ([0; WIDTH], [0.0; WIDTH]);
-                for step in 0..steps {
-                    match kind {
-                        FloatKind::F32 => {
-                            words.iter_mut().zip(column(step)).for_each(|(word, x)| *word = x.to_bits());
-                        }
-                        FloatKind::Bf16 => {
-                            let second = if 2 * step + 1 < k { column(2 * step + 1) } else { &zeros[..rows] };
-                            vectorised(Interleaved { words: &mut words, rows: [column(2 * step), second] });
+        let mut words = UninitVec::new(m.div_ceil(ROWS) * ROWS * steps);
+        words.room().par_chunks_mut(WIDTH * steps).enumerate().for_each(|(group, out)| {
+            let first = group * WIDTH;
+            let rows = WIDTH.min(m - first);
+            // SAFETY: the caller vouches for the elements, and they lie side by side.
+            let column = |column: usize| unsafe {
+                std::slice::from_raw_parts(a.skip_columns(column).skip_rows(first).data, rows)
+            };
+            let (mut words, zeros) = ([MaybeUninit::new(0); WIDTH], [0.0; WIDTH]);
+            for step in 0..steps {
+                match kind {
+                    FloatKind::F32 => {
+                        for (word, x) in words.iter_mut().zip(column(step)) {
+                            word.write(x.to_bits());
                         }
                     }
-                    for (tile, words) in words.chunks_exact(ROWS).enumerate().take(rows.div_ceil(ROWS)) {
-                        out[(tile * steps + step) * ROWS..][..ROWS].copy_from_slice(words);
+                    FloatKind::Bf16 => {
+                        let second = if 2 * step + 1 < k { column(2 * step + 1) } else { &zeros[..rows] };
+                        vectorised(Interleaved { words: &mut words, rows: [column(2 * step), second] });
                     }
                 }
-            });
+                for (tile, words) in words.chunks_exact(ROWS).enumerate().take(rows.div_ceil(ROWS)) {
+                    out[(tile * steps + step) * ROWS..][..ROWS].copy_from_slice(words);
+                }
+            }
         });
-        Self::Tiles(words, steps)
+        // SAFETY: every step of every tile was written, with zeros in the place of rows that there are not.
+        Self::Tiles(unsafe { words.assume_init() }, steps)
     }
 
     fn rows(&self) -> Rows {
@@ -167,42 +166,41 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option
     // Enough tasks that no thread waits long for the last one, none smaller than a few tiles.
     let chunks = (8 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(4 * ROWS));
     let chunk = m.div_ceil(chunks).next_multiple_of(ROWS);
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(m * n, written, |out| {
-        let (rows, out) = (left.rows(), Target(out.as_mut_ptr()));
-        let task = |task: usize| {
-            let (panel, row) = (task % panels, task / panels * chunk);
-            let (first, m) = (panel * COLUMNS, chunk.min(m.saturating_sub(row)));
-            let (columns, rows) = (COLUMNS.min(n - first), rows.skip_tiles(row / ROWS));
-            let lines = &b.lines[panel * steps * LINES..][..steps * LINES];
-            let kind = match (&left, b.arithmetic) {
-                (Left::Bytes(rounded, _), _) => Kind::Int8(Scales {
-                    columns: &b.scales[panel * groups * 2 * COLUMNS..][..groups * 2 * COLUMNS],
-                    rows: rounded.spans.as_ptr().wrapping_add(row * groups),
-                }),
-                (_, MatmulPrecision::Bf16) => Kind::Bf16,
-                _ => Kind::F32,
-            };
-            for (pass, lines) in lines.chunks(depth * LINES).enumerate() {
-                let start = match (pass, bias) {
-                    (0, Some(bias)) => Start::Bias(&bias[first..first + columns]),
-                    (0, None) => Start::Zero,
-                    _ => Start::Result,
-                };
-                // SAFETY: the tiles lie within the operands and the result, of which no other task writes these.
-                unsafe {
-                    let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n };
-                    run(tile, out.at(row * n + first), m, kind);
-                }
-            }
+    let mut values = UninitVec::new(m * n);
+    let (rows, out) = (left.rows(), Target::of(values.room()));
+    let task = |task: usize| {
+        let (panel, row) = (task % panels, task / panels * chunk);
+        let (first, m) = (panel * COLUMNS, chunk.min(m.saturating_sub(row)));
+        let (columns, rows) = (COLUMNS.min(n - first), rows.skip_tiles(row / ROWS));
+        let lines = &b.lines[panel * steps * LINES..][..steps * LINES];
+        let kind = match (&left, b.arithmetic) {
+            (Left::Bytes(rounded, _), _) => Kind::Int8(Scales {
+                columns: &b.scales[panel * groups * 2 * COLUMNS..][..groups * 2 * COLUMNS],
+                rows: rounded.spans.as_ptr().wrapping_add(row * groups),
+            }),
+            (_, MatmulPrecision::Bf16) => Kind::Bf16,
+            _ => Kind::F32,
         };
-        if work <= SMALL {
-            (0..panels * chunks).for_each(task);
-        } else {
-            (0..panels * chunks).into_par_iter().for_each(task);
+        for (pass, lines) in lines.chunks(depth * LINES).enumerate() {
+            let start = match (pass, bias) {
+                (0, Some(bias)) => Start::Bias(&bias[first..first + columns]),
+                (0, None) => Start::Zero,
+                _ => Start::Result,
+            };
+            // SAFETY: the tiles lie within the operands and the result, of which no other task writes these.
+            unsafe {
+                let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n };
+                run(tile, out.at(row * n + first), m, kind);
+            }
         }
-    })
+    };
+    if work <= SMALL {
+        (0..panels * chunks).for_each(task);
+    } else {
+        (0..panels * chunks).into_par_iter().for_each(task);
+    }
+    // SAFETY: the tasks cover all rows of all panels, whose first pass starts from nothing or the bias.
+    unsafe { values.assume_init() }
 }
 
 #[cfg(test)]

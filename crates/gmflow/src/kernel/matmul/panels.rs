@@ -12,7 +12,7 @@ use crate::kernel::matmul::matrix::Matrix;
 use crate::kernel::matmul::pack::{Stored, Widened, pack_panel};
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{WritesAll, build};
+use crate::kernel::simd::memory::UninitVec;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,16 +35,15 @@ impl PackedWeight {
     /// Every element of `b` must be readable, and either its rows' or its columns' elements lie side by side.
     pub(crate) unsafe fn pack(b: Matrix, [k, n]: [usize; 2], kind: FloatKind) -> Self {
         let steps = k.div_ceil(kind.precision().rows());
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, written, |lines: &mut [Line]| {
-            let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
-            panels.for_each(|(panel, lines)| {
-                let first = panel * COLUMNS;
-                // SAFETY: the caller vouches for the matrix, and the panel's columns lie within it.
-                unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], kind, lines) }
-            });
+        let mut lines = UninitVec::new(n.div_ceil(COLUMNS) * steps * LINES);
+        let panels = lines.room().par_chunks_mut((steps * LINES).max(1)).enumerate();
+        panels.for_each(|(panel, lines)| {
+            let first = panel * COLUMNS;
+            // SAFETY: the caller vouches for the matrix, and the panel's columns lie within it.
+            unsafe { pack_panel(b.skip_columns(first), [k, COLUMNS.min(n - first)], kind, lines) }
         });
+        // SAFETY: every panel was written.
+        let lines = unsafe { lines.assume_init() };
         Self { lines, scales: Vec::new(), n, k, arithmetic: kind.precision() }
     }
 
@@ -89,19 +88,18 @@ impl PackedWeight {
     /// Numbers in bf16 are taken as they are.
     fn as_stored(weight: &[u8], [n, k]: [usize; 2]) -> Option<Self> {
         let (steps, wrong) = (k.div_ceil(2), AtomicBool::new(false));
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let lines = build(n.div_ceil(COLUMNS) * steps * LINES, written, |lines: &mut [Line]| {
-            let panels = lines.par_chunks_mut((steps * LINES).max(1)).enumerate();
-            panels.for_each(|(panel, lines)| {
-                let rows = &weight[2 * k * panel * COLUMNS..];
-                let mut finite = true;
-                vectorised(Stored { rows: &rows[..rows.len().min(2 * k * COLUMNS)], k, lines, finite: &mut finite });
-                if !finite {
-                    wrong.store(true, Ordering::Relaxed);
-                }
-            });
+        let mut lines = UninitVec::new(n.div_ceil(COLUMNS) * steps * LINES);
+        let panels = lines.room().par_chunks_mut((steps * LINES).max(1)).enumerate();
+        panels.for_each(|(panel, lines)| {
+            let rows = &weight[2 * k * panel * COLUMNS..];
+            let mut finite = true;
+            vectorised(Stored { rows: &rows[..rows.len().min(2 * k * COLUMNS)], k, lines, finite: &mut finite });
+            if !finite {
+                wrong.store(true, Ordering::Relaxed);
+            }
         });
+        // SAFETY: every line of every panel was written.
+        let lines = unsafe { lines.assume_init() };
         (!wrong.into_inner()).then_some(Self { lines, scales: Vec::new(), n, k, arithmetic: MatmulPrecision::Bf16 })
     }
 

@@ -6,7 +6,8 @@
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, ln};
-use crate::kernel::simd::memory::{WritesAll, build, par_items};
+use crate::kernel::simd::memory::{UninitVec, as_uninit, par_items};
+use std::mem::MaybeUninit;
 
 /// Pixels that are worked on at a time.
 pub(crate) const LANES: usize = 64;
@@ -48,7 +49,7 @@ impl<'a> Tile<'a> {
     }
 
     #[inline(always)]
-    fn row_mut<'b>(&self, values: &'b mut [f32], row: usize) -> &'b mut [f32] {
+    fn row_mut<'b, T>(&self, values: &'b mut [T], row: usize) -> &'b mut [T] {
         &mut values[row * self.stride + self.start..][..self.len]
     }
 
@@ -92,7 +93,7 @@ struct Forward<'a> {
     tile: Tile<'a>,
     /// Room for k rows of lanes.
     joint: &'a mut [[f32; LANES]],
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
 }
 
 impl Loop for Forward<'_> {
@@ -113,15 +114,15 @@ impl Loop for Forward<'_> {
             }
         }
         for ((out, &total), &top) in self.out.iter_mut().zip(&total).zip(&top) {
-            *out = -(top + ln(total));
+            out.write(-(top + ln(total)));
         }
     }
 }
 
-/// Where the gradients of a tile go: rows like those of the inputs, and one value per lane for `log_std`.
+/// Where the gradients of a tile go: rows like those of the inputs, and one value per lane for `log_std`. What adds up starts from zeros.
 struct TileGrads<'a> {
-    means: &'a mut [f32],
-    log_weights: &'a mut [f32],
+    means: &'a mut [MaybeUninit<f32>],
+    log_weights: &'a mut [MaybeUninit<f32>],
     log_std: &'a mut [f32],
     target: &'a mut [f32],
 }
@@ -141,9 +142,6 @@ impl Loop for Backward<'_> {
         let Self { tile, nll, grad, out } = self;
         let Sizes { k, c, .. } = tile.sizes;
         let precision = tile.precision();
-        for c in 0..c {
-            tile.row_mut(out.target, c).fill(0.0);
-        }
         for (out, &g) in out.log_std[..tile.len].iter_mut().zip(grad) {
             *out = c as f32 * g;
         }
@@ -154,7 +152,7 @@ impl Loop for Backward<'_> {
                 *share = exp(*share + nll) * g;
             }
             for (out, &share) in tile.row_mut(out.log_weights, k).iter_mut().zip(&share) {
-                *out = -share;
+                out.write(-share);
             }
             for (share, &precision) in share.iter_mut().zip(&precision) {
                 *share *= precision;
@@ -164,14 +162,13 @@ impl Loop for Backward<'_> {
             }
             for channel in 0..c {
                 let (row, x) = (k * c + channel, tile.row(tile.inputs.target, channel));
-                let pull = tile.row_mut(out.means, row);
-                for (((pull, &m), &x), &share) in
-                    pull.iter_mut().zip(tile.row(tile.inputs.means, row)).zip(x).zip(&share)
+                let pulls = tile.row_mut(out.means, row).iter_mut().zip(tile.row_mut(out.target, channel));
+                for ((((pull, out), &m), &x), &share) in
+                    pulls.zip(tile.row(tile.inputs.means, row)).zip(x).zip(&share)
                 {
-                    *pull = share * (m - x);
-                }
-                for (out, &pull) in tile.row_mut(out.target, channel).iter_mut().zip(&*pull) {
-                    *out -= pull;
+                    let value = share * (m - x);
+                    pull.write(value);
+                    *out -= value;
                 }
             }
         }
@@ -195,10 +192,10 @@ fn gather(values: &[f32], rows: usize, n: usize) -> Vec<f32> {
 }
 
 /// The inverse of [`gather`].
-fn scatter(lanes: &[f32], rows: usize, n: usize, out: &mut [f32]) {
+fn scatter(lanes: &[f32], rows: usize, n: usize, out: &mut [MaybeUninit<f32>]) {
     for (sample, out) in out.chunks_exact_mut(rows * n).enumerate() {
         for (row, out) in out.chunks_exact_mut(n).enumerate() {
-            out.copy_from_slice(&lanes[row * LANES + sample * n..][..n]);
+            out.write_copy_of_slice(&lanes[row * LANES + sample * n..][..n]);
         }
     }
 }
@@ -236,53 +233,52 @@ fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
     }
 }
 
+/// Refuses inputs that are not of the sizes.
+fn check(inputs: &Inputs, Sizes { k, c, n }: Sizes) {
+    let b = inputs.log_std.len();
+    let lengths = [inputs.means.len(), inputs.log_weights.len(), inputs.target.len()];
+    assert_eq!(lengths, [b * k * c * n, b * k * n, b * c * n], "nll: sizes of means, log weights and target");
+}
+
 /// The negative log-likelihood `[b n]`.
 pub(crate) fn nll(inputs: Inputs, sizes: Sizes) -> Vec<f32> {
     let Sizes { k, n, .. } = sizes;
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(inputs.log_std.len() * n, written, |out| {
-        let samples = group(n);
-        let groups: Vec<_> = out.chunks_mut((samples * n).max(1)).enumerate().collect();
-        par_items(groups, inputs.means.len(), |(i, out)| {
-            let mut joint = vec![[0.0; LANES]; k];
-            tiles(part(inputs, sizes, i * samples, out.len() / n), sizes, |tile| {
-                let out = &mut out[tile.start..][..tile.len];
-                vectorised(Forward { tile, joint: &mut joint, out });
-            });
+    check(&inputs, sizes);
+    let mut out = UninitVec::new(inputs.log_std.len() * n);
+    let samples = group(n);
+    let groups: Vec<_> = out.room().chunks_mut((samples * n).max(1)).enumerate().collect();
+    par_items(groups, inputs.means.len(), |(i, out)| {
+        let mut joint = vec![[0.0; LANES]; k];
+        tiles(part(inputs, sizes, i * samples, out.len() / n), sizes, |tile| {
+            let out = &mut out[tile.start..][..tile.len];
+            vectorised(Forward { tile, joint: &mut joint, out });
         });
-    })
+    });
+    // SAFETY: the tiles of a group are its pixels, and every tile of every group was written.
+    unsafe { out.assume_init() }
 }
 
 /// The gradient of [`nll`], whose result is `nll`, given the gradient `grad` of it.
 pub(crate) fn nll_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes) -> Grads {
     let Sizes { k, c, n } = sizes;
     let samples = group(n);
-    // The others are written once, log_std is added up.
-    let (mut log_weights, mut target, mut log_std) = (Vec::new(), Vec::new(), vec![0.0; inputs.log_std.len()]);
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let means = build(inputs.means.len(), written, |means| {
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        log_weights = build(inputs.log_weights.len(), written, |log_weights| {
-            // SAFETY: every element is written below, and none is read before.
-            let written = unsafe { WritesAll::promise() };
-            target = build(inputs.target.len(), written, |target| {
-                let of_means = means.chunks_mut((samples * k * c * n).max(1));
-                let of_weights = log_weights.chunks_mut((samples * k * n).max(1));
-                let of_target = target.chunks_mut((samples * c * n).max(1));
-                let of_log_std = log_std.chunks_mut(samples);
-                let groups: Vec<_> = of_means.zip(of_weights).zip(of_log_std.zip(of_target)).enumerate().collect();
-                par_items(groups, inputs.means.len(), |(i, ((means, log_weights), (log_std, target)))| {
-                    let out = TileGrads { means, log_weights, log_std, target };
-                    let (first, len) = (i * samples, out.log_std.len());
-                    let at = first * n..(first + len) * n;
-                    group_grad(part(inputs, sizes, first, len), &nll[at.clone()], &grad[at], sizes, out);
-                });
-            });
-        });
+    check(&inputs, sizes);
+    let (mut means, mut log_weights) = (UninitVec::new(inputs.means.len()), UninitVec::new(inputs.log_weights.len()));
+    // These add up.
+    let (mut target, mut log_std) = (vec![0.0; inputs.target.len()], vec![0.0; inputs.log_std.len()]);
+    let of_means = means.room().chunks_mut((samples * k * c * n).max(1));
+    let of_weights = log_weights.room().chunks_mut((samples * k * n).max(1));
+    let of_target = target.chunks_mut((samples * c * n).max(1));
+    let of_log_std = log_std.chunks_mut(samples);
+    let groups: Vec<_> = of_means.zip(of_weights).zip(of_log_std.zip(of_target)).enumerate().collect();
+    par_items(groups, inputs.means.len(), |(i, ((means, log_weights), (log_std, target)))| {
+        let out = TileGrads { means, log_weights, log_std, target };
+        let (first, len) = (i * samples, out.log_std.len());
+        let at = first * n..(first + len) * n;
+        group_grad(part(inputs, sizes, first, len), &nll[at.clone()], &grad[at], sizes, out);
     });
+    // SAFETY: the tiles of a group are its pixels, and all rows of every tile of every group were written.
+    let (means, log_weights) = unsafe { (means.assume_init(), log_weights.assume_init()) };
     Grads { means, log_weights, log_std, target }
 }
 
@@ -293,17 +289,15 @@ fn group_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes, out: Tile
     if n < FEW {
         let [mut means, mut log_weights, mut target] = [k * c, k, c].map(|rows| vec![0.0; rows * LANES]);
         tiles(inputs, sizes, |tile| {
-            let out = TileGrads {
-                means: &mut means,
-                log_weights: &mut log_weights,
-                log_std: &mut log_std,
-                target: &mut target,
-            };
+            // SAFETY: only numbers are written.
+            let (means, log_weights) = unsafe { (as_uninit(&mut means), as_uninit(&mut log_weights)) };
+            let out = TileGrads { means, log_weights, log_std: &mut log_std, target: &mut target };
             vectorised(Backward { tile, nll, grad, out });
         });
         scatter(&means, k * c, n, out.means);
         scatter(&log_weights, k, n, out.log_weights);
-        scatter(&target, c, n, out.target);
+        // SAFETY: only numbers are written.
+        scatter(&target, c, n, unsafe { as_uninit(out.target) });
         for (out, lanes) in out.log_std.iter_mut().zip(log_std.chunks(n)) {
             *out = lanes.iter().sum();
         }

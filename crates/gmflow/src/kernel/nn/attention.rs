@@ -1,10 +1,10 @@
 //! Multi-head attention without materialised heads: every task reads one head's columns of q, k and v where they lie, and
 //! works on a block of queries whose scores stay in the cache.
 
-use crate::kernel::matmul::matrix::{Destination, Matrix, Write, product};
+use crate::kernel::matmul::matrix::{Destination, Matrix, Target, Write, product};
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, max, sum};
-use crate::kernel::simd::memory::{WritesAll, build};
+use crate::kernel::simd::memory::UninitVec;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -39,18 +39,6 @@ impl Sizes {
             || vec![0.0; scratch],
             |scratch, i| f((i / self.heads) * self.n * self.width() + (i % self.heads) * self.d, scratch),
         );
-    }
-}
-
-/// An output that tasks share; each writes the columns of its own head only.
-struct Shared(*mut f32);
-
-// SAFETY: tasks write disjoint elements.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at(&self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
     }
 }
 
@@ -114,27 +102,26 @@ impl Loop for SoftmaxGrad<'_> {
 pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes) -> Vec<f32> {
     let (n, d, width) = (sizes.n, sizes.d, sizes.width());
     assert_eq!([q.len(), k.len(), v.len()], [sizes.len(); 3], "attention: sizes of q, k and v");
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(q.len(), written, |out| {
-        let out = Shared(out.as_mut_ptr());
-        sizes.for_heads(BLOCK.min(n) * n, |offset, scores| {
-            let (k, v) = (head(k, offset, width), head(v, offset, width));
-            for first in (0..n).step_by(BLOCK) {
-                let rows = BLOCK.min(n - first);
-                let at = offset + first * width;
-                let scores = &mut scores[..rows * n];
-                // SAFETY: the sizes were checked; scores is ours, and so are the head's columns of out.
-                unsafe {
-                    score(scores, head(q, at, width), k, [rows, n, d], sizes.scale());
-                    vectorised(Softmax { scores, n });
-                    let weights = Matrix::rows(scores, n);
-                    let none = Parallelism::None;
-                    product([rows, d, n], Destination::replace(out.at(at), width), [weights, v], 1.0, none);
-                }
+    let mut values = UninitVec::new(q.len());
+    let out = Target::of(values.room());
+    sizes.for_heads(BLOCK.min(n) * n, |offset, scores| {
+        let (k, v) = (head(k, offset, width), head(v, offset, width));
+        for first in (0..n).step_by(BLOCK) {
+            let rows = BLOCK.min(n - first);
+            let at = offset + first * width;
+            let scores = &mut scores[..rows * n];
+            // SAFETY: the sizes were checked; scores is ours, and so are the head's columns of out.
+            unsafe {
+                score(scores, head(q, at, width), k, [rows, n, d], sizes.scale());
+                vectorised(Softmax { scores, n });
+                let weights = Matrix::rows(scores, n);
+                let none = Parallelism::None;
+                product([rows, d, n], Destination::replace(out.at(at), width), [weights, v], 1.0, none);
             }
-        });
-    })
+        }
+    });
+    // SAFETY: the columns of every head of every sequence were written.
+    unsafe { values.assume_init() }
 }
 
 /// Scaled products of queries and keys.
@@ -151,57 +138,37 @@ unsafe fn score(scores: &mut [f32], q: Matrix, k: Matrix, sizes: [usize; 3], sca
 pub(crate) fn attention_grad(q: &[f32], k: &[f32], v: &[f32], grad: &[f32], sizes: Sizes) -> [Vec<f32>; 3] {
     let (n, d, width, scale) = (sizes.n, sizes.d, sizes.width(), sizes.scale());
     assert_eq!([q.len(), k.len(), v.len(), grad.len()], [sizes.len(); 4], "attention: sizes of q, k, v and gradient");
-    let (mut dk, mut dv) = (Vec::new(), Vec::new());
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let dq = build(q.len(), written, |dq| {
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        dk = build(q.len(), written, |dk| {
-            // SAFETY: every element is written below, and none is read before.
-            let written = unsafe { WritesAll::promise() };
-            dv = build(q.len(), written, |dv| {
-                let (dq, dk, dv) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()), Shared(dv.as_mut_ptr()));
-                let block = BLOCK.min(n) * n;
-                sizes.for_heads(2 * block, |offset, scratch| {
-                    let (weights, dweights) = scratch.split_at_mut(block);
-                    let (k, v) = (head(k, offset, width), head(v, offset, width));
-                    for first in (0..n).step_by(BLOCK) {
-                        let rows = BLOCK.min(n - first);
-                        let at = offset + first * width;
-                        let (weights, dweights) = (&mut weights[..rows * n], &mut dweights[..rows * n]);
-                        let (q, grad) = (head(q, at, width), head(grad, at, width));
-                        let write = if first == 0 { Write::Replace } else { Write::Add };
-                        let none = Parallelism::None;
-                        // SAFETY: the sizes were checked; the scratch is ours, and so are the head's columns of the
-                        // outputs. The first block initialises dk and dv.
-                        unsafe {
-                            score(weights, q, k, [rows, n, d], scale);
-                            vectorised(Softmax { scores: weights, n });
-                            score(dweights, grad, v, [rows, n, d], 1.0);
-                            let w = Matrix::rows(weights, n);
-                            product(
-                                [n, d, rows],
-                                Destination { data: dv.at(offset), row_stride: width, write },
-                                [w.t(), grad],
-                                1.0,
-                                none,
-                            );
-                            vectorised(SoftmaxGrad { grad: dweights, weights, n });
-                            let dscores = Matrix::rows(dweights, n);
-                            product([rows, d, n], Destination::replace(dq.at(at), width), [dscores, k], scale, none);
-                            product(
-                                [n, d, rows],
-                                Destination { data: dk.at(offset), row_stride: width, write },
-                                [dscores.t(), q],
-                                scale,
-                                none,
-                            );
-                        }
-                    }
-                });
-            });
-        });
+    let [mut dq_values, mut dk_values, mut dv_values] = [(); 3].map(|()| UninitVec::new(q.len()));
+    // Tasks write the columns of their own heads only.
+    let [dq, dk, dv] = [&mut dq_values, &mut dk_values, &mut dv_values].map(|values| Target::of(values.room()));
+    let block = BLOCK.min(n) * n;
+    sizes.for_heads(2 * block, |offset, scratch| {
+        let (weights, dweights) = scratch.split_at_mut(block);
+        let (k, v) = (head(k, offset, width), head(v, offset, width));
+        for first in (0..n).step_by(BLOCK) {
+            let rows = BLOCK.min(n - first);
+            let at = offset + first * width;
+            let (weights, dweights) = (&mut weights[..rows * n], &mut dweights[..rows * n]);
+            let (q, grad) = (head(q, at, width), head(grad, at, width));
+            let write = if first == 0 { Write::Replace } else { Write::Add };
+            let none = Parallelism::None;
+            // SAFETY: the sizes were checked; the scratch is ours, and so are the head's columns of the outputs. The first block
+            // initialises dk and dv.
+            unsafe {
+                score(weights, q, k, [rows, n, d], scale);
+                vectorised(Softmax { scores: weights, n });
+                score(dweights, grad, v, [rows, n, d], 1.0);
+                let w = Matrix::rows(weights, n);
+                let to_dv = Destination { data: dv.at(offset), row_stride: width, write };
+                product([n, d, rows], to_dv, [w.t(), grad], 1.0, none);
+                vectorised(SoftmaxGrad { grad: dweights, weights, n });
+                let dscores = Matrix::rows(dweights, n);
+                product([rows, d, n], Destination::replace(dq.at(at), width), [dscores, k], scale, none);
+                let to_dk = Destination { data: dk.at(offset), row_stride: width, write };
+                product([n, d, rows], to_dk, [dscores.t(), q], scale, none);
+            }
+        }
     });
-    [dq, dk, dv]
+    // SAFETY: the columns of every head of every sequence were written.
+    unsafe { [dq_values.assume_init(), dk_values.assume_init(), dv_values.assume_init()] }
 }

@@ -7,7 +7,7 @@
 use crate::kernel::nn::conv::mixed;
 use crate::kernel::nn::ops::{tensor, values};
 use crate::kernel::simd::arch::{Loop, vectorised};
-use crate::kernel::simd::memory::{WritesAll, build, par_rows};
+use crate::kernel::simd::memory::{UninitVec, par_rows};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{
     base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
@@ -17,6 +17,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// Which values of a layer are dropped.
@@ -62,21 +63,20 @@ impl Mask {
     /// `x`, samples of `width` values, with the dropped values at 0 and the others scaled.
     pub(crate) fn apply(&self, x: &[f32], width: usize) -> Vec<f32> {
         let (threshold, scale) = (self.threshold(), self.scale());
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        build(x.len(), written, |out| {
-            par_rows(out, width, |first, piece| {
-                let samples = piece.chunks_mut(width.max(1)).zip(x[first * width..].chunks(width.max(1)));
-                for (index, (out, x)) in samples.enumerate() {
-                    vectorised(Drop { out, x, keys: self.keys(first + index), threshold, scale });
-                }
-            });
-        })
+        let mut out = UninitVec::new(x.len());
+        par_rows(out.room(), width, |first, piece| {
+            let samples = piece.chunks_mut(width.max(1)).zip(x[first * width..].chunks(width.max(1)));
+            for (index, (out, x)) in samples.enumerate() {
+                vectorised(Drop { out, x, keys: self.keys(first + index), threshold, scale });
+            }
+        });
+        // SAFETY: every sample was written, and they are all of x.
+        unsafe { out.assume_init() }
     }
 }
 
 struct Drop<'a> {
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     x: &'a [f32],
     keys: [u32; 2],
     threshold: u32,
@@ -93,7 +93,7 @@ impl Loop for Drop<'_> {
             hash = (hash ^ (hash >> 16)).wrapping_mul(0x21f0_aaad);
             hash = (hash ^ (hash >> 15) ^ second).wrapping_mul(0x735a_2d97);
             hash ^= hash >> 15;
-            *out = if hash < self.threshold { 0.0 } else { x * self.scale };
+            out.write(if hash < self.threshold { 0.0 } else { x * self.scale });
         }
     }
 }

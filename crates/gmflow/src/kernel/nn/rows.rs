@@ -2,8 +2,9 @@
 
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{sigmoid, sin_cos, sum};
-use crate::kernel::simd::memory::{WritesAll, build, par_rows};
+use crate::kernel::simd::memory::{UninitVec, par_rows};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// 2 sqrt(2/pi), the slope of the logistic that equals the tanh approximation of GELU.
 pub(crate) const GELU_SLOPE: f32 = 1.595_769;
@@ -54,7 +55,7 @@ impl Unary {
 
 /// A function of every element or, with `grad`, its slope times the gradient.
 struct Elementwise<'a> {
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     x: &'a [f32],
     grad: Option<&'a [f32]>,
     kind: Unary,
@@ -68,12 +69,12 @@ impl Elementwise<'_> {
         match self.grad {
             None => {
                 for (out, &x) in self.out.iter_mut().zip(self.x) {
-                    *out = kind.value(x);
+                    out.write(kind.value(x));
                 }
             }
             Some(grad) => {
                 for ((out, &x), &g) in self.out.iter_mut().zip(self.x).zip(grad) {
-                    *out = g * kind.slope(x);
+                    out.write(g * kind.slope(x));
                 }
             }
         }
@@ -94,26 +95,24 @@ impl Loop for Elementwise<'_> {
 
 /// The function of every element.
 pub(crate) fn unary(x: &[f32], kind: Unary) -> Vec<f32> {
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(x.len(), written, |out| {
-        par_rows(out, 1, |first, out| {
-            let x = &x[first..first + out.len()];
-            vectorised(Elementwise { out, x, grad: None, kind });
-        });
-    })
+    let mut out = UninitVec::new(x.len());
+    par_rows(out.room(), 1, |first, out| {
+        let x = &x[first..first + out.len()];
+        vectorised(Elementwise { out, x, grad: None, kind });
+    });
+    // SAFETY: every piece was written.
+    unsafe { out.assume_init() }
 }
 
 /// The gradient with respect to x.
 pub(crate) fn unary_grad(x: &[f32], grad: &[f32], kind: Unary) -> Vec<f32> {
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(x.len(), written, |out| {
-        par_rows(out, 1, |first, out| {
-            let range = first..first + out.len();
-            vectorised(Elementwise { out, x: &x[range.clone()], grad: Some(&grad[range]), kind });
-        });
-    })
+    let mut out = UninitVec::new(x.len());
+    par_rows(out.room(), 1, |first, out| {
+        let range = first..first + out.len();
+        vectorised(Elementwise { out, x: &x[range.clone()], grad: Some(&grad[range]), kind });
+    });
+    // SAFETY: every piece was written.
+    unsafe { out.assume_init() }
 }
 
 /// Mean and reciprocal standard deviation of a row.
@@ -134,7 +133,7 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 struct Modulate<'a> {
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     x: &'a [f32],
     shift: &'a [f32],
     scale: &'a [f32],
@@ -146,29 +145,28 @@ impl Loop for Modulate<'_> {
     fn run(self) {
         let (mean, inv) = moments(self.x, self.eps);
         for (((out, &x), &shift), &scale) in self.out.iter_mut().zip(self.x).zip(self.shift).zip(self.scale) {
-            *out = (x - mean) * inv * (1.0 + scale) + shift;
+            out.write((x - mean) * inv * (1.0 + scale) + shift);
         }
     }
 }
 
 /// LayerNorm, scale and shift of rows of `c`, `n` rows to a sample.
 pub(crate) fn modulate(x: &[f32], shift: &[f32], scale: &[f32], [n, c]: [usize; 2], eps: f32) -> Vec<f32> {
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(x.len(), written, |out| {
-        par_rows(out, c, |first, piece| {
-            for (i, out) in piece.chunks_mut(c).enumerate() {
-                let row = first + i;
-                let sample = row / n * c..row / n * c + c;
-                let (shift, scale) = (&shift[sample.clone()], &scale[sample]);
-                vectorised(Modulate { out, x: &x[row * c..row * c + c], shift, scale, eps });
-            }
-        });
-    })
+    let mut out = UninitVec::new(x.len());
+    par_rows(out.room(), c, |first, piece| {
+        for (i, out) in piece.chunks_mut(c).enumerate() {
+            let row = first + i;
+            let sample = row / n * c..row / n * c + c;
+            let (shift, scale) = (&shift[sample.clone()], &scale[sample]);
+            vectorised(Modulate { out, x: &x[row * c..row * c + c], shift, scale, eps });
+        }
+    });
+    // SAFETY: every row was written.
+    unsafe { out.assume_init() }
 }
 
 struct ModulateGrad<'a> {
-    dx: &'a mut [f32],
+    dx: &'a mut [MaybeUninit<f32>],
     dshift: &'a mut [f32],
     dscale: &'a mut [f32],
     x: &'a [f32],
@@ -201,7 +199,7 @@ impl Loop for ModulateGrad<'_> {
                 let normal = (x[i] - mean) * inv;
                 dshift[i] += grad[i];
                 dscale[i] += grad[i] * normal;
-                dx[i] = inv * (grad[i] * (1.0 + scale[i]) - mean_g - normal * mean_gx);
+                dx[i].write(inv * (grad[i] * (1.0 + scale[i]) - mean_g - normal * mean_gx));
             }
         }
     }
@@ -210,21 +208,20 @@ impl Loop for ModulateGrad<'_> {
 /// Gradients with respect to x, shift and scale.
 pub(crate) fn modulate_grad(x: &[f32], scale: &[f32], grad: &[f32], [n, c]: [usize; 2], eps: f32) -> [Vec<f32>; 3] {
     let (mut dshift, mut dscale) = (vec![0.0; scale.len()], vec![0.0; scale.len()]);
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let dx = build(x.len(), written, |dx| {
-        let outputs = dx.par_chunks_mut(n * c).zip(dshift.par_chunks_mut(c)).zip(dscale.par_chunks_mut(c));
-        outputs.enumerate().for_each(|(i, ((dx, dshift), dscale))| {
-            let (rows, sample) = (i * n * c..(i + 1) * n * c, i * c..(i + 1) * c);
-            let (x, grad, scale) = (&x[rows.clone()], &grad[rows], &scale[sample]);
-            vectorised(ModulateGrad { dx, dshift, dscale, x, scale, grad, eps });
-        });
+    assert_eq!(x.len(), n * scale.len(), "modulate: sizes of x and scale");
+    let mut dx = UninitVec::new(x.len());
+    let outputs = dx.room().par_chunks_mut(n * c).zip(dshift.par_chunks_mut(c)).zip(dscale.par_chunks_mut(c));
+    outputs.enumerate().for_each(|(i, ((dx, dshift), dscale))| {
+        let (rows, sample) = (i * n * c..(i + 1) * n * c, i * c..(i + 1) * c);
+        let (x, grad, scale) = (&x[rows.clone()], &grad[rows], &scale[sample]);
+        vectorised(ModulateGrad { dx, dshift, dscale, x, scale, grad, eps });
     });
-    [dx, dshift, dscale]
+    // SAFETY: every row of every sample was written.
+    [unsafe { dx.assume_init() }, dshift, dscale]
 }
 
 struct GatedAdd<'a> {
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     x: &'a [f32],
     y: &'a [f32],
     gate: &'a [f32],
@@ -234,28 +231,27 @@ impl Loop for GatedAdd<'_> {
     #[inline(always)]
     fn run(self) {
         for (((out, &x), &y), &gate) in self.out.iter_mut().zip(self.x).zip(self.y).zip(self.gate) {
-            *out = x + gate * y;
+            out.write(x + gate * y);
         }
     }
 }
 
 /// x + gate y for rows of `c`, `n` rows to a sample.
 pub(crate) fn gated_add(x: &[f32], y: &[f32], gate: &[f32], [n, c]: [usize; 2]) -> Vec<f32> {
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(x.len(), written, |out| {
-        par_rows(out, c, |first, piece| {
-            for (i, out) in piece.chunks_mut(c).enumerate() {
-                let row = first + i;
-                let (at, sample) = (row * c..row * c + c, row / n * c..row / n * c + c);
-                vectorised(GatedAdd { out, x: &x[at.clone()], y: &y[at], gate: &gate[sample] });
-            }
-        });
-    })
+    let mut out = UninitVec::new(x.len());
+    par_rows(out.room(), c, |first, piece| {
+        for (i, out) in piece.chunks_mut(c).enumerate() {
+            let row = first + i;
+            let (at, sample) = (row * c..row * c + c, row / n * c..row / n * c + c);
+            vectorised(GatedAdd { out, x: &x[at.clone()], y: &y[at], gate: &gate[sample] });
+        }
+    });
+    // SAFETY: every row was written.
+    unsafe { out.assume_init() }
 }
 
 struct GatedAddGrad<'a> {
-    dy: &'a mut [f32],
+    dy: &'a mut [MaybeUninit<f32>],
     dgate: &'a mut [f32],
     y: &'a [f32],
     gate: &'a [f32],
@@ -270,7 +266,7 @@ impl Loop for GatedAddGrad<'_> {
             let (dgate, gate) = (&mut self.dgate[..c], &self.gate[..c]);
             let (dy, y, grad) = (&mut dy[..c], &y[..c], &grad[..c]);
             for i in 0..c {
-                dy[i] = gate[i] * grad[i];
+                dy[i].write(gate[i] * grad[i]);
                 dgate[i] += y[i] * grad[i];
             }
         }
@@ -280,15 +276,14 @@ impl Loop for GatedAddGrad<'_> {
 /// Gradients with respect to y and gate; that of x is the incoming one.
 pub(crate) fn gated_add_grad(y: &[f32], gate: &[f32], grad: &[f32], [n, c]: [usize; 2]) -> [Vec<f32>; 2] {
     let mut dgate = vec![0.0; gate.len()];
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let dy = build(y.len(), written, |dy| {
-        let outputs = dy.par_chunks_mut(n * c).zip(dgate.par_chunks_mut(c));
-        outputs.enumerate().for_each(|(i, (dy, dgate))| {
-            let (rows, sample) = (i * n * c..(i + 1) * n * c, i * c..(i + 1) * c);
-            let (y, grad, gate) = (&y[rows.clone()], &grad[rows], &gate[sample]);
-            vectorised(GatedAddGrad { dy, dgate, y, gate, grad });
-        });
+    assert_eq!(y.len(), n * gate.len(), "gated add: sizes of y and gate");
+    let mut dy = UninitVec::new(y.len());
+    let outputs = dy.room().par_chunks_mut(n * c).zip(dgate.par_chunks_mut(c));
+    outputs.enumerate().for_each(|(i, (dy, dgate))| {
+        let (rows, sample) = (i * n * c..(i + 1) * n * c, i * c..(i + 1) * c);
+        let (y, grad, gate) = (&y[rows.clone()], &grad[rows], &gate[sample]);
+        vectorised(GatedAddGrad { dy, dgate, y, gate, grad });
     });
-    [dy, dgate]
+    // SAFETY: every row of every sample was written.
+    [unsafe { dy.assume_init() }, dgate]
 }

@@ -2,11 +2,12 @@
 
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::{exp, max, sum};
-use crate::kernel::simd::memory::{WritesAll, build, par_rows};
+use crate::kernel::simd::memory::{UninitVec, par_rows};
+use std::mem::MaybeUninit;
 
 /// Log-softmax, or with `grad` its gradient from the output in `x`, of k planes of `inner` values.
 struct LogSoftmax<'a> {
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
     x: &'a [f32],
     grad: Option<&'a [f32]>,
     inner: usize,
@@ -25,7 +26,7 @@ impl Loop for LogSoftmax<'_> {
                 );
                 let log_total = top + total.ln();
                 for (out, &x) in self.out.iter_mut().zip(self.x) {
-                    *out = x - log_total;
+                    out.write(x - log_total);
                 }
             }
             (1, Some(grad)) => {
@@ -35,7 +36,7 @@ impl Loop for LogSoftmax<'_> {
                     |i| grad[i],
                 );
                 for ((out, &y), &g) in self.out.iter_mut().zip(self.x).zip(grad) {
-                    *out = g - exp(y) * total;
+                    out.write(g - exp(y) * total);
                 }
             }
             (inner, None) => {
@@ -55,7 +56,7 @@ impl Loop for LogSoftmax<'_> {
                 }
                 for (out, plane) in self.out.chunks_mut(inner).zip(self.x.chunks(inner)) {
                     for ((out, &x), &total) in out.iter_mut().zip(plane).zip(&total) {
-                        *out = x - total;
+                        out.write(x - total);
                     }
                 }
             }
@@ -68,7 +69,7 @@ impl Loop for LogSoftmax<'_> {
                 }
                 for ((out, y), g) in self.out.chunks_mut(inner).zip(self.x.chunks(inner)).zip(grad.chunks(inner)) {
                     for (((out, &y), &g), &total) in out.iter_mut().zip(y).zip(g).zip(&total) {
-                        *out = g - exp(y) * total;
+                        out.write(g - exp(y) * total);
                     }
                 }
             }
@@ -88,14 +89,13 @@ pub(crate) fn log_softmax_grad(y: &[f32], grad: &[f32], k: usize, inner: usize) 
 
 fn log_softmax_or_grad(x: &[f32], grad: Option<&[f32]>, k: usize, inner: usize) -> Vec<f32> {
     let width = k * inner;
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(x.len(), written, |out| {
-        par_rows(out, width, |first, piece| {
-            for (i, out) in piece.chunks_mut(width).enumerate() {
-                let at = (first + i) * width..(first + i + 1) * width;
-                vectorised(LogSoftmax { out, x: &x[at.clone()], grad: grad.map(|g| &g[at]), inner });
-            }
-        });
-    })
+    let mut out = UninitVec::new(x.len());
+    par_rows(out.room(), width, |first, piece| {
+        for (i, out) in piece.chunks_mut(width).enumerate() {
+            let at = (first + i) * width..(first + i + 1) * width;
+            vectorised(LogSoftmax { out, x: &x[at.clone()], grad: grad.map(|g| &g[at]), inner });
+        }
+    });
+    // SAFETY: every piece was written.
+    unsafe { out.assume_init() }
 }

@@ -1,9 +1,11 @@
 //! Pixels as vector lanes: blocks of an image, or all pixels of several small maps, and their parts of inputs and outputs.
 
+use crate::kernel::simd::memory::fill;
 use crate::kernel::simd::row::{LANES, Row, VECTOR, tree};
 use crate::kernel::simd::vector::V;
 use pulp::Simd;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// Maps with fewer pixels share lanes.
 const FEW: usize = 16;
@@ -209,7 +211,7 @@ impl<'a> Packed<'a> {
 
 /// The same to be written to.
 pub(crate) struct PackedMut<'a> {
-    values: &'a mut [f32],
+    values: &'a mut [MaybeUninit<f32>],
     rows: usize,
 }
 
@@ -217,8 +219,8 @@ impl<'a> PackedMut<'a> {
     /// Those of a block.
     ///
     /// # Safety
-    /// As [`BlockReader::new`], also for what is set.
-    pub unsafe fn new(values: &'a mut [f32], rows: usize) -> Self {
+    /// As [`BlockReader::new`], also for what is set; nothing may be read before it was set.
+    pub unsafe fn new(values: &'a mut [MaybeUninit<f32>], rows: usize) -> Self {
         assert_eq!(values.len(), rows * LANES, "the numbers of a block");
         Self { values, rows }
     }
@@ -226,7 +228,10 @@ impl<'a> PackedMut<'a> {
     /// Vector `v` of a row.
     #[inline(always)]
     pub fn at<S: Simd>(&self, simd: S, row: usize, v: usize) -> V<S> {
-        Packed { values: self.values, rows: self.rows }.at(simd, row, v)
+        let at = packed_at::<S>(self.rows, row, v);
+        debug_assert!(row < self.rows && at + S::F32_LANES <= self.values.len());
+        // SAFETY: as in `BlockReader::at`; the caller of `new` has promised to have set it.
+        V::new(simd, unsafe { self.values.as_ptr().add(at).cast::<S::f32s>().read_unaligned() })
     }
 
     /// Sets vector `v` of a row.
@@ -241,7 +246,7 @@ impl<'a> PackedMut<'a> {
     /// Clears the lanes that a block leaves unused.
     pub fn clear_from<S: Simd>(&mut self, vectors: usize) {
         let used = (vectors * S::F32_LANES).div_ceil(VECTOR);
-        self.values[used * self.rows * VECTOR..].fill(0.0);
+        fill(&mut self.values[used * self.rows * VECTOR..], 0.0);
     }
 }
 
@@ -257,7 +262,7 @@ pub(crate) struct BlockWriter<'a> {
     values: *mut f32,
     len: usize,
     n: usize,
-    lives: PhantomData<&'a mut [f32]>,
+    lives: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 // SAFETY: blocks do not overlap, and the functions that write one require that no other thread does.
@@ -265,8 +270,8 @@ unsafe impl Sync for BlockWriter<'_> {}
 
 impl<'a> BlockWriter<'a> {
     /// Into `values`, `[b rows n]`.
-    pub fn new(values: &'a mut [f32], n: usize) -> Self {
-        Self { values: values.as_mut_ptr(), len: values.len(), n, lives: PhantomData }
+    pub fn new(values: &'a mut [MaybeUninit<f32>], n: usize) -> Self {
+        Self { values: values.as_mut_ptr().cast(), len: values.len(), n, lives: PhantomData }
     }
 
     /// The `rows` rows of a block; `room` holds as many rows for blocks that cannot be written in place.

@@ -2,10 +2,10 @@
 
 use crate::kernel::simd::row::VECTOR;
 use crate::{Error, Result};
-use bytemuck::AnyBitPattern;
+use bytemuck::Pod;
 use rayon::prelude::*;
 use std::cell::Cell;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 
 /// Values that one task handles at the least: below this a thread costs more than it saves.
 const TASK: usize = 16 * 1024;
@@ -37,47 +37,77 @@ pub fn start_threads() -> Result<()> {
     }
 }
 
-/// The promise that a function writes every element of what it is given, and reads none before.
-#[derive(Clone, Copy)]
-pub(crate) struct WritesAll(());
+/// A vector of values that are still to be written: large vectors are not zeroed first. In tests all bits are ones, which is NaN.
+pub(crate) struct UninitVec<T> {
+    values: Vec<T>,
+    len: usize,
+}
 
-impl WritesAll {
+impl<T: Copy> UninitVec<T> {
+    /// Of `len` values.
+    pub fn new(len: usize) -> Self {
+        let mut values = Vec::with_capacity(len);
+        if cfg!(test) {
+            let room: &mut [MaybeUninit<T>] = values.spare_capacity_mut();
+            // SAFETY: the memory is that of the room, in which any bits may stand.
+            unsafe { room.as_mut_ptr().write_bytes(0xff, room.len()) };
+        }
+        Self { values, len }
+    }
+
+    /// Where the values are written.
+    pub fn room(&mut self) -> &mut [MaybeUninit<T>] {
+        &mut self.values.spare_capacity_mut()[..self.len]
+    }
+
+    /// The vector.
+    ///
     /// # Safety
-    /// The function that it is given with must keep the promise.
-    pub(crate) unsafe fn promise() -> Self {
-        Self(())
+    /// Every value must have been written.
+    pub unsafe fn assume_init(mut self) -> Vec<T> {
+        // SAFETY: `new` has made room for as many, and the caller has written them.
+        unsafe { self.values.set_len(self.len) };
+        self.values
     }
 }
 
-/// A vector of `n` values that `fill` writes; large vectors are not zeroed first. In tests they hold ones in all bits, which are NaN.
-pub(crate) fn build<T: AnyBitPattern>(n: usize, _: WritesAll, fill: impl FnOnce(&mut [T])) -> Vec<T> {
-    let mut values: Vec<MaybeUninit<T>> = Vec::with_capacity(n);
-    if cfg!(test) {
-        // SAFETY: there is room for as many values, and every bit pattern is one.
-        unsafe { values.as_mut_ptr().write_bytes(0xff, n) };
+/// Writes the same value everywhere.
+pub(crate) fn fill<T: Copy>(out: &mut [MaybeUninit<T>], value: T) {
+    out.fill(MaybeUninit::new(value));
+}
+
+/// Values as places to be written to.
+///
+/// # Safety
+/// Nothing but values may be written: what is moved there must be initialised.
+pub(crate) unsafe fn as_uninit<T: Copy>(values: &mut [T]) -> &mut [MaybeUninit<T>] {
+    // SAFETY: the layouts are the same, and by the contract the values stay initialised.
+    unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<T>]) }
+}
+
+/// Places as those of the smaller numbers that theirs are made of.
+pub(crate) fn parts<T: Pod, U: Pod>(places: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<U>] {
+    const {
+        assert!(size_of::<T>().is_multiple_of(size_of::<U>()) && align_of::<T>().is_multiple_of(align_of::<U>()));
     }
-    // SAFETY: the capacity suffices, and these elements need no value.
-    unsafe { values.set_len(n) };
-    // SAFETY: the layouts are the same; every bit pattern is valid, and by the promise all elements are written before one is read.
-    fill(unsafe { &mut *(std::ptr::from_mut(values.as_mut_slice()) as *mut [T]) });
-    let mut values = ManuallyDrop::new(values);
-    // SAFETY: by the promise all elements have been written; pointer, length and capacity are those of a vector of the same layout.
-    unsafe { Vec::from_raw_parts(values.as_mut_ptr().cast(), n, values.capacity()) }
+    let len = places.len() * (size_of::<T>() / size_of::<U>());
+    // SAFETY: they take up the same memory, in which any bits may stand.
+    unsafe { std::slice::from_raw_parts_mut(places.as_mut_ptr().cast(), len) }
 }
 
 /// Numbers of room that a thread keeps: half of what a core's own cache holds.
 const KEPT: usize = 512 * 1024 / size_of::<f32>();
 
 thread_local! {
-    static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static ROOM: Cell<Vec<MaybeUninit<f32>>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `f` with room for `n` numbers, in which anything may stand, from the start of a line of the cache on. A thread gets the same room
-/// again, which its core's own cache then still holds; an allocator goes through much more of the memory before it gives out a piece again.
-pub(crate) fn with_room<R>(n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+/// Calls `f` with room for `n` numbers, from the start of a line of the cache on. A thread gets the same room again, which its core's own
+/// cache then still holds; an allocator goes through much more of the memory before it gives out a piece again.
+pub(crate) fn with_room<R>(n: usize, f: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> R {
     let mut room = ROOM.take();
     if room.len() < n + VECTOR {
-        room = vec![0.0; n + VECTOR];
+        room = vec![MaybeUninit::uninit(); n + VECTOR];
     }
     let skip = room.as_ptr().align_offset(VECTOR * size_of::<f32>()).min(VECTOR);
     let result = f(&mut room[skip..skip + n]);

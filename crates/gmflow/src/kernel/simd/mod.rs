@@ -7,5 +7,7 @@ pub(crate) mod math;
 pub(crate) mod memory;
 pub(crate) mod pair;
 pub(crate) mod row;
+pub(crate) mod sync;
+pub(crate) mod team;
 pub(crate) mod threads;
 pub(crate) mod vector;

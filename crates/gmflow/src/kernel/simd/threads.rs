@@ -1,13 +1,10 @@
 //! The threads that share a pass: the pool, one thread, or a team for passes of microseconds.
 
 use crate::kernel::simd::memory::par_map;
-use std::any::Any;
+use crate::kernel::simd::team::{MOST, Team};
 use std::cell::Cell;
-use std::hint::spin_loop;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -44,8 +41,6 @@ impl Threads<'_> {
 const PATIENCE: usize = 4000;
 /// How often it polls before it offers itself to the pool.
 const LOOKS: usize = 100;
-/// Members of a team, and shares of a pass, at the most.
-const MOST: usize = u64::BITS as usize;
 
 /// A team of threads for passes of a few microseconds. The pool takes longer than that to hand out work and to collect it, and much longer to
 /// wake a thread.
@@ -55,21 +50,11 @@ const MOST: usize = u64::BITS as usize;
 ///
 /// A member begins with the same share of every pass, so that its core's own cache holds the numbers of that share.
 pub(crate) struct ThreadTeam {
-    /// A bit for each share of the pass that no thread has taken.
-    open: AtomicU64,
-    /// Shares that are done.
-    done: AtomicUsize,
-    /// Points to the function that works on shares: a [`Run`] that lives until all shares are done.
-    run: AtomicPtr<&'static Run<'static>>,
-    failure: Mutex<Option<Box<dyn Any + Send>>>,
-    /// A bit for each thread that has joined or was asked to; the first one is the leader.
-    members: AtomicU64,
+    /// How they share a pass.
+    team: Team,
     /// Members that are wanted, and the most shares of a pass.
     size: AtomicUsize,
 }
-
-/// Works on a share of a pass, and then on the shares that its second argument returns.
-type Run<'a> = dyn Fn(usize, &dyn Fn() -> Option<usize>) + Sync + 'a;
 
 thread_local! {
     /// The team that this thread leads.
@@ -119,14 +104,7 @@ impl Pace {
 
 impl ThreadTeam {
     fn new() -> Self {
-        Self {
-            open: AtomicU64::new(0),
-            done: AtomicUsize::new(0),
-            run: AtomicPtr::new(ptr::null_mut()),
-            failure: Mutex::new(None),
-            members: AtomicU64::new(1),
-            size: AtomicUsize::new(1),
-        }
+        Self { team: Team::new(), size: AtomicUsize::new(1) }
     }
 
     /// Calls `f` with a team of up to `size` idle threads of the pool, or with this thread alone where that was measured to be faster. `work` is
@@ -148,16 +126,20 @@ impl ThreadTeam {
         let size = size.min(rayon::current_num_threads()).clamp(1, MOST);
         team.size.store(size, Relaxed);
         for member in 1..size {
-            if team.members.fetch_or(1 << member, AcqRel) >> member & 1 == 1 {
+            if !team.team.join(member) {
                 continue;
             }
             let team = Arc::clone(&team);
             rayon::spawn(move || {
                 // The leader itself may pick up the task.
                 if std::thread::current().id() != leader {
-                    team.follow(member);
+                    team.team.follow(member, PATIENCE, |polls| {
+                        if polls % LOOKS == LOOKS - 1 {
+                            rayon::yield_now();
+                        }
+                    });
                 }
-                team.members.fetch_and(!(1 << member), AcqRel);
+                team.team.leave(member);
             });
         }
         f(&team)
@@ -186,70 +168,8 @@ impl ThreadTeam {
                 at = next();
             }
         };
-        self.lead(shares, &run);
+        self.team.lead(shares, &run);
         slots.into_iter().filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner).1).collect()
-    }
-
-    /// Calls `run` on every number below `shares`, on this thread and on those that have joined.
-    fn lead(&self, shares: usize, run: &Run) {
-        if shares == 0 {
-            return;
-        }
-        // SAFETY: only the lifetime differs. `run` is not called once all shares are done, and until then this function does not return.
-        let mut run: &'static Run<'static> = unsafe { std::mem::transmute(run) };
-        self.done.store(0, Relaxed);
-        self.run.store(&raw mut run, Relaxed);
-        self.open.store(u64::MAX >> (MOST - shares), Release);
-        self.help(0);
-        while self.done.load(Acquire) < shares {
-            spin_loop();
-        }
-        if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            resume_unwind(failure);
-        }
-    }
-
-    /// Works on pass after pass, until none comes any more.
-    fn follow(&self, member: usize) {
-        let mut looks = 0;
-        while looks < PATIENCE {
-            looks = if self.help(member) { 0 } else { looks + 1 };
-            spin_loop();
-            if looks % LOOKS == LOOKS - 1 {
-                rayon::yield_now();
-            }
-        }
-    }
-
-    /// Takes a share of the pass: the member's own, as long as it is free.
-    fn take(&self, member: usize) -> Option<usize> {
-        let mut open = self.open.load(Acquire);
-        while open != 0 {
-            let own = open & 1 << member;
-            let share = if own == 0 { open } else { own }.trailing_zeros();
-            match self.open.compare_exchange_weak(open, open & !(1 << share), AcqRel, Acquire) {
-                Ok(_) => return Some(share as usize),
-                Err(now) => open = now,
-            }
-        }
-        None
-    }
-
-    /// Works on free shares of the pass; returns whether there were any.
-    fn help(&self, member: usize) -> bool {
-        let mut helped = false;
-        loop {
-            let taken = Cell::new(0);
-            let next = || self.take(member).inspect(|_| taken.set(taken.get() + 1));
-            let Some(first) = next() else { return helped };
-            // SAFETY: the share that was taken counts as done only after this call, and the leader waits until all are done.
-            let run = unsafe { *self.run.load(Relaxed) };
-            if let Err(failure) = catch_unwind(AssertUnwindSafe(|| run(first, &next))) {
-                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
-            }
-            self.done.fetch_add(taken.get(), AcqRel);
-            helped = true;
-        }
     }
 }
 

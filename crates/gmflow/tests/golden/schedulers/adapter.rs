@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use gmflow::guidance::{Guidance, GuidedPrediction};
 use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::rng::Purpose;
-use gmflow::solver::{Context, NoiseSource, SecondOrder, SolverConfig, Span};
+use gmflow::solver::{Context, Deis, Dpmpp2m, Dpmpp2s, Euler, NoiseSource, SecondOrder, SolverConfig, Span, UniPc};
 use gmflow::time;
 
 /// What the adapter takes for alpha at t = 1, and for the last sigma of the solvers that cannot end on 0.
@@ -18,12 +18,12 @@ const EPS: f32 = 1e-6;
 
 pub fn run(case: &Case) -> Computed {
     let (solver, ends_on_zero, starts_with_noise) = match case.text("base_scheduler") {
-        "DPMSolverMultistep" => (SolverConfig::Dpmpp2m, true, false),
-        "DPMSolverSinglestep" => (SolverConfig::Dpmpp2s, true, false),
-        "DEISMultistep" => (SolverConfig::Deis, false, true),
+        "DPMSolverMultistep" => (SolverConfig::Dpmpp2m(Dpmpp2m {}), true, false),
+        "DPMSolverSinglestep" => (SolverConfig::Dpmpp2s(Dpmpp2s {}), true, false),
+        "DEISMultistep" => (SolverConfig::Deis(Deis {}), false, true),
         "SASolver" => (SolverConfig::SA_SOLVER, false, false),
-        "UniPCMultistep" => (SolverConfig::UniPc, true, false),
-        "EulerDiscrete" => (SolverConfig::Euler, true, true),
+        "UniPCMultistep" => (SolverConfig::UniPc(UniPc {}), true, false),
+        "EulerDiscrete" => (SolverConfig::Euler(Euler {}), true, true),
         "EulerAncestralDiscrete" => (SolverConfig::DDPM_SMALL, true, true),
         other => panic!("{}: no solver for {other}", case.id),
     };

@@ -2,13 +2,13 @@
 
 use crate::kernel::mixture::sizes::Mixture;
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, guide};
+use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts};
 use crate::kernel::mixture::step::cpu::ode::SubSteps;
 use crate::kernel::mixture::step::cpu::{Step, ode_step};
 use crate::kernel::mixture::step::cpu::{guided, ode, reweight, second_order};
 use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule, StepPlan};
 use crate::kernel::nn::ops::{in_order, tensor, values};
-use crate::kernel::simd::memory::{WritesAll, build};
+use crate::kernel::simd::memory::UninitVec;
 use crate::kernel::simd::threads::Threads;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
@@ -170,8 +170,7 @@ impl StepOps for Flex {
     fn step_guide(inputs: GuidanceInputs<Self>) -> (Tensor, Tensor, Tensor, Tensor, Tensor) {
         let inputs = inputs.contiguous();
         let (sizes, shape) = (sizes(&inputs.velocity.means), inputs.x.shape().to_vec());
-        let fill = |mut room: guide::GuidedRoom| guide(inputs.borrow(), sizes, &mut room, Threads::All);
-        guided(GuidedParts::build(shape[0], sizes, inputs.rule, fill), shape).into()
+        guided(GuidedParts::new(inputs.borrow(), shape[0], sizes), shape).into()
     }
 
     fn step_second_order(
@@ -181,33 +180,23 @@ impl StepOps for Flex {
     ) -> (Tensor, Tensor) {
         let (now, previous_mean) = (now.contiguous(), in_order(previous_mean));
         let sizes = sizes(&now.velocity.means);
-        let mut power = vec![0.0; values(&now.var).len()];
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let shift = build(values(&previous_mean).len(), written, |shift| {
-            second_order::second_order(
-                now.borrow(),
-                values(&previous_mean),
-                sizes,
-                rule,
-                (shift, &mut power),
-                Threads::All,
-            );
-        });
+        let lengths = [&previous_mean, &now.var].map(|values_of| values(values_of).len());
+        let [mut shift, mut power] = lengths.map(UninitVec::new);
+        let room = (shift.room(), power.room());
+        second_order::second_order(now.borrow(), values(&previous_mean), sizes, rule, room, Threads::All);
+        // SAFETY: the pass writes all of its room.
+        let (shift, power) = unsafe { (shift.assume_init(), power.assume_init()) };
         (tensor(shift, previous_mean.shape().to_vec()), tensor(power, now.var.shape().to_vec()))
     }
 
     fn step_ode(mixture: GuidedMixtures<Self>, start: Tensor, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
         let (mixture, start, x) = (mixture.contiguous(), in_order(start), in_order(x));
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
-        let fill = |out: &mut [f32]| {
-            let (start, x) = (values(&start), values(&x));
-            let steps = SubSteps { start, x, substeps: &substeps, next: None };
-            ode::ode_substeps(mixture.borrow(), steps, sizes, out, Threads::All);
-        };
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        tensor(build(values(&x).len(), written, fill), shape)
+        let steps = SubSteps { start: values(&start), x: values(&x), substeps: &substeps, next: None };
+        let mut out = UninitVec::new(values(&x).len());
+        ode::ode_substeps(mixture.borrow(), steps, sizes, out.room(), Threads::All);
+        // SAFETY: the pass writes all of its room.
+        tensor(unsafe { out.assume_init() }, shape)
     }
 
     fn step_at_once(inputs: GuidanceInputs<Self>, previous: Previous<Self>, plan: StepPlan) -> (Tensor, Tensor) {

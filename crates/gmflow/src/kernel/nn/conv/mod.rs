@@ -14,7 +14,7 @@ use crate::kernel::matmul::matrix::{Destination, Matrix, Target, product};
 use crate::kernel::matmul::precision::MatmulPrecision;
 use crate::kernel::nn::group_norm::plane_sums;
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{WritesAll, build};
+use crate::kernel::simd::memory::UninitVec;
 use gemm::Parallelism;
 use rayon::prelude::*;
 use sizes::Sizes;
@@ -39,26 +39,25 @@ pub(crate) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes, arith
         return winograd::conv(x, weight, bias, sizes, winograd::Kernel::fastest());
     }
     let (plane, tiles) = (sizes.pixels(), sizes.tiles(c));
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(b * o * plane, written, |out| {
-        let out = Target(out.as_mut_ptr());
-        let tasks = (0..b * tiles.len()).into_par_iter();
-        tasks.for_each_init(Vec::new, |buffer, task| {
-            let (sample, rows) = (task / tiles.len(), tiles[task % tiles.len()].clone());
-            let x = patches(buffer, &x[sample * c * h * w..][..c * h * w], c, rows.clone(), sizes);
-            let pixels = rows.len() * sizes.out[1];
-            let at = sample * o * plane + rows.start * sizes.out[1];
-            // SAFETY: the sizes were checked; no other task writes these pixels, which are set to the bias first.
-            unsafe {
-                for (channel, bias) in bias.iter().enumerate() {
-                    std::slice::from_raw_parts_mut(out.at(at + channel * plane), pixels).fill(*bias);
-                }
-                let weight = Matrix::rows(weight, k);
-                product([o, pixels, k], Destination::add(out.at(at), plane), [weight, x], 1.0, Parallelism::None);
+    let mut values = UninitVec::new(b * o * plane);
+    let out = Target::of(values.room());
+    let tasks = (0..b * tiles.len()).into_par_iter();
+    tasks.for_each_init(Vec::new, |buffer, task| {
+        let (sample, rows) = (task / tiles.len(), tiles[task % tiles.len()].clone());
+        let x = patches(buffer, &x[sample * c * h * w..][..c * h * w], c, rows.clone(), sizes);
+        let pixels = rows.len() * sizes.out[1];
+        let at = sample * o * plane + rows.start * sizes.out[1];
+        // SAFETY: the sizes were checked; no other task writes these pixels, which are set to the bias first.
+        unsafe {
+            for (channel, bias) in bias.iter().enumerate() {
+                out.fill(at + channel * plane, pixels, *bias);
             }
-        });
-    })
+            let weight = Matrix::rows(weight, k);
+            product([o, pixels, k], Destination::add(out.at(at), plane), [weight, x], 1.0, Parallelism::None);
+        }
+    });
+    // SAFETY: the tiles cover the rows of a plane, and every channel's pixels were written.
+    unsafe { values.assume_init() }
 }
 
 /// The gradient with respect to x.

@@ -2,19 +2,20 @@
 
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::sizes::{Mixture, per_sample};
-use crate::kernel::mixture::step::cpu::guided::centred_rows;
+use crate::kernel::mixture::step::cpu::guided::{GuidedMixtures, centred_rows};
 use crate::kernel::mixture::step::types::ShiftRule;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::channels;
 use crate::kernel::simd::lanes::{
     Block, BlockReader, BlockWriter, Packed, PackedMut, PerSample, Summing, Sums, per_sample_sums,
 };
-use crate::kernel::simd::memory::{WritesAll, build};
+use crate::kernel::simd::memory::UninitVec;
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::{V, widest};
 use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// A network's predictions at (x, t), and what guidance asks for.
@@ -57,7 +58,6 @@ impl<'a> GuidanceInputs<'a> {
 }
 
 /// What [`guide`] finds.
-#[derive(Default)]
 pub(crate) struct GuidedParts {
     /// The conditional mixtures over x0: see [`crate::kernel::mixture::step::cpu::guided::GuidedMixtures::centred`].
     pub centred: Vec<f32>,
@@ -72,66 +72,76 @@ pub(crate) struct GuidedParts {
 }
 
 impl GuidedParts {
-    /// Room for `b` samples, to be written by `fill`.
-    pub fn build(b: usize, sizes: Sizes, rule: ShiftRule, fill: impl FnOnce(GuidedRoom)) -> Self {
-        let (mut parts, pixels) = (Self::default(), b * sizes.c * sizes.n);
-        let Self { shift, var, power, centred, .. } = &mut parts;
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let mean = build(pixels, written, |mean| {
-            // SAFETY: every element is written below, and none is read before.
-            let written = unsafe { WritesAll::promise() };
-            *shift = build(if rule == ShiftRule::Off { 0 } else { pixels }, written, |shift| {
-                // SAFETY: every element is written below, and none is read before.
-                let written = unsafe { WritesAll::promise() };
-                *centred = build(Packed::len(b, sizes.n, centred_rows(sizes)), written, |centred| {
-                    // SAFETY: every element is written below, and none is read before.
-                    let written = unsafe { WritesAll::promise() };
-                    *var = build(b, written, |var| {
-                        // SAFETY: every element is written below, and none is read before.
-                        let written = unsafe { WritesAll::promise() };
-                        *power = build(b, written, |power| fill(GuidedRoom { centred, mean, shift, var, power }));
-                    });
-                });
-            });
-        });
-        Self { mean, ..parts }
+    /// [`guide`] on all threads, for `b` samples.
+    pub fn new(inputs: GuidanceInputs, b: usize, sizes: Sizes) -> Self {
+        let pixels = b * sizes.c * sizes.n;
+        let of_shift = if inputs.rule == ShiftRule::Off { 0 } else { pixels };
+        let mut centred = UninitVec::new(Packed::len(b, sizes.n, centred_rows(sizes)));
+        let [mut mean, mut shift, mut var, mut power] = [pixels, of_shift, b, b].map(UninitVec::new);
+        let room = GuidedRoom {
+            centred: centred.room(),
+            mean: mean.room(),
+            shift: shift.room(),
+            var: var.room(),
+            power: power.room(),
+        };
+        guide(inputs, sizes, room, Threads::All);
+        // SAFETY: `guide` writes all of its room.
+        unsafe {
+            let [centred, mean, shift] = [centred.assume_init(), mean.assume_init(), shift.assume_init()];
+            Self { centred, mean, shift, var: var.assume_init(), power: power.assume_init() }
+        }
     }
 }
 
-/// The same to be written to.
+/// The same to be written to, for samples of which there are as many as `var` has places.
 pub(crate) struct GuidedRoom<'a> {
-    pub centred: &'a mut [f32],
-    pub mean: &'a mut [f32],
-    pub shift: &'a mut [f32],
-    pub var: &'a mut [f32],
-    pub power: &'a mut [f32],
+    pub centred: &'a mut [MaybeUninit<f32>],
+    pub mean: &'a mut [MaybeUninit<f32>],
+    pub shift: &'a mut [MaybeUninit<f32>],
+    pub var: &'a mut [MaybeUninit<f32>],
+    pub power: &'a mut [MaybeUninit<f32>],
 }
 
-/// From predictions of the velocity to the means of the mixtures over x0 and the shift that guidance asks for.
-pub(crate) fn guide(inputs: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom, threads: Threads) {
+/// From predictions of the velocity to the means of the mixtures over x0 and the shift that guidance asks for. Writes all of the room, and
+/// returns it as mixtures.
+pub(crate) fn guide<'a>(
+    inputs: GuidanceInputs<'a>,
+    sizes: Sizes,
+    room: GuidedRoom<'a>,
+    threads: Threads,
+) -> GuidedMixtures<'a> {
     let Sizes { k, c, n } = sizes;
     let GuidedRoom { centred, mean, shift, var: vars, power: powers } = room;
-    let (b, active) = (vars.len(), inputs.rule != ShiftRule::Off);
+    let (b, active, rows) = (vars.len(), inputs.rule != ShiftRule::Off, centred_rows(sizes));
+    let of_shift = if active { b * c * n } else { 0 };
+    let lengths = [inputs.x.len(), mean.len(), shift.len(), centred.len(), powers.len()];
+    assert_eq!(
+        lengths,
+        [b * c * n, b * c * n, of_shift, Packed::len(b, n, rows), b],
+        "guidance: room for {b} samples"
+    );
     let blocks = Block::all(b, n);
     let (means, shifts) = (BlockWriter::new(mean, n), BlockWriter::new(shift, n));
-    let rows = centred_rows(sizes);
     let sums = threads.map(
         blocks.iter().copied().zip(centred.chunks_mut(rows * LANES)).collect(),
         2 * b * k * c * n,
         || Scratch::new(sizes),
-        |scratch, (block, centred): (Block, &mut [f32])| {
-            // SAFETY: rows of components, and vectors of the block are read and set.
+        |scratch, (block, centred): (Block, &mut [MaybeUninit<f32>])| {
+            // SAFETY: rows of components, and vectors of the block are read and set, and none is read before it was set.
             let centred = unsafe { PackedMut::new(centred, rows) };
             let shifts = active.then_some(&shifts);
             widest(Guiding { scratch, centred, means: &means, shifts, inputs, sizes, block })
         },
     );
+    // SAFETY: every block has written its part of the mixtures, of the mean and, where there is one, of the shift.
+    let (centred, mean, shift) =
+        unsafe { (centred.assume_init_ref(), mean.assume_init_ref(), shift.assume_init_mut()) };
     for (sample, &[var, da, aa]) in per_sample_sums(b, &blocks, &sums).iter().enumerate() {
         let var = var / n as f64;
-        vars[sample] = var as f32;
+        vars[sample].write(var as f32);
         if !active {
-            powers[sample] = 0.0;
+            powers[sample].write(0.0);
             continue;
         }
         let at = sample * c * n..(sample + 1) * c * n;
@@ -143,8 +153,12 @@ pub(crate) fn guide(inputs: GuidanceInputs, sizes: Sizes, room: &mut GuidedRoom,
         let power = power / (c * n) as f64;
         let factor = inputs.rule.factor(var, power);
         vectorised(Scale { values: shift, by: factor as f32 });
-        powers[sample] = (power * factor * factor) as f32;
+        powers[sample].write((power * factor * factor) as f32);
     }
+    // SAFETY: the sums are of all samples, and both numbers of each were written.
+    let (var, power) = unsafe { (vars.assume_init_ref(), powers.assume_init_ref()) };
+    let (log_std, t, pixelwise) = (inputs.velocity.log_std, inputs.t, inputs.pixelwise);
+    GuidedMixtures { centred, log_std, t, mean, shift, var, power, pixelwise }
 }
 
 /// Subtracts a multiple of the axis, the mean or what it is short of `origin`, from a shift; the sum of the squares of what remains.

@@ -10,12 +10,13 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::sizes::per_sample;
 use crate::kernel::mixture::step::types::{SecondOrderRule, ShiftRule, StepPlan};
 use crate::kernel::simd::lanes::{Block, Packed};
-use crate::kernel::simd::memory::{WritesAll, build, par_items, with_room};
+use crate::kernel::simd::memory::{UninitVec, par_items, with_room};
 use crate::kernel::simd::threads::{ThreadTeam, Threads};
 use guide::{GuidanceInputs, GuidedRoom, guide};
 use guided::{GuidedMixtures, centred_rows};
 use ode::{SubSteps, ToNextMean, ode_substeps};
 use second_order::second_order;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Values of mixtures that one thread is through with before others have come.
@@ -38,8 +39,14 @@ impl<'a> Step<'a> {
         Self { inputs: self.inputs.of_samples(sizes, samples), previous, ..self }
     }
 
-    /// One pass after the other.
-    fn run(self, sizes: Sizes, out: &mut [f32], mean_at_next: &mut [f32], threads: Threads) {
+    /// One pass after the other: writes all of `out` and, where it is asked for, all of `mean_at_next`.
+    fn run(
+        self,
+        sizes: Sizes,
+        out: &mut [MaybeUninit<f32>],
+        mean_at_next: &mut [MaybeUninit<f32>],
+        threads: Threads,
+    ) {
         let pixels = out.len();
         let b = pixels / (sizes.c * sizes.n).max(1);
         let mixtures = Packed::len(b, sizes.n, centred_rows(sizes));
@@ -55,13 +62,11 @@ impl<'a> Step<'a> {
             let [mean, changed] = [(); 2].map(|()| take(pixels));
             let shift = take(if inputs.rule == ShiftRule::Off { 0 } else { pixels });
             let [var, power, changed_power] = [(); 3].map(|()| take(b));
-            guide(inputs, sizes, &mut GuidedRoom { centred, mean, shift, var, power }, threads);
-            let (log_std, t, pixelwise) = (inputs.velocity.log_std, inputs.t, inputs.pixelwise);
-            let guided = GuidedMixtures { centred, log_std, t, mean, shift, var, power, pixelwise };
+            let guided = guide(inputs, sizes, GuidedRoom { centred, mean, shift, var, power }, threads);
             let mut corrected = guided;
             if let Some((mean, rule)) = previous {
-                second_order(guided, mean, sizes, rule, (changed, changed_power), threads);
-                corrected = GuidedMixtures { shift: changed, power: changed_power, ..guided };
+                let (shift, power) = second_order(guided, mean, sizes, rule, (changed, changed_power), threads);
+                corrected = GuidedMixtures { shift, power, ..guided };
             }
             let next = plan.to_next_mean.map(|substep| ToNextMean { guided, substep, out: mean_at_next });
             let sub_steps = SubSteps { start: inputs.x, x: inputs.x, substeps: &plan.substeps, next };
@@ -78,29 +83,21 @@ pub(crate) fn ode_step(step: Step, sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
     let Sizes { k, c, n } = sizes;
     let (b, of_sample) = (step.inputs.x.len() / (c * n).max(1), (c * n).max(1));
     let together = Block::whole_samples(n);
-    let mut out = Vec::new();
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let mean_at_next =
-        build(if step.plan.to_next_mean.is_some() { b * c * n } else { 0 }, written, |mut mean_at_next| {
-            // SAFETY: every element is written below, and none is read before.
-            let written = unsafe { WritesAll::promise() };
-            out = build(b * c * n, written, |out| {
-                let work = b * k * c * n * (4 + step.plan.substeps.len());
-                if b.div_ceil(together) < rayon::current_num_threads() && b * k * c * n > SMALL {
-                    let size = Block::count(b, n);
-                    return ThreadTeam::with(size, work, |threads| step.run(sizes, out, mean_at_next, threads));
-                }
-                let shares = out.chunks_mut(together * of_sample).enumerate().map(|(i, out)| {
-                    let samples = i * together..i * together + out.len() / of_sample;
-                    let mean_at_next =
-                        mean_at_next.split_off_mut(..out.len().min(mean_at_next.len())).unwrap_or_default();
-                    (step.of_samples(sizes, samples), out, mean_at_next)
-                });
-                par_items(shares.collect(), work, |(step, out, mean_at_next)| {
-                    step.run(sizes, out, mean_at_next, Threads::One)
-                });
-            });
+    let mut out = UninitVec::new(b * c * n);
+    let mut mean_at_next = UninitVec::new(if step.plan.to_next_mean.is_some() { b * c * n } else { 0 });
+    let (samples_out, mut next_out) = (out.room(), mean_at_next.room());
+    let work = b * k * c * n * (4 + step.plan.substeps.len());
+    if b.div_ceil(together) < rayon::current_num_threads() && b * k * c * n > SMALL {
+        let size = Block::count(b, n);
+        ThreadTeam::with(size, work, |threads| step.run(sizes, samples_out, next_out, threads));
+    } else {
+        let shares = samples_out.chunks_mut(together * of_sample).enumerate().map(|(i, out)| {
+            let samples = i * together..i * together + out.len() / of_sample;
+            let next = next_out.split_off_mut(..out.len().min(next_out.len())).unwrap_or_default();
+            (step.of_samples(sizes, samples), out, next)
         });
-    (out, mean_at_next)
+        par_items(shares.collect(), work, |(step, out, next)| step.run(sizes, out, next, Threads::One));
+    }
+    // SAFETY: the shares are all samples, and each run has written its own.
+    unsafe { (out.assume_init(), mean_at_next.assume_init()) }
 }

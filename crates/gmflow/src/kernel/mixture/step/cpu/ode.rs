@@ -9,6 +9,7 @@ use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::widest;
 use pulp::{Simd, WithSimd};
+use std::mem::MaybeUninit;
 
 /// Where sub-steps begin, and what they lead to.
 pub(crate) struct SubSteps<'a> {
@@ -25,19 +26,24 @@ pub(crate) struct SubSteps<'a> {
 pub(crate) struct ToNextMean<'a> {
     pub guided: GuidedMixtures<'a>,
     pub substep: OdeSubstep,
-    pub out: &'a mut [f32],
+    pub out: &'a mut [MaybeUninit<f32>],
 }
 
-/// The samples `[b c n]` after all sub-steps into `out`.
+/// The samples `[b c n]` after all sub-steps into `out`; writes all of it, and all of the room for what is next.
 pub(crate) fn ode_substeps(
     mixtures: GuidedMixtures,
     SubSteps { start, x, substeps, next }: SubSteps,
     sizes: Sizes,
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
     threads: Threads,
 ) {
     let Sizes { c, n, .. } = sizes;
-    let blocks = Block::all(x.len() / (c * n).max(1), n);
+    let b = x.len() / (c * n).max(1);
+    assert_eq!(out.len(), b * c * n, "sub-steps: room for {b} samples");
+    if let Some(next) = &next {
+        assert_eq!(next.out.len(), out.len(), "sub-steps: room for the mean that is next");
+    }
+    let blocks = Block::all(b, n);
     let work = x.len() * sizes.k * (substeps.len() + usize::from(next.is_some()));
     let out = BlockWriter::new(out, n);
     let next = next.map(|ToNextMean { guided, substep, out }| (guided, substep, BlockWriter::new(out, n)));

@@ -4,7 +4,7 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::cpu::guided::{GuidedMixtures, Scratch, Tilted, natural};
 use crate::kernel::simd::channels;
 use crate::kernel::simd::lanes::{Block, BlockWriter, PerSample};
-use crate::kernel::simd::memory::{WritesAll, build, par_map};
+use crate::kernel::simd::memory::{UninitVec, par_map};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::vector::widest;
 use pulp::{Simd, WithSimd};
@@ -16,32 +16,29 @@ pub(crate) fn reweighted(mixtures: GuidedMixtures, sizes: Sizes) -> [Vec<f32>; 3
     let Sizes { k, c, n } = sizes;
     let b = mixtures.var.len();
     let blocks = Block::all(b, n);
-    let (mut log_weights, mut log_std) = (Vec::new(), vec![0.0; if mixtures.is_pixelwise() { b * n } else { 0 }]);
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let means = build(b * k * c * n, written, |means| {
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        log_weights = build(b * k * n, written, |weights| {
-            let [means, weights, stds] = [means, weights, &mut log_std[..]].map(|out| BlockWriter::new(out, n));
-            par_map(
-                blocks,
-                b * k * c * n,
-                || Scratch::new(sizes, true),
-                |scratch, block| {
-                    widest(Reweighting { scratch, mixtures, sizes, block });
-                    // SAFETY: every block comes up once.
-                    unsafe {
-                        means.write(&block, &scratch.out_means);
-                        weights.write(&block, &scratch.out_weights);
-                        if mixtures.is_pixelwise() {
-                            stds.write(&block, &scratch.out[..1]);
-                        }
-                    }
-                },
-            );
-        });
-    });
+    let lengths = [b * k * c * n, b * k * n, if mixtures.is_pixelwise() { b * n } else { 0 }];
+    let [mut means, mut log_weights, mut log_std] = lengths.map(UninitVec::new);
+    let [to_means, to_weights, to_stds] =
+        [&mut means, &mut log_weights, &mut log_std].map(|out| BlockWriter::new(out.room(), n));
+    par_map(
+        blocks,
+        b * k * c * n,
+        || Scratch::new(sizes, true),
+        |scratch, block| {
+            widest(Reweighting { scratch, mixtures, sizes, block });
+            // SAFETY: every block comes up once.
+            unsafe {
+                to_means.write(&block, &scratch.out_means);
+                to_weights.write(&block, &scratch.out_weights);
+                if mixtures.is_pixelwise() {
+                    to_stds.write(&block, &scratch.out[..1]);
+                }
+            }
+        },
+    );
+    // SAFETY: the blocks are all samples, and every block was written.
+    let [means, log_weights, log_std] =
+        unsafe { [means.assume_init(), log_weights.assume_init(), log_std.assume_init()] };
     if mixtures.is_pixelwise() {
         return [means, log_weights, log_std];
     }

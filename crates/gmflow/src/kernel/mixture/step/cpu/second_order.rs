@@ -9,33 +9,37 @@ use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::widest;
 use pulp::{Simd, WithSimd};
+use std::mem::MaybeUninit;
 
 /// The second-order change from `previous_mean` `[b c n]`, where the prediction before would have the mean now, alone or with the shift of `now`,
-/// into `out` `[b c n]`, and its mean square into `power` `[b]`.
-pub(crate) fn second_order(
+/// into `out` `[b c n]`, and its mean square into `power` `[b]`. Writes all of both and returns them.
+pub(crate) fn second_order<'a>(
     now: GuidedMixtures,
     previous_mean: &[f32],
     sizes: Sizes,
     rule: SecondOrderRule,
-    (out, power): (&mut [f32], &mut [f32]),
+    (out, power): (&'a mut [MaybeUninit<f32>], &'a mut [MaybeUninit<f32>]),
     threads: Threads,
-) {
+) -> (&'a [f32], &'a [f32]) {
     let Sizes { k, c, n } = sizes;
     let b = power.len();
+    assert_eq!([out.len(), previous_mean.len()], [b * c * n; 2], "second order: room for {b} samples");
     let blocks = Block::all(b, n);
-    let out = BlockWriter::new(out, n);
+    let writer = BlockWriter::new(out, n);
     let sums = threads.map(
         blocks.clone(),
         b * k * c * n,
         || Scratch::new(sizes, false),
         |scratch, block| {
-            let out = &out;
+            let out = &writer;
             widest(Changing { scratch, out, now, previous_mean, sizes, block, rule })
         },
     );
     for (power, [sum]) in power.iter_mut().zip(per_sample_sums(b, &blocks, &sums)) {
-        *power = (sum / (c * n) as f64) as f32;
+        power.write((sum / (c * n) as f64) as f32);
     }
+    // SAFETY: every block has written its part, and there is a sum for each sample.
+    unsafe { (out.assume_init_ref(), power.assume_init_ref()) }
 }
 
 /// A block of [`second_order`].

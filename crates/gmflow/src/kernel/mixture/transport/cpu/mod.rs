@@ -12,7 +12,7 @@ use crate::kernel::mixture::sizes::{Mixture, Sizes};
 use crate::kernel::mixture::transport::reference::PixelMixture;
 use crate::kernel::mixture::transport::types::{Direction, Way};
 use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter};
-use crate::kernel::simd::memory::{WritesAll, build, par_map};
+use crate::kernel::simd::memory::{UninitVec, par_map};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::row::{LANES, Row, VECTOR};
 use crate::kernel::simd::vector::widest;
@@ -49,26 +49,26 @@ pub(crate) fn covariances(mixture: Mixture, sizes: Sizes) -> Vec<f32> {
 /// Maps `values` `[b c n]`, with one basis per sample, `[b c c]` with a basis vector in every column.
 pub(crate) fn transport(mixture: Mixture, values: &[f32], bases: &[f32], sizes: Sizes, way: Way) -> Vec<f32> {
     let Sizes { k, c, n } = sizes;
-    let blocks = Block::all(mixture.samples(sizes), n);
-    let mut far = Vec::new();
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    let mut mapped = build(values.len(), written, |out| {
-        let out = BlockWriter::new(out, n);
-        // A root search costs about ten passes over the components.
-        far = par_map(
-            blocks,
-            10 * k * values.len(),
-            || Scratch::new(sizes),
-            |scratch, block| {
-                let far = widest(Mapping { scratch, mixture, values, bases, sizes, block, way });
-                // SAFETY: every block comes up once.
-                unsafe { out.write(&block, &scratch.out) };
-                let lanes = far.iter().enumerate().filter(|(_, far)| **far > 0.0);
-                lanes.filter_map(|(lane, _)| block.pixel(lane)).collect::<Vec<_>>()
-            },
-        );
-    });
+    let b = mixture.samples(sizes);
+    assert_eq!(values.len(), b * c * n, "transport: values for {b} mixtures of {c} channels and {n} pixels");
+    let blocks = Block::all(b, n);
+    let mut mapped = UninitVec::new(values.len());
+    let out = BlockWriter::new(mapped.room(), n);
+    // A root search costs about ten passes over the components.
+    let far = par_map(
+        blocks,
+        10 * k * values.len(),
+        || Scratch::new(sizes),
+        |scratch, block| {
+            let far = widest(Mapping { scratch, mixture, values, bases, sizes, block, way });
+            // SAFETY: every block comes up once.
+            unsafe { out.write(&block, &scratch.out) };
+            let lanes = far.iter().enumerate().filter(|(_, far)| **far > 0.0);
+            lanes.filter_map(|(lane, _)| block.pixel(lane)).collect::<Vec<_>>()
+        },
+    );
+    // SAFETY: the blocks are all samples, and every block was written.
+    let mut mapped = unsafe { mapped.assume_init() };
     for (sample, pixel) in far.into_iter().flatten() {
         let at = |row: usize| row * n + pixel;
         let read = |from: &[f32], row: usize| f64::from(from[at(row)]);

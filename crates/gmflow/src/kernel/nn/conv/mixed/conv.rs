@@ -11,7 +11,8 @@ use super::vectors::{LANES, first, with_instructions};
 use crate::kernel::matmul::layout::{LINES, Line, ROWS};
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::nn::conv::sizes::Sizes;
-use crate::kernel::simd::memory::{WritesAll, build, par_items};
+use crate::kernel::nn::conv::winograd::apart;
+use crate::kernel::simd::memory::{UninitVec, fill, par_items};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -29,29 +30,23 @@ pub(super) struct Weights {
     distance: usize,
 }
 
-/// Words from one position to the next of `n` each: whole lines, and no power of two, so that positions do not share places of the cache.
-pub(super) fn apart(n: usize) -> usize {
-    n.next_multiple_of(1024) + 3 * LANES
-}
-
 impl Weights {
     /// Of a weight `[o c 3 3]`; `turned` for the way back, in which outputs and inputs change places and filters are turned round.
     pub(super) fn new(weight: &[f32], [o, c]: [usize; 2], turned: bool) -> Self {
         let [outputs, inputs] = if turned { [c, o] } else { [o, c] };
         let steps = inputs.div_ceil(2);
         let distance = apart(outputs * steps);
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let words = build(POSITIONS * distance, written, |words: &mut [u32]| {
-            let target = Words(words.as_mut_ptr());
-            par_items((0..outputs).collect(), weight.len(), |output| {
-                let at = |input: usize| if turned { (input * c + output) * 9 } else { (output * c + input) * 9 };
-                let out = Pairs { words: target.at(output * steps), distance };
-                // SAFETY: the instructions were looked for, and only this task writes the row.
-                unsafe { expand_row(weight, inputs, at, turned, out) };
-            });
+        let mut words = UninitVec::new(POSITIONS * distance);
+        words.room().chunks_exact_mut(distance).for_each(|position| fill(&mut position[outputs * steps..], 0));
+        let target = Words(words.room().as_mut_ptr().cast());
+        par_items((0..outputs).collect(), weight.len(), |output| {
+            let at = |input: usize| if turned { (input * c + output) * 9 } else { (output * c + input) * 9 };
+            let out = Pairs { words: target.at(output * steps), distance };
+            // SAFETY: the instructions were looked for, and only this task writes the row.
+            unsafe { expand_row(weight, inputs, at, turned, out) };
         });
-        Self { words, outputs, steps, distance }
+        // SAFETY: the row of each output was written at all positions, and so were the gaps between these.
+        Self { words: unsafe { words.assume_init() }, outputs, steps, distance }
     }
 
     fn rows(&self, position: usize, first: usize) -> Rows {
@@ -214,16 +209,14 @@ pub(super) fn conv(
 ) -> Vec<f32> {
     let weights = Weights::new(weight, [sizes.o, sizes.c], false);
     let tiling = outputs(sizes);
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(sizes.b * sizes.o * sizes.pixels(), written, |values: &mut [f32]| {
-        let out = Output { values: values.as_mut_ptr(), channels: sizes.o, shift, residual };
-        let out = &out;
-        groups(sizes.b, &tiling).into_par_iter().for_each_init(
-            || Room::new(&tiling),
-            |room, samples| filter(source, &weights, &tiling, samples, room, out),
-        );
-    })
+    let mut values = UninitVec::new(sizes.b * sizes.o * sizes.pixels());
+    let out = Output { values: values.room().as_mut_ptr().cast(), channels: sizes.o, shift, residual };
+    let out = &out;
+    groups(sizes.b, &tiling)
+        .into_par_iter()
+        .for_each_init(|| Room::new(&tiling), |room, samples| filter(source, &weights, &tiling, samples, room, out));
+    // SAFETY: the groups are all samples, and every plane of theirs was written.
+    unsafe { values.assume_init() }
 }
 
 /// The gradient with respect to what the convolution read.
@@ -232,16 +225,14 @@ pub(super) fn grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Vec<f32
     let tiling = inputs(sizes);
     let parts = [(grad, sizes.o)];
     let source = PlaneReader::plain(&parts, sizes.out);
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(sizes.b * sizes.c * sizes.h * sizes.w, written, |values: &mut [f32]| {
-        let out = Output { values: values.as_mut_ptr(), channels: sizes.c, shift: None, residual: None };
-        let out = &out;
-        groups(sizes.b, &tiling).into_par_iter().for_each_init(
-            || Room::new(&tiling),
-            |room, samples| filter(&source, &weights, &tiling, samples, room, out),
-        );
-    })
+    let mut values = UninitVec::new(sizes.b * sizes.c * sizes.h * sizes.w);
+    let out = Output { values: values.room().as_mut_ptr().cast(), channels: sizes.c, shift: None, residual: None };
+    let out = &out;
+    groups(sizes.b, &tiling)
+        .into_par_iter()
+        .for_each_init(|| Room::new(&tiling), |room, samples| filter(&source, &weights, &tiling, samples, room, out));
+    // SAFETY: the groups are all samples, and every plane of theirs was written.
+    unsafe { values.assume_init() }
 }
 
 /// The same, a few samples at a time: `then` is called with them and their gradients, which it may change.

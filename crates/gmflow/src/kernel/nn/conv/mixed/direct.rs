@@ -9,9 +9,10 @@ use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::unfold::{Fold, patches};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{WritesAll, build};
+use crate::kernel::simd::memory::{UninitVec, as_uninit};
 use rayon::prelude::*;
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 /// A left operand `[m k]` in pairs: `[m steps]`.
 struct Left {
@@ -24,14 +25,12 @@ impl Left {
     fn of_rows(values: &[f32], k: usize) -> Self {
         let steps = k.div_ceil(2);
         let rows = values.len().checked_div(k).unwrap_or(0);
-        // SAFETY: every element is written below, and none is read before.
-        let written = unsafe { WritesAll::promise() };
-        let words = build(rows * steps, written, |words: &mut [u32]| {
-            let rows = words.par_chunks_exact_mut(steps.max(1)).zip(values.par_chunks_exact(k.max(1)));
-            // SAFETY: the instructions were looked for, and a row has room for its pairs.
-            rows.with_min_len(64).for_each(|(words, values)| unsafe { round(values, words) });
-        });
-        Self { words, steps }
+        let mut words = UninitVec::new(rows * steps);
+        let pieces = words.room().par_chunks_exact_mut(steps.max(1)).zip(values.par_chunks_exact(k.max(1)));
+        // SAFETY: the instructions were looked for, and a row has room for its pairs.
+        pieces.with_min_len(64).for_each(|(words, values)| unsafe { round(values, words) });
+        // SAFETY: `round` has written every word of every row.
+        Self { words: unsafe { words.assume_init() }, steps }
     }
 
     /// Of a matrix of which the columns are given, `[k m]`.
@@ -52,7 +51,7 @@ with_instructions! {
     ///
     /// # Safety
     /// The processor must have the instructions; so for all functions of this file.
-    unsafe fn round(values: &[f32], words: &mut [u32]) {
+    unsafe fn round(values: &[f32], words: &mut [MaybeUninit<u32>]) {
         for (values, words) in values.chunks(2 * LANES).zip(words.chunks_mut(LANES)) {
             // SAFETY: masked loads and stores stay within both.
             unsafe {
@@ -145,24 +144,23 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Ve
     let Sizes { b, c, h, w, o, .. } = *sizes;
     let k = c * sizes.taps();
     let (plane, tiles, left) = (sizes.pixels(), sizes.tiles(c), Left::of_rows(weight, k));
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(b * o * plane, written, |out| {
-        let out = Target(out.as_mut_ptr());
-        (0..b * tiles.len()).into_par_iter().for_each_init(Vec::new, |buffer, task| {
-            let (sample, rows) = (task / tiles.len(), tiles[task % tiles.len()].clone());
-            let x = patches(buffer, &x[sample * c * h * w..][..c * h * w], c, rows.clone(), sizes);
-            let pixels = rows.len() * sizes.out[1];
-            let at = sample * o * plane + rows.start * sizes.out[1];
-            // SAFETY: no other task writes these pixels, which are set to the bias first.
-            unsafe {
-                for (channel, bias) in bias.iter().enumerate() {
-                    std::slice::from_raw_parts_mut(out.at(at + channel * plane), pixels).fill(*bias);
-                }
-                multiply(&left, [o, pixels, k], x, out.at(at), plane, Start::Result);
+    let mut values = UninitVec::new(b * o * plane);
+    let out = Target::of(values.room());
+    (0..b * tiles.len()).into_par_iter().for_each_init(Vec::new, |buffer, task| {
+        let (sample, rows) = (task / tiles.len(), tiles[task % tiles.len()].clone());
+        let x = patches(buffer, &x[sample * c * h * w..][..c * h * w], c, rows.clone(), sizes);
+        let pixels = rows.len() * sizes.out[1];
+        let at = sample * o * plane + rows.start * sizes.out[1];
+        // SAFETY: no other task writes these pixels, which are set to the bias first.
+        unsafe {
+            for (channel, bias) in bias.iter().enumerate() {
+                out.fill(at + channel * plane, pixels, *bias);
             }
-        });
-    })
+            multiply(&left, [o, pixels, k], x, out.at(at), plane, Start::Result);
+        }
+    });
+    // SAFETY: the tiles cover the rows of a plane, and every channel's pixels were written.
+    unsafe { values.assume_init() }
 }
 
 /// The gradient with respect to x.
@@ -212,9 +210,9 @@ pub(super) fn grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f32> {
             let steps = pixels.div_ceil(2 * LANES) * LANES;
             let mut words = vec![0; b * o * steps];
             let planes = words.par_chunks_exact_mut(steps.max(1)).zip(grad.par_chunks_exact(plane.max(1)));
-            // SAFETY: the instructions were looked for, and a row has room for its pairs.
+            // SAFETY: the instructions were looked for, a row has room for its pairs, and only pairs are written.
             planes.with_min_len(16).for_each(|(words, grad)| unsafe {
-                round(&grad[start..][..pixels], words);
+                round(&grad[start..][..pixels], as_uninit(words));
             });
             (words, steps)
         })

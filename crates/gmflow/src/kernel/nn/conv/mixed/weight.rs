@@ -1,7 +1,7 @@
 //! The gradient of a weight by F(4x4, 3x3) with tiles rounded to bf16: at each of the 36 positions the product of the gradient's tiles with those
 //! of the input, over all tiles of the batch, in chunks whose sums are added up in order.
 
-use super::conv::{Words, apart, outputs, with_lines};
+use super::conv::{Words, outputs, with_lines};
 use super::planes::PlaneReader;
 use super::tiles::{Pairs, WORDS, to_words};
 use super::tiling::{PANEL, POSITIONS, Room, Side, Tiling};
@@ -10,9 +10,7 @@ use crate::kernel::matmul::layout::{Line, ROWS};
 use crate::kernel::matmul::matrix::Target;
 use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::nn::conv::sizes::Sizes;
-use crate::kernel::nn::conv::winograd::weights::Contract;
-use crate::kernel::simd::memory::{WritesAll, build, par_items};
-use crate::kernel::simd::vector::widest;
+use crate::kernel::nn::conv::winograd::{apart, contract};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -125,11 +123,5 @@ pub(super) fn grad_weight(grad: &[f32], source: &PlaneReader, sizes: &Sizes) -> 
             });
         }
     });
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(9 * o * c, written, |dw: &mut [f32]| {
-        par_items(dw.chunks_mut(9 * c).enumerate().collect(), sums.len(), |(row, out): (usize, &mut [f32])| {
-            widest(Contract { out, tiles: &sums[row * c..], distance });
-        });
-    })
+    contract(&sums, [o, c])
 }

@@ -6,6 +6,7 @@ use crate::kernel::nn::conv::winograd::maps::{column, gather};
 use crate::kernel::nn::conv::winograd::pieces::{Piece, interleave, places_of_pieces};
 use crate::kernel::simd::vector::V;
 use pulp::{Simd, WithSimd};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// The outputs of rows of tiles of one channel.
@@ -40,14 +41,14 @@ impl Inverse<'_> {
             let order = &order[k * across..(k + 1) * across];
             for (i, pieces) in pieces.chunks_exact(pieces.len() / OUT).enumerate().take(oh - first) {
                 let at = ((sample * self.places.channels + self.channel) * oh + first + i) * ow;
-                // SAFETY: a row of one plane, which no other task writes.
-                let out = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), ow) };
+                // SAFETY: a row of one plane, which no other task writes; any bits may stand there.
+                let out = unsafe { std::slice::from_raw_parts_mut(self.out.at(at).cast::<MaybeUninit<f32>>(), ow) };
                 let (whole, rest) = out.as_chunks_mut::<OUT>();
                 for (out, place) in whole.iter_mut().zip(order) {
-                    *out = pieces[*place];
+                    *out = pieces[*place].map(MaybeUninit::new);
                 }
                 if let (false, Some(place)) = (rest.is_empty(), order.last()) {
-                    rest.copy_from_slice(&pieces[*place][..rest.len()]);
+                    rest.write_copy_of_slice(&pieces[*place][..rest.len()]);
                 }
             }
         }

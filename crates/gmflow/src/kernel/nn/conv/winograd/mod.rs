@@ -18,13 +18,15 @@ use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::nn::conv::sizes::Sizes;
-use crate::kernel::simd::memory::{WritesAll, build, par_items};
+use crate::kernel::simd::memory::{UninitVec, fill, par_items};
 use crate::kernel::simd::vector::widest;
 use forward::{Forward, Side};
 use gemm::Parallelism;
-use grid::{Grid, POSITIONS, Places, Transformed, apart};
+pub(crate) use grid::apart;
+use grid::{Grid, POSITIONS, Places, Transformed};
 use inverse::Inverse;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use weights::{Contract, Expand};
 
@@ -156,29 +158,28 @@ fn filter(
     let buffers = || {
         (Transformed::new(c, chunks.tiles(), kernel == Kernel::Packed), Transformed::new(o, chunks.tiles(), false))
     };
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(b * o * size[0] * size[1], written, |out| {
-        let out = Target(out.as_mut_ptr());
-        let work = |(tiles, products): &mut (Transformed, Transformed), rows: Range<usize>, by: By| {
-            transform(x, Side::Input, grid, rows.clone(), tiles, by);
-            let products = products.places();
-            multiply(weights, tiles, &products, [o, rows.len() * grid.tiles[1], c], kernel, by);
-            by.each(o, POSITIONS * o * rows.len() * grid.tiles[1], |channel| {
-                let (places, bias, out, rows) = (&products, bias[channel], &out, rows.clone());
-                widest(Inverse { places, grid, rows, channel, bias, out, size });
-            });
-        };
-        match chunks.by {
-            By::One => {
-                chunks.ranges().into_par_iter().for_each_init(buffers, |buffers, rows| work(buffers, rows, By::One))
-            }
-            By::All => {
-                let mut buffers = buffers();
-                chunks.ranges().into_iter().for_each(|rows| work(&mut buffers, rows, By::All));
-            }
+    let mut values = UninitVec::new(b * o * size[0] * size[1]);
+    let out = Target::of(values.room());
+    let work = |(tiles, products): &mut (Transformed, Transformed), rows: Range<usize>, by: By| {
+        transform(x, Side::Input, grid, rows.clone(), tiles, by);
+        let products = products.places();
+        multiply(weights, tiles, &products, [o, rows.len() * grid.tiles[1], c], kernel, by);
+        by.each(o, POSITIONS * o * rows.len() * grid.tiles[1], |channel| {
+            let (places, bias, out, rows) = (&products, bias[channel], &out, rows.clone());
+            widest(Inverse { places, grid, rows, channel, bias, out, size });
+        });
+    };
+    match chunks.by {
+        By::One => {
+            chunks.ranges().into_par_iter().for_each_init(buffers, |buffers, rows| work(buffers, rows, By::One))
         }
-    })
+        By::All => {
+            let mut buffers = buffers();
+            chunks.ranges().into_iter().for_each(|rows| work(&mut buffers, rows, By::All));
+        }
+    }
+    // SAFETY: the chunks are all rows of tiles, which cover the outputs, and every channel's rows were written.
+    unsafe { values.assume_init() }
 }
 
 /// y = weight x at every position, for sizes [o, tiles, c].
@@ -208,15 +209,26 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
 /// The weight `[o c 3 3]` as G g G^T: `[36 o c]`, with gaps between the positions.
 fn transform_weight(weight: &[f32], [o, c]: [usize; 2]) -> Vec<f32> {
     let distance = apart(o * c);
-    // SAFETY: every element is written below, and none is read before.
-    let written = unsafe { WritesAll::promise() };
-    build(POSITIONS * distance, written, |values: &mut [f32]| {
-        values.chunks_exact_mut(distance).for_each(|position| position[o * c..].fill(0.0));
-        let target = Target(values.as_mut_ptr());
-        par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
-            widest(Expand { weight, out: target.at(row * c), distance });
-        });
-    })
+    let mut values = UninitVec::new(POSITIONS * distance);
+    values.room().chunks_exact_mut(distance).for_each(|position| fill(&mut position[o * c..], 0.0));
+    let target = Target::of(values.room());
+    par_items(weight.chunks(9 * c).enumerate().collect(), weight.len(), |(row, weight)| {
+        widest(Expand { weight, out: target.at(row * c), distance });
+    });
+    // SAFETY: the weights of each output were written at all positions, and so were the gaps between these.
+    unsafe { values.assume_init() }
+}
+
+/// The weight `[o c 3 3]` that was transformed by the adjoint of [`transform_weight`] from `tiles` `[36 o c]`, with the same gaps.
+pub(crate) fn contract(tiles: &[f32], [o, c]: [usize; 2]) -> Vec<f32> {
+    let distance = apart(o * c);
+    let mut out = UninitVec::new(9 * o * c);
+    let rows = out.room().chunks_mut(9 * c).enumerate().collect();
+    par_items(rows, tiles.len(), |(row, out): (usize, &mut [MaybeUninit<f32>])| {
+        widest(Contract { out, tiles: &tiles[row * c..], distance });
+    });
+    // SAFETY: every tap of every output and input was written.
+    unsafe { out.assume_init() }
 }
 
 /// The convolution of x with weight, plus bias.
@@ -279,17 +291,14 @@ pub(crate) fn conv_grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes, kernel: K
             }
         });
     }
-    let mut dw = vec![0.0; 9 * o * c];
-    par_items(dw.chunks_mut(9 * c).enumerate().collect(), sums.len(), |(row, out): (usize, &mut [f32])| {
-        widest(Contract { out, tiles: &sums[row * c..], distance });
-    });
-    dw
+    contract(&sums, [o, c])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::nn::conv::sizes::Window;
+    use crate::kernel::simd::memory::as_uninit;
     use pulp::{Arch, Simd, WithSimd};
 
     fn draw(n: usize, seed: usize) -> Vec<f32> {
@@ -357,7 +366,9 @@ mod tests {
         let distance = apart(o);
         let (mut expanded, mut contracted) = (vec![0.0; POSITIONS * distance], vec![0.0; 9 * o]);
         with_lanes(lanes, Expand { weight: &weight, out: expanded.as_mut_ptr(), distance });
-        with_lanes(lanes, Contract { out: &mut contracted, tiles: &expanded, distance });
+        // SAFETY: only numbers are written.
+        let out = unsafe { as_uninit(&mut contracted) };
+        with_lanes(lanes, Contract { out, tiles: &expanded, distance });
         [input, gradient, expanded, contracted]
     }
 

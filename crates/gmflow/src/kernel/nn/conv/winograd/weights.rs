@@ -4,6 +4,7 @@ use crate::kernel::nn::conv::winograd::grid::{IN, LANES};
 use crate::kernel::nn::conv::winograd::maps::{column, contract, expand, load, store};
 use crate::kernel::simd::vector::V;
 use pulp::{Simd, WithSimd};
+use std::mem::MaybeUninit;
 
 /// The transform G g G^T of the weights of one output.
 pub(crate) struct Expand<'a> {
@@ -40,7 +41,7 @@ impl WithSimd for Expand<'_> {
                     let mut copy = [0.0; LANES];
                     store(values, &mut copy);
                     // SAFETY: every position has room for the channels of this output, which only this task writes.
-                    unsafe { std::slice::from_raw_parts_mut(place, count) }.copy_from_slice(&copy[..count]);
+                    unsafe { std::ptr::copy_nonoverlapping(copy.as_ptr(), place, count) };
                 }
             }
         }
@@ -50,7 +51,7 @@ impl WithSimd for Expand<'_> {
 /// The adjoint of [`Expand`]: G^T u G.
 pub(crate) struct Contract<'a> {
     /// `[c 3 3]`.
-    pub(crate) out: &'a mut [f32],
+    pub(crate) out: &'a mut [MaybeUninit<f32>],
     /// The first channel at position 0; those of position p stand `p * distance` further on.
     pub(crate) tiles: &'a [f32],
     pub(crate) distance: usize,
@@ -83,7 +84,7 @@ impl WithSimd for Contract<'_> {
             }
             for (lane, out) in out.as_chunks_mut::<9>().0.iter_mut().enumerate() {
                 for (out, taps) in out.iter_mut().zip(&taps) {
-                    *out = taps[lane];
+                    out.write(taps[lane]);
                 }
             }
         }
