@@ -10,6 +10,7 @@ use super::gm_ode::GmOde;
 use super::gm_sde::GmSde;
 use super::heun::Heun;
 use super::interface::{Context, Solver, SolverState, Span};
+use super::policy::PolicyConfig;
 use super::sa_solver::SaSolver;
 use super::unipc::UniPc;
 use crate::{Error, Result, limits};
@@ -80,6 +81,8 @@ pub enum SolverConfig {
         #[serde(default = "all")]
         tau: f64,
     },
+    /// Roll-outs along the policy that the network predicts, as distillation has taught it.
+    Policy(PolicyConfig),
 }
 
 fn first() -> u8 {
@@ -119,6 +122,9 @@ impl SolverConfig {
 
     /// Checks every field, naming the first that is out of range.
     pub fn validate(&self) -> Result<()> {
+        if let Self::Policy(policy) = self {
+            return policy.validate();
+        }
         let (order, substeps) = match *self {
             Self::GmOde { order, substeps } => (order, substeps),
             Self::GmSde { order, .. } => (order, None),
@@ -159,6 +165,7 @@ impl SolverConfig {
             Self::UniPc => Box::new(UniPc),
             Self::Deis => Box::new(Deis),
             Self::SaSolver { tau } => Box::new(SaSolver { tau }),
+            Self::Policy(policy) => Box::new(policy),
         }
     }
 

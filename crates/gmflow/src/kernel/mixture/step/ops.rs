@@ -3,7 +3,7 @@
 use crate::kernel::mixture::sizes::Mixture;
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts, guide};
-use crate::kernel::mixture::step::cpu::ode::SubSteps;
+use crate::kernel::mixture::step::cpu::ode::{Plan, SubSteps};
 use crate::kernel::mixture::step::cpu::{Step, ode_step};
 use crate::kernel::mixture::step::cpu::{guided, ode, reweight, second_order};
 use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule, StepPlan};
@@ -202,7 +202,7 @@ impl StepOps for Flex {
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
         let fill = |out: &mut [f32]| {
             let (start, x) = (values(&start), values(&x));
-            let steps = SubSteps { start, x, substeps: &substeps, next: None };
+            let steps = SubSteps { start, x, substeps: Plan::Same(&substeps), next: None };
             ode::ode_substeps(mixture.borrow(), steps, sizes, out, Threads::All);
         };
         // SAFETY: every element is written below, and none is read before.
