@@ -172,9 +172,9 @@ impl Lesson<'_> {
         for i in (1..=segments.steps).rev() {
             let (begin, length) = (segments.begin(i), segments.length(i));
             let policy = self.policy(x_src.clone(), vec![time(begin, segments.shift); b])?;
-            let rolling = self.rolling(&policy, i as u64)?;
+            let rolling = self.rolling(&policy, i as u64 - 1)?;
             let Segment { losses, x, raw, .. } =
-                self.segment((&policy, &rolling), &vec![begin; b], vec![length; b], i as u64)?;
+                self.segment((&policy, &rolling), &vec![begin; b], vec![length; b], i as u64 - 1)?;
             learn(losses, length)?;
             let end = vec![(begin - length).max(0.0); b];
             let x = rolling.roll_out(&x, (&raw, &end), self.imitation.pace);
