@@ -275,10 +275,15 @@ pub(crate) fn student_network(config: &DistillConfig) -> Result<NetworkConfig> {
     let mut network = ModelInfo::load(&model_folder(&config.teacher)?)?.network;
     let theirs = network.num_gaussians();
     let components = config.components.unwrap_or(if theirs > 1 { theirs } else { COMPONENTS });
-    match &mut network {
-        NetworkConfig::Mlp2d(net) => net.num_gaussians = components,
-        NetworkConfig::Unet(net) => net.num_gaussians = components,
-        NetworkConfig::GmDit(net) => net.num_gaussians = components,
+    let (count, constant) = match &mut network {
+        NetworkConfig::Mlp2d(net) => (&mut net.num_gaussians, &mut net.constant_logstd),
+        NetworkConfig::Unet(net) => (&mut net.num_gaussians, &mut net.constant_logstd),
+        NetworkConfig::GmDit(net) => (&mut net.num_gaussians, &mut net.constant_logstd),
+    };
+    *count = components;
+    // A plain teacher has none that means anything; a mixture of several learns its own.
+    if theirs == 1 && components > 1 {
+        *constant = None;
     }
     Ok(network)
 }

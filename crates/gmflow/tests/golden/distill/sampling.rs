@@ -48,7 +48,7 @@ fn grid(case: &Case) -> Computed {
 
 fn steps(case: &Case) -> Computed {
     let x = case.input("x_dst").tensor::<5>();
-    let next = renoisings(case).iter().enumerate().map(|(i, renoising)| {
+    let next = renoisings(case).into_iter().enumerate().map(|(i, renoising)| {
         let (at, noise) = (x.clone().narrow(0, i, 1).squeeze_dim::<4>(0), case.draws[i].array.tensor::<4>());
         at * renoising.scale + noise * renoising.noise
     });
