@@ -6,7 +6,7 @@ use crate::output;
 use anyhow::Result;
 use gmflow::checkpoint::{DataKind, Model, ModelInfo, Progress, StoredTensor, WeightFiles};
 use gmflow::guidance::ReweightScale;
-use gmflow::solver::SecondOrderMode;
+use gmflow::solver::{SecondOrderMode, SolverConfig};
 use gmflow_train::progress::grouped;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -121,6 +121,17 @@ impl Report {
         if self.info.second_order.carry == SecondOrderMode::Translate {
             writeln!(text, "second order  moves the mixture")?;
         }
+        if let Some(student) = &self.info.student {
+            let calls =
+                if student.steps == 1 { "1 network call".to_owned() } else { format!("{} calls", student.steps) };
+            writeln!(text, "student       {calls}, {}", settings(&SolverConfig::PiFlow(student.policy))?)?;
+        }
+        if let Some(teacher) = self.info.student.as_ref().and_then(|student| student.teacher.as_ref()) {
+            let guidance =
+                if teacher.guidance.is_active() { settings(&teacher.guidance)? } else { "no guidance".to_owned() };
+            let interval = teacher.guidance_interval.map(|[low, high]| format!(" on t in [{low}, {high}]"));
+            writeln!(text, "teacher       {}, {guidance}{}", teacher.name, interval.unwrap_or_default())?;
+        }
         let training = self.info.training.as_ref();
         if let Some(from) = training.and_then(|training| training.pointer("/train/from")?.as_str()) {
             writeln!(text, "from          {from}")?;
@@ -129,7 +140,9 @@ impl Report {
         let sum =
             |count: fn(&Progress) -> u64| all().map(|part| grouped(count(part))).collect::<Vec<_>>().join(" + ");
         writeln!(text, "trained       {} steps, {} samples", sum(|part| part.step), sum(|part| part.images))?;
-        if let Some(loss) = training.and_then(|training| training.get("loss")) {
+        // A student learns from its teacher; the loss on data does not count.
+        let loss = training.filter(|_| self.info.student.is_none()).and_then(|training| training.get("loss"));
+        if let Some(loss) = loss {
             writeln!(text, "loss          {}", settings(loss)?)?;
         }
         writeln!(text, "averages      {}", if self.ema.is_empty() { "none".into() } else { self.ema.join(", ") })?;

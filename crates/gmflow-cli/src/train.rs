@@ -91,6 +91,9 @@ fn create(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signa
     if let Some(from) = arguments.from.as_ref().or(config.train.from.as_ref()) {
         config.train.from = Some(resolve(from, &PublishedArgs::default())?);
     }
+    if let Some(distill) = &mut config.distill {
+        distill.teacher = resolve(&distill.teacher, &PublishedArgs::default())?;
+    }
     if arguments.force {
         refuse_own_weights(config.train.from.as_deref(), folder)?;
     }

@@ -11,7 +11,7 @@
 //! # use gmflow::network::{Mlp2dConfig, NetworkConfig};
 //! # let data = DataInfo { channels: 2, height: 1, width: 1, kind: DataKind::Points };
 //! # let info = ModelInfo::new(NetworkConfig::Mlp2d(Mlp2dConfig { num_gaussians: 8, ..Mlp2dConfig::default() }), data);
-//! let options = SamplerOptions { steps: 4, order: Some(1), ..SamplerOptions::default() };
+//! let options = SamplerOptions { steps: Some(4), order: Some(1), ..SamplerOptions::default() };
 //! let config = options.config(&info)?;
 //! assert_eq!(config.solver, SolverConfig::GmOde(GmOde { order: 1, substeps: None })); // the solver for mixtures
 //! assert_eq!((config.steps, config.guidance), (4, Guidance::Off));
@@ -23,16 +23,16 @@
 
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::checkpoint::{DataKind, Model, ModelInfo};
+use gmflow::checkpoint::{DataKind, Model, ModelInfo, StudentInfo};
 use gmflow::guidance::{Guidance, ReweightScale};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
-use gmflow::solver::{GmOde, GmSde, SecondOrder, SecondOrderMode, SolverConfig};
+use gmflow::solver::{GmOde, GmSde, PiFlow, SecondOrder, SecondOrderMode, SolverConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 
 /// What is asked of a sampler. What is left open follows from the model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplerOptions {
     /// The solver; without it GM-ODE for mixtures (K > 1) and Euler for K = 1.
@@ -40,8 +40,10 @@ pub struct SamplerOptions {
     pub solver: Option<SolverConfig>,
     /// Order of GM-ODE and GM-SDE: 1 or 2; without it that of `solver`, which is 2 where none is given.
     pub order: Option<u8>,
-    /// Network calls for each sample; a guided call on a doubled batch counts as one.
-    pub steps: usize,
+    /// Network calls for each sample; a guided call on a doubled batch counts as one. Without it 8, or as many as a student of distillation
+    /// was trained for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
     /// Sub-steps of GM-ODE within a step; without it as many as the steps call for.
     pub substeps: Option<usize>,
     /// Probabilistic guidance in [0, 1); 0 is off. Without any guidance the model's own.
@@ -66,25 +68,6 @@ pub struct SamplerOptions {
     pub unconverted: bool,
 }
 
-impl Default for SamplerOptions {
-    fn default() -> Self {
-        Self {
-            solver: None,
-            order: None,
-            steps: 8,
-            substeps: None,
-            guidance: None,
-            cfg: None,
-            orthogonal: None,
-            guidance_interval: None,
-            spectral: None,
-            reweight_by: None,
-            second_order: None,
-            unconverted: false,
-        }
-    }
-}
-
 impl SamplerOptions {
     /// Checks every value, and the combinations that are wrong for every model.
     ///
@@ -101,7 +84,8 @@ impl SamplerOptions {
         // Which solver it is makes no difference to the ranges of the others.
         let solver = self.with_settings(self.solver.unwrap_or(GM_ODE), None);
         let guidance_interval = self.guidance_interval;
-        SamplerConfig { guidance, guidance_interval, ..SamplerConfig::new(solver, self.steps) }.validate()?;
+        SamplerConfig { guidance, guidance_interval, ..SamplerConfig::new(solver, self.steps.unwrap_or(1)) }
+            .validate()?;
         Ok(())
     }
 
@@ -112,6 +96,9 @@ impl SamplerOptions {
     pub fn config(&self, model: &ModelInfo) -> Result<SamplerConfig> {
         self.check()?;
         let own = model.sampler_config();
+        if let Some(student) = &model.student {
+            return self.config_of_student(own, student);
+        }
         let solver = self.solver.unwrap_or(own.solver);
         self.check_solver(&solver)?;
         let asked = self.asked_guidance()?;
@@ -124,7 +111,7 @@ impl SamplerOptions {
         }
         Ok(SamplerConfig {
             solver: self.with_settings(solver, Some(has_spectrum)),
-            steps: self.steps,
+            steps: self.steps.unwrap_or(own.steps),
             guidance: asked.unwrap_or(own.guidance),
             guidance_interval: self.guidance_interval,
             reweight_by: self.reweight_by.unwrap_or(own.reweight_by),
@@ -135,6 +122,44 @@ impl SamplerOptions {
             },
             ..own
         })
+    }
+
+    /// The complete settings for a student of distillation: how it was trained, but for the number of steps and their sub-steps.
+    fn config_of_student(&self, own: SamplerConfig, student: &StudentInfo) -> Result<SamplerConfig> {
+        const WHY: &str = "nothing: the model is a student of distillation";
+        let refuse = |field: &str, why: &str, got: String| Err(Error::config(field, format!("{WHY}, {why}"), got));
+        if let Some(solver) = self.solver.filter(|solver| !matches!(solver, SolverConfig::PiFlow(_))) {
+            let why = "which follows its own policy: another solver would take one prediction for that of a moment";
+            return refuse("solver", why, solver_name(&solver));
+        }
+        if let Some(guidance) = self.asked_guidance()?.filter(Guidance::is_active) {
+            let why = "which has its teacher's guidance built in and never learned what has no class";
+            return refuse("guidance, cfg", why, json!(guidance).to_string());
+        }
+        if let Some(order) = self.order.filter(|order| *order != 1) {
+            let why = "whose policy holds for the whole step: there is nothing to correct from step to step";
+            return refuse("order", why, order.to_string());
+        }
+        let second_order = self.second_order.is_some() || self.unconverted || self.reweight_by.is_some();
+        if second_order || self.spectral == Some(true) || self.guidance_interval.is_some() {
+            let why = "which has no guidance, steps of order 2 or draws";
+            return refuse(
+                "reweight_by, second_order, unconverted, spectral, guidance_interval",
+                why,
+                "one of them".into(),
+            );
+        }
+        let steps = self.steps.unwrap_or(own.steps);
+        if student.policy.grid_segment.is_some() && steps < student.steps {
+            let expected =
+                format!("at least {}: the points of the grid end with the step it was trained for", student.steps);
+            return Err(Error::config("steps", expected, steps));
+        }
+        if steps != student.steps {
+            log::warn!("the student was trained for {} network calls, and is sampled with {steps}", student.steps);
+        }
+        let policy = PiFlow { substeps: self.substeps.unwrap_or(student.policy.substeps), ..student.policy };
+        Ok(SamplerConfig { solver: SolverConfig::PiFlow(policy), steps, ..own })
     }
 
     /// The guidance that is asked for, if any; one that changes nothing is [`Guidance::Off`].
@@ -248,6 +273,10 @@ pub fn describe(config: &SamplerConfig, kind: DataKind) -> Value {
     if let SolverConfig::GmOde(GmOde { substeps, .. }) = solver {
         let default = || SolverConfig::default_substeps(steps, kind == DataKind::Points);
         description["substeps"] = json!(substeps.unwrap_or_else(default));
+    }
+    if let SolverConfig::PiFlow(policy) = solver {
+        description["policy"] = json!(policy);
+        return description;
     }
     match guidance {
         Guidance::Off => description["guidance"] = json!(0.0),
@@ -408,7 +437,7 @@ mod tests {
             (SamplerOptions { orthogonal: Some(2.0), guidance: Some(0.0), ..options() }, "orthogonal"),
             (SamplerOptions { guidance_interval: Some([0.8, 0.2]), ..options() }, "guidance_interval"),
             (SamplerOptions { order: Some(3), ..options() }, "order"),
-            (SamplerOptions { steps: 0, ..options() }, "steps"),
+            (SamplerOptions { steps: Some(0), ..options() }, "steps"),
             (SamplerOptions { substeps: Some(0), ..options() }, "substeps"),
             (SamplerOptions { solver: named("euler"), order: Some(1), ..options() }, "order"),
             (SamplerOptions { solver: named("gm-sde"), substeps: Some(2), ..options() }, "substeps"),

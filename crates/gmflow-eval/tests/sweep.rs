@@ -83,7 +83,7 @@ fn results_of_earlier_versions_count() {
     std::fs::write(folder.path().join("cells.jsonl"), format!("{OLD_LINE}\n")).unwrap();
     let sweep =
         sweep(folder.path(), plan(folder.path(), "solvers = [{ solver = 'gm-ode', order = 1 }]\nsteps = [2, 4]\n"));
-    let missing: Vec<usize> = sweep.missing().unwrap().iter().map(|cell| cell.sampler().steps).collect();
+    let missing: Vec<usize> = sweep.missing().unwrap().iter().filter_map(|cell| cell.sampler().steps).collect();
     assert_eq!(missing, [4]);
     let lines = sweep.finished().unwrap();
     assert_eq!((lines.len(), lines[0].config), (1, None));

@@ -92,7 +92,7 @@ impl Config {
     /// Takes the settings that were left to the data from another configuration of the same run.
     pub fn fit_like(&mut self, other: &Self) {
         let FromData { channels, size, classes, patch, network } = std::mem::take(&mut self.from_data);
-        if network && other.train.from.is_some() {
+        if network && (other.train.from.is_some() || other.distill.is_some()) {
             self.network = other.network.clone();
         }
         match (&mut self.network, &other.network) {
@@ -120,7 +120,7 @@ impl Config {
     /// The network must take the data's shape and labels. A network that another training has made may have been laid out for another
     /// size and other classes.
     fn check_fit(&self, info: &SourceInfo) -> Result<()> {
-        let new = self.train.from.is_none();
+        let new = self.train.from.is_none() && self.distill.is_none();
         let mut wrong = match &self.network {
             NetworkConfig::Mlp2d(_) if info.shape != [2, 1, 1] => {
                 vec![Error::config("network.type", "gm-dit or unet for images", "mlp2d")]

@@ -56,6 +56,7 @@
 mod batch;
 pub mod checkpoint;
 pub mod config;
+mod distillation;
 mod dump;
 mod ema;
 pub mod error;

@@ -178,6 +178,7 @@ impl Run {
         trainer.set_dump_folder(folder.path().join(FAILURE));
         let channels = trainer.data_info().shape[0];
         let density = match trainer.config().loss {
+            _ if trainer.config().distill.is_some() => None,
             // Only a log density has bits: L2 is a distance.
             LossConfig::L2 => None,
             LossConfig::Transition { weight_scale, .. } => Some(Density { channels, weight_scale }),

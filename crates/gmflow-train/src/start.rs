@@ -8,6 +8,7 @@ use gmflow::network::{Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use serde_json::Value;
 
 use crate::config::{Config, FromData};
+use crate::distillation::student_network;
 use crate::{Error, Result};
 
 /// What a run starts from.
@@ -18,13 +19,19 @@ pub(crate) struct Start {
     pub(crate) earlier: Vec<Progress>,
 }
 
-/// Takes the network of the model that training starts from, where the configuration gives none.
+/// Takes the network of the model that training starts from, or of the teacher, where the configuration gives none.
 ///
 /// # Errors
 /// A model whose description cannot be read.
 pub(crate) fn take_network(config: &mut Config) -> Result<()> {
-    let Some(from) = config.train.from.as_ref().filter(|_| config.from_data.network) else { return Ok(()) };
-    config.network = ModelInfo::load(&model_folder(from)?)?.network;
+    if !config.from_data.network {
+        return Ok(());
+    }
+    config.network = match (&config.train.from, &config.distill) {
+        (Some(from), _) => ModelInfo::load(&model_folder(from)?)?.network,
+        (None, Some(distill)) => student_network(distill)?,
+        (None, None) => return Ok(()),
+    };
     config.from_data = FromData::default();
     Ok(())
 }

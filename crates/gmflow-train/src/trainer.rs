@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use gmflow::checkpoint::{ModelInfo, Progress, model_folder};
+use gmflow::checkpoint::{ModelInfo, Progress, StudentInfo, model_folder};
 use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
@@ -12,6 +12,7 @@ use gmflow_data::Dataset;
 
 use crate::batch::{BatchQueue, DrawPlan, HostBatch};
 use crate::config::{Config, SpectrumConfig};
+use crate::distillation::{Distillation, Part, first_student};
 use crate::dump::{self, Failure};
 use crate::fit::fit_data;
 use crate::params::Values;
@@ -23,7 +24,7 @@ use crate::trainable::Trainable;
 use crate::{Error, Result};
 
 /// What one optimiser step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepReport {
     /// Optimiser steps taken so far.
     pub step: u64,
@@ -37,6 +38,10 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Learning rate of the step.
     pub lr: f64,
+    /// The largest loss of a sample, in distillation.
+    pub largest_loss: Option<f64>,
+    /// Whether the batch was passed over, because its loss or gradient was not finite; loss and norm are then 0.
+    pub skipped: bool,
 }
 
 /// A network in training. Equal configurations give equal weights on a CPU, whatever the accumulation split to float
@@ -53,6 +58,9 @@ pub struct Trainer {
     batches: BatchQueue,
     step: u64,
     dump_folder: Option<PathBuf>,
+    distillation: Option<Distillation>,
+    /// Batches that were passed over, one after the other.
+    skipped: usize,
 }
 
 /// The networks that are trained.
@@ -69,6 +77,8 @@ struct Gradient {
     network: Values,
     /// The spectral loss and its gradient.
     spectral: Option<(f64, Values)>,
+    /// The largest loss of a sample, in distillation.
+    largest: Option<f64>,
 }
 
 /// What a gradient is computed from.
@@ -78,6 +88,9 @@ struct Parts<'a> {
     device: Device,
     network: &'a Trainable<Network>,
     spectrum: Option<&'a Trainable<SpectrumMlp>>,
+    distillation: Option<&'a Distillation>,
+    /// The optimiser step, counted from 0.
+    step: u64,
 }
 
 impl Parts<'_> {
@@ -87,9 +100,17 @@ impl Parts<'_> {
         let micro = self.config.train.micro_batch.or_else(|| network.fastest_pass(&self.device)).unwrap_or(size);
         let (mut total, mut loss) = (None, 0.0);
         let mut spectral: Option<(f64, Option<Values>)> = None;
+        let mut largest: Option<f64> = None;
         for start in (0..size).step_by(micro) {
             let range = start..(start + micro).min(size);
             let share = range.len() as f64 / size as f64;
+            if let Some(distillation) = self.distillation {
+                let part = Part { batch, range, share, step: self.step };
+                let part = distillation.backward(self.network, part, &self.device, &mut total)?;
+                loss += part.loss;
+                largest = Some(largest.map_or(part.largest, |largest| largest.max(part.largest)));
+                continue;
+            }
             let in_training = network.in_training(batch.keys(range.clone()));
             let part = batch.part(range, &self.device);
             let (x0, t) = (part.x0.clone(), part.t.clone());
@@ -106,7 +127,7 @@ impl Parts<'_> {
             *sum += f64::from(part.into_scalar::<f32>());
         }
         let spectral = spectral.map(|(loss, gradients)| (loss, gradients.unwrap_or_default()));
-        Ok(Gradient { loss, network: total.unwrap_or_default(), spectral })
+        Ok(Gradient { loss, network: total.unwrap_or_default(), spectral, largest })
     }
 }
 
@@ -124,7 +145,8 @@ impl Trainer {
     pub(crate) fn on(mut config: Config, dataset: Option<Dataset>, device: &Device) -> Result<Self> {
         config.validate()?;
         start::take_network(&mut config)?;
-        let from = config.train.from.clone().filter(|_| !config.train.new_classes);
+        let teacher = config.distill.as_ref().map(|distill| distill.teacher.clone());
+        let from = config.train.from.clone().or(teacher).filter(|_| !config.train.new_classes);
         let data = match dataset {
             Some(dataset) => OpenData::of(dataset),
             None => OpenData::open(&config.data.source)?,
@@ -134,12 +156,16 @@ impl Trainer {
             None => Ok(()),
         })?;
         let device_with_gradients = training_device(&config, device);
-        let Start { mut network, spectrum, earlier } = match &config.train.from {
-            None => {
+        let Start { mut network, spectrum, earlier } = match (&config.train.from, &config.distill) {
+            (None, Some(distill)) => {
+                let network = first_student(&config, distill, &device_with_gradients)?;
+                Start { network, spectrum: None, earlier: Vec::new() }
+            }
+            (None, None) => {
                 let network = config.network.init(config.train.seed, &device_with_gradients)?;
                 Start { network, spectrum: None, earlier: Vec::new() }
             }
-            Some(path) => start::weights(path, &config, &device_with_gradients)?,
+            (Some(path), _) => start::weights(path, &config, &device_with_gradients)?,
         };
         network.compute_in(config.train.precision);
         let network = Trainable::new(network, &config.ema)?;
@@ -157,6 +183,7 @@ impl Trainer {
         }
         let info = data.info().clone();
         let null_class = network.module()?.null_class();
+        let distillation = Distillation::load(&config, info.shape, device)?;
         let mut spectrum = match (spectrum_config(&config, &info)?, spectrum) {
             (Some(shape), None) => {
                 let module = shape.init(config.train.seed, &training_device(&config, device))?;
@@ -180,6 +207,8 @@ impl Trainer {
             batches,
             step,
             dump_folder: None,
+            distillation,
+            skipped: 0,
         })
     }
 
@@ -194,8 +223,11 @@ impl Trainer {
             device: training_device(&self.config, &self.device),
             network: &self.network,
             spectrum: self.spectrum.as_ref(),
+            distillation: self.distillation.as_ref(),
+            step: self.step,
         };
-        let Gradient { loss, network: mut gradients, mut spectral } = kernel::in_pool(|| parts.gradients(&batch))?;
+        let Gradient { loss, network: mut gradients, mut spectral, largest } =
+            kernel::in_pool(|| parts.gradients(&batch))?;
         let (grad_norm, norms) = self.network.norms(&mut gradients);
         let spectral_norm = match (&self.spectrum, &mut spectral) {
             (Some(spectrum), Some((_, gradients))) => spectrum.norms(gradients).0,
@@ -203,16 +235,36 @@ impl Trainer {
         };
         let spectral_loss = spectral.as_ref().map(|(loss, _)| *loss);
         let finite = [loss, grad_norm, spectral_norm, spectral_loss.unwrap_or(0.0)].iter().all(|x| x.is_finite());
+        let lr = learning_rate(&self.config.train, self.step, self.config.total_steps());
+        if !finite && self.distillation.as_ref().is_some_and(Distillation::skips) && self.skipped < MOST_SKIPPED {
+            return Ok(self.pass_over(lr));
+        }
         if !finite {
             return Err(self.not_finite(&batch, loss, norms));
         }
-        let lr = learning_rate(&self.config.train, self.step, self.config.total_steps());
+        self.skipped = 0;
         self.network.update(&self.config.train, lr, gradients, grad_norm)?;
         if let (Some(spectrum), Some((_, gradients))) = (&mut self.spectrum, spectral) {
             spectrum.update(&self.config.train, lr, gradients, spectral_norm)?;
         }
         self.step += 1;
-        Ok(StepReport { step: self.step, images: self.images(), loss, spectral_loss, grad_norm, lr })
+        let (step, images) = (self.step, self.images());
+        Ok(StepReport { step, images, loss, spectral_loss, grad_norm, lr, largest_loss: largest, skipped: false })
+    }
+
+    /// Counts a step that changes no weight.
+    fn pass_over(&mut self, lr: f64) -> StepReport {
+        self.skipped += 1;
+        self.step += 1;
+        // One count of steps for all, as in checkpoints.
+        self.network.optimizer.step += 1;
+        log::warn!("step {}: the loss or its gradient is not finite; the batch is passed over", self.step);
+        StepReport { step: self.step, images: self.images(), lr, skipped: true, ..StepReport::default() }
+    }
+
+    /// How a student of distillation is sampled.
+    pub(crate) fn student(&self) -> Option<StudentInfo> {
+        self.distillation.as_ref().map(Distillation::student)
     }
 
     /// Checks that every weight, moment and average is finite, as it must be to be saved.
@@ -305,6 +357,9 @@ impl Trainer {
         self.dump_folder = Some(folder);
     }
 }
+
+/// So many batches in a row may be passed over; then something is wrong.
+const MOST_SKIPPED: usize = 100;
 
 /// What stands before the names of the spectrum network's parameters.
 const SPECTRUM: &str = "spectrum.";

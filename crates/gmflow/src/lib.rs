@@ -7,6 +7,7 @@
 //! | [`time`], [`path`] | the forward process: times, noise, and what a velocity says of the data |
 //! | [`network`] | networks that predict a mixture of velocities at every pixel, and the trait [`network::Denoiser`] for others |
 //! | [`mixture`] | the mixtures, and what is known of them in closed form |
+//! | [`policy`], [`distill`] | one prediction for a whole step, and networks that learn to make it from a teacher |
 //! | [`loss`], [`optim`] | what a network learns from; AdamW for training loops of one's own |
 //! | [`guidance`], [`solver`] | from predictions to samples |
 //! | [`pipeline`], [`sampler`] | network, guidance and solver joined; the same in one expression, from a model |
@@ -67,6 +68,7 @@
 
 pub mod checkpoint;
 pub mod device;
+pub mod distill;
 pub mod error;
 pub mod guidance;
 pub mod kernel;
@@ -77,6 +79,7 @@ pub mod network;
 pub mod optim;
 pub mod path;
 pub mod pipeline;
+pub mod policy;
 pub mod rng;
 pub mod sampler;
 pub mod samples;

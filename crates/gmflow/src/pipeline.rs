@@ -22,6 +22,7 @@
 
 use crate::guidance::{Guidance, GuidanceRule, GuidedPrediction, ReweightScale, interval};
 use crate::network::{Autoencoder, Denoiser, LatentInfo, SpectrumMlp, Tiling};
+use crate::policy::Segments;
 use crate::rng::{self, Purpose};
 use crate::solver::{
     Context, GmSde, NoiseSource, SecondOrder, SecondOrderMode, SeededNoise, Solver, SolverConfig, Span, SubStep,
@@ -84,7 +85,24 @@ impl SamplerConfig {
         self.guidance.validate()?;
         self.second_order.validate()?;
         interval::validate(self.guidance_interval)?;
-        time::grid(self.steps, self.shift).map(|_| ())
+        if matches!(self.solver, SolverConfig::PiFlow(_)) && self.guidance.is_active() {
+            let expected = "none: a student of distillation has its teacher's guidance built in";
+            return Err(Error::config("guidance", expected, "some"));
+        }
+        self.times().map(|_| ())
+    }
+
+    /// The falling times at which steps begin, and 0.
+    fn times(&self) -> Result<Vec<f64>> {
+        match self.solver {
+            SolverConfig::PiFlow(policy) => {
+                let (steps, final_step_scale) = (self.steps, policy.final_step_scale);
+                let segments = Segments { steps, final_step_scale, shift: f64::from(self.shift) };
+                segments.validate()?;
+                Ok(segments.times())
+            }
+            _ => Ok(time::grid(self.steps, self.shift)?.into_iter().map(f64::from).collect()),
+        }
     }
 
     /// Whether mixtures are reweighted anywhere, by guidance or by steps of order 2.
@@ -191,7 +209,7 @@ impl Pipeline<'_> {
         let Surroundings { spectrum, draws, progress, observe } = surroundings;
         let labels = self.labels(config, request)?;
         let x = self.initial(request)?;
-        let times = time::grid(config.steps, config.shift)?;
+        let times = config.times()?;
         let default_substeps = SolverConfig::default_substeps(config.steps, request.shape == [2, 1, 1]);
         let mut predict = |x: &Tensor<4>, t: f64| {
             let guidance = interval::at(config.guidance, config.guidance_interval, t);
@@ -205,7 +223,7 @@ impl Pipeline<'_> {
         let mut context = Context { predict: &mut predict, draws, spectrum, second_order, observe };
         let mut state = solver.init(x);
         for (index, pair) in times.windows(2).enumerate() {
-            let (t, to) = (f64::from(pair[0]), f64::from(pair[1]));
+            let (t, to) = (pair[0], pair[1]);
             let span = Span { index, t, to, default_substeps, shift: config.shift };
             state = solver.step(state, span, &mut context)?;
             let stops = progress(index + 1, config.steps).is_break() || cancelled.get();

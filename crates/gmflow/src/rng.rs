@@ -45,6 +45,14 @@ pub enum Purpose {
     Estimate = 11,
     /// Dropout in training.
     Dropout = 12,
+    /// The segment that a sample of distillation begins.
+    Segment = 13,
+    /// Where the paths of distillation ask the teacher.
+    Gaps = 14,
+    /// Components that a path of distillation does without.
+    ComponentDropout = 15,
+    /// The noise that separates the components of a new student.
+    StudentStart = 16,
 }
 
 /// The generator for one (seed, purpose, index); `index` is the solver step, the training step or the parameter.

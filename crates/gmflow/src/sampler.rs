@@ -48,8 +48,12 @@ pub struct Sampler<'a> {
 
 impl ModelInfo {
     /// The model's own settings: GM-ODE of order 2, or Euler for a single component, in 8 network calls; guidance, time grid and
-    /// second-order steps as the model was given them.
+    /// second-order steps as the model was given them. A student of distillation is followed as it was trained, without guidance.
     pub fn sampler_config(&self) -> SamplerConfig {
+        if let Some(student) = &self.student {
+            let solver = SolverConfig::PiFlow(student.policy);
+            return SamplerConfig { shift: self.shift, ..SamplerConfig::new(solver, student.steps) };
+        }
         let solver = match self.network.num_gaussians() {
             1 => SolverConfig::Euler(Euler {}),
             _ => SolverConfig::GmOde(GmOde { order: 2, substeps: None }),

@@ -16,9 +16,10 @@ pub struct SamplerArgs {
     /// Order of gm-ode and gm-sde: 1 or 2 [default: 2]
     #[arg(long, value_name = "1|2")]
     pub order: Option<u8>,
-    /// Network evaluations per sample; a guided evaluation counts once
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = steps)]
-    pub steps: usize,
+    /// Network evaluations per sample; a guided evaluation counts once [default: 8, or what a distilled student was trained
+    /// for]
+    #[arg(long, value_name = "N", value_parser = steps)]
+    pub steps: Option<usize>,
     /// Sub-steps of gm-ode within a step, which need no network [default: chosen from the number of steps]
     #[arg(long, value_name = "N", value_parser = steps)]
     pub substeps: Option<usize>,

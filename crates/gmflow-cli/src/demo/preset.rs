@@ -60,7 +60,7 @@ impl Preset {
 
 /// Draws the demo's points: those of one seed are the same whatever else is drawn.
 pub fn draw(model: &Model, solver: SolverConfig, steps: usize, seed: u64, device: &Device) -> Result<Vec<[f32; 2]>> {
-    let options = SamplerOptions { solver: Some(solver), steps, ..SamplerOptions::default() };
+    let options = SamplerOptions { solver: Some(solver), steps: Some(steps), ..SamplerOptions::default() };
     let config = options.config(&model.info)?;
     let seeds: Vec<u64> = (0..POINTS as u64).map(|index| seed.wrapping_add(index)).collect();
     let mut points = Vec::with_capacity(POINTS);

@@ -96,7 +96,15 @@ mod tests {
         let start = Instant::now();
         let mut status = Status::new(0, 42_000, (32, "images"), start);
         for step in 1..=4200 {
-            let report = StepReport { step, images: 0, loss: -2.5, spectral_loss: None, grad_norm: 1.0, lr: 0.1 };
+            let report = StepReport {
+                step,
+                images: 0,
+                loss: -2.5,
+                spectral_loss: None,
+                grad_norm: 1.0,
+                lr: 0.1,
+                ..StepReport::default()
+            };
             status.add(&report, start + Duration::from_millis(100) * step as u32);
         }
         status

@@ -240,7 +240,8 @@ impl Sweep {
     fn fail(&mut self, cell: &Cell, config: Option<SamplerConfig>, why: &str) -> Result<()> {
         let error = one_line(why);
         let line = self.line(cell, config);
-        log::warn!("{}, {}, {} steps: {error}", line.model, line.label, cell.sampler.steps);
+        let steps = cell.sampler.steps.unwrap_or_default();
+        log::warn!("{}, {}, {steps} steps: {error}", line.model, line.label);
         self.results.add(Line { error: Some(error), ..line })
     }
 

@@ -285,7 +285,7 @@ impl Plan {
                             let cell = Cell {
                                 model,
                                 label: solver.label(),
-                                sampler: SamplerOptions { steps, ..solver.sampler(&guidance)? },
+                                sampler: SamplerOptions { steps: Some(steps), ..solver.sampler(&guidance)? },
                             };
                             cell.sampler.check()?;
                             if !cells.contains(&cell) {
@@ -381,7 +381,10 @@ mod tests {
         let all = plan(&format!("{solvers}steps = [1, 2, 4]\nguidance = [0.0, 0.3]\ncfg = [2.0]\n")).unwrap();
         let cells = all.cells().unwrap();
         assert_eq!(cells.len(), 2 * 2 * 3 * 3);
-        assert_eq!((cells[9].label.as_str(), cells[9].sampler.order, cells[9].sampler.steps), ("first", Some(1), 1));
+        assert_eq!(
+            (cells[9].label.as_str(), cells[9].sampler.order, cells[9].sampler.steps),
+            ("first", Some(1), Some(1))
+        );
         let one = plan("models = ['b']\nsolvers = ['heun']\nsteps = [3]\n").unwrap().cells().unwrap();
         assert_eq!((one.len(), one[0].model, one[0].sampler.guidance), (1, 1, None));
     }

@@ -31,6 +31,7 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
     let trained_on = same_data::trained_on(info, classes.is_some());
     let spectrum = trainer.spectrum().map(|spectrum| spectrum.snapshot(None)).transpose()?;
     let sampler = trainer.config().sample.as_ref().map(|sample| sample.sampler);
+    let shift = trainer.config().distill.as_ref().map(|distill| distill.shift as f32);
     let info = ModelInfo {
         network: trainer.config().network.clone(),
         spectrum: spectrum.as_ref().map(|spectrum| spectrum.config().clone()),
@@ -39,8 +40,9 @@ pub fn model(trainer: &Trainer) -> Result<Model> {
         classes,
         guidance: sampler.map_or(Guidance::Off, |sampler| sampler.guidance),
         reweight_by: sampler.map_or_else(ReweightScale::default, |sampler| sampler.reweight_by),
-        shift: sampler.map_or(1.0, |sampler| sampler.shift),
+        shift: shift.or(sampler.map(|sampler| sampler.shift)).unwrap_or(1.0),
         second_order: sampler.map_or_else(SecondOrder::default, |sampler| sampler.second_order),
+        student: trainer.student(),
         training: Some(training),
         progress: Progress { step: trainer.steps_taken(), images: trainer.images() },
         earlier: trainer.earlier().to_vec(),

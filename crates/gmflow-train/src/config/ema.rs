@@ -37,6 +37,15 @@ pub enum EmaDecay {
         /// Standard deviation of the average's time profile, relative to the length of training; in (0, 0.28).
         std: f64,
     },
+    /// The same by its exponent, begun late: a copy of the weights until step `start`, then
+    /// `decay = (1 - 1/(step - start))^(gamma + 1)`.
+    PowerFrom {
+        /// The exponent of the average's time profile.
+        gamma: f64,
+        /// The steps before it begins, such as those of the warm-up.
+        #[serde(default)]
+        start: u64,
+    },
 }
 
 fn default_ramp_ratio() -> f64 {
@@ -57,6 +66,10 @@ impl EmaDecay {
                 0.5f64.powf(batch_size as f64 / half_life.min(images * ratio).max(1e-8))
             }
             Self::Power { std } => (1.0 - 1.0 / step).powf(power_exponent(std) + 1.0),
+            Self::PowerFrom { gamma, start } => {
+                let since = (step - start as f64).max(1.0);
+                (1.0 - 1.0 / since).powf(gamma + 1.0)
+            }
         }
     }
 }
@@ -89,6 +102,10 @@ impl EmaConfig {
                 check(&format!("{field}.decay.half_life"), ok, "a positive number of images", half_life)?;
                 let ok = ratio.is_finite() && ratio > 0.0;
                 check(&format!("{field}.decay.ratio"), ok, "a positive number", ratio)
+            }
+            EmaDecay::PowerFrom { gamma, .. } => {
+                let ok = gamma.is_finite() && gamma >= 0.0;
+                check(&format!("{field}.decay.gamma"), ok, "a number of at least 0", gamma)
             }
             EmaDecay::Power { std } if std > 1e-4 && std < WIDEST_POWER => Ok(()),
             EmaDecay::Power { std } => {

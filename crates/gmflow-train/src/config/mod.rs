@@ -20,6 +20,7 @@
 
 mod collect;
 mod defaults;
+mod distill;
 mod ema;
 mod load;
 pub(crate) mod overrides;
@@ -28,6 +29,7 @@ mod schedule;
 mod validate;
 
 pub use defaults::FromData;
+pub use distill::{DistillConfig, PolicyKind};
 pub use ema::{EmaConfig, EmaDecay};
 pub use schedule::Schedule;
 
@@ -60,6 +62,9 @@ pub struct Config {
     /// A spectrum network beside the main one; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spectrum: Option<SpectrumConfig>,
+    /// Distillation of a teacher in place of the loss on data; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillConfig>,
     /// Optimisation.
     pub train: TrainConfig,
     /// Averages of the weights, each under its own name.

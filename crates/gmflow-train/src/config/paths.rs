@@ -30,5 +30,13 @@ impl Config {
                 *from = found;
             }
         }
+        if let Some(distill) = &mut self.distill
+            && !is_overridden("distill.teacher", overrides)
+        {
+            let found = beside("distill.teacher", &distill.teacher, folder);
+            if found.exists() {
+                distill.teacher = found;
+            }
+        }
     }
 }

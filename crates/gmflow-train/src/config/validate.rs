@@ -38,6 +38,18 @@ impl Config {
         faults.check("checkpoint.keep", self.checkpoint.keep > 0, "at least 1", self.checkpoint.keep);
         faults.check("log.every", self.log.every > 0, "at least 1", self.log.every);
         self.validate_sample(faults);
+        self.validate_distill(faults);
+    }
+
+    fn validate_distill(&self, faults: &mut Faults) {
+        let Some(distill) = &self.distill else { return };
+        distill.validate().into_iter().for_each(|checked| {
+            faults.add(checked.map_err(|error| below("distill", error)));
+        });
+        let dropout = self.train.label_dropout;
+        let expected = "0: a student is asked with a class alone, as guidance is built in";
+        faults.check("train.label_dropout", dropout == 0.0, expected, dropout);
+        faults.check("spectrum", self.spectrum.is_none(), "none beside distill", "a spectrum network");
     }
 
     /// Settings that make no sense together and are no error, each with what is the matter.
@@ -51,7 +63,8 @@ impl Config {
             );
             found.push(("train.warmup_steps", why));
         }
-        if self.sample.as_ref().is_some_and(|sample| sample.sampler.guidance.is_active())
+        if self.distill.is_none()
+            && self.sample.as_ref().is_some_and(|sample| sample.sampler.guidance.is_active())
             && train.label_dropout == 0.0
         {
             let why = "needs train.label_dropout above 0: the network never learns what has no class".to_owned();
@@ -150,6 +163,7 @@ pub(crate) fn check(field: &str, ok: bool, expected: &str, got: impl ToString) -
 pub(crate) fn below(table: &str, error: Error) -> Error {
     match error {
         Error::Gmflow(gmflow::Error::Files(FilesError::Config { field, expected, got }))
+        | Error::Config { field, expected, got, .. }
         | Error::Data(gmflow_data::Error::Files(FilesError::Config { field, expected, got })) => {
             Error::config(format!("{table}.{field}"), expected, got)
         }

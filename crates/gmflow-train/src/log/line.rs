@@ -30,8 +30,18 @@ pub struct LogLine {
     pub grad_norm: f64,
     /// Learning rate.
     pub lr: f64,
+    /// The largest loss of a sample since the line before, in distillation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_loss: Option<f64>,
+    /// Batches since the line before that were passed over, because they were not finite.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub skipped: u64,
     /// Samples per second since the line before.
     pub images_per_s: f64,
+}
+
+fn is_none_of_them(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The last step in a log; 0 where there is none.

@@ -33,6 +33,8 @@ struct Span {
     loss: f64,
     spectral_loss: Option<f64>,
     grad_norm: f64,
+    largest_loss: Option<f64>,
+    skipped: u64,
     since: Instant,
 }
 
@@ -85,6 +87,9 @@ impl Log {
     /// Adds a step to the sums.
     pub(crate) fn add(&mut self, report: &StepReport) {
         self.span.steps += 1;
+        self.span.skipped += u64::from(report.skipped);
+        let largest = [self.span.largest_loss, report.largest_loss];
+        self.span.largest_loss = largest.into_iter().flatten().reduce(f64::max);
         self.span.loss += report.loss;
         if let Some(loss) = report.spectral_loss {
             *self.span.spectral_loss.get_or_insert(0.0) += loss;
@@ -97,7 +102,7 @@ impl Log {
     /// # Errors
     /// The files cannot be written.
     pub(crate) fn write(&mut self, report: &StepReport) -> Result<LogLine> {
-        let count = self.span.steps.max(1) as f64;
+        let count = (self.span.steps - self.span.skipped).max(1) as f64;
         let seconds = self.span.since.elapsed().as_secs_f64().max(1e-9);
         let loss = self.span.loss / count;
         let line = LogLine {
@@ -110,6 +115,8 @@ impl Log {
             spectral_loss: self.span.spectral_loss.map(|loss| loss / count),
             grad_norm: self.span.grad_norm / count,
             lr: report.lr,
+            largest_loss: self.span.largest_loss,
+            skipped: self.span.skipped,
             images_per_s: (report.images - self.span.images_before) as f64 / seconds,
         };
         self.span = Span::new(report.images);
@@ -123,6 +130,8 @@ impl Log {
         ];
         values.extend(line.transition_bits_per_dim.map(|bits| ("transition_bits_per_dim", bits)));
         values.extend(line.spectral_loss.map(|loss| ("spectral_loss", loss)));
+        values.extend(line.largest_loss.map(|loss| ("largest_loss", loss)));
+        values.extend((line.skipped > 0).then_some(("skipped", line.skipped as f64)));
         self.events.scalars(line.step, &values)?;
         Ok(line)
     }
@@ -135,7 +144,16 @@ impl Log {
 
 impl Span {
     fn new(images_before: u64) -> Self {
-        Self { steps: 0, images_before, loss: 0.0, spectral_loss: None, grad_norm: 0.0, since: Instant::now() }
+        Self {
+            steps: 0,
+            images_before,
+            loss: 0.0,
+            spectral_loss: None,
+            grad_norm: 0.0,
+            largest_loss: None,
+            skipped: 0,
+            since: Instant::now(),
+        }
     }
 }
 

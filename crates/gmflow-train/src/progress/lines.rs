@@ -88,6 +88,7 @@ mod tests {
                 spectral_loss: None,
                 grad_norm: 1.0,
                 lr: 0.1,
+                ..StepReport::default()
             });
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -112,6 +113,7 @@ mod tests {
                 spectral_loss: None,
                 grad_norm: 1.0,
                 lr: 0.1,
+                ..StepReport::default()
             });
         }
         assert!(lines.out.is_empty());

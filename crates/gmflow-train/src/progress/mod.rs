@@ -13,7 +13,7 @@
 //! }
 //!
 //! let mut newest = Newest(0.0);
-//! let report = StepReport { step: 1, images: 8, loss: 0.5, spectral_loss: None, grad_norm: 1.0, lr: 0.1 };
+//! let report = StepReport { step: 1, images: 8, loss: 0.5, spectral_loss: None, grad_norm: 1.0, lr: 0.1, ..StepReport::default() };
 //! newest.on_step(&report);
 //! assert_eq!(newest.0, 0.5);
 //! ```

@@ -163,7 +163,15 @@ mod tests {
     use super::*;
 
     fn report(step: u64, loss: f64) -> StepReport {
-        StepReport { step, images: step * 8, loss, spectral_loss: None, grad_norm: 1.0, lr: 0.1 }
+        StepReport {
+            step,
+            images: step * 8,
+            loss,
+            spectral_loss: None,
+            grad_norm: 1.0,
+            lr: 0.1,
+            ..StepReport::default()
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     "gmflow-train/src/config/defaults.rs",
     "gmflow-train/src/config/schedule.rs",
     "gmflow-train/src/config/ema.rs",
+    "gmflow-train/src/config/distill.rs",
     "gmflow-data/src/config.rs",
     "gmflow-data/src/settings.rs",
     "gmflow-data/src/density/mod.rs",
@@ -44,6 +45,7 @@ const TABLES: &[(&str, &str)] = &[
     ("[loss]", "LossConfig"),
     ("[time]", "TimeSampling"),
     ("[spectrum]", "SpectrumConfig"),
+    ("[distill]", "DistillConfig"),
     ("[train]", "TrainConfig"),
     ("train.schedule", "Schedule"),
     ("[[ema]]", "EmaConfig"),
@@ -53,6 +55,7 @@ const TABLES: &[(&str, &str)] = &[
     ("[sample]", "SampleConfig"),
     ("sample.sampler", "SamplerConfig"),
     ("sample.sampler.solver", "SolverConfig"),
+    ("sample.sampler.solver of kind policy", "PiFlow"),
     ("sample.sampler.guidance", "Guidance"),
     ("sample.sampler.second_order", "SecondOrder"),
 ];

@@ -43,7 +43,7 @@ pub use digest::{Digests, FileDigest};
 pub use file::{remove_leftovers, write_atomic};
 pub use gmflow_files::what_is;
 pub use header::read as read_header;
-pub use model::{DataInfo, DataKind, LoadOptions, Model, ModelInfo, Progress, TrainedOn};
+pub use model::{DataInfo, DataKind, LoadOptions, Model, ModelInfo, Progress, StudentInfo, TeacherInfo, TrainedOn};
 pub use open::model_folder;
 pub use precision::Precision;
 pub use pytorch::PytorchFile;

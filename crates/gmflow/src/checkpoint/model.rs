@@ -10,8 +10,8 @@ use super::weights::{in_file, load_files, load_network, write_module};
 use crate::guidance::{Guidance, ReweightScale};
 use crate::kernel::MatmulPrecision;
 use crate::network::{Autoencoder, Initializer, LatentInfo, Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
-use crate::solver::SecondOrder;
-use crate::{Error, Result};
+use crate::solver::{PiFlow, SecondOrder, SolverConfig};
+use crate::{Error, Result, limits};
 use burn::tensor::Device;
 use gmflow_files::json;
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,45 @@ pub struct TrainedOn {
     pub fingerprint: Option<serde_json::Value>,
 }
 
+/// What a student of distillation was trained for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudentInfo {
+    /// Network calls for a sample.
+    pub steps: usize,
+    /// How its policy is followed.
+    #[serde(default)]
+    pub policy: PiFlow,
+    /// What it learned from, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherInfo>,
+}
+
+impl StudentInfo {
+    /// Checks every field, naming the first that is out of range.
+    pub(super) fn validate(&self) -> Result<()> {
+        limits::count("student.steps", self.steps, limits::MOST_STEPS)?;
+        SolverConfig::PiFlow(self.policy).validate().map_err(|error| below("student.policy", error))
+    }
+}
+
+/// A teacher and the guidance that its student has built in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherInfo {
+    /// What it was called.
+    pub name: String,
+    /// Its guidance.
+    #[serde(default)]
+    pub guidance: Guidance,
+    /// The times between which it was guided; absent: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// What its guidance divided by.
+    #[serde(default, skip_serializing_if = "ReweightScale::is_image")]
+    pub reweight_by: ReweightScale,
+}
+
 /// Everything about a model but its weights: the content of `model.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
@@ -100,6 +139,9 @@ pub struct ModelInfo {
     /// Details of steps of order 2 where none are asked for.
     #[serde(default, skip_serializing_if = "SecondOrder::is_default")]
     pub second_order: SecondOrder,
+    /// Of a student of distillation, how it is sampled; the other settings of a sampler then do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<StudentInfo>,
     /// The resolved training configuration.
     #[serde(default)]
     pub training: Option<serde_json::Value>,
@@ -177,6 +219,7 @@ impl ModelInfo {
             reweight_by: ReweightScale::default(),
             shift: no_shift(),
             second_order: SecondOrder::default(),
+            student: None,
             training: None,
             progress: Progress::default(),
             earlier: Vec::new(),
@@ -226,6 +269,9 @@ impl ModelInfo {
         }
         if let Some(latent) = &self.latent {
             latent.validate()?;
+        }
+        if let Some(student) = &self.student {
+            student.validate()?;
         }
         let Some(spectrum) = &self.spectrum else { return Ok(()) };
         spectrum.validate().map_err(|error| below("spectrum", error))?;

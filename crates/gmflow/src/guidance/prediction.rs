@@ -119,6 +119,20 @@ impl GuidedPrediction {
         Self(Form::Reference(Box::new(self.in_tensors().into_owned())))
     }
 
+    /// The mixture at a temperature, before guidance: see [`GaussianMixture::tempered`].
+    pub(crate) fn tempered(self, temperature: f64) -> Self {
+        match self.0 {
+            _ if temperature >= 1.0 => self,
+            Form::Predicted(inputs) => Self(Form::Predicted(Box::new(inputs.tempered(temperature)))),
+            form => {
+                let guided = Self(form).in_tensors().into_owned();
+                let mixture = DataMixture(guided.mixture.0.tempered(temperature));
+                let mean = mixture.0.mean();
+                Self(Form::Reference(Box::new(reference::GuidedMixtures { mixture, mean, ..guided })))
+            }
+        }
+    }
+
     /// The same with mean and shift, which several methods need.
     pub(crate) fn guided(self) -> Self {
         match self.0 {

@@ -104,6 +104,22 @@ impl GaussianMixture {
         spread / length.clone() + within
     }
 
+    /// The mixture at a temperature in (0, 1): log weights are divided by it and renormalised, variances multiplied. 1 and more change
+    /// nothing; less than 1e-4 counts as that.
+    pub fn tempered(self, temperature: f64) -> GaussianMixture {
+        /// The lowest.
+        const COLDEST: f64 = 1e-4;
+        if temperature >= 1.0 {
+            return self;
+        }
+        let temperature = temperature.max(COLDEST);
+        GaussianMixture {
+            means: self.means,
+            log_weights: log_softmax(self.log_weights / temperature, 1),
+            log_std: self.log_std + 0.5 * temperature.ln(),
+        }
+    }
+
     /// The mixture times exp(nu . x - zeta |x|^2 / 2), renormalised: the conflation (43)-(50) in natural parameters.
     ///
     /// `nu` is `[b c h w]`, `zeta` >= 0 broadcasts to `[b 1 h w]`. No difference of nearly equal precisions is formed:

@@ -2,7 +2,7 @@
 
 use super::dit_block::{DitBlock, NORM_EPS, chunks};
 use super::embedding::{time_features, token_positions};
-use super::gmdit_config::GmDitConfig;
+use super::gmdit_config::{GmDitConfig, GmDitHead};
 use super::linear::{Init, Initializer, Linear};
 use super::{Denoiser, TorchNames, log_std_head, predict_log_std};
 use crate::kernel::MatmulPrecision;
@@ -24,8 +24,11 @@ pub struct GmDit {
     labels: Param<Tensor<2>>,
     transformer_blocks: Vec<DitBlock>,
     proj_out_1: Linear,
-    proj_out_2: Linear,
+    proj_out_2: Option<Linear>,
+    proj_out_means: Option<Linear>,
+    proj_out_logweights: Option<Linear>,
     log_std: Vec<Linear>,
+    proj_out_logstds: Vec<Linear>,
     #[module(skip)]
     config: GmDitConfig,
 }
@@ -50,6 +53,7 @@ impl GmDit {
         let blocks = (0..config.num_layers)
             .map(|_| DitBlock::new(config.num_attention_heads, config.attention_head_dim, &mut init))
             .collect();
+        let two_parts = config.head == GmDitHead::TwoParts;
         Ok(Self {
             patch_weight: init.param([c, config.in_channels, p, p], Init::Xavier, [patch_fan_in, c]),
             patch_bias: init.param([c], Init::Zero, [patch_fan_in, c]),
@@ -59,8 +63,11 @@ impl GmDit {
             transformer_blocks: blocks,
             proj_out_1: init.linear(c, 2 * c, Init::Zero),
             // Not zero: equal components would have equal gradients and stay equal for ever.
-            proj_out_2: init.linear(c, p * p * config.head_channels(), Init::Xavier),
-            log_std: log_std_head(&config.log_std_widths(), &mut init),
+            proj_out_2: (!two_parts).then(|| init.linear(c, p * p * config.head_channels(), Init::Xavier)),
+            proj_out_means: two_parts.then(|| init.linear(c, p * p * config.mean_channels(), Init::Xavier)),
+            proj_out_logweights: two_parts.then(|| init.linear(c, p * p * config.num_gaussians, Init::Xavier)),
+            log_std: if two_parts { Vec::new() } else { log_std_head(&config.log_std_widths(), &mut init) },
+            proj_out_logstds: if two_parts { log_std_head(&config.log_std_widths(), &mut init) } else { Vec::new() },
             config: config.clone(),
         })
     }
@@ -133,7 +140,7 @@ impl GmDit {
     }
 
     fn time_embedding(&self, t: Tensor<1>) -> Tensor<2> {
-        let features = time_features(t * 1000.0, TIME_CHANNELS, 0.0); // [b 256]
+        let features = time_features(t * self.config.time_scale, TIME_CHANNELS, 0.0); // [b 256]
         self.time_2.forward_by_row(kernel::silu(self.time_1.forward_by_row(features))) // [b c]
     }
 
@@ -145,19 +152,38 @@ impl GmDit {
             x = block.forward(x, site(i));
         }
         let [shift, scale] = chunks(self.proj_out_1.forward_by_row(site(self.transformer_blocks.len())));
-        let x = self.proj_out_2.forward(kernel::modulate(x, shift, scale, NORM_EPS)); // [b*n p*p*(k*c + k)]
-        self.mixture(x, embedding, size)
+        let x = kernel::modulate(x, shift, scale, NORM_EPS);
+        let (k, c) = (self.config.num_gaussians, self.config.out_channels());
+        let [b, _, h, w] = size;
+        let pixels = |layer: &Option<Linear>, channels| {
+            let x = layer.as_ref().map(|layer| layer.forward(x.clone())); // [b*n p*p*channels]
+            x.map(|x| self.unpatched(x, channels, size))
+        };
+        let (means, logits) = match pixels(&self.proj_out_2, self.config.head_channels()) {
+            Some(x) if self.config.head == GmDitHead::Means => (Some(x), None),
+            Some(x) => {
+                let logits = x.clone().slice([0..b, k * c..k * c + k]);
+                (Some(x.slice([0..b, 0..k * c])), Some(logits))
+            }
+            None => (pixels(&self.proj_out_means, k * c), pixels(&self.proj_out_logweights, k)),
+        };
+        let device = embedding.device();
+        let means =
+            means.map_or_else(|| Tensor::zeros([b, k, c, h, w], &device), |means| means.reshape([b, k, c, h, w]));
+        let log_weights = match logits {
+            Some(logits) => kernel::log_softmax(logits.reshape([b, k, h * w])).reshape([b, k, 1, h, w]),
+            None => Tensor::full([b, k, 1, h, w], -(k as f64).ln(), &device),
+        };
+        let layers = if self.proj_out_logstds.is_empty() { &self.log_std } else { &self.proj_out_logstds };
+        let log_std = predict_log_std(layers, self.config.constant_logstd, embedding);
+        VelocityMixture(GaussianMixture { means, log_weights, log_std })
     }
 
-    fn mixture(&self, x: Tensor<2>, embedding: Tensor<2>, [b, _, h, w]: [usize; 4]) -> VelocityMixture {
-        let (k, c, p) = (self.config.num_gaussians, self.config.out_channels(), self.config.patch_size);
-        let head = self.config.head_channels();
-        let x = x.reshape([b, h / p, w / p, p, p, head]).permute([0, 5, 1, 3, 2, 4]).reshape([b, head, h, w]);
-        let means = x.clone().slice([0..b, 0..k * c]).reshape([b, k, c, h, w]);
-        let logits = x.slice([0..b, k * c..head]).reshape([b, k, h * w]);
-        let log_weights = kernel::log_softmax(logits).reshape([b, k, 1, h, w]);
-        let log_std = predict_log_std(&self.log_std, self.config.constant_logstd, embedding);
-        VelocityMixture(GaussianMixture { means, log_weights, log_std })
+    /// Rows of patches `[b*n p*p*channels]` as images `[b channels h w]`.
+    fn unpatched(&self, x: Tensor<2>, channels: usize, [b, _, h, w]: [usize; 4]) -> Tensor<4> {
+        let p = self.config.patch_size;
+        let x = x.reshape([b, h / p, w / p, p, p, channels]).permute([0, 5, 1, 3, 2, 4]);
+        x.reshape([b, channels, h, w])
     }
 }
 
@@ -185,6 +211,11 @@ impl TorchNames for GmDit {
             ["transformer_blocks", index, field, leaf] => {
                 format!("transformer_blocks.{index}.{}.{leaf}", DitBlock::torch_part(field))
             }
+            // A `Sequential` with an activation before every linear map.
+            ["proj_out_logstds", index, leaf] => match index.parse::<usize>() {
+                Ok(i) => format!("proj_out_logstds.{}.{leaf}", 2 * i + 1),
+                Err(_) => path.into(),
+            },
             _ => super::log_std_name(path),
         }
     }

@@ -3,6 +3,33 @@
 use crate::{Error, Result, limits};
 use serde::{Deserialize, Serialize};
 
+/// The output layer of a [`GmDit`](super::GmDit).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GmDitHead {
+    /// One linear layer for means and weights, as GM-DiT was published.
+    #[default]
+    OnePart,
+    /// A layer for the means and one for the weights, as in published students of distillation.
+    TwoParts,
+    /// Means alone: velocities of equal weights and no standard deviation. With one of them it is a plain DiT, with several the points of a
+    /// [`GridPolicy`](crate::policy::GridPolicy).
+    Means,
+}
+
+impl GmDitHead {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a time t is multiplied by where nothing else is said.
+const TIME_SCALE: f64 = 1000.0;
+
+fn is_usual_time_scale(scale: &f64) -> bool {
+    *scale == TIME_SCALE
+}
+
 /// The shape of a [`GmDit`](super::GmDit).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,6 +60,12 @@ pub struct GmDitConfig {
     pub constant_logstd: Option<f64>,
     /// Share of samples that see the null class in a block, for [`GmDit::forward_dropped`](super::GmDit::forward_dropped).
     pub class_dropout_prob: f64,
+    /// The output layer.
+    #[serde(skip_serializing_if = "GmDitHead::is_default")]
+    pub head: GmDitHead,
+    /// What a time in [0, 1] is multiplied by before the network sees it: 1000, or 1 in some published networks.
+    #[serde(skip_serializing_if = "is_usual_time_scale")]
+    pub time_scale: f64,
 }
 
 impl Default for GmDitConfig {
@@ -52,6 +85,8 @@ impl Default for GmDitConfig {
             gm_num_logstd_layers: 2,
             constant_logstd: None,
             class_dropout_prob: 0.0,
+            head: GmDitHead::OnePart,
+            time_scale: TIME_SCALE,
         }
     }
 }
@@ -86,6 +121,9 @@ impl GmDitConfig {
         if !(0.0..1.0).contains(&self.class_dropout_prob) {
             return Err(Error::config("class_dropout_prob", "a share in [0, 1)", self.class_dropout_prob));
         }
+        if !(self.time_scale.is_finite() && self.time_scale > 0.0) {
+            return Err(Error::config("time_scale", "a positive number", self.time_scale));
+        }
         super::finite_log_std(self.constant_logstd)
     }
 
@@ -99,13 +137,22 @@ impl GmDitConfig {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
-    /// Outputs per pixel: K means of `out_channels` and K log weights.
+    /// Outputs per pixel: K means of `out_channels` and, unless the head has none, K log weights.
     pub(crate) fn head_channels(&self) -> usize {
-        self.num_gaussians.saturating_mul(self.out_channels().saturating_add(1))
+        let weights = usize::from(self.head != GmDitHead::Means);
+        self.num_gaussians.saturating_mul(self.out_channels().saturating_add(weights))
     }
 
-    /// Inputs and outputs of each layer of the log-std head; none where the log standard deviation is constant.
+    /// Means per pixel: K of `out_channels`.
+    pub(super) fn mean_channels(&self) -> usize {
+        self.num_gaussians.saturating_mul(self.out_channels())
+    }
+
+    /// Inputs and outputs of each layer of the log-std head; none where the log standard deviation is constant, or there is none.
     pub(super) fn log_std_widths(&self) -> Vec<[usize; 2]> {
+        if self.head == GmDitHead::Means {
+            return Vec::new();
+        }
         super::log_std_widths(self.constant_logstd, self.hidden(), self.logstd_inner_dim, self.gm_num_logstd_layers)
     }
 }

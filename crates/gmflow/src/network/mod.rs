@@ -45,7 +45,7 @@ use linear::{Init, Linear};
 pub use autoencoder::{Autoencoder, AutoencoderConfig, LatentDistribution, LatentInfo, Tiling};
 pub use embedding::{point_features, time_features, token_positions};
 pub use gmdit::GmDit;
-pub use gmdit_config::GmDitConfig;
+pub use gmdit_config::{GmDitConfig, GmDitHead};
 pub use mlp2d::{Mlp2d, Mlp2dConfig};
 pub(crate) use named::load_packed;
 pub use named::{

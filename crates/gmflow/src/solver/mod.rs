@@ -90,4 +90,5 @@ solvers! {
     unipc::UniPc = "unipc", "UniPC-2, a multistep predictor and corrector";
     deis::Deis = "deis", "DEIS of order 2";
     sa_solver::SaSolver = "sa-solver", "SA-Solver, a stochastic multistep predictor and corrector";
+    pi_flow::PiFlow = "policy", "Along the policy of a distilled student (pi-Flow)";
 }

@@ -17,6 +17,12 @@ pub fn folder() -> PathBuf {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"), PathBuf::from)
 }
 
+/// Where the golden set of distillation is: `GMFLOW_GOLDEN_DISTILL`, or `shared/golden_distill` beside the checkout.
+pub fn distill_folder() -> PathBuf {
+    std::env::var_os("GMFLOW_GOLDEN_DISTILL")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden_distill"), PathBuf::from)
+}
+
 /// Where to compute: `GMFLOW_TEST_DEVICE`, a name for `gmflow::device::open`, or the CPU.
 pub fn device() -> Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| {

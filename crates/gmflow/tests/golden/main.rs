@@ -1,8 +1,10 @@
 //! Replays the recorded cases of the published implementation, gradients and random draws included.
 //!
-//! The folder is `GMFLOW_GOLDEN`, or `shared/golden` beside the checkout. Where it is absent the test says so; with
+//! The folder is `GMFLOW_GOLDEN`, or `shared/golden` beside the checkout; that of distillation `GMFLOW_GOLDEN_DISTILL`, or
+//! `shared/golden_distill`. Where it is absent the test says so; with
 //! `CI=true` its absence is a failure. An operation that is not known here is a failure too.
 
+mod distill;
 mod e2e;
 mod exclusions;
 mod flow;
@@ -13,14 +15,18 @@ mod losses;
 mod networks;
 mod schedulers;
 
-use harness::{Case, Computed, GoldenSet, Outcome, compare, folder};
+use harness::{Case, Computed, GoldenSet, Outcome, compare, distill_folder, folder};
+use std::path::Path;
 
 /// A function that computes a case's outputs, or `None` where it does not know the operation.
 type Replay = fn(&Case) -> Option<Computed>;
 
 fn replay(group: &str, run: Replay) {
-    let folder = folder();
-    let set = match GoldenSet::open(&folder) {
+    replay_of(&folder(), group, run);
+}
+
+fn replay_of(folder: &Path, group: &str, run: Replay) {
+    let set = match GoldenSet::open(folder) {
         Ok(set) => set,
         Err(reason) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("no golden set: {reason}"),
         Err(reason) => {
@@ -95,6 +101,21 @@ fn networks() {
 #[test]
 fn schedulers() {
     replay("schedulers", schedulers::run);
+}
+
+#[test]
+fn distillation() {
+    for group in distill::GROUPS {
+        replay_of(&distill_folder(), group, distill::run);
+    }
+}
+
+#[test]
+fn every_group_of_distillation_is_replayed() {
+    let Ok(set) = GoldenSet::open(&distill_folder()) else { return };
+    for group in set.groups() {
+        assert!(distill::GROUPS.contains(&group.as_str()), "no test replays the group {group}");
+    }
 }
 
 #[test]

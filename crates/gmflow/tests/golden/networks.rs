@@ -37,19 +37,19 @@ fn features(features: Tensor<2>) -> Computed {
     Computed::from([("emb".into(), features.into())])
 }
 
-fn recording() -> Device {
+pub fn recording() -> Device {
     device().autodiff()
 }
 
 /// A configuration from recorded parameters; a null stands for the default.
-fn config<C: serde::de::DeserializeOwned>(params: &Value) -> C {
+pub fn config<C: serde::de::DeserializeOwned>(params: &Value) -> C {
     let given = params.as_object().into_iter().flatten().filter(|(name, value)| *name != "type" && !value.is_null());
     let fields: serde_json::Map<String, Value> = given.map(|(name, value)| (name.clone(), value.clone())).collect();
     serde_json::from_value(Value::Object(fields)).expect("a known configuration")
 }
 
 /// The weights recorded for `network`.
-fn weights(case: &Case, network: &str) -> BTreeMap<String, HostTensor> {
+pub fn weights(case: &Case, network: &str) -> BTreeMap<String, HostTensor> {
     let arrays = case.state.get(network).unwrap_or_else(|| panic!("{}: no state {network}", case.id));
     let host = |array: &Array| HostTensor { shape: array.shape.clone(), values: array.values.clone() };
     arrays.iter().map(|(name, array)| (name.clone(), host(array))).collect()

@@ -3,7 +3,7 @@
 use super::CONFIG_FILE;
 use crate::checkpoint::file;
 use crate::checkpoint::weights::in_file;
-use crate::network::{AutoencoderConfig, GmDitConfig, NetworkConfig, SpectrumMlpConfig, UnetConfig};
+use crate::network::{AutoencoderConfig, GmDitConfig, GmDitHead, NetworkConfig, SpectrumMlpConfig, UnetConfig};
 use crate::{Error, Result};
 use gmflow_files::json;
 use serde::Serialize;
@@ -21,10 +21,27 @@ pub enum ComponentConfig {
     Denoiser(NetworkConfig),
     Spectrum(SpectrumMlpConfig),
     Autoencoder(AutoencoderConfig),
-    /// Steps of the time grid and its shift.
-    Scheduler {
-        shift: f32,
-    },
+    Scheduler(SchedulerConfig),
+}
+
+/// What a scheduler says of the time grid.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SchedulerConfig {
+    /// Its shift.
+    pub shift: f32,
+    /// What a time in [0, 1] is multiplied by before the network sees it.
+    pub time_scale: f64,
+    /// Of the scheduler of students of distillation, what else there is.
+    pub student: Option<StudentScheduler>,
+}
+
+/// What the scheduler of students of distillation says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StudentScheduler {
+    /// The length of the last step as a share of the others'.
+    pub final_step_scale: f64,
+    /// The strength of fresh noise between steps.
+    pub renoise: f64,
 }
 
 impl ComponentConfig {
@@ -49,8 +66,8 @@ impl ComponentConfig {
         let is_note = |name: &str| name.starts_with('_') || matches!(name, "torch_dtype" | "dtype");
         let fields: Map<String, Value> = fields.into_iter().filter(|(name, _)| !is_note(name)).collect();
         match kind(&class, &fields) {
-            Some(Kind::Transformer) => {
-                transformer(path, fields).map(|config| Self::Denoiser(NetworkConfig::GmDit(config)))
+            Some(Kind::Transformer(head)) => {
+                transformer(path, fields, head).map(|config| Self::Denoiser(NetworkConfig::GmDit(config)))
             }
             Some(Kind::Unet) => {
                 let config = read_as(path, fields, &UnetConfig::default())?;
@@ -66,8 +83,8 @@ impl ComponentConfig {
             Some(Kind::Autoencoder) => autoencoder(path, fields).map(Self::Autoencoder),
             Some(Kind::Scheduler) => scheduler(path, &class, &fields),
             None => {
-                let expected =
-                    "GMDiTTransformer2DModel, GMUNet2DModel, SpectrumMLP, AutoencoderKL or a flow scheduler";
+                let expected = "GMDiTTransformer2DModel (or V2), DXDiTTransformer2DModel, DiTTransformer2DModelMod, \
+GMUNet2DModel, SpectrumMLP, AutoencoderKL or a flow scheduler";
                 let got = if class.is_empty() { "none, and fields of no known network" } else { &class };
                 Err(Error::file(path, "_class_name", expected, got))
             }
@@ -90,14 +107,19 @@ impl ComponentConfig {
             Self::Denoiser(_) => "a U-Net",
             Self::Spectrum(_) => "a spectrum network",
             Self::Autoencoder(_) => "an autoencoder",
-            Self::Scheduler { .. } => "a scheduler",
+            Self::Scheduler(_) => "a scheduler",
         };
         Error::file(dir.join(CONFIG_FILE), "_class_name", wanted, got)
     }
 }
 
+/// The scheduler of students of distillation.
+pub const STUDENT_SCHEDULER: &str = "FlowMapSDEScheduler";
+/// As good as infinite: nothing of a sample's noise is kept.
+const MOST_RENOISE: f64 = 1e6;
+
 enum Kind {
-    Transformer,
+    Transformer(GmDitHead),
     Unet,
     Spectrum,
     Autoencoder,
@@ -112,12 +134,15 @@ fn class_name(fields: &Map<String, Value>) -> &str {
 fn kind(class: &str, fields: &Map<String, Value>) -> Option<Kind> {
     let has = |field: &str| fields.contains_key(field);
     match class.trim_start_matches('_') {
-        "GMDiTTransformer2DModel" => Some(Kind::Transformer),
+        "GMDiTTransformer2DModel" => Some(Kind::Transformer(GmDitHead::OnePart)),
+        "GMDiTTransformer2DModelV2" => Some(Kind::Transformer(GmDitHead::TwoParts)),
+        "DXDiTTransformer2DModel" | "DiTTransformer2DModelMod" => Some(Kind::Transformer(GmDitHead::Means)),
         "GMUNet2DModel" => Some(Kind::Unet),
         "SpectrumMLP" => Some(Kind::Spectrum),
         "AutoencoderKL" => Some(Kind::Autoencoder),
         name if name.ends_with("Scheduler") => Some(Kind::Scheduler),
-        "" if has("num_gaussians") && has("num_attention_heads") => Some(Kind::Transformer),
+        "" if has("num_gaussians") && has("num_attention_heads") => Some(Kind::Transformer(GmDitHead::OnePart)),
+        "" if has("n_grid") && has("num_attention_heads") => Some(Kind::Transformer(GmDitHead::Means)),
         "" if has("num_gaussians") && has("block_out_channels") => Some(Kind::Unet),
         "" if has("base_size") => Some(Kind::Spectrum),
         "" if has("latent_channels") => Some(Kind::Autoencoder),
@@ -126,7 +151,7 @@ fn kind(class: &str, fields: &Map<String, Value>) -> Option<Kind> {
     }
 }
 
-fn transformer(path: &Path, mut fields: Map<String, Value>) -> Result<GmDitConfig> {
+fn transformer(path: &Path, mut fields: Map<String, Value>, head: GmDitHead) -> Result<GmDitConfig> {
     // What these say is built into the architecture.
     require(
         path,
@@ -144,7 +169,15 @@ fn transformer(path: &Path, mut fields: Map<String, Value>) -> Result<GmDitConfi
     for field in ["norm_num_groups", "upcast_attention"] {
         fields.remove(field);
     }
-    let config = read_as(path, fields, &GmDitConfig::default())?;
+    if head == GmDitHead::Means {
+        // Points of a grid, or the one velocity of a plain network.
+        let points = fields.remove("n_grid").unwrap_or_else(|| json!(1));
+        fields.insert("num_gaussians".into(), points);
+    }
+    let mut config = read_as(path, fields, &GmDitConfig::default())?;
+    if head != GmDitHead::OnePart {
+        config.head = head;
+    }
     config.validate().map_err(|error| in_file(path, error))?;
     Ok(config)
 }
@@ -208,10 +241,44 @@ FlowMatchEulerDiscreteScheduler, or another with use_flow_sigmas";
     let field = if class.contains("Flow") || class.is_empty() { "shift" } else { "flow_shift" };
     let shift = fields.get(field).map_or(Some(1.0), Value::as_f64);
     match shift {
-        Some(shift) if shift.is_finite() && shift > 0.0 => Ok(ComponentConfig::Scheduler { shift: shift as f32 }),
+        Some(shift) if shift.is_finite() && shift > 0.0 => {
+            let student = if class == STUDENT_SCHEDULER { Some(student_scheduler(path, fields)?) } else { None };
+            let time_scale =
+                scheduler_number(path, fields, "num_train_timesteps", 1000.0, |x| x > 0.0 && x.is_finite())?;
+            Ok(ComponentConfig::Scheduler(SchedulerConfig { shift: shift as f32, time_scale, student }))
+        }
         _ => {
             let got = fields.get(field).map_or_else(|| "nothing".to_owned(), json::describe);
             Err(Error::file(path, field, "a positive number", got))
+        }
+    }
+}
+
+/// What the scheduler of students says beyond the shift.
+fn student_scheduler(path: &Path, fields: &Map<String, Value>) -> Result<StudentScheduler> {
+    let field = |name, default, fits| scheduler_number(path, fields, name, default, fits);
+    Ok(StudentScheduler {
+        final_step_scale: field("final_step_size_scale", 1.0, |x| x > 0.0 && x <= 1.0)?,
+        renoise: field("h", 0.0, |x| x >= 0.0)?.min(MOST_RENOISE),
+    })
+}
+
+/// A number of a scheduler.
+fn scheduler_number(
+    path: &Path,
+    fields: &Map<String, Value>,
+    name: &str,
+    default: f64,
+    fits: fn(f64) -> bool,
+) -> Result<f64> {
+    let value = fields.get(name).filter(|value| !value.is_null());
+    // JSON has no infinity; the published code writes it as a word.
+    let word = value.and_then(Value::as_str).and_then(|word| word.parse::<f64>().ok());
+    match value.map_or(Some(default), |value| value.as_f64().or(word)) {
+        Some(number) if fits(number) => Ok(number),
+        _ => {
+            let got = value.map(json::describe).unwrap_or_default();
+            Err(Error::file(path, name, "a positive number in its range", got))
         }
     }
 }

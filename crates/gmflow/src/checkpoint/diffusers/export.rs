@@ -1,11 +1,15 @@
 //! Writing the layout that [`super`] reads.
 
+use super::config::STUDENT_SCHEDULER;
 use super::folder::{INDEX_FILE, OWN_KEY, OwnNotes};
 use super::{CONFIG_FILE, WEIGHTS_STEM};
 use crate::checkpoint::weight_files::is_plain_name;
 use crate::checkpoint::weights::write_lazy;
 use crate::checkpoint::{Model, Precision, write_atomic};
-use crate::network::{Autoencoder, AutoencoderConfig, GmDitConfig, LazyTensor, Network, TorchNames, lazy_tensors};
+use crate::network::{
+    Autoencoder, AutoencoderConfig, GmDitConfig, GmDitHead, LazyTensor, Network, NetworkConfig, TorchNames,
+    lazy_tensors,
+};
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -51,7 +55,7 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
         Network::GmDit(network) => {
             writer.component("transformer", transformer_config(network.config()), network)?;
             // The modules of the published code, which finds its classes by them.
-            ("transformer", "lib.models.architecture.gmflow", "_GMDiTTransformer2DModel")
+            ("transformer", "lib.models.architecture.gmflow", transformer_class(network.config()))
         }
         Network::Unet(network) => {
             let mut config = as_json(dir, network.config())?;
@@ -77,13 +81,9 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
     }
     let vae_class = json!(["diffusers", "AutoencoderKL"]);
     index.insert("vae".into(), if model.vae.is_some() { vae_class } else { json!([null, null]) });
-    let scheduler = json!({ "_class_name": "FlowEulerODEScheduler", "_diffusers_version": DIFFUSERS_VERSION,
-        "num_train_timesteps": 1000, "shift": model.info.shift });
+    let (scheduler_module, scheduler) = scheduler(model);
     writer.json("scheduler", "scheduler_config.json", &scheduler)?;
-    index.insert(
-        "scheduler".into(),
-        json!(["lib.models.diffusions.schedulers.flow_euler_ode", "FlowEulerODEScheduler"]),
-    );
+    index.insert("scheduler".into(), json!([scheduler_module, scheduler["_class_name"]]));
     if let Some(names) = &model.info.classes {
         let labels = names.iter().enumerate().map(|(class, name)| (class.to_string(), json!(name)));
         index.insert("id2label".into(), Value::Object(labels.collect()));
@@ -94,6 +94,7 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
         guidance: model.info.guidance,
         reweight_by: model.info.reweight_by,
         second_order: model.info.second_order,
+        student: model.info.student.clone(),
         progress: model.info.progress,
         earlier: model.info.earlier.clone(),
         size: (!square).then_some([data.height, data.width]),
@@ -103,27 +104,74 @@ pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> R
     writer.json("", INDEX_FILE, &Value::Object(index))
 }
 
+/// The module and the config of the scheduler, which holds the time grid.
+fn scheduler(model: &Model) -> (&'static str, Value) {
+    let shift = model.info.shift;
+    let time_scale = match &model.info.network {
+        NetworkConfig::GmDit(network) => network.time_scale,
+        _ => 1000.0,
+    };
+    match &model.info.student {
+        Some(student) => {
+            let config = json!({ "_class_name": STUDENT_SCHEDULER, "_diffusers_version": DIFFUSERS_VERSION,
+                "num_train_timesteps": number(time_scale), "shift": shift, "h": student.policy.renoise,
+                "final_step_size_scale": student.policy.final_step_scale });
+            ("lakonlab.models.diffusions.schedulers.flow_map_sde", config)
+        }
+        None => {
+            let config = json!({ "_class_name": "FlowEulerODEScheduler", "_diffusers_version": DIFFUSERS_VERSION,
+                "num_train_timesteps": number(time_scale), "shift": shift });
+            ("lib.models.diffusions.schedulers.flow_euler_ode", config)
+        }
+    }
+}
+
+/// A whole number as one.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e9 { json!(value as i64) } else { json!(value) }
+}
+
+/// The class of a transformer in the published code.
+fn transformer_class(config: &GmDitConfig) -> &'static str {
+    match config.head {
+        GmDitHead::OnePart => "_GMDiTTransformer2DModel",
+        GmDitHead::TwoParts => "_GMDiTTransformer2DModelV2",
+        GmDitHead::Means if config.num_gaussians == 1 => "_DiTTransformer2DModelMod",
+        GmDitHead::Means => "_DXDiTTransformer2DModel",
+    }
+}
+
 /// The config of a transformer as the published code writes it.
 fn transformer_config(config: &GmDitConfig) -> Value {
+    let mut json = common_config(config);
+    if config.head != GmDitHead::Means {
+        json["num_gaussians"] = json!(config.num_gaussians);
+        json["logstd_inner_dim"] = json!(config.logstd_inner_dim);
+        json["gm_num_logstd_layers"] = json!(config.gm_num_logstd_layers);
+        json["constant_logstd"] = json!(config.constant_logstd);
+    } else if config.num_gaussians > 1 {
+        json["n_grid"] = json!(config.num_gaussians);
+    }
+    json
+}
+
+/// What the configs of all transformers hold.
+fn common_config(config: &GmDitConfig) -> Value {
     json!({
-        "_class_name": "_GMDiTTransformer2DModel",
+        "_class_name": transformer_class(config),
         "_diffusers_version": DIFFUSERS_VERSION,
         "activation_fn": "gelu-approximate",
         "attention_bias": true,
         "attention_head_dim": config.attention_head_dim,
         "class_dropout_prob": config.class_dropout_prob,
-        "constant_logstd": config.constant_logstd,
         "dropout": 0.0,
-        "gm_num_logstd_layers": config.gm_num_logstd_layers,
         "in_channels": config.in_channels,
-        "logstd_inner_dim": config.logstd_inner_dim,
         "norm_elementwise_affine": false,
         "norm_eps": 1e-5,
         "norm_num_groups": 32,
         "norm_type": "ada_norm_zero",
         "num_attention_heads": config.num_attention_heads,
         "num_embeds_ada_norm": config.num_embeds_ada_norm,
-        "num_gaussians": config.num_gaussians,
         "num_layers": config.num_layers,
         "out_channels": config.out_channels,
         "patch_size": config.patch_size,

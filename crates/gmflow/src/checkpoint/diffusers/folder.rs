@@ -1,11 +1,13 @@
 //! A whole checkpoint: its components, and what the index says of them.
 
-use super::config::ComponentConfig;
+use super::config::{ComponentConfig, SchedulerConfig, StudentScheduler};
 use super::{StoredVae, load_denoiser, load_spectrum};
-use crate::checkpoint::{DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, TrainedOn, file};
+use crate::checkpoint::{
+    DataInfo, DataKind, LatentInfo, LoadOptions, Model, ModelInfo, Progress, StudentInfo, TrainedOn, file,
+};
 use crate::guidance::{Guidance, ReweightScale};
-use crate::network::{AutoencoderConfig, NetworkConfig, SpectrumMlpConfig};
-use crate::solver::SecondOrder;
+use crate::network::{AutoencoderConfig, GmDitHead, NetworkConfig, SpectrumMlpConfig};
+use crate::solver::{PiFlow, SecondOrder};
 use crate::{Error, Result};
 use burn::tensor::Device;
 use gmflow_files::{Wrong, json};
@@ -23,6 +25,9 @@ const MOST_COMPONENTS: usize = 100;
 const DENOISERS: [&str; 2] = ["transformer", "unet"];
 /// The components that this library reads, by the names that published checkpoints give them.
 const KNOWN_COMPONENTS: [&str; 5] = ["transformer", "unet", "spectrum_net", "vae", "scheduler"];
+
+/// What a student is taken for that came without its scheduler.
+const PLAIN_STUDENT: StudentScheduler = StudentScheduler { final_step_scale: 1.0, renoise: 0.0 };
 
 /// Whether `dir` is such a checkpoint: a whole one, or a transformer alone.
 pub(in crate::checkpoint) fn is_diffusers(dir: &Path) -> bool {
@@ -46,6 +51,9 @@ pub(super) struct OwnNotes {
     /// How far the trainings had come that the weights come from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) earlier: Vec<Progress>,
+    /// Of a student of distillation, how it is sampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) student: Option<StudentInfo>,
     /// Height and width of a sample, where they are not those of the transformer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) size: Option<[usize; 2]>,
@@ -60,7 +68,7 @@ pub(in crate::checkpoint) struct DiffusersFolder {
     denoiser: (PathBuf, NetworkConfig),
     spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
     vae: Option<(PathBuf, AutoencoderConfig)>,
-    shift: f32,
+    scheduler: SchedulerConfig,
     classes: Option<Vec<String>>,
     notes: OwnNotes,
 }
@@ -85,9 +93,16 @@ impl DiffusersFolder {
         } else {
             components.add(dir)?;
         }
-        let Components { denoiser, spectrum, vae, shift } = components;
+        let Components { denoiser, spectrum, vae, scheduler } = components;
         let missing = || Error::file(&path, "transformer", "a component that is a GM-DiT or U-Net", "none");
-        let denoiser = denoiser.ok_or_else(missing)?;
+        let mut denoiser = denoiser.ok_or_else(missing)?;
+        let scheduler = scheduler.unwrap_or(SchedulerConfig { shift: 1.0, time_scale: 1000.0, student: None });
+        // Networks with the first head see 1000 t, whatever their schedulers count.
+        if let NetworkConfig::GmDit(network) = &mut denoiser.1
+            && (scheduler.student.is_some() || network.head != GmDitHead::OnePart)
+        {
+            network.time_scale = scheduler.time_scale;
+        }
         let classes = class_names(&path, index.get("id2label"), denoiser.1.num_classes())?;
         let notes = match index.get(OWN_KEY) {
             Some(notes) => json::from_value(notes.clone()).map_err(|wrong| {
@@ -95,7 +110,7 @@ impl DiffusersFolder {
             })?,
             None => OwnNotes::default(),
         };
-        Ok(Self { denoiser, spectrum, vae, shift: shift.unwrap_or(1.0), classes, notes })
+        Ok(Self { denoiser, spectrum, vae, scheduler, classes, notes })
     }
 
     /// The model's description.
@@ -119,9 +134,10 @@ impl DiffusersFolder {
             latent,
             classes: self.classes.clone(),
             guidance: self.notes.guidance,
-            shift: self.shift,
+            shift: self.scheduler.shift,
             reweight_by: self.notes.reweight_by,
             second_order: self.notes.second_order,
+            student: self.student(),
             training: None,
             progress: self.notes.progress,
             earlier: self.notes.earlier.clone(),
@@ -130,6 +146,20 @@ impl DiffusersFolder {
         };
         info.validate().map_err(|error| crate::checkpoint::weights::in_file(&path.join("config.json"), error))?;
         Ok(info)
+    }
+
+    /// How a student of distillation is sampled. A published one does not say for how many steps it was trained: it gets one.
+    fn student(&self) -> Option<StudentInfo> {
+        if self.notes.student.is_some() {
+            return self.notes.student.clone();
+        }
+        let NetworkConfig::GmDit(network) = &self.denoiser.1 else { return None };
+        let is_grid = network.head == GmDitHead::Means && network.num_gaussians > 1;
+        let is_student = self.scheduler.student.is_some() || network.head == GmDitHead::TwoParts || is_grid;
+        let StudentScheduler { final_step_scale, renoise } = self.scheduler.student.unwrap_or(PLAIN_STUDENT);
+        let grid_segment = is_grid.then_some(1.0);
+        let policy = PiFlow { final_step_scale, renoise, grid_segment, ..PiFlow::default() };
+        is_student.then_some(StudentInfo { steps: 1, policy, teacher: None })
     }
 
     /// Reads the weights.
@@ -177,7 +207,7 @@ struct Components {
     denoiser: Option<(PathBuf, NetworkConfig)>,
     spectrum: Option<(PathBuf, SpectrumMlpConfig)>,
     vae: Option<(PathBuf, AutoencoderConfig)>,
-    shift: Option<f32>,
+    scheduler: Option<SchedulerConfig>,
 }
 
 impl Components {
@@ -207,7 +237,7 @@ impl Components {
             ComponentConfig::Denoiser(config) => self.denoiser.replace((place, config)).is_some(),
             ComponentConfig::Spectrum(config) => self.spectrum.replace((place, config)).is_some(),
             ComponentConfig::Autoencoder(config) => self.vae.replace((place, config)).is_some(),
-            ComponentConfig::Scheduler { shift } => self.shift.replace(shift).is_some(),
+            ComponentConfig::Scheduler(config) => self.scheduler.replace(config).is_some(),
         };
         match twice {
             true => Err(Error::file(dir, "component", "one of its kind", "a second one")),

@@ -75,6 +75,11 @@ impl Block {
         (0..n).step_by(2).map(move |v| [v, (v + 1).min(n - 1)])
     }
 
+    /// The samples of the block.
+    pub fn sample_numbers(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.samples
+    }
+
     /// The first sample.
     pub fn first(&self) -> usize {
         self.first

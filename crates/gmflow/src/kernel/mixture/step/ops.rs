@@ -3,7 +3,7 @@
 use crate::kernel::mixture::sizes::Mixture;
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::step::cpu::guide::{self, GuidedParts};
-use crate::kernel::mixture::step::cpu::ode::SubSteps;
+use crate::kernel::mixture::step::cpu::ode::{Plan, SubSteps};
 use crate::kernel::mixture::step::cpu::{Step, ode_step};
 use crate::kernel::mixture::step::cpu::{guided, ode, reweight, second_order};
 use crate::kernel::mixture::step::types::{OdeSubstep, SecondOrderRule, ShiftRule, StepPlan};
@@ -192,7 +192,7 @@ impl StepOps for Flex {
     fn step_ode(mixture: GuidedMixtures<Self>, start: Tensor, x: Tensor, substeps: Vec<OdeSubstep>) -> Tensor {
         let (mixture, start, x) = (mixture.contiguous(), in_order(start), in_order(x));
         let (shape, sizes) = (x.shape().to_vec(), sizes(&mixture.velocity.means));
-        let steps = SubSteps { start: values(&start), x: values(&x), substeps: &substeps, next: None };
+        let steps = SubSteps { start: values(&start), x: values(&x), substeps: Plan::Same(&substeps), next: None };
         let mut out = UninitVec::new(values(&x).len());
         ode::ode_substeps(mixture.borrow(), steps, sizes, out.room(), Threads::All);
         // SAFETY: the pass writes all of its room.

@@ -66,6 +66,14 @@ impl GuidanceInputs {
         Self { velocity, x: x.clone(), rule, pixelwise }
     }
 
+    /// The same with mixtures at a temperature.
+    pub(crate) fn tempered(self, temperature: f64) -> Self {
+        let Velocity { means, log_weights, log_std, t } = self.velocity;
+        let GaussianMixture { means, log_weights, log_std } =
+            GaussianMixture { means, log_weights, log_std }.tempered(temperature);
+        Self { velocity: Velocity { means, log_weights, log_std, t }, ..self }
+    }
+
     fn dispatch(&self) -> step_ops::GuidanceInputs<Dispatch> {
         let Self { velocity, x, rule, pixelwise } = self.clone();
         step_ops::GuidanceInputs { velocity: velocity.into_dispatch(), x: x.into_dispatch(), rule, pixelwise }

@@ -95,6 +95,22 @@ impl OdeSubstep {
         Self { of_x_tau, of_x_t, zeta, keep: keep as f32 }
     }
 
+    /// The one from any point (x, tau) down to `to`, with a mixture that was predicted at t.
+    pub(crate) fn from_point(t: f64, tau: f64, to: f64) -> Self {
+        if tau <= 0.0 {
+            return Self::NOTHING;
+        }
+        Self::new((t, tau), true, to / tau)
+    }
+
+    /// The one that leaves every point where it is.
+    pub(crate) const NOTHING: Self = Self { of_x_tau: 0.0, of_x_t: 0.0, zeta: 0.0, keep: 1.0 };
+
+    /// Whether it leaves every point where it is.
+    pub(crate) fn changes_nothing(&self) -> bool {
+        self.keep == 1.0
+    }
+
     /// The one that ends where a mixture predicted at t has its mean at tau; at t, if it is not to be converted.
     pub(crate) fn to_mean(times: (f64, f64), convert: bool) -> Self {
         Self::new(times, convert, 0.0)

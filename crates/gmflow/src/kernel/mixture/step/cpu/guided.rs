@@ -295,13 +295,31 @@ impl<S: Simd, const C: usize> Vectors<'_, S, C> {
 
     /// One sub-step from `x`, where the mixture was predicted at `start`.
     #[inline(always)]
-    pub(crate) fn substep(&mut self, x: &[Pair<S>; C], start: &[Pair<S>; C], substep: &OdeSubstep) -> [Pair<S>; C] {
+    pub(crate) fn substep(&mut self, x: &[Pair<S>; C], start: &[Pair<S>; C], substep: &Numbers<S>) -> [Pair<S>; C] {
         let simd = self.simd;
-        let number = |x: f32| Pair::splat(simd, x);
-        let (of_x, of_start, zeta) = (number(substep.of_x_tau), number(substep.of_x_t), number(substep.zeta));
+        let Numbers { of_x, of_start, zeta, keep } = *substep;
         let nu = each!(C, simd, i => self.nu[i] + (of_x * x[i] - of_start * start[i] - zeta * self.mean[i]));
         let offset = self.tilted_mean(&nu, self.zeta + zeta);
-        let (keep, rest) = (number(substep.keep), number(1.0 - substep.keep));
+        let rest = Pair::splat(simd, 1.0) - keep;
         each!(C, simd, i => x[i].mul_add(keep, (offset[i] + self.mean[i]) * rest))
+    }
+}
+
+/// An [`OdeSubstep`] in lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers<S: Simd> {
+    pub(crate) of_x: Pair<S>,
+    pub(crate) of_start: Pair<S>,
+    pub(crate) zeta: Pair<S>,
+    pub(crate) keep: Pair<S>,
+}
+
+impl<S: Simd> Numbers<S> {
+    /// The same in all lanes.
+    #[inline(always)]
+    pub(crate) fn same(simd: S, substep: &OdeSubstep) -> Self {
+        let number = |x: f32| Pair::splat(simd, x);
+        let OdeSubstep { of_x_tau, of_x_t, zeta, keep } = *substep;
+        Self { of_x: number(of_x_tau), of_start: number(of_x_t), zeta: number(zeta), keep: number(keep) }
     }
 }

@@ -14,7 +14,7 @@ use crate::kernel::simd::memory::{UninitVec, par_items, with_room};
 use crate::kernel::simd::threads::{ThreadTeam, Threads};
 use guide::{GuidanceInputs, GuidedRoom, guide};
 use guided::{GuidedMixtures, centred_rows};
-use ode::{SubSteps, ToNextMean, ode_substeps};
+use ode::{Plan, SubSteps, ToNextMean, ode_substeps};
 use second_order::second_order;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -69,7 +69,7 @@ impl<'a> Step<'a> {
                 corrected = GuidedMixtures { shift, power, ..guided };
             }
             let next = plan.to_next_mean.map(|substep| ToNextMean { guided, substep, out: mean_at_next });
-            let sub_steps = SubSteps { start: inputs.x, x: inputs.x, substeps: &plan.substeps, next };
+            let sub_steps = SubSteps { start: inputs.x, x: inputs.x, substeps: Plan::Same(&plan.substeps), next };
             ode_substeps(corrected, sub_steps, sizes, out, threads);
         });
     }

@@ -1,10 +1,10 @@
 //! The sub-steps of GM-ODE in one pass.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::mixture::step::cpu::guided::{GuidedMixtures, Scratch, Tilt, Tilted};
+use crate::kernel::mixture::step::cpu::guided::{GuidedMixtures, Numbers, Scratch, Tilt, Tilted};
 use crate::kernel::mixture::step::types::OdeSubstep;
 use crate::kernel::simd::channels::{self, each};
-use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter};
+use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter, PerSample};
 use crate::kernel::simd::pair::Pair;
 use crate::kernel::simd::threads::Threads;
 use crate::kernel::simd::vector::widest;
@@ -17,8 +17,27 @@ pub(crate) struct SubSteps<'a> {
     pub start: &'a [f32],
     /// Where the first sub-step begins `[b c n]`.
     pub x: &'a [f32],
-    pub substeps: &'a [OdeSubstep],
+    pub substeps: Plan<'a>,
     pub next: Option<ToNextMean<'a>>,
+}
+
+/// The sub-steps of samples.
+#[derive(Clone, Copy)]
+pub(crate) enum Plan<'a> {
+    /// The same for all.
+    Same(&'a [OdeSubstep]),
+    /// So many for each sample, one sample after the other. What a sample does not need stands at its end and changes nothing.
+    PerSample(&'a [OdeSubstep], usize),
+}
+
+impl Plan<'_> {
+    /// Sub-steps of a sample.
+    fn len(&self) -> usize {
+        match self {
+            Self::Same(substeps) => substeps.len(),
+            Self::PerSample(_, count) => *count,
+        }
+    }
 }
 
 /// What a step tells the next one: by the guided mixtures without the second-order change, from where the last sub-step ends, what one more
@@ -67,7 +86,7 @@ struct Stepping<'a> {
     x: &'a [f32],
     sizes: Sizes,
     block: Block,
-    substeps: &'a [OdeSubstep],
+    substeps: Plan<'a>,
     /// As in [`ToNextMean`].
     next: Option<(&'a GuidedMixtures<'a>, &'a OdeSubstep, &'a BlockWriter<'a>)>,
 }
@@ -100,22 +119,23 @@ impl Stepping<'_> {
         let x = unsafe { BlockReader::new(&block, x, C, sizes.n, room) };
         let mut mixture = Tilted::<C>::new(&mixtures, &block, sizes, (joint, mean, shift));
         let k = mixture.k;
+        let plan = BlockPlan::new(&block, substeps);
         for v in block.pairs(simd) {
             let mut mixture = mixture.vectors(simd, v);
             let start = each!(C, simd, i => Pair::of(&start, simd, i, v));
             let mut x = each!(C, simd, i => Pair::of(&x, simd, i, v));
             // The sub-step to the next mean is one more in the same loop, so that its code is there once.
-            for i in 0..=substeps.len() {
-                let substep = match substeps.get(i) {
+            for i in 0..=plan.len() {
+                let substep = match plan.numbers(simd, i, v) {
                     Some(substep) => substep,
                     None => {
                         x.into_iter().enumerate().for_each(|(i, x)| x.set(&mut out, i, v));
                         let Some((tilt, one_more, _)) = &next else { break };
                         (_, mixture.nu, mixture.zeta) = tilt.vectors(mixture.components, k, mixture.var);
-                        *one_more
+                        Numbers::same(simd, one_more)
                     }
                 };
-                x = mixture.substep(&x, &start, substep);
+                x = mixture.substep(&x, &start, &substep);
             }
             if let Some((_, _, out)) = &mut next {
                 for (i, x) in x.into_iter().enumerate() {
@@ -126,6 +146,58 @@ impl Stepping<'_> {
         out.finish();
         if let Some((_, _, out)) = next {
             out.finish();
+        }
+    }
+}
+
+/// The sub-steps of a block's samples.
+enum BlockPlan<'a> {
+    Same(&'a [OdeSubstep]),
+    /// The four numbers of each, as in [`Numbers`].
+    Own(Vec<[PerSample; 4]>),
+}
+
+impl<'a> BlockPlan<'a> {
+    #[inline(always)]
+    fn new(block: &Block, plan: Plan<'a>) -> Self {
+        match plan {
+            Plan::Same(substeps) => Self::Same(substeps),
+            Plan::PerSample(all, count) => Self::own(block, all, count),
+        }
+    }
+
+    #[inline(never)]
+    fn own(block: &Block, all: &[OdeSubstep], count: usize) -> Self {
+        let of = |sample: usize, i: usize| &all[sample * count + i];
+        let needed = |i: &usize| block.sample_numbers().any(|sample| !of(sample, *i).changes_nothing());
+        let steps = (0..count).rev().find(needed).map_or(0, |last| last + 1);
+        let numbers =
+            |i: usize, number: fn(&OdeSubstep) -> f32| PerSample::new(block, |sample| number(of(sample, i)));
+        let step = |i| {
+            [numbers(i, |s| s.of_x_tau), numbers(i, |s| s.of_x_t), numbers(i, |s| s.zeta), numbers(i, |s| s.keep)]
+        };
+        Self::Own((0..steps).map(step).collect())
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        match self {
+            Self::Same(substeps) => substeps.len(),
+            Self::Own(substeps) => substeps.len(),
+        }
+    }
+
+    /// Those of sub-step `i` in two vectors.
+    #[inline(always)]
+    fn numbers<S: Simd>(&self, simd: S, i: usize, v: [usize; 2]) -> Option<Numbers<S>> {
+        match self {
+            Self::Same(substeps) => substeps.get(i).map(|substep| Numbers::same(simd, substep)),
+            Self::Own(substeps) => substeps.get(i).map(|[of_x, of_start, zeta, keep]| Numbers {
+                of_x: Pair::per_sample(of_x, simd, v),
+                of_start: Pair::per_sample(of_start, simd, v),
+                zeta: Pair::per_sample(zeta, simd, v),
+                keep: Pair::per_sample(keep, simd, v),
+            }),
         }
     }
 }

@@ -1,0 +1,126 @@
+//! Policies: what a network predicts once, at the beginning of a step, gives the velocity at every later point of the step
+//! (pi-Flow, arXiv:2510.14974).
+//!
+//! A step is then an ODE that is integrated in many sub-steps without a further call of the network. The mixture that the networks of this
+//! crate predict is such a policy as it is ([`MixturePolicy`]), and a step along it is GM-ODE of order 1. [`GridPolicy`] is the baseline:
+//! x0 at points of time, between which it is interpolated.
+//!
+//! Roll-outs go along *raw* times r, those before the shift m of the time grid: t = m r/(1 + (m - 1) r). [`Pace`] says how many sub-steps
+//! they take, [`Segments`] how the steps of a sampler divide the way from r = 1 to r = 0.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use gmflow::mixture::{GaussianMixture, VelocityMixture};
+//! use gmflow::policy::{MixturePolicy, Pace, Policy};
+//!
+//! // Two certain components, at x0 = -1 and x0 = 1 seen from x = 0 at t = 1.
+//! let device = Device::flex();
+//! let velocity = VelocityMixture(GaussianMixture {
+//!     means: Tensor::<1>::from_floats([1.0, -1.0], &device).reshape([1, 2, 1, 1, 1]),
+//!     log_weights: Tensor::full([1, 2, 1, 1, 1], -(2.0f32.ln()), &device),
+//!     log_std: Tensor::full([1, 1, 1, 1, 1], -4.0, &device),
+//! });
+//! let policy = Policy::Mixture(MixturePolicy::new(velocity, Tensor::zeros([1, 1, 1, 1], &device), vec![1.0])?);
+//! // From a point nearer to one of them the roll-out ends there.
+//! let x = Tensor::<4>::full([1, 1, 1, 1], 0.4, &device);
+//! let end = policy.roll_out(&x, (&[0.5], &[0.0]), Pace { shift: 1.0, substeps: 64.0 });
+//! assert!((end.into_scalar::<f32>() - 1.0).abs() < 0.1);
+//! # Ok::<(), gmflow::Error>(())
+//! ```
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
+mod grid;
+mod mixture;
+mod pace;
+mod segments;
+
+pub use grid::GridPolicy;
+pub use mixture::MixturePolicy;
+pub use pace::{Pace, raw_time, time};
+pub use segments::{Renoising, Segments};
+
+use crate::kernel::mixture::policy::Way;
+use crate::path::per_sample;
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// The smallest time that a velocity is divided by.
+const EARLIEST: f64 = 1e-6;
+
+/// What a network predicted at (`x_src`, `t_src`), as a velocity at later points.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them at a time, and both hold tensors")]
+pub enum Policy {
+    /// A mixture at every pixel, moved to each point by (10).
+    Mixture(MixturePolicy),
+    /// x0 at points of time.
+    Grid(GridPolicy),
+}
+
+impl Policy {
+    /// Where it was predicted, `[b c h w]`.
+    pub fn source(&self) -> &Tensor<4> {
+        match self {
+            Self::Mixture(policy) => policy.source(),
+            Self::Grid(policy) => policy.source(),
+        }
+    }
+
+    /// Where each sample's way ends `[b c h w]`, from `x` `[b c h w]`.
+    fn ends(&self, x: &Tensor<4>, ways: &[Way]) -> Tensor<4> {
+        match self {
+            Self::Mixture(policy) => policy.ends(x, ways),
+            Self::Grid(policy) => policy.ends(x, ways),
+        }
+    }
+
+    /// The velocity `[b c h w]` at (`x` `[b c h w]`, t), t of each sample at most that of its source: (x - X)/t with the policy's x0 there.
+    pub fn velocity(&self, x: &Tensor<4>, t: &[f64]) -> Tensor<4> {
+        let ways: Vec<Way> = t.iter().map(|t| Way::ToMean(*t)).collect();
+        let x0 = self.ends(x, &ways);
+        (x.clone() - x0) / lengths(t.iter().copied(), &x.device())
+    }
+
+    /// The samples `[b c h w]` after the Euler sub-steps from `x` `[b c h w]` at each sample's raw time `from` down to its raw time `to`.
+    pub fn roll_out(&self, x: &Tensor<4>, (from, to): (&[f64], &[f64]), pace: Pace) -> Tensor<4> {
+        let ways: Vec<Way> = from.iter().zip(to).map(|(from, to)| Way::Along(pace.times(*from, *to))).collect();
+        self.ends(x, &ways)
+    }
+
+    /// The mean velocity `[b c h w]` of the roll-out from `x` at the raw times `from` down to `to`: its displacement by the time that it
+    /// takes. Where that is shorter than a sub-step and a half, the velocity at its beginning.
+    pub fn mean_velocity(&self, x: &Tensor<4>, (from, to): (&[f64], &[f64]), pace: Pace) -> Tensor<4> {
+        let (mut ways, mut spans) = (Vec::with_capacity(from.len()), Vec::with_capacity(from.len()));
+        for (&from, &to) in from.iter().zip(to) {
+            let t = time(from, pace.shift);
+            if ((from - to) * pace.substeps).round() < 2.0 {
+                ways.push(Way::ToMean(t));
+                spans.push(t);
+            } else {
+                ways.push(Way::Along(pace.times(from, to)));
+                spans.push(t - time(to, pace.shift));
+            }
+        }
+        (x.clone() - self.ends(x, &ways)) / lengths(spans.into_iter(), &x.device())
+    }
+
+    /// The same without gradients, on the plain device.
+    pub fn detached(&self) -> Self {
+        match self {
+            Self::Mixture(policy) => Self::Mixture(policy.detached()),
+            Self::Grid(policy) => Self::Grid(policy.detached()),
+        }
+    }
+}
+
+/// Numbers to divide by, `[b 1 1 1]`.
+fn lengths(values: impl Iterator<Item = f64>, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = values.map(|value| value.max(EARLIEST) as f32).collect();
+    let b = values.len();
+    per_sample(&Tensor::<1>::from_data(TensorData::new(values, [b]), device))
+}
+
+/// The tensor on the plain device.
+fn plain<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.device().is_autodiff() { x.inner() } else { x }
+}
