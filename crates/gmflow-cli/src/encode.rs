@@ -74,7 +74,11 @@ fn check_memory(arguments: &EncodeArgs, images: &dyn ImageDataset, vae: &Autoenc
 /// The data set that the arguments name; its relative paths are relative to the file's folder.
 fn data_config(arguments: &EncodeArgs) -> Result<DatasetConfig> {
     if let (Some(path), size) = (&arguments.images, arguments.size) {
-        return Ok(DatasetConfig::Folder { path: path.clone(), image: ImageSettings { size, ..Default::default() } });
+        let mut source = DatasetConfig::guess(path)?;
+        if let Some(image) = source.image_mut() {
+            *image = ImageSettings { size, ..Default::default() };
+        }
+        return Ok(source);
     }
     let path = arguments.data.as_deref().ok_or_else(|| usage("--data", "a configuration file", "nothing"))?;
     data_source::from_toml(path, arguments.data_dir.as_deref())

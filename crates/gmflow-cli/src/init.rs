@@ -5,11 +5,11 @@ use crate::device::device;
 use crate::{local, output, terminal};
 use anyhow::Result;
 use gmflow::checkpoint::write_atomic;
-use gmflow_data::DatasetConfig;
+use gmflow_data::{DatasetConfig, absolute};
 use gmflow_train::Error as Train;
 use gmflow_train::plan::{Plan, PlanOptions};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Runs the command.
@@ -80,12 +80,8 @@ fn seen_from(source: &DatasetConfig, file: &Path) -> Result<DatasetConfig> {
     let here = file.parent().is_none_or(|folder| folder.as_os_str().is_empty());
     for (_, path) in source.paths_mut() {
         if !here && path.is_relative() {
-            *path = absolute(path)?;
+            *path = absolute(path);
         }
     }
     Ok(source)
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    Ok(std::path::absolute(path)?)
 }

@@ -1,6 +1,7 @@
 //! Paths on this machine: whether they are there, and what was probably meant.
 
 use anyhow::{Result, anyhow};
+use gmflow_data::is_url;
 use std::path::{Path, PathBuf};
 
 /// Folders where models usually lie, which are searched for a name without a folder.
@@ -63,9 +64,11 @@ pub fn expect_beside<'a>(checkpoint: &Path, paths: impl IntoIterator<Item = &'a 
     if checkpoint.exists() { Ok(()) } else { expect(paths.into_iter().map(PathBuf::as_path)) }
 }
 
-/// Fails where one of these is not there: to be called before anything is downloaded or computed.
+/// Fails where one of these is not there: to be called before anything is downloaded or computed. What is behind a URL, or matches a
+/// pattern, is found when it is opened.
 pub fn expect<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    match paths.into_iter().find(|path| !path.exists()) {
+    let is_pattern = |path: &Path| path.to_string_lossy().contains(['*', '?', '[', '{']);
+    match paths.into_iter().find(|path| !path.exists() && !is_url(path) && !is_pattern(path)) {
         None => Ok(()),
         Some(path) => Err(anyhow!("{}: no such file or folder; {}", path.display(), Near::to(path).words())),
     }

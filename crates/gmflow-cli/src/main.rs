@@ -17,6 +17,7 @@ mod info;
 mod init;
 mod local;
 mod output;
+mod pack;
 mod plot;
 mod sample;
 mod sampler;
@@ -81,6 +82,7 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Encode(arguments) => encode::run(&arguments),
+        args::Command::Pack(arguments) => pack::run(&arguments),
         args::Command::Data { command } => data::run(&command),
         args::Command::Eval(arguments) => eval::run(&arguments),
         args::Command::Stats(arguments) => eval::stats::run(&arguments),

@@ -12,7 +12,7 @@ use crate::signals::Signals;
 use crate::terminal::{self, Training};
 use anyhow::Result;
 use burn::tensor::Device;
-use gmflow_data::DatasetConfig;
+use gmflow_data::{DatasetConfig, absolute, is_url};
 use gmflow_files::what_is;
 use gmflow_train::plan::Plan;
 use gmflow_train::{Config, Lines, Observer, Outcome, ResumeOptions, Run, Summary, Trainer};
@@ -158,7 +158,7 @@ fn expect_same_data(given: &Path, used: &DatasetConfig, folder: &Path) -> Result
         return if is_named_so || given.is_file() { Ok(()) } else { local::expect([given]) };
     }
     let (mut given, mut used) = (DatasetConfig::guess(given)?, used.clone());
-    let full = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
+    let full = |path: &Path| path.canonicalize().unwrap_or_else(|_| absolute(path));
     let (given, used) = (given.paths_mut(), used.paths_mut());
     let (Some((_, got)), Some((name, expected))) = (given.first(), used.first()) else { return Ok(()) };
     if full(got) == full(expected) {
@@ -251,15 +251,14 @@ fn refuse_plan_of_file(arguments: &TrainArgs) -> Result<()> {
 
 /// Whether a path names a configuration: everything but pictures does, so that what is wrong with it is said in those words.
 fn is_configuration(path: &Path) -> bool {
-    !path.is_dir() && DatasetConfig::guess(path).is_err()
+    !is_url(path) && !path.is_dir() && DatasetConfig::guess(path).is_err()
 }
 
 /// The data must be there before weights are downloaded.
 fn expect_data(config: &Config) -> Result<()> {
     let mut source = config.data.source.clone();
     let paths: Vec<_> = source.paths_mut().into_iter().map(|(_, path)| path).collect();
-    let is_pattern = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
-    local::expect(paths.iter().map(|path| path.as_path()).filter(|path| !is_pattern(path)))
+    local::expect(paths.iter().map(|path| path.as_path()))
 }
 
 /// A bar where there is a terminal, otherwise a line every half minute.

@@ -17,12 +17,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         images: "mnist/t10k-images-idx3-ubyte.gz".into(),
         labels: Some("mnist/t10k-labels-idx1-ubyte.gz".into()),
         image: image(),
+        storage: Default::default(),
     };
     let cifar = |size| DatasetConfig::Parquet {
         path: "cifar10/test.parquet".into(),
         image_column: None,
         label_column: None,
         image: ImageSettings { size, ..image() },
+        storage: Default::default(),
     };
     let sets = [("mnist", mnist, 4000), ("cifar10", cifar(None), 400), ("cifar10 at 64x64", cifar(Some(64)), 100)];
     for (name, config, batches) in sets {

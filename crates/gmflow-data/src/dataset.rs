@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// Most replacements that are tried for one damaged image.
 const MAX_REPLACEMENTS: u64 = 64;
 
+/// Batches before its turn at which the file of an image is asked for, where files have to be copied first.
+const AHEAD: u64 = 16;
+
 /// What a run learns from.
 #[derive(Clone, Debug)]
 pub enum Dataset {
@@ -141,7 +144,11 @@ impl Batches {
         if batch_size == 0 {
             return Err(Error::config("batch_size", "at least 1", 0));
         }
-        let order = Order::new(dataset.len().unwrap_or(1), seed)?;
+        let nearby = match &dataset {
+            Dataset::Images { images, .. } => images.nearby(),
+            _ => None,
+        };
+        let order = Order::new(dataset.len().unwrap_or(1), seed, batch_size, nearby)?;
         Ok(Self { dataset, batch_size, seed, order, named: Mutex::default() })
     }
 
@@ -213,6 +220,11 @@ impl Batches {
     /// The image at one position of the stream. A damaged one is replaced by others drawn from (seed, position).
     fn image(&self, images: &dyn ImageDataset, corrupt: Corrupt, position: u64) -> Result<(usize, Image)> {
         let mut index = self.order.index(position)?;
+        if self.order.is_nearby() {
+            // The same place of a later batch is read by whoever reads this one.
+            let ahead = AHEAD.saturating_mul(self.batch_size as u64);
+            images.prefetch(self.order.index(position.saturating_add(ahead))?);
+        }
         let mut rng = stream(self.seed, Purpose::Replacement, 0, position);
         for _ in 0..MAX_REPLACEMENTS {
             match images.get(index) {

@@ -73,6 +73,15 @@ pub(crate) fn format_of(start: &[u8]) -> Option<ImageFormat> {
     }
 }
 
+/// The usual ending of files in the format of an image file; `img` where it is none that is read.
+pub(crate) fn ending_of(bytes: &[u8]) -> &'static str {
+    match format_of(bytes) {
+        Some(ImageFormat::Jpeg) => "jpg",
+        Some(format) => format.extensions_str().first().copied().unwrap_or("img"),
+        None => "img",
+    }
+}
+
 /// A decoder that panics on hostile input must not take the program with it.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work))

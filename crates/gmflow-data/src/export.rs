@@ -87,7 +87,11 @@ fn fill(images: &dyn ImageDataset, part: &Path, format: PictureFormat, done: &mu
 }
 
 /// A file of values in [-1, 1]. `[c h w]`
-fn encode(pixels: &[f32], [channels, height, width]: [usize; 3], format: PictureFormat) -> Option<Vec<u8>> {
+pub(crate) fn encode(
+    pixels: &[f32],
+    [channels, height, width]: [usize; 3],
+    format: PictureFormat,
+) -> Option<Vec<u8>> {
     let (w, h) = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
     let area = height * width;
     let picture: DynamicImage = match channels {

@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 use gmflow_files::to_byte;
 
 use crate::fingerprint::Fingerprint;
+use crate::order::Nearby;
 use crate::pixels::from_byte;
-use crate::source::{Image, ImageDataset, StoredImage};
+use crate::source::{Image, ImageBytes, ImageDataset, StoredImage};
 use crate::{Dataset, Result};
 
 /// A set of images, each of which is decoded when it is asked for the first time. The values are bit for bit those of the set.
@@ -111,6 +112,20 @@ impl ImageDataset for Kept {
 
     fn name(&self, index: usize) -> String {
         self.images.name(index)
+    }
+
+    fn file(&self, index: usize) -> Result<Option<ImageBytes>> {
+        self.images.file(index)
+    }
+
+    fn nearby(&self) -> Option<Nearby> {
+        self.images.nearby()
+    }
+
+    fn prefetch(&self, index: usize) {
+        if self.places.get(index).is_some_and(|place| place.get().is_none()) {
+            self.images.prefetch(index);
+        }
     }
 
     fn stored(&self, index: usize) -> Result<StoredImage> {

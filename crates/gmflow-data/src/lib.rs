@@ -3,9 +3,11 @@
 //! - [`density`]: 2-D densities (checkerboard, moons, spirals, rings, Gaussian grid), with histograms and the total
 //!   variation distance to tell how well they were learnt.
 //! - [`ImageDataset`]: images of one shape with random access: IDX files ([`IdxDataset`]), Parquet in the layout of the
-//!   Hugging Face hub ([`ParquetDataset`]) and folders of image files ([`FolderDataset`]).
+//!   Hugging Face hub ([`ParquetDataset`]), folders of image files ([`FolderDataset`]) and tar shards ([`TarDataset`]).
+//! - [`Files`]: where these lie, on this machine or, with the feature `object-store`, behind URLs.
 //! - [`ShapesDataset`]: coloured shapes that are drawn when they are asked for; [`write_folder`] makes files of any images.
 //! - [`NamedData`]: well-known sets by their names, as IDX or Parquet files.
+//! - [`pack()`]: tar shards of any images.
 //! - [`LatentDataset`]: images that an autoencoder has encoded, in a cache that [`LatentWriter`] writes.
 //! - [`DatasetConfig`]: the above as a table of a configuration file, opened as a [`Dataset`].
 //! - [`Batches`]: the endless stream of batches, each computed from seed and step alone; [`Loader`]: the same stream,
@@ -74,11 +76,13 @@ mod latents;
 mod loader;
 mod named;
 mod order;
+mod pack;
 mod pixels;
 mod rng;
 mod settings;
 mod shapes;
 mod source;
+mod storage;
 mod survey;
 
 pub use config::DatasetConfig;
@@ -88,15 +92,21 @@ pub use error::{Error, Result};
 pub use export::{PictureFormat, write_folder};
 pub use fingerprint::Fingerprint;
 pub use gmflow_files::Error as FilesError;
-pub use gmflow_files::{beside, is_clutter, lock, to_byte, what_is};
+pub use gmflow_files::{absolute, beside, is_clutter, is_url, lock, to_byte, what_is};
 pub use latents::{EncodedBatch, Latent, LatentDataset, LatentManifest, LatentPrecision, LatentWriter};
 pub use loader::{Loader, LoaderOptions};
 pub use named::{KnownSet, NamedData, SetFiles, Split};
+pub use order::Nearby;
+pub use pack::{PackOptions, Packed, pack};
 pub use settings::{Background, Corrupt, ImageSettings, MAX_PIXELS, MAX_SIZE};
 pub use shapes::{Shapes, ShapesDataset};
 #[cfg(feature = "parquet")]
 pub use source::{Columns, ParquetDataset};
-pub use source::{FolderDataset, IdxDataset, Image, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES, StoredImage};
+pub use source::{
+    FolderDataset, IdxDataset, Image, ImageBytes, ImageDataset, MAX_FILE_BYTES, MAX_IDX_BYTES, ShardPaths,
+    StoredImage, TarData, TarDataset,
+};
+pub use storage::{Entry, Files, Storage};
 pub use survey::Survey;
 
 /// The target of log lines that say what was found in a data set and what was passed over. They are of level info; a program shows them

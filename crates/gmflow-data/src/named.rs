@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::ImageSettings;
-use crate::source::{IdxDataset, Image, ImageDataset, StoredImage};
+use crate::source::{IdxDataset, Image, ImageBytes, ImageDataset, StoredImage};
 use crate::{Error, Result};
 
 /// A data set that is known by its name.
@@ -338,5 +338,9 @@ impl ImageDataset for WithNames {
 
     fn check_labels(&self) -> Result<()> {
         self.images.check_labels()
+    }
+
+    fn file(&self, index: usize) -> Result<Option<ImageBytes>> {
+        self.images.file(index)
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Latent = 105,
     /// A drawn shape: place, size, tilt and colours.
     Shape = 106,
+    /// The order in which images are packed into shards.
+    Pack = 107,
 }
 
 /// The generator for one (seed, purpose, counter, index).

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::source::{StoredImage, is_parquet};
+use gmflow_files::{is_clutter, is_url};
+
+use crate::source::{StoredImage, TarData};
+use crate::storage::{Files, Storage, folder_of, in_folder, name_of};
 use crate::{Dataset, DatasetConfig, Error, ImageSettings, Result};
 
 /// Images that are looked at, evenly spread over the set.
@@ -42,40 +45,60 @@ pub struct Survey {
 }
 
 impl DatasetConfig {
-    /// What is at a path: a folder of images, Parquet files, or an IDX file of images with its labels beside it.
+    /// What is at a path: a folder of images, of Parquet files or of tar shards, such a file or a pattern or range of tar shards, or an
+    /// IDX file of images with its labels beside it. The path may be a URL.
     ///
     /// # Errors
-    /// A path that does not exist, or whose name tells none of these.
+    /// A path that does not exist, or whose name tells none of these; a URL of a folder that cannot be listed.
     pub fn guess(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
-        let image = ImageSettings::default();
+        let (image, storage) = (ImageSettings::default(), Storage::default());
         let parquet = |path: &Path| Self::Parquet {
             path: path.into(),
             image_column: None,
             label_column: None,
             image: image.clone(),
+            storage: Storage::default(),
         };
-        if metadata.is_dir() {
-            return Ok(match has_parquet(path)? {
-                true => parquet(path),
-                false => Self::Folder { path: path.into(), image },
+        let several = name.contains(['*', '?', '[', '{']) && std::fs::symlink_metadata(path).is_err();
+        if name.ends_with(".tar") && (several || is_url(path)) {
+            return Ok(Self::Tar(TarData::at(path)));
+        }
+        let is_folder = match is_url(path) {
+            // What has none of these endings is a folder, which an object store knows only by what lies in it.
+            true => !name.ends_with(".parquet") && !name.contains("idx3"),
+            false => std::fs::metadata(path).map_err(|error| Error::io(path, error))?.is_dir(),
+        };
+        if is_folder {
+            let files = Files::new(&storage)?;
+            return Ok(match () {
+                () if !files.in_folder(path, "tar")?.is_empty() && !has_folders(path)? => {
+                    Self::Tar(TarData::at(path))
+                }
+                () if !files.in_folder(path, "parquet")?.is_empty() => parquet(path),
+                () => Self::Folder { path: path.into(), image, storage },
             });
+        }
+        if name.ends_with(".tar") {
+            return Ok(Self::Tar(TarData::at(path)));
         }
         if name.ends_with(".parquet") {
             return Ok(parquet(path));
         }
         if name.contains("idx3") {
-            return Ok(Self::Idx { images: path.into(), labels: labels_beside(path), image });
+            return Ok(Self::Idx { images: path.into(), labels: labels_beside(path)?, image, storage });
         }
-        let expected = "a folder of pictures, *.parquet, or an IDX file with idx3 in its name";
+        let expected = "a folder of pictures, *.tar, *.parquet, or an IDX file with idx3 in its name";
         Err(Error::config("data", expected, path.display()))
     }
 
     /// The settings of images, to be changed; `None` where there are none.
     pub fn image_mut(&mut self) -> Option<&mut ImageSettings> {
         match self {
-            Self::Idx { image, .. } | Self::Parquet { image, .. } | Self::Folder { image, .. } => Some(image),
+            Self::Tar(TarData { image, .. })
+            | Self::Idx { image, .. }
+            | Self::Parquet { image, .. }
+            | Self::Folder { image, .. } => Some(image),
             _ => None,
         }
     }
@@ -173,11 +196,14 @@ fn class_counts(dataset: &Dataset) -> Vec<(String, Option<u64>)> {
     dataset.class_names().iter().enumerate().map(|(index, name)| (name.clone(), count(index))).collect()
 }
 
-/// Whether a folder holds Parquet files itself.
-fn has_parquet(folder: &Path) -> Result<bool> {
-    for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
-        let path = entry.map_err(|error| Error::io(folder, error))?.path();
-        if is_parquet(&path) {
+/// Whether a folder holds folders, apart from hidden ones: then tar files beside them are archives of something, not the data.
+fn has_folders(path: &Path) -> Result<bool> {
+    if is_url(path) {
+        return Ok(false);
+    }
+    for entry in std::fs::read_dir(path).map_err(|error| Error::io(path, error))? {
+        let entry = entry.map_err(|error| Error::io(path, error))?;
+        if !is_clutter(&entry.file_name()) && entry.path().is_dir() {
             return Ok(true);
         }
     }
@@ -185,8 +211,12 @@ fn has_parquet(folder: &Path) -> Result<bool> {
 }
 
 /// The file of labels that belongs to one of images by its name, where it is there.
-fn labels_beside(images: &Path) -> Option<PathBuf> {
-    let name = images.file_name()?.to_str()?;
-    let labels = images.with_file_name(name.replace("images", "labels").replace("idx3", "idx1"));
-    (labels != images && labels.is_file()).then_some(labels)
+fn labels_beside(images: &Path) -> Result<Option<PathBuf>> {
+    let name = name_of(images);
+    let labels = name.replace("images", "labels").replace("idx3", "idx1");
+    if labels == name {
+        return Ok(None);
+    }
+    let labels = Files::new(&Storage::default())?.stat_if_there(&in_folder(&folder_of(images), &labels))?;
+    Ok(labels.map(|entry| entry.path))
 }

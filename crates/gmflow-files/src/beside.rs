@@ -2,9 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::is_url;
+
 /// The absolute form of a path that stands in a configuration file in `folder`: a relative one is relative to that folder. One that does
-/// not exist there but from the working directory is taken from there, with a warning that names it as `field`.
+/// not exist there but from the working directory is taken from there, with a warning that names it as `field`. A URL stays as it is.
 pub fn beside(field: &str, path: &Path, folder: &Path) -> PathBuf {
+    if is_url(path) {
+        return path.to_path_buf();
+    }
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     let from_folder = absolute(folder.join(path));
     if path.is_absolute() || from_folder.exists() || !path.exists() {

@@ -8,6 +8,7 @@
 //! - [`is_run`]: the folder of a training run, whose pictures are no data.
 //! - [`enum@Error`]: what is wrong with a setting, a file or an operation on one, in all crates.
 //! - [`text`], [`toml`] and [`json`]: text and settings from files, with errors in plain words that name the setting: [`Wrong`].
+//! - [`is_url`]: data behind URLs rather than in files.
 //! - [`to_byte`]: what a picture holds for a value in [-1, 1].
 //! - [`seed`]: seeds of 64 bits in TOML, which has no such numbers.
 //!
@@ -36,6 +37,7 @@ mod run_folder;
 pub mod seed;
 pub mod text;
 pub mod toml;
+mod url;
 mod what;
 mod words;
 
@@ -46,6 +48,7 @@ pub use lock::{FolderLock, LockError};
 pub use pixel::to_byte;
 pub use regular::no_file;
 pub use run_folder::{RUN_MANIFEST, is_run};
+pub use url::{absolute, below, is_url, scheme};
 pub use what::what_is;
 pub use words::{choices, nearest};
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gmflow_data::DatasetConfig;
+use gmflow_data::{DatasetConfig, ShardPaths, TarData};
 
 use crate::{Error, Result};
 
@@ -14,7 +14,8 @@ pub(crate) fn outside_data(folder: &Path, source: &DatasetConfig) -> Result<()> 
     let data = match source {
         DatasetConfig::Folder { path, .. }
         | DatasetConfig::Parquet { path, .. }
-        | DatasetConfig::Latents { path, .. } => path,
+        | DatasetConfig::Latents { path, .. }
+        | DatasetConfig::Tar(TarData { path: ShardPaths::One(path), .. }) => path,
         // Of these only single files are read.
         _ => return Ok(()),
     };

@@ -10,6 +10,7 @@ mod groups;
 mod import;
 mod info;
 mod init;
+mod pack;
 mod sample;
 mod sampler;
 mod stats;
@@ -27,6 +28,7 @@ pub use groups::{ArrayArgs, DownloadArgs, FeatureArgs, PublishedArgs};
 pub use import::ImportArgs;
 pub use info::InfoArgs;
 pub use init::{InitArgs, PlanArgs};
+pub use pack::PackArgs;
 pub use sample::{Format, SampleArgs};
 pub use stats::StatsArgs;
 pub use sweep::SweepArgs;
@@ -56,6 +58,7 @@ macro_rules! where_built {
 where_built!(cuda, "cuda");
 where_built!(vulkan, "vulkan");
 where_built!(wgpu, "wgpu");
+where_built!(object_store, "object-store");
 
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -68,6 +71,8 @@ const LONG_VERSION: &str = concat!(
     "\n           unipc, deis, sa-solver",
     "\nguidance:  probabilistic, classifier-free, orthogonal projection, interval",
     "\nformats:   png, npz, safetensors",
+    "\ndata:      files",
+    object_store!(", s3://, gs://, https://"),
 );
 
 /// The whole command line.
@@ -99,6 +104,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Encode images with an autoencoder, once, to train on their latents
     Encode(EncodeArgs),
+    /// Write images as tar shards, for clusters and object stores
+    Pack(PackArgs),
     /// Get, find and make data sets
     #[command(
         after_help = "Examples:\n  gmflow data list\n  gmflow data get mnist\n  gmflow data make shapes --out shapes-photos"

@@ -64,7 +64,7 @@ pub fn train(arguments: &FeaturesTrainArgs) -> Result<()> {
     let config = match arguments.data.is_dir() {
         true => {
             let image = ImageSettings { size: arguments.size, ..Default::default() };
-            DatasetConfig::Folder { path: arguments.data.clone(), image }
+            DatasetConfig::Folder { path: arguments.data.clone(), image, storage: Default::default() }
         }
         false => data_source::from_toml(&arguments.data, arguments.named.data_dir.as_deref())?,
     };

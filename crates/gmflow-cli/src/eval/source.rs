@@ -5,7 +5,9 @@ use crate::data_source;
 use crate::failure::usage;
 use crate::terminal;
 use anyhow::{Result, anyhow};
-use gmflow_data::{Corrupt, Dataset, Density, FolderDataset, ImageDataset, ImageSettings};
+use gmflow_data::{
+    Corrupt, Dataset, DatasetConfig, Density, FolderDataset, ImageDataset, ImageSettings, TarDataset, is_url,
+};
 use gmflow_eval::SampleSet;
 use gmflow_eval::arrays::{
     SampleReading, Samples, npz_has_samples, npz_names, read_features, read_mu_sigma, read_samples,
@@ -58,6 +60,9 @@ impl Source {
     /// Finds out what `path` stands for.
     pub fn open(path: &Path, reading: &Reading) -> Result<Self> {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        if is_url(path) || ending == "tar" {
+            return images(DatasetConfig::guess(path)?, reading);
+        }
         if path.is_dir() {
             return if model_folder(path).is_ok() {
                 Ok(Self::Checkpoint(path.to_owned()))
@@ -118,12 +123,37 @@ impl Source {
     }
 }
 
-fn folder(path: &Path, reading: &Reading) -> Result<Source> {
-    let settings = ImageSettings {
+/// The settings of images that a path alone names.
+fn settings(reading: &Reading) -> ImageSettings {
+    ImageSettings {
         size: reading.size,
         channels: reading.like.map(|shape| shape[0]).filter(|channels| *channels == 1),
         ..ImageSettings::default()
+    }
+}
+
+/// Images in tar shards or behind a URL.
+fn images(mut source: DatasetConfig, reading: &Reading) -> Result<Source> {
+    let settings = settings(reading);
+    if let Some(image) = source.image_mut() {
+        image.clone_from(&settings);
+    }
+    let images: Arc<dyn ImageDataset> = match (&source, reading.size) {
+        (DatasetConfig::Tar(tar), None) => Arc::new(TarDataset::open_exact(tar, Path::new(""))?),
+        (DatasetConfig::Folder { path, .. }, None) => Arc::new(FolderDataset::open_exact(path, &settings)?),
+        _ => match source.open(Path::new(""))? {
+            Dataset::Images { images, .. } => images,
+            _ => return Err(usage("--real", "images", "points or latents")),
+        },
     };
+    Ok(Source::Images(images, settings.corrupt))
+}
+
+fn folder(path: &Path, reading: &Reading) -> Result<Source> {
+    if let Ok(source @ DatasetConfig::Tar(_)) = DatasetConfig::guess(path) {
+        return images(source, reading);
+    }
+    let settings = settings(reading);
     let opened = match reading.size {
         Some(_) => FolderDataset::open(path, &settings),
         None => FolderDataset::open_exact(path, &settings),

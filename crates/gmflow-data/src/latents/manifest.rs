@@ -1,6 +1,7 @@
 //! What a cache of latents holds.
 
 use super::MANIFEST;
+use crate::storage::{Files, in_folder};
 use crate::{Error, Fingerprint, Result};
 use half::f16;
 use safetensors::tensor::Dtype;
@@ -104,15 +105,25 @@ impl LatentManifest {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
         let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
-        let stored: Stored = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::file(&path, "content", "the manifest of a cache of latents", error))?;
+        Self::parse(&path, &bytes)
+    }
+
+    /// The same of a cache that may be behind a URL.
+    pub(super) fn read_with(files: &Files, folder: &Path) -> Result<Self> {
+        let entry = files.stat(&in_folder(folder, MANIFEST))?;
+        Self::parse(&entry.path, &files.read_all(&entry)?)
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let stored: Stored = serde_json::from_slice(bytes)
+            .map_err(|error| Error::file(path, "content", "the manifest of a cache of latents", error))?;
         if stored.format != FORMAT {
-            return Err(Error::file(&path, "format", FORMAT, stored.format));
+            return Err(Error::file(path, "format", FORMAT, stored.format));
         }
         if stored.version != VERSION {
-            return Err(Error::file(&path, "version", VERSION.to_string(), stored.version));
+            return Err(Error::file(path, "version", VERSION.to_string(), stored.version));
         }
-        stored.manifest.validate(&path)?;
+        stored.manifest.validate(path)?;
         Ok(stored.manifest)
     }
 

@@ -32,7 +32,8 @@ impl Shard {
     /// # Errors
     /// As [`Shard::open`].
     pub(super) fn open_any(path: &Path, manifest: &LatentManifest) -> Result<Self> {
-        Self::map(path, manifest, None)
+        let file = File::open(path).map_err(|error| Error::io(path, error))?;
+        Self::map(path, &file, manifest, None)
     }
 
     /// The bytes of labels, of indices and of the tensors in the order of [`LatentManifest::tensors`]; of labels as many zeros as there
@@ -46,20 +47,19 @@ impl Shard {
         [labels, indices, next(), next(), next(), next()]
     }
 
-    /// Maps a shard that must hold `count` latents.
+    /// Maps a shard that must hold `count` latents, which messages name by `path`.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] naming the tensor that is missing or of another shape or number format, or the row whose image
     /// does not come after that of the row before.
-    pub(super) fn open(path: &Path, manifest: &LatentManifest, count: usize) -> Result<Self> {
-        Self::map(path, manifest, Some(count))
+    pub(super) fn open(path: &Path, file: &File, manifest: &LatentManifest, count: usize) -> Result<Self> {
+        Self::map(path, file, manifest, Some(count))
     }
 
     /// Maps a shard of `count` latents, or of as many as it has indices.
-    fn map(path: &Path, manifest: &LatentManifest, count: Option<usize>) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    fn map(path: &Path, file: &File, manifest: &LatentManifest, count: Option<usize>) -> Result<Self> {
         // SAFETY: the map is only read. Should another process shorten the file meanwhile, the system stops this one.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, error))?;
+        let map = unsafe { Mmap::map(file) }.map_err(|error| Error::io(path, error))?;
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|error| Error::file(path, "header", "a complete safetensors file", error))?;
         let indices = || metadata.info("indices").and_then(|info| info.shape.first().copied());

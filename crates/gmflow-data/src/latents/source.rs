@@ -5,6 +5,7 @@ use super::{LatentManifest, shard_name};
 use crate::fingerprint::Content;
 use crate::settings::Format;
 use crate::source::counts;
+use crate::storage::{Files, Storage, in_folder};
 use crate::{Background, Error, Fingerprint, Result};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -35,8 +36,16 @@ impl LatentDataset {
     /// [`Error::Io`] or [`Error::File`] naming the file: a cache that is not complete, a shard that is missing, truncated or not as the
     /// manifest says.
     pub fn open(folder: &Path) -> Result<Self> {
-        let manifest = LatentManifest::read(folder)?;
-        let path = folder.join(super::MANIFEST);
+        Self::open_with(&Files::new(&Storage::default())?, folder)
+    }
+
+    /// The same of a cache that may be behind a URL.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(files: &Files, folder: &Path) -> Result<Self> {
+        let manifest = LatentManifest::read_with(files, folder)?;
+        let path = in_folder(folder, super::MANIFEST);
         if !manifest.complete {
             return Err(Error::file(&path, "complete", "true: run gmflow encode to its end", "false"));
         }
@@ -46,7 +55,8 @@ impl LatentDataset {
         let mut shards = Vec::new();
         for first in (0..manifest.count).step_by(manifest.shard) {
             let count = manifest.shard.min(manifest.count - first);
-            shards.push(Shard::open(&folder.join(shard_name(shards.len())), &manifest, count)?);
+            let path = in_folder(folder, &shard_name(shards.len()));
+            shards.push(Shard::open(&path, &files.open_whole(&path)?, &manifest, count)?);
         }
         check_order(folder, &shards)?;
         Ok(Self { manifest, shards })

@@ -132,7 +132,11 @@ impl LatentWriter {
             if !path.is_file() {
                 return None;
             }
-            match Shard::open(&path, &self.manifest, self.manifest.shard) {
+            let open = || {
+                let file = File::open(&path).map_err(|error| Error::io(&path, error))?;
+                Shard::open(&path, &file, &self.manifest, self.manifest.shard)
+            };
+            match open() {
                 Ok(shard) => shard.ends(),
                 Err(error) => {
                     log::warn!("{error}; it is written again");

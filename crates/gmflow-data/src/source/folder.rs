@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use gmflow_files::no_file;
+use gmflow_files::{is_url, no_file};
 
 use super::listing::{ImageFile, Listing, extension};
-use super::{Image, ImageDataset, StoredImage, counts};
-use crate::decode::{decode, dimensions};
+use super::{Image, ImageBytes, ImageDataset, StoredImage, counts};
+use crate::decode::{decode, dimensions, ending_of};
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Format, ImageSettings};
+use crate::storage::{Entry, Files, Storage};
 use crate::{Error, Result};
 
 /// Most bytes one image file may have.
@@ -18,6 +19,7 @@ pub const MAX_FILE_BYTES: u64 = 1 << 32;
 #[derive(Debug)]
 pub struct FolderDataset {
     folder: PathBuf,
+    files: Files,
     listing: Listing,
     format: Format,
     /// Whether images of another size are refused rather than resized.
@@ -36,10 +38,18 @@ impl FolderDataset {
     /// [`Error::Io`] for a folder that cannot be listed or a link that leads nowhere; [`Error::File`] when it holds no images or images
     /// beside class folders; [`Error::Config`] for a setting outside its domain or a missing `image.size`.
     pub fn open(path: &Path, settings: &ImageSettings) -> Result<Self> {
+        Self::open_with(Files::new(&Storage::default())?, path, settings)
+    }
+
+    /// The same of a folder that may be a URL, below which everything is listed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(files: Files, path: &Path, settings: &ImageSettings) -> Result<Self> {
         settings.validate()?;
         let size = settings.size.ok_or_else(|| Error::config("image.size", "a size, for a folder", "none"))?;
-        let listing = Listing::of(path)?;
-        Ok(Self { folder: path.into(), listing, format: settings.format([size, size], 3), exact: false })
+        let listing = listing(&files, path)?;
+        Ok(Self { folder: path.into(), files, listing, format: settings.format([size, size], 3), exact: false })
     }
 
     /// Lists a folder of images that have one size already, that of the first; the others are not resized but refused.
@@ -50,18 +60,24 @@ impl FolderDataset {
     pub fn open_exact(path: &Path, settings: &ImageSettings) -> Result<Self> {
         settings.validate()?;
         let settings = ImageSettings { size: None, ..settings.clone() };
-        let listing = Listing::of(path)?;
+        let files = Files::new(&Storage::default())?;
+        let listing = listing(&files, path)?;
         let size = match listing.files.first() {
-            Some(first) => size_of(&first.path, &read(&first.path)?, &settings.format([1, 1], 3))?,
+            Some(first) => size_of(&first.path, &read(&files, first)?, &settings.format([1, 1], 3))?,
             None => [1, 1],
         };
-        Ok(Self { folder: path.into(), listing, format: settings.format(size, 3), exact: true })
+        Ok(Self { folder: path.into(), files, listing, format: settings.format(size, 3), exact: true })
     }
 
-    fn file(&self, index: usize) -> Result<&ImageFile> {
+    fn image(&self, index: usize) -> Result<&ImageFile> {
         let outside = || Error::config("index", format!("less than {}", self.len()), index);
         self.listing.files.get(index).ok_or_else(outside)
     }
+}
+
+/// The images of a folder or below a URL.
+fn listing(files: &Files, path: &Path) -> Result<Listing> {
+    if is_url(path) { Listing::of_url(files, path) } else { Listing::of(path) }
 }
 
 /// Height and width of an image file.
@@ -90,7 +106,7 @@ impl ImageDataset for FolderDataset {
     fn fingerprint(&self) -> Option<Fingerprint> {
         let mut content = Content::default();
         for file in &self.listing.files {
-            // Below the folder, so that the whole may be moved.
+            // Below the folder, so that the whole may be moved, also to a URL.
             let name = file.path.strip_prefix(&self.folder).unwrap_or(&file.path);
             name.components().for_each(|part| content.bytes(part.as_os_str().as_encoded_bytes()));
             content.number(file.bytes);
@@ -100,7 +116,7 @@ impl ImageDataset for FolderDataset {
     }
 
     fn name(&self, index: usize) -> String {
-        self.file(index).map_or_else(|_| format!("image {index}"), |file| file.path.display().to_string())
+        self.image(index).map_or_else(|_| format!("image {index}"), |file| file.path.display().to_string())
     }
 
     fn is_decoded(&self) -> bool {
@@ -108,13 +124,20 @@ impl ImageDataset for FolderDataset {
     }
 
     fn stored(&self, index: usize) -> Result<StoredImage> {
-        let path = &self.file(index)?.path;
-        Ok(StoredImage { size: size_of(path, &read(path)?, &self.format)?, format: extension(path) })
+        let file = self.image(index)?;
+        let size = size_of(&file.path, &read(&self.files, file)?, &self.format)?;
+        Ok(StoredImage { size, format: extension(&file.path) })
+    }
+
+    fn file(&self, index: usize) -> Result<Option<ImageBytes>> {
+        let file = self.image(index)?;
+        let bytes = read(&self.files, file)?;
+        Ok(Some(ImageBytes { ending: ending_of(&bytes).to_owned(), bytes, label: file.label }))
     }
 
     fn get(&self, index: usize) -> Result<Image> {
-        let file = self.file(index)?;
-        let (path, bytes) = (&file.path, read(&file.path)?);
+        let file = self.image(index)?;
+        let (path, bytes) = (&file.path, read(&self.files, file)?);
         if self.exact {
             let wanted = [self.format.height, self.format.width];
             let [height, width] = size_of(path, &bytes, &self.format)?;
@@ -129,14 +152,24 @@ impl ImageDataset for FolderDataset {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+fn read(files: &Files, file: &ImageFile) -> Result<Vec<u8>> {
+    let path = &file.path;
+    if is_url(path) {
+        expect_length(path, file.bytes)?;
+        let entry = Entry { path: path.clone(), bytes: file.bytes, tag: file.tag.clone() };
+        return files.read_kept(&entry);
+    }
     // A pipe would be waited for without end.
     if let Some(what) = no_file(path).map_err(|error| Error::io(path, error))? {
         return Err(Error::file(path, "kind", "a file", what));
     }
-    let length = std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len();
-    if length > MAX_FILE_BYTES {
-        return Err(Error::file(path, "file size", format!("at most {MAX_FILE_BYTES} bytes"), length));
-    }
+    expect_length(path, std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len())?;
     std::fs::read(path).map_err(|error| Error::io(path, error))
+}
+
+fn expect_length(path: &Path, bytes: u64) -> Result<()> {
+    match bytes > MAX_FILE_BYTES {
+        true => Err(Error::file(path, "file size", format!("at most {MAX_FILE_BYTES} bytes"), bytes)),
+        false => Ok(()),
+    }
 }

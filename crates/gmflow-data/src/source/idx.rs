@@ -5,12 +5,13 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use gmflow_files::{no_file, what_is};
+use gmflow_files::what_is;
 
 use super::{Image, ImageDataset, StoredImage, counts, start_of};
 use crate::decode::from_grey;
 use crate::fingerprint::{Content, Fingerprint};
 use crate::settings::{Corrupt, Format, ImageSettings, MAX_SIZE};
+use crate::storage::{Files, Storage};
 use crate::{Error, Result};
 
 /// Most bytes of content one file may hold after decompression.
@@ -39,8 +40,16 @@ impl IdxDataset {
     /// damaged compression, trailing bytes or unequal numbers of images and labels; [`Error::Config`] for a setting
     /// outside its domain.
     pub fn open(images: &Path, labels: Option<&Path>, settings: &ImageSettings) -> Result<Self> {
+        Self::open_with(&Files::new(&Storage::default())?, images, labels, settings)
+    }
+
+    /// The same of files that may be behind URLs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(files: &Files, images: &Path, labels: Option<&Path>, settings: &ImageSettings) -> Result<Self> {
         settings.validate()?;
-        let (dims, mut pixels) = read(images, settings.corrupt)?;
+        let (dims, mut pixels) = read(files, images, settings.corrupt)?;
         let [count, height, width] = *dims.as_slice() else {
             return Err(Error::file(images, "magic number", "3 dimensions (images)", dims.len()));
         };
@@ -56,7 +65,7 @@ impl IdxDataset {
         }
         let mut len = pixels.len() / (height * width);
         let labels = match labels {
-            Some(path) => read_labels(path, settings.corrupt, images, count)?,
+            Some(path) => read_labels(path, read(files, path, settings.corrupt)?, images, count)?,
             None => Vec::new(),
         };
         let class_names = match labels.iter().max() {
@@ -119,8 +128,7 @@ impl ImageDataset for IdxDataset {
     }
 }
 
-fn read_labels(path: &Path, corrupt: Corrupt, images: &Path, count: usize) -> Result<Vec<u8>> {
-    let (dims, labels) = read(path, corrupt)?;
+fn read_labels(path: &Path, (dims, labels): (Vec<usize>, Vec<u8>), images: &Path, count: usize) -> Result<Vec<u8>> {
     match *dims.as_slice() {
         [n] if n == count && n > 0 && labels.is_empty() => {
             Err(Error::file(path, "number of labels", "at least 1", "none (truncated)"))
@@ -135,11 +143,8 @@ fn read_labels(path: &Path, corrupt: Corrupt, images: &Path, count: usize) -> Re
 }
 
 /// The dimensions in the header, and the content.
-fn read(path: &Path, corrupt: Corrupt) -> Result<(Vec<usize>, Vec<u8>)> {
-    if let Some(what) = no_file(path).map_err(|error| Error::io(path, error))? {
-        return Err(Error::file(path, "kind", "a file", what));
-    }
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+fn read(files: &Files, path: &Path, corrupt: Corrupt) -> Result<(Vec<usize>, Vec<u8>)> {
+    let file = files.open_whole(path)?;
     let start = start_of(path, &file)?;
     let rest = start_over(path, file)?;
     if start.starts_with(&[0x1f, 0x8b]) {

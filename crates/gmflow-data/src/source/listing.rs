@@ -1,5 +1,7 @@
 //! Which files of a folder are images, and which class each has.
 
+mod url;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{File, FileType};
@@ -16,7 +18,7 @@ use crate::{Error, Result};
 const MAX_DEPTH: usize = 16;
 
 /// Extensions that are believed, in lower case: a file with one of these is an image, which its content must bear out when it is read.
-const IMAGES: [&str; 17] = [
+pub(super) const IMAGES: [&str; 17] = [
     "png", "apng", "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pbm",
     "pgm", "ppm",
 ];
@@ -99,6 +101,8 @@ pub(super) struct ImageFile {
     pub path: PathBuf,
     pub label: u32,
     pub bytes: u64,
+    /// What changes when the file does, where it lies behind a URL.
+    pub tag: String,
 }
 
 /// Files that are no images, by extension: how many, and what they are where that is known.
@@ -178,7 +182,12 @@ impl Listing {
     }
 
     fn add(&mut self, images: Vec<(PathBuf, u64)>, label: u32) {
-        self.files.extend(images.into_iter().map(|(path, bytes)| ImageFile { path, label, bytes }));
+        self.files.extend(images.into_iter().map(|(path, bytes)| ImageFile {
+            path,
+            label,
+            bytes,
+            tag: String::new(),
+        }));
     }
 
     /// Whether a folder holds the folders of training runs and nothing else, as `runs/` does; they are counted.

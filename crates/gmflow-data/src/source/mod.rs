@@ -5,19 +5,20 @@ mod idx;
 mod listing;
 #[cfg(feature = "parquet")]
 mod parquet;
+pub(crate) mod tar;
 
 pub use folder::{FolderDataset, MAX_FILE_BYTES};
 pub use idx::{IdxDataset, MAX_IDX_BYTES};
 #[cfg(feature = "parquet")]
 pub use parquet::{Columns, ParquetDataset};
+pub use tar::{ShardPaths, TarData, TarDataset};
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use gmflow_files::is_clutter;
-
 use crate::fingerprint::Fingerprint;
+use crate::order::Nearby;
 use crate::{Error, Result};
 
 /// The first bytes of a file that tell what it is.
@@ -28,12 +29,6 @@ fn start_of(path: &Path, file: &File) -> Result<Vec<u8>> {
     let mut start = Vec::new();
     file.take(START).read_to_end(&mut start).map_err(|error| Error::io(path, error))?;
     Ok(start)
-}
-
-/// Whether a file is a Parquet file by its name.
-pub(crate) fn is_parquet(path: &Path) -> bool {
-    let extension = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
-    extension && !path.file_name().is_some_and(is_clutter)
 }
 
 /// One image with its class.
@@ -52,6 +47,17 @@ pub struct StoredImage {
     pub size: [usize; 2],
     /// How it is stored, such as `jpg`.
     pub format: String,
+}
+
+/// An image file as it is stored, with its class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageBytes {
+    /// The whole file.
+    pub bytes: Vec<u8>,
+    /// The usual ending of files of its format, such as `jpg`.
+    pub ending: String,
+    /// The class; 0 in a set without classes.
+    pub label: u32,
 }
 
 /// The number of images of each of `classes` classes. Labels that are none are not counted.
@@ -94,6 +100,25 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
         let [_, height, width] = self.shape();
         let _ = index;
         Ok(StoredImage { size: [height, width], format: "raw".to_owned() })
+    }
+
+    /// The image file at `index`, undecoded; `None` in a set that is not made of image files.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    fn file(&self, index: usize) -> Result<Option<ImageBytes>> {
+        let _ = index;
+        Ok(None)
+    }
+
+    /// The files to visit one after the other; `None` where images are visited in a random order.
+    fn nearby(&self) -> Option<Nearby> {
+        None
+    }
+
+    /// Says that the image at `index` is needed soon. Nothing is waited for.
+    fn prefetch(&self, index: usize) {
+        let _ = index;
     }
 
     /// What the set is known by; `None` where it cannot be told. It is made of all that the set holds when it is asked for.

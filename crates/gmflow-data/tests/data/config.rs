@@ -19,6 +19,12 @@ fn defaults_are_filled_in_and_survive_a_round_trip() {
         json!({"kind": "parquet", "path": "train-*.parquet", "label_column": "fine_label"}),
         json!({"kind": "folder", "path": "x", "image": {"size": 8, "corrupt": "skip", "background": "black",
                "horizontal_flip": true}}),
+        json!({"kind": "tar", "path": "x-{00..17}.tar"}),
+        json!({"kind": "tar", "path": ["a.tar", "s3://bucket/b.tar"], "label_member": "json", "label_field": "class",
+               "image_member": "jpg", "class_names": "names.txt", "shuffle": 5000, "lanes": 4, "image": {"size": 8},
+               "storage": {"cache": "/scratch", "cache_gigabytes": 100.5, "retries": 3, "timeout_seconds": 5,
+                           "endpoint": "http://localhost:9000", "anonymous": true}}),
+        json!({"kind": "folder", "path": "gs://bucket/x", "image": {"size": 8}, "storage": {"anonymous": true}}),
     ];
     for value in configs {
         let config = parse(value).unwrap();
@@ -40,7 +46,8 @@ fn unknown_fields_are_refused() {
         json!({"kind": "shapes", "path": "a"}),
         json!({"kind": "named", "name": "minst"}),
         json!({"kind": "named", "name": "mnist", "path": "x"}),
-        json!({"kind": "tar", "path": "a"}),
+        json!({"kind": "tar", "path": "a", "labels": "b"}),
+        json!({"kind": "zip", "path": "a"}),
     ] {
         assert!(parse(value.clone()).is_err(), "{value}");
     }

@@ -58,7 +58,8 @@ fn cache(count: usize) -> tempfile::TempDir {
 }
 
 fn open(folder: &Path, horizontal_flip: bool) -> Result<Dataset, Error> {
-    DatasetConfig::Latents { path: folder.to_owned(), horizontal_flip }.open(Path::new(""))
+    DatasetConfig::Latents { path: folder.to_owned(), horizontal_flip, storage: Default::default() }
+        .open(Path::new(""))
 }
 
 fn refused(folder: &Path, parts: &[&str]) {

@@ -9,6 +9,8 @@ mod idx;
 mod latents;
 mod loader;
 mod named;
+mod pack;
 mod parquet;
 mod shapes;
 mod survey;
+mod tar;

@@ -148,6 +148,7 @@ fn damaged_rows_are_refused_or_replaced() {
         image_column: None,
         label_column: None,
         image,
+        storage: Default::default(),
     };
     let refuse = Batches::new(config(ImageSettings::default()).open(folder.path()).unwrap(), 7, 1).unwrap();
     assert!(matches!(refuse.batch(0), Err(Error::Files(FilesError::File { .. }))));

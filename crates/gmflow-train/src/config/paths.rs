@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gmflow_data::beside;
+use gmflow_data::{absolute, beside};
 
 use super::Config;
 use super::overrides::is_overridden;
@@ -17,7 +17,7 @@ impl Config {
             self.data.source.paths_mut().into_iter().map(|(field, path)| (format!("data.source.{field}"), path));
         for (field, path) in source.chain(others) {
             *path = match is_overridden(&field, overrides) {
-                true => std::path::absolute(&*path).unwrap_or_else(|_| path.clone()),
+                true => absolute(path),
                 false => beside(&field, path, folder),
             };
         }

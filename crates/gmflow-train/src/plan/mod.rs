@@ -318,6 +318,9 @@ impl Plan {
 
     /// The name of a run on this data: that of the folder or file.
     pub fn name(path: &Path) -> PathBuf {
+        // What stands for several files has no name of its own.
+        let several = path.file_name().is_some_and(|name| name.to_string_lossy().contains(['*', '?', '[', '{']));
+        let path = path.parent().filter(|_| several).unwrap_or(path);
         let full = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let stem = if full.is_dir() { full.file_name() } else { full.file_stem() };
         PathBuf::from(stem.unwrap_or("pictures".as_ref()))
@@ -390,7 +393,8 @@ mod tests {
         let mut survey = survey([[3000, 4000], [3000, 4000]]);
         survey.images = images;
         survey.read_time = Duration::from_millis(50) * threads as u32;
-        let mut source = DatasetConfig::Folder { path: "photos".into(), image: Default::default() };
+        let mut source =
+            DatasetConfig::Folder { path: "photos".into(), image: Default::default(), storage: Default::default() };
         source.image_mut().expect("images").corrupt = Corrupt::Skip;
         Plan {
             source,

@@ -135,6 +135,7 @@ pub(super) fn source_lines(source: &DatasetConfig) -> Result<String> {
         DatasetConfig::Idx { .. } => "idx",
         DatasetConfig::Parquet { .. } => "parquet",
         DatasetConfig::Folder { .. } => "folder",
+        DatasetConfig::Tar(_) => "tar",
         _ => return Err(Error::config("data", "images", "points or latents")),
     };
     let mut lines = format!("kind = \"{kind}\"");

@@ -6,6 +6,7 @@ mod labels;
 mod shards;
 mod values;
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -16,10 +17,11 @@ use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Image, ImageDataset, StoredImage};
-use crate::decode::{decode, dimensions};
+use super::{Image, ImageBytes, ImageDataset, StoredImage};
+use crate::decode::{decode, dimensions, ending_of};
 use crate::fingerprint::{Content, Fingerprint, listed};
 use crate::settings::{Format, ImageSettings, MAX_SIZE};
+use crate::storage::{Files, Storage};
 use crate::{Error, Result};
 use columns::{Chosen, ImageKind};
 use labels::Labels;
@@ -77,12 +79,21 @@ impl ParquetDataset {
     /// [`Error::Io`] for a file that cannot be opened; [`Error::File`] for one that is not Parquet, lacks the columns, has other columns
     /// than the files before or holds no rows; [`Error::Config`] for a setting outside its domain or a pattern that matches nothing.
     pub fn open(path: &Path, columns: Columns, settings: &ImageSettings) -> Result<Self> {
+        Self::open_with(&Files::new(&Storage::default())?, path, columns, settings)
+    }
+
+    /// The same of files that may be behind URLs.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(files: &Files, path: &Path, columns: Columns, settings: &ImageSettings) -> Result<Self> {
         settings.validate()?;
         let mut rows = Rows::default();
         let mut first: Option<(PathBuf, Chosen)> = None;
-        for shard in shards::shards(path)? {
+        for shard in shards::shards(files, path)? {
             // The reader panics on some forms of damage.
-            let read = catch_unwind(AssertUnwindSafe(|| rows.read(&shard, columns, first.as_ref())));
+            let file = shards::open(files, &shard)?;
+            let read = catch_unwind(AssertUnwindSafe(|| rows.read(&shard, file, columns, first.as_ref())));
             let chosen = read.unwrap_or_else(|_| {
                 Err(Error::file(&shard, "content", "a valid Parquet file", "content on which the reader failed"))
             })?;
@@ -165,6 +176,12 @@ impl ImageDataset for ParquetDataset {
         Ok(StoredImage { size, format: "parquet".to_owned() })
     }
 
+    fn file(&self, index: usize) -> Result<Option<ImageBytes>> {
+        let (chunk, row) = self.rows.place(index)?;
+        let bytes = chunk.image(row)?.to_vec();
+        Ok(Some(ImageBytes { ending: ending_of(&bytes).to_owned(), bytes, label: self.label(index)? }))
+    }
+
     fn get(&self, index: usize) -> Result<Image> {
         let (chunk, row) = self.rows.place(index)?;
         let pixels =
@@ -187,10 +204,9 @@ impl ParquetDataset {
 
 impl Rows {
     /// Appends the rows of one file and returns its columns, which must be those of the `first` file.
-    fn read(&mut self, path: &Path, asked: Columns, first: Option<&(PathBuf, Chosen)>) -> Result<Chosen> {
+    fn read(&mut self, path: &Path, file: File, asked: Columns, first: Option<&(PathBuf, Chosen)>) -> Result<Chosen> {
         let invalid = |error: &dyn std::fmt::Display| Error::file(path, "content", "a valid Parquet file", error);
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(shards::open(path)?).map_err(|error| invalid(&error))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| invalid(&error))?;
         let chosen = Chosen::new(path, builder.schema(), asked)?;
         if let Some((file, before)) = first {
             check_alike(path, &chosen, file, before)?;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use gmflow_files::{is_clutter, no_file, what_is};
+use gmflow_files::what_is;
 
-use crate::source::{is_parquet, start_of};
+use crate::source::start_of;
+use crate::storage::Files;
 use crate::{Error, Result};
 
 /// With these bytes every Parquet file starts; of one with an encrypted footer it is the second.
@@ -18,35 +19,9 @@ const SPLITS: [&str; 6] = ["train", "test", "validation", "valid", "val", "dev"]
 /// The files that `path` stands for, sorted.
 ///
 /// # Errors
-/// [`Error::Io`] for a folder that cannot be listed; [`Error::File`] for one without Parquet files; [`Error::Config`] for a pattern that
-/// matches nothing.
-pub(super) fn shards(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).map_err(|error| Error::io(path, error))? {
-            let file = entry.map_err(|error| Error::io(path, error))?.path();
-            if is_parquet(&file) && file.is_file() {
-                found.push(file);
-            }
-        }
-        if found.is_empty() {
-            return Err(Error::file(path, "folder", "at least one *.parquet file", "none"));
-        }
-    } else if let Some(pattern) = path.to_str().filter(|text| !path.exists() && text.contains(['*', '?', '['])) {
-        let paths = glob::glob(pattern).map_err(|error| Error::config("path", "a file, folder or pattern", error))?;
-        for file in paths {
-            let file = file.map_err(|error| Error::io(error.path().to_path_buf(), error.into()))?;
-            if !file.file_name().is_some_and(is_clutter) {
-                found.push(file);
-            }
-        }
-        if found.is_empty() {
-            return Err(Error::config("path", "a pattern that matches files", pattern));
-        }
-    } else {
-        found.push(path.to_path_buf());
-    }
-    found.sort();
+/// Those of [`Files::find`].
+pub(super) fn shards(files: &Files, path: &Path) -> Result<Vec<PathBuf>> {
+    let found: Vec<PathBuf> = files.find(path, "parquet")?.into_iter().map(|entry| entry.path).collect();
     warn_of_splits(path, &found);
     Ok(found)
 }
@@ -72,11 +47,8 @@ fn warn_of_splits(path: &Path, files: &[PathBuf]) {
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::File`] that says what the file is instead.
-pub(super) fn open(path: &Path) -> Result<File> {
-    if let Some(what) = no_file(path).map_err(|error| Error::io(path, error))? {
-        return Err(Error::file(path, "kind", "a file", what));
-    }
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+pub(super) fn open(files: &Files, path: &Path) -> Result<File> {
+    let file = files.open_whole(path)?;
     let start = start_of(path, &file)?;
     if !MAGIC.iter().any(|magic| start.starts_with(magic)) {
         let got = what_is(&start).unwrap_or("other bytes at its start");
