@@ -18,8 +18,8 @@ const SPLITS: [&str; 6] = ["train", "test", "validation", "valid", "val", "dev"]
 /// The files that `path` stands for, sorted.
 ///
 /// # Errors
-/// [`Error::Io`] for a folder that cannot be listed; [`Error::File`] for one without Parquet files; [`Error::Config`] for a pattern that
-/// matches nothing.
+/// [`crate::FilesError::Io`] for a folder that cannot be listed; [`crate::FilesError::File`] for one without Parquet files;
+/// [`crate::FilesError::Config`] for a pattern that matches nothing.
 pub(super) fn shards(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     if path.is_dir() {
@@ -71,7 +71,7 @@ fn warn_of_splits(path: &Path, files: &[PathBuf]) {
 /// Opens a file that starts as a Parquet file does.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] that says what the file is instead.
+/// [`crate::FilesError::Io`]; [`crate::FilesError::File`] that says what the file is instead.
 pub(super) fn open(path: &Path) -> Result<File> {
     if let Some(what) = no_file(path).map_err(|error| Error::io(path, error))? {
         return Err(Error::file(path, "kind", "a file", what));
