@@ -309,6 +309,14 @@ fn settings_are_toml() {
 }
 
 #[test]
+fn the_table_of_solvers_has_all_of_them() {
+    let table = fs::read_to_string(root().join("book/src/sampling.md")).expect("the page");
+    for (name, ..) in gmflow::solver::SolverConfig::ALL {
+        assert!(table.contains(&format!("`{name}`")), "book/src/sampling.md does not name {name}");
+    }
+}
+
+#[test]
 fn prose_is_narrow() {
     let mut wide = Vec::new();
     for (page, text) in pages() {

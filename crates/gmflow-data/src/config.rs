@@ -138,7 +138,7 @@ impl DatasetConfig {
     /// Checks every setting without touching a file.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first setting outside its domain.
+    /// [`crate::FilesError::Config`] naming the first setting outside its domain.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::Density(density) => return density.validate(),

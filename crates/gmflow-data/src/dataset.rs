@@ -92,7 +92,7 @@ impl Dataset {
     /// Checks the labels that are at hand before any image is decoded, unless damaged images are passed over.
     ///
     /// # Errors
-    /// [`Error::File`] for the first label that is missing or is no class.
+    /// [`crate::FilesError::File`] for the first label that is missing or is no class.
     pub fn check_labels(&self) -> Result<()> {
         match self {
             Self::Images { images, corrupt: Corrupt::Refuse, .. } => {
@@ -139,7 +139,7 @@ impl Batches {
     /// The stream for one seed.
     ///
     /// # Errors
-    /// [`Error::Config`] for a batch size of 0 or a data set that is empty or has more than 2^32 images.
+    /// [`crate::FilesError::Config`] for a batch size of 0 or a data set that is empty or has more than 2^32 images.
     pub fn new(dataset: Dataset, batch_size: usize, seed: u64) -> Result<Self> {
         if batch_size == 0 {
             return Err(Error::config("batch_size", "at least 1", 0));
@@ -160,7 +160,7 @@ impl Batches {
     /// The batch of a step.
     ///
     /// # Errors
-    /// Those of [`ImageDataset::get`], those that [`Corrupt::Skip`] passes over excepted; [`Error::Config`] for a step
+    /// Those of [`ImageDataset::get`], those that [`Corrupt::Skip`] passes over excepted; [`crate::FilesError::Config`] for a step
     /// beyond 2^64 samples.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         match self.batch_unless(step, || false)? {

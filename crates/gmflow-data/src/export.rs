@@ -34,8 +34,8 @@ impl PictureFormat {
 /// index. The folder appears whole: it is made beside its place and renamed at the end. `done` is told after every file.
 ///
 /// # Errors
-/// Those of [`ImageDataset::get`]; [`Error::File`] when `folder` exists or a class has a name that is no name of a folder;
-/// [`Error::Io`] when a file cannot be written.
+/// Those of [`ImageDataset::get`]; [`crate::FilesError::File`] when `folder` exists or a class has a name that is no name of a folder;
+/// [`crate::FilesError::Io`] when a file cannot be written.
 pub fn write_folder(
     images: &dyn ImageDataset,
     folder: &Path,

@@ -57,7 +57,7 @@ impl Loader {
     /// Starts the threads.
     ///
     /// # Errors
-    /// [`Error::Config`] for an option outside its domain or an empty data set; [`Error::Loader`] when a thread cannot
+    /// [`crate::FilesError::Config`] for an option outside its domain or an empty data set; [`Error::Loader`] when a thread cannot
     /// be started.
     pub fn start(dataset: Dataset, options: LoaderOptions) -> Result<Self> {
         let LoaderOptions { batch_size, seed, first_step, workers, queue } = options;

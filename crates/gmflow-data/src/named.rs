@@ -239,8 +239,8 @@ impl NamedData {
     /// Opens the part in its folder; a relative one is taken from `base_dir`.
     ///
     /// # Errors
-    /// [`Error::Config`] without a folder; [`Error::File`] for a folder without the files, or with files of other classes; those of
-    /// [`IdxDataset::open`] and `ParquetDataset::open`.
+    /// [`crate::FilesError::Config`] without a folder; [`crate::FilesError::File`] for a folder without the files, or with files of other
+    /// classes; those of [`IdxDataset::open`] and `ParquetDataset::open`.
     pub fn open(&self, base_dir: &Path) -> Result<Arc<dyn ImageDataset>> {
         let (set, split) = (self.name, self.split);
         let get = format!("`gmflow data get {}` fetches them", set.name());

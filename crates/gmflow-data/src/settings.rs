@@ -66,7 +66,7 @@ impl ImageSettings {
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first setting outside its domain.
+    /// [`crate::FilesError::Config`] naming the first setting outside its domain.
     pub fn validate(&self) -> Result<()> {
         if let Some(size) = self.size
             && !(1..=MAX_SIZE).contains(&size)

@@ -32,7 +32,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 gmflow_files::error_constructors!(Error);
 
 impl Error {
-    /// An [`Error::File`] for what is wrong in an entry of a file's metadata.
+    /// An [`crate::FilesError::File`] for what is wrong in an entry of a file's metadata.
     pub(crate) fn in_metadata(path: &Path, entry: &str, wrong: gmflow_files::Wrong) -> Self {
         let field = format!("{entry}: {}", wrong.field);
         Self::wrong(path, gmflow_files::Wrong { field, ..wrong })

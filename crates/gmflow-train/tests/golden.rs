@@ -16,6 +16,10 @@ use gmflow_train::trainable::Trainable;
 use serde_json::Value;
 
 mod common;
+#[path = "../../gmflow/tests/support/reverse.rs"]
+mod reverse;
+
+use reverse::reverse_transition;
 
 /// AdamW divides by the root of the second moment, so rounding of small gradients is enlarged in the weights.
 const LEAST_WEIGHT_ERROR: f32 = 2e-6;
@@ -123,7 +127,7 @@ fn published_loss(
     let x_lo = forward_diffusion(&x0, &t_lo, &noise);
     let x_hi = forward_transition(&x_lo, &t_lo, &t, &transition);
     let data = network.forward(x_hi.clone(), t.clone(), None).to_data(&x_hi, &t);
-    let reverse = data.reverse_transition(&x_hi, &ReverseTransition::new(&t_lo, &t));
+    let reverse = reverse_transition(&data, &x_hi, &ReverseTransition::new(&t_lo, &t));
     let ratio: Tensor<1> = t_lo.clone() * (1.0 - t.clone()) / (t * (1.0 - t_lo.clone()));
     let variance: Tensor<1> = (1.0 - ratio.square()) * t_lo.square();
     let missing: Tensor<1> = 1e-6 - variance;

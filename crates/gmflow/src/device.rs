@@ -27,7 +27,7 @@ pub const KINDS: &[&str] = &[
 /// The device with this name: `cpu`, or a kind of [`KINDS`] with or without an index, as in `cuda:1`; `gpu` is the first GPU of any kind.
 ///
 /// # Errors
-/// [`Error::Config`] where this build does not know the kind, or the machine has no such device.
+/// [`crate::FilesError::Config`] where this build does not know the kind, or the machine has no such device.
 pub fn open(name: &str) -> Result<Device> {
     if name == "cpu" {
         return Ok(Device::flex());

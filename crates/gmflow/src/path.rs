@@ -85,18 +85,6 @@ impl ReverseTransition {
 }
 
 impl DataMixture {
-    /// The mixture q(x_lo | x_hi) of (9): means c1 x_hi + c2 mean_k, variance c3 + c2^2 std^2, weights unchanged.
-    pub fn reverse_transition(&self, x_hi: &Tensor<4>, step: &ReverseTransition) -> GaussianMixture {
-        let DataMixture(GaussianMixture { means, log_weights, log_std }) = self;
-        let (c2, c3) = (step.c2.clone().unsqueeze_dim::<5>(1), step.c3.clone().unsqueeze_dim::<5>(1));
-        let base = (x_hi.clone() * step.c1.clone()).unsqueeze_dim::<5>(1);
-        let means = means.clone() * c2.clone() + base; // [b k c h w]
-        let var = (log_std.clone() * 2.0).exp() * c2.powi_scalar(2) + c3;
-        // A step that lands on t = 0 from a certain prediction has no variance; its density is bounded by this floor.
-        let log_std = var.clamp_min(f32::MIN_POSITIVE).log() * 0.5;
-        GaussianMixture { means, log_weights: log_weights.clone(), log_std }
-    }
-
     /// The posterior of x0 at another point (x_tau, tau), tau <= t, without the network, (10).
     pub fn at(&self, from: (&Tensor<4>, f64), to: (&Tensor<4>, f64)) -> DataMixture {
         let (nu, zeta) = evidence(from, to);

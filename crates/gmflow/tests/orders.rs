@@ -93,6 +93,7 @@ fn cases() -> Vec<Case> {
         (DdpmSmall { order: 1, substeps: 1 }.into(), 0.0, 1.0, 32),
         (DdpmSmall { order: 2, substeps: 1 }.into(), 0.0, 2.0, 32),
         (DdpmLarge { order: 1, substeps: 1 }.into(), 0.0, 1.0, 32),
+        (DdpmLarge { order: 2, substeps: 1 }.into(), 0.0, 1.0, 32),
         (Dpmpp2mSde {}.into(), 0.0, 2.0, 16),
         (SaSolver { tau: 1.0 }.into(), 0.0, 2.0, 16),
         (gm_sde(1), 0.0, 1.0, 32),

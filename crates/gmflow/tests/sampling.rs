@@ -1,5 +1,8 @@
 //! Limits that tie losses, guidance and solvers to what is known in closed form.
 
+#[path = "support/reverse.rs"]
+mod reverse;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::guidance::{Guidance, GuidedPrediction, ReweightScale};
 use gmflow::loss::{nll, transition_nll};
@@ -12,6 +15,7 @@ use gmflow::solver::{
     Context, Dpmpp2mSde, Euler, GmOde, GmSde, Heun, PreviousStep, SecondOrder, SecondOrderMode, SeededNoise,
     SolverConfig, Span, SubStep, UniPc,
 };
+use reverse::reverse_transition;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -89,7 +93,7 @@ fn the_transition_loss_and_its_gradients_are_those_of_the_reverse_transition() {
         let want = run(&|velocity| {
             let mut step = ReverseTransition::new(&lo, &hi);
             step.c3 = step.c3.clamp_min(1e-6);
-            nll(&velocity.to_data(&x_hi, &hi).reverse_transition(&x_hi, &step), &x_lo)
+            nll(&reverse_transition(&velocity.to_data(&x_hi, &hi), &x_hi, &step), &x_lo)
         });
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
             let size = want.iter().fold(1.0, |size: f32, x| size.max(x.abs()));

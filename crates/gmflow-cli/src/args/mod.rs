@@ -35,6 +35,8 @@ pub use sweep::SweepArgs;
 pub use train::TrainArgs;
 
 use clap::{Parser, Subcommand};
+use gmflow::solver::SolverConfig;
+use std::sync::LazyLock;
 
 const ABOUT: &str = "Gaussian mixture flow matching: train a generative model, sample from it in a few steps";
 
@@ -60,24 +62,47 @@ where_built!(vulkan, "vulkan");
 where_built!(wgpu, "wgpu");
 where_built!(object_store, "object-store");
 
-const LONG_VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
+/// What the program has, for `--version`.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (version, solvers) = (env!("CARGO_PKG_VERSION"), solvers());
+    let guidance = "probabilistic, classifier-free, orthogonal projection, interval";
+    format!("{version}{PARTS}\nsolvers:   {solvers}\nguidance:  {guidance}\nformats:   png, npz, safetensors{DATA}")
+});
+
+/// Where data may lie.
+const DATA: &str = concat!("\ndata:      files", object_store!(", s3://, gs://, https://"));
+
+/// Devices and networks.
+const PARTS: &str = concat!(
     "\ndevices:   cpu (AVX2 and AVX-512 code chosen at run time)",
     cuda!("\n           cuda"),
     vulkan!("\n           vulkan"),
     wgpu!("\n           wgpu"),
     "\nnetworks:  mlp2d, gm-dit, unet",
-    "\nsolvers:   gm-ode, gm-sde (orders 1 and 2), euler, heun, ddpm-small, ddpm-large, dpmpp-2m, dpmpp-2m-sde, dpmpp-2s,",
-    "\n           unipc, deis, sa-solver",
-    "\nguidance:  probabilistic, classifier-free, orthogonal projection, interval",
-    "\nformats:   png, npz, safetensors",
-    "\ndata:      files",
-    object_store!(", s3://, gs://, https://"),
 );
+
+/// The names of the solvers, in lines that begin below each other.
+fn solvers() -> String {
+    const INDENT: usize = 11;
+    const WIDTH: usize = 116;
+    let (mut text, mut width) = (String::new(), INDENT);
+    for (i, (name, ..)) in SolverConfig::ALL.iter().enumerate() {
+        let name = if *name == "gm-sde" { "gm-sde (orders 1 and 2)" } else { name };
+        if i > 0 {
+            text.push(',');
+            let is_full = width + name.len() + 2 > WIDTH;
+            text += &if is_full { format!("\n{:INDENT$}", "") } else { " ".into() };
+            width = if is_full { INDENT } else { width + 2 };
+        }
+        text += name;
+        width += name.len();
+    }
+    text
+}
 
 /// The whole command line.
 #[derive(Parser, Debug)]
-#[command(name = "gmflow", version, long_version = LONG_VERSION, about = ABOUT, max_term_width = 110)]
+#[command(name = "gmflow", version, long_version = LONG_VERSION.as_str(), about = ABOUT, max_term_width = 110)]
 #[command(
     after_help = "Start with:  gmflow demo\nExit codes:  0 done, 1 failed while running, 2 wrong arguments or settings"
 )]

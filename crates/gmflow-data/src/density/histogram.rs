@@ -44,7 +44,7 @@ pub fn histogram(points: &[[f32; 2]], bins: usize, [low, high]: [f32; 2]) -> His
 /// fell outside count in full: they are missing within the range and too many outside it.
 ///
 /// # Errors
-/// [`Error::Config`] when the histogram is empty or the numbers of bins differ.
+/// [`crate::FilesError::Config`] when the histogram is empty or the numbers of bins differ.
 pub fn total_variation(histogram: &Histogram, masses: &[f64]) -> Result<f64> {
     if masses.len() != histogram.counts.len() {
         return Err(Error::config("masses", format!("{} bins", histogram.counts.len()), masses.len()));

@@ -93,7 +93,7 @@ impl Density {
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first setting outside its domain.
+    /// [`crate::FilesError::Config`] naming the first setting outside its domain.
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Checkerboard { scale, squares } => {

@@ -101,7 +101,7 @@ impl LatentManifest {
     /// Reads the manifest of a cache.
     ///
     /// # Errors
-    /// [`Error::Io`] where there is none, [`Error::File`] naming the field that is wrong.
+    /// [`crate::FilesError::Io`] where there is none, [`crate::FilesError::File`] naming the field that is wrong.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
         let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;

@@ -50,8 +50,8 @@ impl Shard {
     /// Maps a shard that must hold `count` latents, which messages name by `path`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] naming the tensor that is missing or of another shape or number format, or the row whose image
-    /// does not come after that of the row before.
+    /// [`crate::FilesError::Io`]; [`crate::FilesError::File`] naming the tensor that is missing or of another shape or number format, or
+    /// the row whose image does not come after that of the row before.
     pub(super) fn open(path: &Path, file: &File, manifest: &LatentManifest, count: usize) -> Result<Self> {
         Self::map(path, file, manifest, Some(count))
     }
@@ -125,7 +125,7 @@ impl Shard {
     /// Mean and standard deviation of the latent in `row`, of the mirrored image where it is asked for.
     ///
     /// # Errors
-    /// [`Error::File`] naming the row where a value is not finite or a standard deviation negative.
+    /// [`crate::FilesError::File`] naming the row where a value is not finite or a standard deviation negative.
     pub(super) fn moments(&self, row: usize, mirrored: bool) -> Result<[Vec<f32>; 2]> {
         let first = if mirrored { 2 } else { 0 };
         let (mean, std) = (self.row(first, row)?, self.row(first + 1, row)?);

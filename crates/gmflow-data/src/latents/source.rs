@@ -33,8 +33,8 @@ impl LatentDataset {
     /// Opens a cache and checks the headers of its shards.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`] naming the file: a cache that is not complete, a shard that is missing, truncated or not as the
-    /// manifest says.
+    /// [`crate::FilesError::Io`] or [`crate::FilesError::File`] naming the file: a cache that is not complete, a shard that is missing,
+    /// truncated or not as the manifest says.
     pub fn open(folder: &Path) -> Result<Self> {
         Self::open_with(&Files::new(&Storage::default())?, folder)
     }
@@ -91,7 +91,7 @@ impl LatentDataset {
     /// Draws the latent at `index`, of the mirrored image where it is asked for: `((mean + std eps) - shift) scale`.
     ///
     /// # Errors
-    /// [`Error::File`] naming shard and row of damaged values, [`Error::Config`] where there is no such index.
+    /// [`crate::FilesError::File`] naming shard and row of damaged values, [`crate::FilesError::Config`] where there is no such index.
     pub fn draw(&self, index: usize, mirrored: bool, rng: &mut impl Rng) -> Result<Latent> {
         let outside = || Error::config("index", format!("below {}", self.manifest.count), index);
         let shard = self.shards.get(index / self.manifest.shard).filter(|_| index < self.manifest.count);

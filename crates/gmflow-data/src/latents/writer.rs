@@ -56,8 +56,8 @@ impl LatentWriter {
     /// the last whole shard is written again. While it writes, the folder is locked.
     ///
     /// # Errors
-    /// [`Error::File`] where another process writes there, or the folder holds a complete cache, or one that was begun with other settings
-    /// or of other images.
+    /// [`crate::FilesError::File`] where another process writes there, or the folder holds a complete cache, or one that was begun with
+    /// other settings or of other images.
     pub fn open(folder: &Path, manifest: LatentManifest) -> Result<Self> {
         let mut writer = Self::locked(folder, manifest)?;
         if !folder.join(super::MANIFEST).exists() {
@@ -89,7 +89,7 @@ impl LatentWriter {
     /// Starts a cache in `folder` and removes the one that is there, and no other file.
     ///
     /// # Errors
-    /// [`Error::File`] where another process writes there, or files of other origin are in the way.
+    /// [`crate::FilesError::File`] where another process writes there, or files of other origin are in the way.
     pub fn restart(folder: &Path, manifest: LatentManifest) -> Result<Self> {
         let writer = Self::locked(folder, manifest)?;
         let path = folder.join(super::MANIFEST);
@@ -164,8 +164,9 @@ impl LatentWriter {
     /// Adds encoded images; full shards are written.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of values than the manifest says, values that are not finite or too large for the precision,
-    /// negative standard deviations, labels without a class, or positions that do not rise; [`Error::Io`] where a shard cannot be written.
+    /// [`crate::FilesError::Config`] for another number of values than the manifest says, values that are not finite or too large for the
+    /// precision, negative standard deviations, labels without a class, or positions that do not rise; [`crate::FilesError::Io`] where a
+    /// shard cannot be written.
     pub fn push(&mut self, batch: &EncodedBatch) -> Result<()> {
         self.check(batch)?;
         let (waiting, precision) = (&mut self.waiting, self.manifest.precision);
@@ -220,7 +221,7 @@ impl LatentWriter {
     /// Writes the last shard and completes the manifest; `left_out` images were damaged.
     ///
     /// # Errors
-    /// As [`LatentWriter::push`]; [`Error::Config`] for a cache without a latent.
+    /// As [`LatentWriter::push`]; [`crate::FilesError::Config`] for a cache without a latent.
     pub fn finish(mut self, left_out: usize) -> Result<LatentManifest> {
         let count = self.written();
         if count == 0 {

@@ -46,7 +46,7 @@ impl Shapes {
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first setting outside its domain.
+    /// [`crate::FilesError::Config`] naming the first setting outside its domain.
     pub fn validate(&self) -> Result<()> {
         if !(MIN_SIDE..=MAX_SIDE).contains(&self.size) {
             return Err(Error::config("size", format!("{MIN_SIDE} to {MAX_SIDE}"), self.size));

@@ -35,8 +35,8 @@ impl FolderDataset {
     /// passed over, and a log line says how many of which extension.
     ///
     /// # Errors
-    /// [`Error::Io`] for a folder that cannot be listed or a link that leads nowhere; [`Error::File`] when it holds no images or images
-    /// beside class folders; [`Error::Config`] for a setting outside its domain or a missing `image.size`.
+    /// [`crate::FilesError::Io`] for a folder that cannot be listed or a link that leads nowhere; [`crate::FilesError::File`] when it holds
+    /// no images or images beside class folders; [`crate::FilesError::Config`] for a setting outside its domain or a missing `image.size`.
     pub fn open(path: &Path, settings: &ImageSettings) -> Result<Self> {
         Self::open_with(Files::new(&Storage::default())?, path, settings)
     }

@@ -36,8 +36,8 @@ impl IdxDataset {
     /// Reads both files. With [`Corrupt::Skip`] the complete images of a truncated file are kept, with a warning.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be opened; [`Error::File`] for a wrong magic number, a truncated file,
-    /// damaged compression, trailing bytes or unequal numbers of images and labels; [`Error::Config`] for a setting
+    /// [`crate::FilesError::Io`] for a file that cannot be opened; [`crate::FilesError::File`] for a wrong magic number, a truncated file,
+    /// damaged compression, trailing bytes or unequal numbers of images and labels; [`crate::FilesError::Config`] for a setting
     /// outside its domain.
     pub fn open(images: &Path, labels: Option<&Path>, settings: &ImageSettings) -> Result<Self> {
         Self::open_with(&Files::new(&Storage::default())?, images, labels, settings)

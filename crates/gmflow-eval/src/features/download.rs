@@ -41,7 +41,7 @@ impl Published<'_> {
     /// The file in `folder`, downloaded where it is not there yet, unless `offline`.
     ///
     /// # Errors
-    /// [`Error::File`] where it is not there and may not or cannot be downloaded, or is not what was published.
+    /// [`crate::FilesError::File`] where it is not there and may not or cannot be downloaded, or is not what was published.
     pub fn fetch(&self, folder: &Path, offline: bool, progress: &mut dyn FnMut(u64)) -> Result<PathBuf> {
         let path = folder.join(self.file);
         if path.is_file() {

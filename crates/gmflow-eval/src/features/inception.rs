@@ -62,7 +62,7 @@ impl Inception {
     /// From the tensors of a weight file in the naming of pytorch-fid and torch-fidelity.
     ///
     /// # Errors
-    /// [`Error::Config`] naming a tensor that is missing, left over, of another shape or not finite.
+    /// [`crate::FilesError::Config`] naming a tensor that is missing, left over, of another shape or not finite.
     pub fn from_tensors(mut tensors: BTreeMap<String, HostTensor>, resize: Resize, device: &Device) -> Result<Self> {
         tensors.retain(|name, _| !name.ends_with(COUNTER));
         let mut convs = BTreeMap::new();

@@ -211,7 +211,7 @@ impl Plan {
     /// Checks every setting, and every cell as far as no model is needed.
     ///
     /// # Errors
-    /// [`Error::Config`] with the name of the setting.
+    /// [`crate::FilesError::Config`] with the name of the setting.
     pub fn check(&self) -> Result<()> {
         if !(2..=limits::MOST_SAMPLES).contains(&self.num) {
             return Err(Error::config("num", format!("2 to {}", limits::MOST_SAMPLES), self.num));

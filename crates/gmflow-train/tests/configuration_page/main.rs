@@ -65,8 +65,8 @@ const HEAD: &str = "# Configuration
 <!-- Made from the doc comments of the source: GMFLOW_WRITE_DOCS=1 cargo test --release --workspace --test configuration_page -->
 
 A training is described by a TOML file, which `gmflow init` writes and `gmflow train` reads. `--set train.lr=1e-4`
-replaces a setting on the command line; a number in the name is an index, as in `--set ema.0.decay.decay=0.99`. A setting
-that is unknown, missing or outside its domain is an error, and all of them are reported together.
+replaces a setting on the command line; a number in the name is an index, as in `--set ema.0.decay.decay=0.99`. A
+setting that is unknown, missing or outside its domain is an error, and all of them are reported together.
 
 A relative path is relative to the folder of the file. One that `--set` gives is relative to the working directory. All
 kinds of data, and where the files of a named set are looked for: [data.md](data.md).

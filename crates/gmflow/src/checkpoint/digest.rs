@@ -34,7 +34,7 @@ impl FileDigest {
     /// The digest of a file as it is now.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::FilesError::Io`].
     pub fn of_file(path: &Path) -> Result<Self> {
         let io = |error| Error::io(path, error);
         let mut file = File::open(path).map_err(io)?;
@@ -50,7 +50,7 @@ impl FileDigest {
     /// Checks that a file is as it was when this digest was made.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] where its size or its content is another.
+    /// [`crate::FilesError::Io`] where it cannot be read, [`crate::FilesError::File`] where its size or its content is another.
     pub fn verify(&self, path: &Path) -> Result<()> {
         let size = std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len();
         if size != self.bytes {

@@ -12,7 +12,7 @@ const TEMPORARY: &str = "tmp";
 /// Writes `bytes` to a temporary neighbour, syncs it and renames it to `path`.
 ///
 /// # Errors
-/// [`Error::Io`] with the path; the temporary file is removed and an older file at `path` stays as it was.
+/// [`crate::FilesError::Io`] with the path; the temporary file is removed and an older file at `path` stays as it was.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |file| file.write_all(bytes)).map(|_| ())
 }
@@ -54,7 +54,7 @@ fn write_synced(path: &Path, write: impl FnOnce(&mut NewFile) -> std::io::Result
 /// returns how many there were. The caller must hold the lock of the folder: a temporary file may be in use.
 ///
 /// # Errors
-/// [`Error::Io`] where the folder cannot be read or a file cannot be removed.
+/// [`crate::FilesError::Io`] where the folder cannot be read or a file cannot be removed.
 pub fn remove_leftovers(folder: &Path, is_ours: impl Fn(&str) -> bool) -> Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {

@@ -245,7 +245,7 @@ impl ModelInfo {
     /// Reads the description of a model folder, ours or in the diffusers layout, without its weights.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] naming the field that is wrong.
+    /// [`crate::FilesError::Io`] where it cannot be read, [`crate::FilesError::File`] naming the field that is wrong.
     pub fn load(dir: &Path) -> Result<Self> {
         if !dir.join(INFO_FILE).is_file() && is_diffusers(dir) {
             return DiffusersFolder::open(dir)?.info();
@@ -311,7 +311,7 @@ impl Model {
     /// Reads a model folder: the raw weights, or those of the moving average called `ema`.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong.
+    /// [`crate::FilesError::Io`] or [`crate::FilesError::File`] naming the file and the tensor or field that is wrong.
     pub fn load(dir: &Path, ema: Option<&str>, device: &Device) -> Result<Self> {
         Self::load_with(dir, LoadOptions { ema, ..LoadOptions::default() }, device)
     }
@@ -350,7 +350,7 @@ impl Model {
     /// The weight files of a model folder, or the indices of those in shards, the main network's first.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`] where the folder is no model's, or has no such variant.
+    /// [`crate::FilesError::Io`] or [`crate::FilesError::File`] where the folder is no model's, or has no such variant.
     pub fn weight_files(dir: &Path, variant: Option<&str>) -> Result<Vec<PathBuf>> {
         if !dir.join(INFO_FILE).is_file() && is_diffusers(dir) {
             return DiffusersFolder::open(dir)?.weight_files(variant);
@@ -378,7 +378,7 @@ impl Model {
     /// is complete. Returns the digests of all of these files.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] naming a parameter with a value that is not finite in that precision.
+    /// [`crate::FilesError::Io`]; [`crate::FilesError::File`] naming a parameter with a value that is not finite in that precision.
     pub fn save(&self, dir: &Path, emas: &[(&str, &Network)], precision: Precision) -> Result<Digests> {
         fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
         let mut files = Digests::new();

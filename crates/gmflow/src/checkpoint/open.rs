@@ -13,7 +13,7 @@ const MARKERS: [&str; 3] = ["model.json", "model_index.json", "config.json"];
 /// The model folder for `path`: itself if it holds a model, otherwise the latest checkpoint of the run in it.
 ///
 /// # Errors
-/// [`Error::Io`] where there is no such folder; [`Error::File`] where it holds neither.
+/// [`crate::FilesError::Io`] where there is no such folder; [`crate::FilesError::File`] where it holds neither.
 pub fn model_folder(path: &Path) -> Result<PathBuf> {
     if MARKERS.iter().any(|marker| path.join(marker).is_file()) {
         return Ok(path.to_owned());
@@ -60,7 +60,8 @@ impl Model {
     /// that can be saved and trained.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong; [`Error::Hub`], which says what to do.
+    /// [`crate::FilesError::Io`] or [`crate::FilesError::File`] naming the file and the tensor or field that is wrong; [`Error::Hub`],
+    /// which says what to do.
     pub fn open(name: impl AsRef<Path>) -> Result<Self> {
         Self::open_on(name, &Device::flex())
     }

@@ -89,7 +89,7 @@ impl Index {
 /// The files that an index lists.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::File`], where it is no index or names files elsewhere.
+/// [`crate::FilesError::Io`] or [`crate::FilesError::File`], where it is no index or names files elsewhere.
 pub(super) fn shard_names(path: &Path) -> Result<Vec<String>> {
     Ok(Index::read(path)?.shards(path)?.into_iter().map(str::to_owned).collect())
 }
@@ -98,7 +98,7 @@ impl WeightFiles {
     /// Opens one safetensors file.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be opened, [`Error::File`] where it is not a whole safetensors file.
+    /// [`crate::FilesError::Io`] where it cannot be opened, [`crate::FilesError::File`] where it is not a whole safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
         let mut files = Self { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
         files.add(path)?;
@@ -108,7 +108,7 @@ impl WeightFiles {
     /// Opens the files that an index lists.
     ///
     /// # Errors
-    /// Those of [`WeightFiles::open`] for every shard; [`Error::File`] where a shard lies outside the folder or holds other
+    /// Those of [`WeightFiles::open`] for every shard; [`crate::FilesError::File`] where a shard lies outside the folder or holds other
     /// tensors than the index says.
     pub fn open_index(path: &Path) -> Result<Self> {
         let index = Index::read(path)?;
@@ -171,7 +171,7 @@ impl WeightFiles {
     /// Gives tensors the names and shapes that this library uses, from those that `adapt` is told.
     ///
     /// # Errors
-    /// [`Error::File`] where two tensors get one name.
+    /// [`crate::FilesError::File`] where two tensors get one name.
     pub(super) fn adapted(mut self, adapt: impl Fn(&str, &[usize]) -> (String, Vec<usize>)) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for (old, mut entry) in std::mem::take(&mut self.tensors) {

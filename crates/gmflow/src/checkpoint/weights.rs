@@ -19,8 +19,8 @@ const ALIGNMENT: usize = 8;
 /// Writes named tensors to a safetensors file, atomically, and returns the file's digest.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] naming a tensor with a value that is not finite in that precision: no file is written that cannot be
-/// loaded.
+/// [`crate::FilesError::Io`]; [`crate::FilesError::File`] naming a tensor with a value that is not finite in that precision: no file is
+/// written that cannot be loaded.
 pub fn write_tensors(path: &Path, tensors: &[(String, HostTensor)], precision: Precision) -> Result<FileDigest> {
     let named: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
     write(path, &named, precision, |i| encode_finite(path, &tensors[i].0, &tensors[i].1.values, precision))
@@ -95,7 +95,7 @@ pub(super) fn write(
 /// Reads every tensor of a safetensors file (f32, f64, bf16 or f16) as f32; integers are left out.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be read; [`Error::File`] where it is truncated, not a safetensors file or holds
+/// [`crate::FilesError::Io`] where it cannot be read; [`crate::FilesError::File`] where it is truncated, not a safetensors file or holds
 /// another number format.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
     WeightFiles::open(path)?.read_all()
@@ -104,7 +104,7 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
 /// Replaces a module's parameters by those of a safetensors file.
 ///
 /// # Errors
-/// Those of [`read_tensors`], and [`Error::File`] naming a tensor that is missing, left over, of the wrong shape or not
+/// Those of [`read_tensors`], and [`crate::FilesError::File`] naming a tensor that is missing, left over, of the wrong shape or not
 /// finite.
 pub fn load_weights<M: TorchNames>(module: M, path: &Path) -> Result<M> {
     load_files(module, WeightFiles::open(path)?)

@@ -16,14 +16,14 @@ pub enum Guidance {
     Probabilistic {
         /// w~ in [0, 1).
         scale: f64,
-        /// How much of the shift's part along the conditional mean is removed, 0 to 1.
+        /// The removed share of the shift's part along the conditional mean, 0 to 1.
         orthogonal: f64,
     },
     /// Classifier-free guidance: every component moves by (w - 1)(mu_c - mu_u).
     ClassifierFree {
         /// w >= 1.
         scale: f64,
-        /// How much of the shift's part along the conditional mean velocity is removed, 0 to 1.
+        /// The removed share of the shift's part along the conditional mean velocity, 0 to 1.
         orthogonal: f64,
     },
 }

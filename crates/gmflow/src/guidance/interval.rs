@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Checks the ends `[low, high]`.
 ///
 /// # Errors
-/// [`Error::Config`] where they are not two times between 0 and 1, the lower one first.
+/// [`crate::FilesError::Config`] where they are not two times between 0 and 1, the lower one first.
 pub fn validate(interval: Option<[f64; 2]>) -> Result<()> {
     match interval {
         Some([low, high]) if !(0.0 <= low && low < high && high <= 1.0) => {

@@ -46,7 +46,7 @@ const F32: u128 = 4;
 /// Checks that a count lies in 1 to `most`.
 ///
 /// # Errors
-/// [`Error::Config`] naming `field`.
+/// [`crate::FilesError::Config`] naming `field`.
 pub fn count(field: &str, value: usize, most: usize) -> Result<()> {
     match value {
         0 => Err(Error::config(field, "at least 1", value)),

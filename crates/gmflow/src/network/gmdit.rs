@@ -88,7 +88,9 @@ impl GmDit {
     }
 
     /// Predicts with class dropout: `drop` `[layers + 1]` holds, for every block and for the output modulation, which
-    /// samples of the batch see the null class there. The log-std head always sees the class.
+    /// samples of the batch see the null class there. The log-std head always sees the class. For tests that compare the network with the
+    /// published one; training drops the class of a sample everywhere.
+    #[doc(hidden)]
     pub fn forward_dropped(
         &self,
         x_t: Tensor<4>,

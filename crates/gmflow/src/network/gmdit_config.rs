@@ -58,7 +58,8 @@ pub struct GmDitConfig {
     pub gm_num_logstd_layers: usize,
     /// Fixes the log standard deviation instead of predicting it.
     pub constant_logstd: Option<f64>,
-    /// Share of samples that see the null class in a block, for [`GmDit::forward_dropped`](super::GmDit::forward_dropped).
+    /// Share of samples that saw the null class in a block when a published network was trained. It is kept with the network; training
+    /// here drops the class of a sample everywhere, as often as `train.label_dropout` says.
     pub class_dropout_prob: f64,
     /// The output layer.
     #[serde(skip_serializing_if = "GmDitHead::is_default")]

@@ -99,7 +99,7 @@ pub fn named_tensors<M: TorchNames>(module: &M) -> Vec<(String, HostTensor)> {
 /// Replaces every parameter by the tensor of its name; ids, devices and gradient requirements stay.
 ///
 /// # Errors
-/// [`Error::Config`] with field "tensor NAME" where a tensor is missing, left over, of the wrong shape or not finite.
+/// [`crate::FilesError::Config`] with field "tensor NAME" where a tensor is missing, left over, of the wrong shape or not finite.
 pub fn load_named<M: TorchNames>(module: M, tensors: impl TensorSource) -> Result<M> {
     let mut mapper = Load::new(M::torch_name, tensors);
     let module = module.map(&mut mapper);

@@ -68,7 +68,7 @@ impl Samples {
     /// comment says how they were made.
     ///
     /// # Errors
-    /// [`Error::Io`] with the path.
+    /// [`crate::FilesError::Io`] with the path.
     pub fn save_npz(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let bytes = Arrays::of(self).npz().map_err(|error| Error::io(path, error))?;
@@ -78,7 +78,7 @@ impl Samples {
     /// The same arrays as a safetensors file, whose metadata `gmflow` says how they were made.
     ///
     /// # Errors
-    /// [`Error::File`] where there are not as many values as samples; [`Error::Io`] with the path.
+    /// [`crate::FilesError::File`] where there are not as many values as samples; [`crate::FilesError::Io`] with the path.
     pub fn save_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let bytes = Arrays::of(self).safetensors();

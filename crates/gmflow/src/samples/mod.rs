@@ -107,7 +107,7 @@ impl Samples {
     /// The image of sample `index`.
     ///
     /// # Errors
-    /// [`Error::Config`] where there is no such sample, or its values are no image.
+    /// [`crate::FilesError::Config`] where there is no such sample, or its values are no image.
     pub fn picture(&self, index: usize) -> Result<Picture> {
         let size: usize = self.shape.iter().product();
         let values = self.values.get(index * size..(index + 1) * size);
@@ -123,7 +123,7 @@ impl Samples {
     /// Writes one PNG per image into `folder`, named by its seed. A text chunk of each says how it was made.
     ///
     /// # Errors
-    /// [`Error::Io`] with the path; values that are no images.
+    /// [`crate::FilesError::Io`] with the path; values that are no images.
     pub fn save_images(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
@@ -136,7 +136,7 @@ impl Samples {
     /// Writes all images as one PNG, as nearly square as can be; small ones are enlarged. A class has whole rows. A text chunk says how they were made.
     ///
     /// # Errors
-    /// [`Error::Io`] with the path; values that are no images; no image at all.
+    /// [`crate::FilesError::Io`] with the path; values that are no images; no image at all.
     pub fn save_grid(&self, path: impl AsRef<Path>) -> Result<()> {
         let [_, height, width] = self.shape;
         let factor = SMALLEST_IN_GRID.div_ceil(height.max(width).max(1)).max(1);

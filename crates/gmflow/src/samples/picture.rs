@@ -22,7 +22,7 @@ impl Picture {
     /// From values in [-1, 1] stored `[c h w]`; values outside are clipped.
     ///
     /// # Errors
-    /// [`Error::Config`] where there are not 1 or 3 channels; [`Error::Shape`] for another number of values.
+    /// [`crate::FilesError::Config`] where there are not 1 or 3 channels; [`Error::Shape`] for another number of values.
     pub fn from_chw(values: &[f32], [channels, height, width]: [usize; 3]) -> Result<Self> {
         if channels != 1 && channels != 3 {
             return Err(Error::config("channels", "1 or 3 for a picture", channels));
@@ -41,7 +41,7 @@ impl Picture {
     /// The file's bytes, with `texts` (keyword, text) as international text chunks.
     ///
     /// # Errors
-    /// [`Error::Config`] where the format cannot hold the picture or a text.
+    /// [`crate::FilesError::Config`] where the format cannot hold the picture or a text.
     pub fn to_png(&self, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
         self.encoded(texts).map_err(|error| Error::config("picture", "what a PNG file can hold", error))
     }
@@ -65,7 +65,7 @@ impl Picture {
     /// Writes the file atomically, with `texts` (keyword, text) as international text chunks.
     ///
     /// # Errors
-    /// Those of [`Picture::to_png`]; [`Error::Io`] with the path.
+    /// Those of [`Picture::to_png`]; [`crate::FilesError::Io`] with the path.
     pub fn save_png(&self, path: &Path, texts: &[(&str, &str)]) -> Result<()> {
         write_atomic(path, &self.to_png(texts)?)
     }
@@ -84,7 +84,7 @@ impl Picture {
 /// Puts pictures of one size side by side, `columns` to a row, with a white gap of `gap` pixels between them.
 ///
 /// # Errors
-/// [`Error::Config`] where there is no picture; [`Error::Shape`] where one has another size than the first.
+/// [`crate::FilesError::Config`] where there is no picture; [`Error::Shape`] where one has another size than the first.
 pub fn grid(pictures: &[Picture], columns: usize, gap: usize) -> Result<Picture> {
     let Some(first) = pictures.first() else { return Err(Error::config("grid", "at least one picture", "none")) };
     let size = |picture: &Picture| [picture.channels, picture.height, picture.width];

@@ -1,7 +1,7 @@
 //! DEIS (arXiv:2204.13902) of order 2 in the logarithm of sigma/alpha.
 
-use super::dpmpp_2m::dpmpp_2m;
 use super::built_in::BuiltIn;
+use super::dpmpp_2m::dpmpp_2m;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Node, Predictor, Rule, floored};
 use crate::Result;

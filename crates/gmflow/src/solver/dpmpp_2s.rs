@@ -1,7 +1,7 @@
 //! DPM-Solver++ 2S: steps in pairs, of which the second starts again from where the first did.
 
-use super::dpmpp_2m::dpmpp_2m;
 use super::built_in::BuiltIn;
+use super::dpmpp_2m::dpmpp_2m;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Node, Predictor, Rule, floored, lambda};
 use crate::Result;

@@ -1,7 +1,7 @@
 //! UniPC-2 (arXiv:2302.04867): UniP-2 followed by UniC, with B(h) = e^h - 1.
 
-use super::dpmpp_2m::dpmpp_2m;
 use super::built_in::BuiltIn;
+use super::dpmpp_2m::dpmpp_2m;
 use super::interface::{Context, Solver, SolverState, Span};
 use super::multistep::{self, Corrector, Node, Predictor, Rule, floored, lambda};
 use crate::Result;

@@ -3,6 +3,7 @@
 use crate::gm_ops::{drawn, flat, mixture};
 use crate::guidance::put;
 use crate::harness::{Array, Case, Computed};
+use crate::reverse::reverse_transition;
 use burn::tensor::Tensor;
 use gmflow::mixture::spectral::Bases;
 use gmflow::mixture::transport::Axes;
@@ -79,7 +80,7 @@ fn reverse(case: &Case) -> Computed {
     if case.inputs.contains_key("means") {
         // Recorded with this floor of c3; the library has none, so it is put in here to compare everything else.
         let step = ReverseTransition { c3: step.c3.clamp_min(case.f64_or("eps", 0.0)), ..step };
-        put(&mut computed, "", data(case, &x, &t_hi).reverse_transition(&x, &step));
+        put(&mut computed, "", reverse_transition(&data(case, &x, &t_hi), &x, &step));
         return computed;
     }
     let output = flat::<4>(case, "model_output");

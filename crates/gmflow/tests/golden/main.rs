@@ -13,6 +13,8 @@ mod guidance;
 mod harness;
 mod losses;
 mod networks;
+#[path = "../support/reverse.rs"]
+mod reverse;
 mod schedulers;
 
 use harness::{Case, Computed, GoldenSet, Outcome, compare, distill_folder, folder};

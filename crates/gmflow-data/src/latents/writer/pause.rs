@@ -13,7 +13,7 @@ impl LatentWriter {
     /// Keeps the latents that wait for their shard, so that a call that ends here loses none: the next one takes them up.
     ///
     /// # Errors
-    /// [`Error::Io`] where they cannot be written.
+    /// [`crate::FilesError::Io`] where they cannot be written.
     pub fn pause(&self) -> Result<()> {
         if self.waiting.count == 0 { Ok(()) } else { self.write_latents(&self.waiting_path(), &self.waiting) }
     }

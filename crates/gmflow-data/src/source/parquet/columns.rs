@@ -103,7 +103,7 @@ impl Chosen {
     /// Chooses the columns of the file at `path`.
     ///
     /// # Errors
-    /// [`Error::File`] naming the columns and their types where none fits, or where several fit alike.
+    /// [`crate::FilesError::File`] naming the columns and their types where none fits, or where several fit alike.
     pub fn new(path: &Path, schema: &Schema, asked: Columns) -> Result<Self> {
         let table = Table { path, schema, features: features(schema) };
         let image = table.image(asked.image)?;

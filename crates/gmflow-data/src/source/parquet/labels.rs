@@ -35,8 +35,8 @@ impl Labels {
     /// Adds the rows of one batch, of which `first_row` is the first.
     ///
     /// # Errors
-    /// [`Error::File`] naming the column, and the row where one value is at fault: a number that is not whole or too large for a label,
-    /// bytes that are no text.
+    /// [`crate::FilesError::File`] naming the column, and the row where one value is at fault: a number that is not whole or too large for
+    /// a label, bytes that are no text.
     pub fn add(&mut self, path: &Path, column: &Column<LabelKind>, array: &ArrayRef, first_row: usize) -> Result<()> {
         let (name, got) = (&column.name, array.data_type().clone());
         let unread = |wrong: String| {
@@ -92,7 +92,7 @@ impl Labels {
     /// bytes, or `false` and `true`, or the numbers up to the largest one.
     ///
     /// # Errors
-    /// [`Error::File`] for numbers without names that are too large to be classes, and for a column without a label.
+    /// [`crate::FilesError::File`] for numbers without names that are too large to be classes, and for a column without a label.
     pub fn names(
         &mut self,
         path: &Path,

@@ -76,8 +76,9 @@ impl ParquetDataset {
     /// damage of their row.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be opened; [`Error::File`] for one that is not Parquet, lacks the columns, has other columns
-    /// than the files before or holds no rows; [`Error::Config`] for a setting outside its domain or a pattern that matches nothing.
+    /// [`crate::FilesError::Io`] for a file that cannot be opened; [`crate::FilesError::File`] for one that is not Parquet, lacks the
+    /// columns, has other columns than the files before or holds no rows; [`crate::FilesError::Config`] for a setting outside its domain or
+    /// a pattern that matches nothing.
     pub fn open(path: &Path, columns: Columns, settings: &ImageSettings) -> Result<Self> {
         Self::open_with(&Files::new(&Storage::default())?, path, columns, settings)
     }

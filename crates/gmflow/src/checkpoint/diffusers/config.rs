@@ -48,7 +48,7 @@ impl ComponentConfig {
     /// Reads the config in a component's folder.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`] naming the field that is unknown, out of range or of another architecture.
+    /// [`crate::FilesError::Io`] or [`crate::FilesError::File`] naming the field that is unknown, out of range or of another architecture.
     pub fn read(dir: &Path) -> Result<Self> {
         let scheduler = dir.join(SCHEDULER_FILE);
         let path = if scheduler.is_file() { scheduler } else { dir.join(CONFIG_FILE) };
@@ -58,7 +58,7 @@ impl ComponentConfig {
     /// Reads a config from the bytes of the file at `path`.
     ///
     /// # Errors
-    /// [`Error::File`], as [`ComponentConfig::read`].
+    /// [`crate::FilesError::File`], as [`ComponentConfig::read`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let fields = json::object(bytes).map_err(|wrong| Error::wrong(path, wrong))?;
         let class = class_name(&fields).to_owned();

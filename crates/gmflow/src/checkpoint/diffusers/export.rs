@@ -42,7 +42,7 @@ impl Default for ExportOptions {
 /// Writes `model` in the layout of the diffusers library; `model_index.json` last, so that a folder with it is complete.
 ///
 /// # Errors
-/// [`Error::Config`] for a network that the layout has no place for; [`Error::Io`] where a file cannot be written.
+/// [`crate::FilesError::Config`] for a network that the layout has no place for; [`crate::FilesError::Io`] where a file cannot be written.
 pub fn export_diffusers(model: &Model, dir: &Path, options: &ExportOptions) -> Result<()> {
     if let Some(variant) = options.variant.as_deref().filter(|v| !is_plain_name(v) || v.contains(['.', '-'])) {
         return Err(Error::config("variant", "letters and digits, such as bf16", variant));

@@ -13,7 +13,7 @@ const INDEX: &str = ".safetensors.index";
 /// variant there is.
 ///
 /// # Errors
-/// [`Error::File`] where there is none, naming what there is.
+/// [`crate::FilesError::File`] where there is none, naming what there is.
 pub fn weight_file(dir: &Path, variant: Option<&str>) -> Result<PathBuf> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(|error| Error::io(dir, error))? {
@@ -34,7 +34,7 @@ pub fn weight_file(dir: &Path, variant: Option<&str>) -> Result<PathBuf> {
 /// The weight file, or the index of shards, among the files of a folder, as [`weight_file`] chooses it; `None` where there is none.
 ///
 /// # Errors
-/// [`Error::Config`] for a variant that cannot be part of a file's name.
+/// [`crate::FilesError::Config`] for a variant that cannot be part of a file's name.
 pub fn choose_weights(names: &[String], variant: Option<&str>) -> Result<Option<String>> {
     if let Some(variant) = variant.filter(|variant| !is_plain_name(variant)) {
         return Err(Error::config("variant", "a part of a file name, such as bf16", variant));

@@ -77,7 +77,7 @@ impl DiffusersFolder {
     /// Reads the index and the configs.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`] naming the file and field; no transformer, or two components of a kind.
+    /// [`crate::FilesError::Io`] or [`crate::FilesError::File`] naming the file and field; no transformer, or two components of a kind.
     pub(in crate::checkpoint) fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(INDEX_FILE);
         let index: Map<String, Value> = match path.is_file() {

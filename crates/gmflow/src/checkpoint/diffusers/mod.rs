@@ -42,8 +42,8 @@ pub(super) const WEIGHTS_STEM: &str = "diffusion_pytorch_model";
 /// Reads the `transformer` folder of a published checkpoint; `variant` is the part of the file name such as `bf16`.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::File`] naming the file and the tensor or field that is wrong, or a setting that describes
-/// another architecture.
+/// [`crate::FilesError::Io`] or [`crate::FilesError::File`] naming the file and the tensor or field that is wrong, or a setting that
+/// describes another architecture.
 pub fn load_diffusers_transformer(dir: &Path, variant: Option<&str>, device: &Device) -> Result<GmDit> {
     match ComponentConfig::read(dir)? {
         ComponentConfig::Denoiser(NetworkConfig::GmDit(config)) => {
@@ -121,7 +121,7 @@ pub(super) struct Architecture {
 /// The architecture that the config in `bytes`, read from `path`, describes.
 ///
 /// # Errors
-/// [`Error::File`] naming the field that is wrong.
+/// [`crate::FilesError::File`] naming the field that is wrong.
 pub(super) fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture> {
     let device = Device::flex();
     let init = Initializer::blank(&device);

@@ -63,7 +63,7 @@ impl HubId {
     /// The same repository at another revision.
     ///
     /// # Errors
-    /// [`Error::Config`] for what cannot be a revision.
+    /// [`crate::FilesError::Config`] for what cannot be a revision.
     pub fn at(self, revision: &str) -> Result<Self> {
         match is_revision(revision) {
             true => Ok(Self { revision: revision.to_owned(), ..self }),
@@ -106,7 +106,7 @@ pub trait DownloadProgress {
 /// taken, with a warning.
 ///
 /// # Errors
-/// [`Error::Hub`], which says what to do; [`Error::File`] where the repository holds no model.
+/// [`Error::Hub`], which says what to do; [`crate::FilesError::File`] where the repository holds no model.
 pub fn fetch(
     id: &HubId,
     variant: Option<&str>,

@@ -24,7 +24,7 @@ impl HubSettings {
     /// `HF_HUB_CACHE` and `HF_HUB_OFFLINE`.
     ///
     /// # Errors
-    /// [`Error::Config`] where neither `HF_HOME` nor a home folder is there.
+    /// [`crate::FilesError::Config`] where neither `HF_HOME` nor a home folder is there.
     pub fn from_env() -> Result<Self> {
         let read = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         // A variable that was filled from a file often ends with a line break.

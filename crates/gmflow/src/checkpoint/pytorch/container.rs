@@ -31,7 +31,7 @@ const MOST_PICKLE_BYTES: u64 = 1 << 24;
 /// Refuses what cannot be read within bounds and returns the file's size.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] for compressed entries, a pickle out of proportion, a damaged directory, or tar.
+/// [`crate::FilesError::Io`]; [`crate::FilesError::File`] for compressed entries, a pickle out of proportion, a damaged directory, or tar.
 pub(super) fn check(path: &Path) -> Result<u64> {
     let failed = |error| Error::io(path, error);
     let mut opened = File::open(path).map_err(failed)?;

@@ -53,8 +53,8 @@ impl PytorchFile {
     /// else all. Dictionaries in dictionaries are joined by dots.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read; [`Error::File`] where it is no PyTorch file of the last years, is damaged,
-    /// or has no such key.
+    /// [`crate::FilesError::Io`] where it cannot be read; [`crate::FilesError::File`] where it is no PyTorch file of the last years, is
+    /// damaged, or has no such key.
     pub fn open(path: &Path, key: Option<&str>) -> Result<Self> {
         let bytes = container::check(path)?;
         let tensors = PytorchReader::new(path).map_err(|error| unreadable(path, &error))?.into_tensors();
@@ -83,7 +83,7 @@ impl PytorchFile {
     /// The tensors whose names begin with `prefix`, without it; a dot at its end may be left out.
     ///
     /// # Errors
-    /// [`Error::File`] where there are none, with the prefixes that there are.
+    /// [`crate::FilesError::File`] where there are none, with the prefixes that there are.
     pub fn select(self, prefix: &str) -> Result<Self> {
         match prefix.is_empty() || prefix.ends_with('.') {
             true => self.below(prefix, "prefix"),
@@ -139,8 +139,8 @@ impl PytorchFile {
     /// Writes the tensors to a safetensors file, atomically; one at a time is in memory.
     ///
     /// # Errors
-    /// [`Error::File`] naming a tensor that holds no floating-point numbers, or numbers that are not finite in that
-    /// precision, or is damaged; [`Error::Io`].
+    /// [`crate::FilesError::File`] naming a tensor that holds no floating-point numbers, or numbers that are not finite in that
+    /// precision, or is damaged; [`crate::FilesError::Io`].
     pub fn convert(&self, out: &Path, precision: Precision) -> Result<()> {
         self.check()?;
         let tensors: Vec<(&str, &Tensor)> = self.tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
@@ -153,7 +153,7 @@ impl PytorchFile {
     /// must have the names and shapes of the network that the config describes.
     ///
     /// # Errors
-    /// Those of [`PytorchFile::convert`]; [`Error::File`] naming a field of the config, or a tensor that is missing, left
+    /// Those of [`PytorchFile::convert`]; [`crate::FilesError::File`] naming a field of the config, or a tensor that is missing, left
     /// over or of the wrong shape.
     pub fn convert_component(mut self, config: &Path, dir: &Path, precision: Precision) -> Result<()> {
         let bytes = file::read(config)?;
@@ -216,7 +216,7 @@ impl PytorchFile {
     /// Reads all tensors of floating-point numbers; integers, such as the counters of batch norms, are left out.
     ///
     /// # Errors
-    /// [`Error::File`] naming a tensor that is damaged, or more tensors than such a file can hold; [`Error::Io`].
+    /// [`crate::FilesError::File`] naming a tensor that is damaged, or more tensors than such a file can hold; [`crate::FilesError::Io`].
     pub fn read_all(self) -> Result<BTreeMap<String, HostTensor>> {
         self.check()?;
         let read = |(name, tensor): (&String, &Tensor)| {

@@ -5,6 +5,7 @@
 
 use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::simd::arch::{Loop, vectorised};
+use crate::kernel::simd::gather::{gather, scatter};
 use crate::kernel::simd::math::{exp, ln};
 use crate::kernel::simd::memory::{UninitVec, as_uninit, par_items};
 use std::mem::MaybeUninit;
@@ -180,24 +181,11 @@ fn group(n: usize) -> usize {
     if n < FEW { LANES / n.max(1) } else { 1 }
 }
 
-/// `[samples rows n]` to `[rows samples*n]` in rows of `LANES`.
-fn gather(values: &[f32], rows: usize, n: usize) -> Vec<f32> {
-    let mut out = vec![0.0; rows * LANES];
-    for (sample, values) in values.chunks_exact(rows * n).enumerate() {
-        for (row, values) in values.chunks_exact(n).enumerate() {
-            out[row * LANES + sample * n..][..n].copy_from_slice(values);
-        }
-    }
-    out
-}
-
-/// The inverse of [`gather`].
-fn scatter(lanes: &[f32], rows: usize, n: usize, out: &mut [MaybeUninit<f32>]) {
-    for (sample, out) in out.chunks_exact_mut(rows * n).enumerate() {
-        for (row, out) in out.chunks_exact_mut(n).enumerate() {
-            out.write_copy_of_slice(&lanes[row * LANES + sample * n..][..n]);
-        }
-    }
+/// All pixels of samples `[samples rows n]`, in rows of lanes.
+fn gathered(values: &[f32], rows: usize, samples: usize, n: usize) -> Vec<[f32; LANES]> {
+    let mut lanes = vec![[0.0; LANES]; rows];
+    gather(values, [samples, n], 0..n, &mut lanes);
+    lanes
 }
 
 /// The inputs of the group of samples that starts at `first`.
@@ -220,10 +208,17 @@ fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
         for (lane, s) in log_std.iter_mut().zip(per_lane) {
             *lane = s;
         }
-        let (means, log_weights) = (gather(inputs.means, k * c, n), gather(inputs.log_weights, k, n));
-        let target = gather(inputs.target, c, n);
-        let len = inputs.log_std.len() * n;
-        let inputs = Inputs { means: &means, log_weights: &log_weights, log_std: &log_std, target: &target };
+        let samples = inputs.log_std.len();
+        let means = gathered(inputs.means, k * c, samples, n);
+        let (log_weights, target) =
+            (gathered(inputs.log_weights, k, samples, n), gathered(inputs.target, c, samples, n));
+        let len = samples * n;
+        let inputs = Inputs {
+            means: means.as_flattened(),
+            log_weights: log_weights.as_flattened(),
+            log_std: &log_std,
+            target: target.as_flattened(),
+        };
         return f(Tile { sizes, stride: LANES, start: 0, len, inputs });
     }
     let log_std = [inputs.log_std[0]; LANES];
@@ -287,17 +282,25 @@ fn group_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes, out: Tile
     let Sizes { k, c, n } = sizes;
     let mut log_std = [0.0; LANES];
     if n < FEW {
-        let [mut means, mut log_weights, mut target] = [k * c, k, c].map(|rows| vec![0.0; rows * LANES]);
+        let [mut means, mut log_weights, mut target] = [k * c, k, c].map(|rows| vec![[0.0; LANES]; rows]);
         tiles(inputs, sizes, |tile| {
             // SAFETY: only numbers are written.
-            let (means, log_weights) = unsafe { (as_uninit(&mut means), as_uninit(&mut log_weights)) };
-            let out = TileGrads { means, log_weights, log_std: &mut log_std, target: &mut target };
-            vectorised(Backward { tile, nll, grad, out });
+            let places = [&mut means, &mut log_weights].map(|rows| unsafe { as_uninit(rows.as_flattened_mut()) });
+            let ([means, log_weights], target) = (places, target.as_flattened_mut());
+            vectorised(Backward {
+                tile,
+                nll,
+                grad,
+                out: TileGrads { means, log_weights, log_std: &mut log_std, target },
+            });
         });
-        scatter(&means, k * c, n, out.means);
-        scatter(&log_weights, k, n, out.log_weights);
-        // SAFETY: only numbers are written.
-        scatter(&target, c, n, unsafe { as_uninit(out.target) });
+        let samples = out.log_std.len();
+        // SAFETY: the lengths were checked, and the samples are this task's.
+        unsafe {
+            scatter(&means, [samples, n], 0..n, out.means.as_mut_ptr().cast());
+            scatter(&log_weights, [samples, n], 0..n, out.log_weights.as_mut_ptr().cast());
+            scatter(&target, [samples, n], 0..n, out.target.as_mut_ptr());
+        }
         for (out, lanes) in out.log_std.iter_mut().zip(log_std.chunks(n)) {
             *out = lanes.iter().sum();
         }

@@ -1,11 +1,13 @@
 //! Pixels as vector lanes: blocks of an image, or all pixels of several small maps, and their parts of inputs and outputs.
 
+use crate::kernel::simd::gather::{gather, scatter};
 use crate::kernel::simd::memory::fill;
 use crate::kernel::simd::row::{LANES, Row, VECTOR, tree};
 use crate::kernel::simd::vector::V;
 use pulp::Simd;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Maps with fewer pixels share lanes.
 const FEW: usize = 16;
@@ -98,20 +100,12 @@ impl Block {
     /// `rows` rows of lanes from `[b rows n]`; lanes beyond the block are 0.
     #[inline(always)]
     pub fn load(&self, values: &[f32], rows: usize, n: usize, into: &mut [Row]) {
-        let width = self.width();
-        if width == LANES {
-            for (row, into) in into[..rows].iter_mut().enumerate() {
-                into.copy_from_slice(&values[(self.first * rows + row) * n + self.start..][..LANES]);
-            }
-            return;
-        }
-        for (row, into) in into[..rows].iter_mut().enumerate() {
-            *into = [0.0; LANES];
-            for sample in 0..self.samples {
-                let from = &values[((self.first + sample) * rows + row) * n + self.start..][..width];
-                into[sample * width..][..width].copy_from_slice(from);
-            }
-        }
+        gather(&values[self.first * rows * n..], [self.samples, n], self.pixels(), &mut into[..rows]);
+    }
+
+    /// The pixels of each sample.
+    fn pixels(&self) -> Range<usize> {
+        self.start..self.start + self.width()
     }
 
     /// One number per sample in all its lanes; 1 beyond the block.
@@ -303,16 +297,11 @@ impl<'a> BlockWriter<'a> {
     /// No other thread writes this block at the same time.
     #[inline(always)]
     pub unsafe fn write(&self, block: &Block, rows: &[Row]) {
-        let width = block.width();
-        for sample in 0..block.samples {
-            for (row, lanes) in rows.iter().enumerate() {
-                let at = ((block.first + sample) * rows.len() + row) * self.n + block.start;
-                assert!(at + width <= self.len, "a block beyond the output");
-                let lanes = &lanes[sample * width..][..width];
-                // SAFETY: it lies within the output, which lives as long as this, and the caller is the only one who writes there.
-                unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), self.values.add(at), width) };
-            }
-        }
+        let (first, pixels) = (block.first * rows.len() * self.n, block.pixels());
+        let end = (block.samples * rows.len()).saturating_sub(1) * self.n + pixels.end;
+        assert!(rows.is_empty() || first + end <= self.len, "a block beyond the output");
+        // SAFETY: it lies within the output, which lives as long as this, and the caller is the only one who writes there.
+        unsafe { scatter(rows, [block.samples, self.n], pixels, self.values.wrapping_add(first)) };
     }
 }
 

@@ -19,7 +19,7 @@ pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// Starts the threads of the pool, which otherwise begin with the first kernel: a program that cannot have them learns it here.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses a thread: its stack has no memory, or there are too many processes.
+/// [`crate::FilesError::Io`] where the system refuses a thread: its stack has no memory, or there are too many processes.
 pub fn start_threads() -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     match rayon::ThreadPoolBuilder::new().build_global() {

@@ -113,7 +113,7 @@ impl Autoencoder {
     /// Checks that images of this size can be encoded.
     ///
     /// # Errors
-    /// [`Error::Config`] with field "image" where channels, height or width do not fit.
+    /// [`crate::FilesError::Config`] with field "image" where channels, height or width do not fit.
     pub fn check_image(&self, [c, h, w]: [usize; 3]) -> Result<()> {
         let (channels, f) = (self.config.in_channels, self.config.downsampling());
         if c == channels && h > 0 && w > 0 && h.is_multiple_of(f) && w.is_multiple_of(f) {
