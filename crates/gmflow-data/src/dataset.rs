@@ -1,6 +1,7 @@
 //! A data set as a stream of batches, each a pure function of (seed, step).
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::RngExt;
@@ -129,6 +130,8 @@ pub struct Batch {
 pub struct Batches {
     dataset: Dataset,
     batch_size: usize,
+    /// The samples of every batch that are formed.
+    part: Range<usize>,
     seed: u64,
     order: Order,
     /// Damaged images that have been warned about.
@@ -149,7 +152,19 @@ impl Batches {
             _ => None,
         };
         let order = Order::new(dataset.len().unwrap_or(1), seed, batch_size, nearby)?;
-        Ok(Self { dataset, batch_size, seed, order, named: Mutex::default() })
+        Ok(Self { dataset, batch_size, part: 0..batch_size, seed, order, named: Mutex::default() })
+    }
+
+    /// The same stream, of which only these samples of every batch are formed: those of one process of several.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a part that is empty or not within the batch.
+    pub fn part(self, part: Range<usize>) -> Result<Self> {
+        if part.is_empty() || part.end > self.batch_size {
+            let expected = format!("at least one of the {} samples of a batch", self.batch_size);
+            return Err(Error::config("part", expected, format!("{part:?}")));
+        }
+        Ok(Self { part, ..self })
     }
 
     /// The data set.
@@ -174,17 +189,20 @@ impl Batches {
         let size = self.batch_size as u64;
         let beyond = || Error::config("step", format!("at most {}", u64::MAX / size - 1), step);
         let first = step.checked_mul(size).filter(|first| first.checked_add(size).is_some()).ok_or_else(beyond)?;
+        let part = first + self.part.start as u64..first + self.part.end as u64;
         let shape = self.dataset.shape();
         let mut batch = Batch { step, shape, images: Vec::new(), labels: Vec::new(), indices: Vec::new() };
         match &self.dataset {
             Dataset::Points(density) => {
-                batch.images = density.sample(self.seed, step, self.batch_size).into_flattened(); // [b 2 1 1]
-                batch.labels = vec![0; self.batch_size];
-                batch.indices = (first..first + size).collect();
+                // One generator draws the whole batch.
+                let points = density.sample(self.seed, step, self.batch_size);
+                batch.images = points.get(self.part.clone()).unwrap_or_default().as_flattened().to_vec(); // [b 2 1 1]
+                batch.labels = vec![0; self.part.len()];
+                batch.indices = part.collect();
             }
             Dataset::Latents { latents, horizontal_flip } => {
-                batch.images.reserve(self.batch_size * shape.iter().product::<usize>());
-                for position in first..first + size {
+                batch.images.reserve(self.part.len() * shape.iter().product::<usize>());
+                for position in part {
                     if cancelled() {
                         return Ok(None);
                     }
@@ -198,8 +216,8 @@ impl Batches {
                 }
             }
             Dataset::Images { images, corrupt, horizontal_flip } => {
-                batch.images.reserve(self.batch_size * shape.iter().product::<usize>());
-                for position in first..first + size {
+                batch.images.reserve(self.part.len() * shape.iter().product::<usize>());
+                for position in part {
                     if cancelled() {
                         return Ok(None);
                     }

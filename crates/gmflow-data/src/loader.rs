@@ -1,6 +1,7 @@
 //! Background threads that keep a bounded queue of batches ready, in order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -60,13 +61,21 @@ impl Loader {
     /// [`crate::FilesError::Config`] for an option outside its domain or an empty data set; [`Error::Loader`] when a thread cannot
     /// be started.
     pub fn start(dataset: Dataset, options: LoaderOptions) -> Result<Self> {
+        Self::start_part(dataset, options, 0..options.batch_size)
+    }
+
+    /// [`Loader::start`] with these samples of every batch alone: those of one process of several.
+    ///
+    /// # Errors
+    /// As [`Loader::start`] and [`Batches::part`].
+    pub fn start_part(dataset: Dataset, options: LoaderOptions, part: Range<usize>) -> Result<Self> {
         let LoaderOptions { batch_size, seed, first_step, workers, queue } = options;
         for (field, value) in [("workers", workers), ("queue", queue)] {
             if !(1..=1024).contains(&value) {
                 return Err(Error::config(field, "1 to 1024", value));
             }
         }
-        let batches = Batches::new(dataset, batch_size, seed)?;
+        let batches = Batches::new(dataset, batch_size, seed)?.part(part)?;
         // Half of the range is left to run on.
         let last = u64::MAX / 2 / batch_size as u64;
         if first_step > last {

@@ -75,29 +75,32 @@ pub(crate) struct DrawPlan {
     label_dropout: f64,
     null_class: Option<usize>,
     batch_size: usize,
+    /// The samples of every batch that are this process's.
+    part: Range<usize>,
 }
 
 impl DrawPlan {
-    pub(crate) fn new(config: &Config, null_class: Option<usize>) -> Self {
+    pub(crate) fn new(config: &Config, null_class: Option<usize>, part: Range<usize>) -> Self {
         Self {
             seed: config.train.seed,
             time: config.time,
             label_dropout: config.train.label_dropout,
             null_class,
             batch_size: config.train.batch_size,
+            part,
         }
     }
 
     /// Joins the data of optimiser step `step`, counted from 0, with its draws.
     pub(crate) fn batch(&self, step: u64, data: SourceBatch, [c, h, w]: [usize; 3]) -> HostBatch {
         let first = step * self.batch_size as u64;
-        let numbers = first..first + self.batch_size as u64;
+        let numbers = first + self.part.start as u64..first + self.part.end as u64;
         let normals = |purpose| {
             let draw = |number| rng::normals(self.seed, purpose, number, c * h * w);
             numbers.clone().into_par_iter().flat_map_iter(draw).collect()
         };
         HostBatch {
-            dims: [self.batch_size, c, h, w],
+            dims: [self.part.len(), c, h, w],
             labels: self.null_class.map(|null| self.labels(numbers.clone(), data.labels.as_deref(), null)),
             t: numbers.clone().map(|number| self.time(number)).collect(),
             noise: normals(Purpose::TrainNoise),

@@ -15,6 +15,7 @@ use crate::batch::HostBatch;
 use crate::config::{Config, DistillConfig, PolicyKind, below};
 use crate::params::Values;
 use crate::trainable::Trainable;
+use crate::world::largest_of;
 use crate::{Error, Result};
 
 /// Components of a student where neither the configuration nor the teacher says how many.
@@ -109,10 +110,8 @@ impl Distillation {
             let of_part = losses.mean() * (part.share * weight); // [1]
             trainable.backward(&of_part, total)?;
             sum.loss += f64::from(of_part.into_scalar::<f32>());
-            // A number that is none is the largest.
-            let larger = |a: f64, b: f64| if a.is_nan() || b <= a { a } else { b };
             sum.largest =
-                of_samples.into_iter().fold(sum.largest, |most, loss| larger(most, f64::from(loss) * weight));
+                of_samples.into_iter().fold(sum.largest, |most, loss| largest_of(most, f64::from(loss) * weight));
             Ok(())
         };
         let data = part.batch.part(part.range.clone(), device);

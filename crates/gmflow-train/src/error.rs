@@ -122,6 +122,28 @@ pub enum Error {
         /// What is not finite.
         what: String,
     },
+    /// Another process of the run has failed.
+    #[error("rank {rank}: {message}")]
+    Rank {
+        /// Its number.
+        rank: usize,
+        /// What it said.
+        message: String,
+    },
+    /// The processes of a run cannot work together any more.
+    #[error(transparent)]
+    World(#[from] gmflow_world::Error),
+    /// The weights of the processes of a run are no longer the same.
+    #[error(
+        "step {step}: expected the same weights on all ranks, got others on rank {rank} than on rank 0: unlike processors, or a fault of \
+         memory; the step is not saved, and earlier checkpoints stay"
+    )]
+    Drift {
+        /// Steps taken.
+        step: u64,
+        /// The first rank that differs.
+        rank: usize,
+    },
     /// The thread that prepares batches ended early.
     #[error("the data thread ended before the run did")]
     DataThread,

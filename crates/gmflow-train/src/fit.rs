@@ -6,6 +6,7 @@ use gmflow::network::{GmDitConfig, NetworkConfig, UnetConfig};
 
 use crate::config::{Config, FromData, below};
 use crate::source::{OpenData, SourceInfo, TrainingData};
+use crate::world::Team;
 use crate::{Error, Result};
 
 /// Patches of an image at the most, where the configuration does not say how large they are.
@@ -19,10 +20,10 @@ const MOST_PATCHES: usize = 64;
 pub(crate) fn open_data(
     config: &mut Config,
     first_step: u64,
-    device: &Device,
+    (device, team): (&Device, &Team),
     check: impl FnOnce(&mut SourceInfo) -> Result<()>,
 ) -> Result<TrainingData> {
-    fit_data(OpenData::open(&config.data.source)?, config, first_step, device, check)
+    fit_data(OpenData::open(&config.data.source)?, config, first_step, (device, team), check)
 }
 
 /// [`open_data`] of a set that is open already.
@@ -30,25 +31,57 @@ pub(crate) fn fit_data(
     mut data: OpenData,
     config: &mut Config,
     first_step: u64,
-    device: &Device,
+    (device, team): (&Device, &Team),
     check: impl FnOnce(&mut SourceInfo) -> Result<()>,
 ) -> Result<TrainingData> {
     check(&mut data.info)?;
     config.fit(&data.info)?;
-    check_memory(config, data.info.shape, device)?;
-    data.start(config, first_step)
+    check_memory(config, data.info.shape, device, Split::of(team, config)?)?;
+    data.start(config, first_step, team.part(config.train.batch_size)?)
+}
+
+/// What a process holds of a run of several.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Split {
+    /// Samples of a step that it computes.
+    samples: usize,
+    /// Processes on this machine.
+    processes: usize,
+    /// Processes that share moments and averages.
+    state_shares: usize,
+}
+
+impl Split {
+    /// All of it.
+    pub(crate) fn whole(config: &Config) -> Self {
+        Self { samples: config.train.batch_size, processes: 1, state_shares: 1 }
+    }
+
+    /// The part of a rank.
+    ///
+    /// # Errors
+    /// A batch with fewer samples than there are ranks.
+    pub(crate) fn of(team: &Team, config: &Config) -> Result<Self> {
+        Ok(Self {
+            samples: team.part(config.train.batch_size)?.len(),
+            processes: team.world().place().local_ranks,
+            state_shares: if config.train.shard_state { team.world().size() } else { 1 },
+        })
+    }
 }
 
 /// Refuses a run on samples `[c h w]` that does not fit in memory, before the first batch is prepared.
 ///
 /// # Errors
 /// [`gmflow::Error::Memory`].
-pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device) -> Result<()> {
+pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device, split: Split) -> Result<()> {
     Ok(limits::check_training(&Training {
         network: &config.network,
         shape,
-        batch: config.train.batch_size,
-        micro_batch: config.train.micro_batch,
+        batch: split.samples,
+        micro_batch: config.train.micro_batch.map(|micro| micro.min(split.samples)),
+        processes: split.processes,
+        state_shares: split.state_shares,
         queue: config.data.queue,
         averages: config.ema.len(),
         all_trained: config.train.trains_all(),

@@ -37,6 +37,11 @@ pub(crate) fn picture_name(step: u64) -> String {
     format!("step-{step:08}.png")
 }
 
+/// The folder with what a process of several knows of a step that was not finite.
+pub(crate) fn failure_folder(rank: usize, ranks: usize) -> String {
+    if ranks > 1 { format!("{FAILURE}/rank-{rank}") } else { FAILURE.to_owned() }
+}
+
 /// What the list says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listed {
@@ -161,6 +166,10 @@ impl RunFolder {
             if name.starts_with(checkpoint::FOLDER) { checkpoint::remove(&path)? } else { remove_file(&path)? }
         }
         checkpoint::remove_unfinished(&self.path)?;
+        let of_ranks = names.iter().filter_map(|name| name.rsplit_once('/')).map(|(folder, _)| folder);
+        for folder in of_ranks.filter(|folder| folder.starts_with(&format!("{FAILURE}/"))) {
+            remove_if_empty(&self.path.join(folder))?;
+        }
         for folder in [checkpoint::FOLDER, SAMPLES, FAILURE] {
             if names.iter().any(|name| name.starts_with(folder)) {
                 remove_if_empty(&self.path.join(folder))?;
@@ -170,15 +179,16 @@ impl RunFolder {
         remove_file(&self.path.join(MANIFEST))
     }
 
-    /// Makes the folder ready for a run with an event file of this name: the mark, the list, the folder of checkpoints; what killed
+    /// Makes the folder ready for a run of so many processes with an event file of this name: the mark, the list, the folder of checkpoints; what killed
     /// processes left half done is removed.
     ///
     /// # Errors
     /// A file that cannot be written or removed.
-    pub(crate) fn prepare(&mut self, event_file: &str) -> Result<()> {
+    pub(crate) fn prepare(&mut self, event_file: &str, ranks: usize) -> Result<()> {
         // Listed at once what every run writes: each line that is added later waits for the disk.
         let of_every_run = [CONFIG, LOG_FILE, event_file].map(str::to_owned);
-        let of_failure = FAILURE_FILES.map(|name| format!("{FAILURE}/{name}"));
+        let folders = (0..ranks).map(|rank| failure_folder(rank, ranks));
+        let of_failure = folders.flat_map(|folder| FAILURE_FILES.map(|name| format!("{folder}/{name}")));
         self.listed.files.extend(of_every_run.into_iter().chain(of_failure));
         let files = self.listed.files.iter().map(String::as_str);
         let lines = [HEADER].into_iter().chain(self.listed.saved.then_some(SAVED)).chain(files);
@@ -246,13 +256,22 @@ fn is_of_run(name: &str) -> bool {
     match name.split_once('/') {
         None => kind_of(name) == Some(Kind::File),
         Some((checkpoint::FOLDER, name)) => !name.starts_with('.') && checkpoint::is_folder_of_ours(name),
-        Some((FAILURE, name)) => FAILURE_FILES.contains(&name),
+        Some((FAILURE, name)) => match name.split_once('/') {
+            None => FAILURE_FILES.contains(&name),
+            Some((rank, name)) => is_rank(rank) && FAILURE_FILES.contains(&name),
+        },
         Some((SAMPLES, name)) => {
             let digits = name.strip_prefix("step-").and_then(|name| name.strip_suffix(".png"));
             digits.is_some_and(|digits| digits.parse::<u64>().is_ok_and(|step| picture_name(step) == name))
         }
         Some(_) => false,
     }
+}
+
+/// Whether a folder in [`FAILURE`] is that of a rank of a run of several processes.
+fn is_rank(name: &str) -> bool {
+    name.strip_prefix("rank-")
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The names directly in a folder that a run would give, the list's among them; a folder of such a name counts where something is in it.

@@ -6,6 +6,7 @@
 //! | [`plan`] | a configuration for a folder of pictures and the time there is |
 //! | [`Trainer`] | optimiser steps without any folder |
 //! | [`Run`] | a trainer in a folder with logs, checkpoints and pictures, which resumes bit for bit on a CPU |
+//! | [`Follower`], [`agree`] | a run of several processes: what the others than the first do |
 //! | [`checkpoint`], [`mod@log`] | what a run writes |
 //! | [`Observer`], [`progress`], [`Summary`] | what a run tells while it goes on |
 //! | [`trainable`], [`params`], [`schedule`] | a network with its moments and averages, its weights as lists, the learning rate |
@@ -78,6 +79,7 @@ mod summary;
 mod tensorboard;
 pub mod trainable;
 mod trainer;
+mod world;
 
 pub use checkpoint::ResumeOptions;
 pub use config::Config;
@@ -88,3 +90,4 @@ pub use run::{Outcome, Run};
 pub use source::SourceInfo;
 pub use summary::Summary;
 pub use trainer::{StepReport, Trainer};
+pub use world::{Follower, agree};

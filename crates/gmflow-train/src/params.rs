@@ -127,6 +127,14 @@ pub fn on_host(tensor: &Tensor<1>) -> Result<Vec<f32>> {
     into_values(tensor.clone().into_data())
 }
 
+/// A tensor's values on the host, in its own memory where nothing else has a part in it.
+///
+/// # Errors
+/// A tensor that is not f32.
+pub fn into_host(tensor: Tensor<1>) -> Result<Vec<f32>> {
+    into_values(tensor.into_data())
+}
+
 /// The values of a tensor of any shape, without gradients.
 fn flat<const D: usize>(tensor: Tensor<D>) -> Result<Tensor<1>> {
     let dtype = tensor.dtype();

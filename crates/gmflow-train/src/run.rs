@@ -11,22 +11,25 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use gmflow::checkpoint::write_atomic;
 use gmflow::loss::LossConfig;
 use gmflow_data::DatasetConfig;
+use gmflow_world::{Solo, World};
 
 use crate::checkpoint::{self, ResumeOptions};
 use crate::config::Config;
-use crate::folder::{CONFIG, FAILURE, Found, Opening, RunFolder, SAMPLES, picture_name};
+use crate::folder::{CONFIG, Found, Opening, RunFolder, SAMPLES, failure_folder, picture_name};
 use crate::log::{Density, Log};
 use crate::place;
 use crate::progress::Observer;
 use crate::samples;
 use crate::tensorboard::EventFile;
 use crate::trainer::{StepReport, Trainer};
+use crate::world::{Status, Team};
 use crate::{Error, Result};
 
 /// A trainer and its folder, into which no other process writes meanwhile.
@@ -59,9 +62,23 @@ impl Run {
     /// As [`Trainer::new`]; another process is writing into the folder; it holds a run and `overwrite` is off; it holds files with the
     /// names of a run's that no run wrote. With `overwrite`, the earlier run's own files are removed, and no others.
     pub fn create(config: Config, folder: &Path, overwrite: bool, device: &Device) -> Result<Self> {
+        Self::create_in(Arc::new(Solo::default()), config, folder, overwrite, device)
+    }
+
+    /// [`Run::create`] as rank 0 of a world. [`Run::lead`] follows.
+    ///
+    /// # Errors
+    /// As [`Run::create`]; fewer samples in a batch than ranks.
+    pub fn create_in(
+        world: Arc<dyn World>,
+        config: Config,
+        folder: &Path,
+        overwrite: bool,
+        device: &Device,
+    ) -> Result<Self> {
         let early = Self::lock_early(folder, &config.data.source, overwrite)?;
         // Before anything is removed: a configuration that cannot be run costs nothing, and the old run may be what this one starts from.
-        let trainer = Trainer::new(config, device)?;
+        let trainer = Trainer::on(config, None, device, Team::new(world))?;
         check_samples(&trainer)?;
         let mut locked = early.map_or_else(|| Self::lock_new(folder, overwrite), Ok)?;
         locked.clear()?;
@@ -118,6 +135,21 @@ impl Run {
     /// Another process is writing into the folder; there is no run, or its checkpoints are gone; a file is damaged, and the message says
     /// which older checkpoint is whole; an override changes the network; the data changed since the checkpoint.
     pub fn resume_with(folder: &Path, overrides: &[String], options: ResumeOptions, device: &Device) -> Result<Self> {
+        Self::resume_in(Arc::new(Solo::default()), folder, overrides, options, device)
+    }
+
+    /// [`Run::resume_with`] as rank 0 of a world, which may be of another size than that of the call before. [`Run::lead`] follows.
+    ///
+    /// # Errors
+    /// As [`Run::resume_with`]; fewer samples in a batch than ranks.
+    pub fn resume_in(
+        world: Arc<dyn World>,
+        folder: &Path,
+        overrides: &[String],
+        options: ResumeOptions,
+        device: &Device,
+    ) -> Result<Self> {
+        let team = Team::new(world);
         let path = folder.join(CONFIG);
         if !path.is_file() && checkpoint::list(folder)?.is_empty() {
             return Err(Error::NoRun { path: folder.to_path_buf() });
@@ -133,8 +165,8 @@ impl Run {
         }
         let config = Config::load_resolved(&path, overrides)?;
         let trainer = match (options.from, checkpoint::list(folder)?.pop()) {
-            (Some(step), _) => Self::load(folder, &checkpoint::at(folder, step)?, config, options, device)?,
-            (None, Some(newest)) => Self::load(folder, &newest, config, options, device)?,
+            (Some(step), _) => Self::load(folder, &checkpoint::at(folder, step)?, config, options, (device, team))?,
+            (None, Some(newest)) => Self::load(folder, &newest, config, options, (device, team))?,
             (None, None) if locked.had_checkpoint() => {
                 return Err(Error::NoCheckpoint { path: folder.to_path_buf() });
             }
@@ -143,7 +175,7 @@ impl Run {
                     "{}: the run was stopped before its first checkpoint; it starts at step 0 again, as it was configured",
                     folder.display()
                 );
-                Trainer::new(config, device)?
+                Trainer::on(config, None, device, team)?
             }
         };
         check_samples(&trainer)?;
@@ -159,8 +191,14 @@ impl Run {
     }
 
     /// Loads a checkpoint. Where it is damaged the message says how to go on.
-    fn load(folder: &Path, from: &Path, config: Config, options: ResumeOptions, device: &Device) -> Result<Trainer> {
-        let error = match checkpoint::load(from, config, device, options) {
+    fn load(
+        folder: &Path,
+        from: &Path,
+        config: Config,
+        options: ResumeOptions,
+        (device, team): (&Device, Team),
+    ) -> Result<Trainer> {
+        let error = match checkpoint::load_in(from, config, device, options, team) {
             Err(error) if error.is_damage() => error,
             other => return other,
         };
@@ -173,9 +211,11 @@ impl Run {
 
     fn open(mut trainer: Trainer, mut folder: RunFolder) -> Result<Self> {
         let event_file = EventFile::new_name();
-        folder.prepare(&event_file)?;
+        let world = trainer.team.world();
+        folder.prepare(&event_file, world.size())?;
+        let dumps = failure_folder(world.rank(), world.size());
         write_config(&mut folder, trainer.config())?;
-        trainer.set_dump_folder(folder.path().join(FAILURE));
+        trainer.set_dump_folder(folder.path().join(dumps));
         let channels = trainer.data_info().shape[0];
         let density = match trainer.config().loss {
             _ if trainer.config().distill.is_some() => None,
@@ -189,6 +229,15 @@ impl Run {
         Ok(Self { trainer, folder, log, last: None, saved, cannot_save: false })
     }
 
+    /// Takes the other ranks of the world into the run, which have called [`Follower::join`](crate::Follower::join).
+    ///
+    /// # Errors
+    /// [`Error::Rank`] where one of them cannot take part.
+    pub fn lead(&mut self) -> Result<()> {
+        let folder = self.folder.path().to_path_buf();
+        self.trainer.lead(Some(&folder))
+    }
+
     /// Trains to the last step, or until `stop` is set: then the step is finished and a checkpoint written.
     ///
     /// # Errors
@@ -200,12 +249,13 @@ impl Run {
         let result = self.steps(total, stop, observer);
         let result = result.map_err(|error| self.save_before(error, observer));
         observer.on_end();
-        result
+        let ended = self.trainer.team.command(Status::End);
+        result.and_then(|outcome| ended.map(|()| outcome))
     }
 
     fn steps(&mut self, total: u64, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
         while self.trainer.steps_taken() < total {
-            if stop.load(Ordering::Relaxed) {
+            if self.trainer.team.stops(stop) {
                 self.save_now(observer)?;
                 return Ok(Outcome::Stopped);
             }
@@ -233,7 +283,9 @@ impl Run {
             checkpoint::prune(self.folder.path(), self.trainer.config().checkpoint.keep)?;
         }
         if let Some(sample) = sample {
+            self.trainer.collect_averages()?;
             let picture = samples::draw(&self.trainer, &sample)?;
+            self.trainer.keep_own_state();
             let folder = self.folder.path().join(SAMPLES);
             std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
             let path = self.folder.will_write(&format!("{SAMPLES}/{}", picture_name(report.step)))?;
@@ -250,6 +302,7 @@ impl Run {
             observer.on_log(&self.log.write(&report)?);
         }
         if self.saved != Some(self.trainer.steps_taken()) {
+            self.trainer.team.command(Status::Save)?;
             self.save(observer)?;
             checkpoint::prune(self.folder.path(), self.trainer.config().checkpoint.keep)?;
         }
@@ -260,7 +313,8 @@ impl Run {
         let step = self.trainer.steps_taken();
         self.cannot_save = true;
         self.folder.will_write(&format!("{}/{}", checkpoint::FOLDER, checkpoint::name(step)))?;
-        let path = checkpoint::save(&self.trainer, self.folder.path())?;
+        let folder = self.folder.path();
+        let path = self.trainer.saved_by(|trainer| checkpoint::save(trainer, folder))?;
         (self.cannot_save, self.saved) = (false, Some(step));
         self.folder.has_saved()?;
         observer.on_checkpoint(&path);
@@ -271,11 +325,12 @@ impl Run {
     /// of a time before the trouble may be wanted.
     fn save_before(&mut self, error: Error, observer: &mut dyn Observer) -> Error {
         let step = self.trainer.steps_taken();
+        self.trainer.team.tell(&error);
         if self.cannot_save || step == 0 {
             return error;
         }
         if self.saved != Some(step)
-            && let Err(second) = self.save(observer)
+            && let Err(second) = self.trainer.team.command(Status::Save).and_then(|()| self.save(observer))
         {
             log::error!("the steps since the last checkpoint could not be saved: {second}");
             return error;

@@ -1,5 +1,6 @@
 //! The data set behind the batches.
 
+use std::ops::Range;
 use std::path::Path;
 
 use gmflow::checkpoint::LatentInfo;
@@ -95,11 +96,11 @@ impl OpenData {
         Self { dataset, info }
     }
 
-    /// Starts to prepare the batch of optimiser step `first_step`, counted from 0, and those after it.
+    /// Starts to prepare the samples `part` of the batch of optimiser step `first_step`, counted from 0, and of those after it.
     ///
     /// # Errors
     /// As [`Loader::start`].
-    pub(crate) fn start(self, config: &Config, first_step: u64) -> Result<TrainingData> {
+    pub(crate) fn start(self, config: &Config, first_step: u64, part: Range<usize>) -> Result<TrainingData> {
         let options = LoaderOptions {
             batch_size: config.train.batch_size,
             seed: config.train.seed,
@@ -108,9 +109,10 @@ impl OpenData {
             queue: config.data.queue,
         };
         Ok(TrainingData {
-            loader: Loader::start(self.dataset.kept_in(most_kept()), options)?,
+            loader: Loader::start_part(self.dataset.kept_in(most_kept()), options, part.clone())?,
             info: self.info,
             first_step,
+            part,
         })
     }
 }
@@ -121,6 +123,7 @@ pub(crate) struct TrainingData {
     loader: Loader,
     info: SourceInfo,
     first_step: u64,
+    part: Range<usize>,
 }
 
 impl TrainingData {
@@ -131,6 +134,11 @@ impl TrainingData {
     /// The optimiser step of the first batch.
     pub(crate) fn first_step(&self) -> u64 {
         self.first_step
+    }
+
+    /// The samples of every batch that are prepared.
+    pub(crate) fn part(&self) -> Range<usize> {
+        self.part.clone()
     }
 
     pub(crate) fn next_batch(&mut self) -> Result<SourceBatch> {

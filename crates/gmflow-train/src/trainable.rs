@@ -124,10 +124,36 @@ impl<M: TorchNames> Trainable<M> {
         Ok(())
     }
 
-    /// The gradient's norm and the norm of each parameter's gradient.
-    pub fn norms(&self, gradients: &mut Values) -> (f64, Vec<f64>) {
+    /// The numbers of each parameter.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        self.infos.iter().map(|info| info.shape.iter().product()).collect()
+    }
+
+    /// Takes these values in the place of the weights.
+    ///
+    /// # Errors
+    /// Another number of parameters, or another length of one.
+    pub(crate) fn replace(&mut self, values: &Values) -> Result<()> {
+        self.module = self.module.take().map(|module| params::filled(module, values)).transpose()?;
+        Ok(())
+    }
+
+    /// Both moments and the averages, in this order.
+    pub(crate) fn state_mut(&mut self) -> Vec<&mut Values> {
+        let AdamW { exp_avg, exp_avg_sq, .. } = &mut self.optimizer;
+        [exp_avg, exp_avg_sq].into_iter().chain(self.averages.iter_mut().map(|ema| &mut ema.values)).collect()
+    }
+
+    /// The sum of the squares of each parameter's gradient.
+    pub(crate) fn squares(&self, gradients: &mut Values) -> Vec<f64> {
         let (same, squares) = square_sums(std::mem::take(gradients));
         *gradients = same;
+        squares
+    }
+
+    /// The gradient's norm and the norm of each parameter's gradient.
+    pub fn norms(&self, gradients: &mut Values) -> (f64, Vec<f64>) {
+        let squares = self.squares(gradients);
         (squares.iter().sum::<f64>().sqrt(), squares.into_iter().map(f64::sqrt).collect())
     }
 
@@ -176,7 +202,11 @@ impl<M: TorchNames> Trainable<M> {
                 exp_avg_sq.push(second);
             }
             for ((ema, old), &share) in self.averages.iter_mut().zip(&mut averages).zip(&shares) {
-                ema.values.extend(old.next().map(|old| lerp(old, values.clone(), share)));
+                // That of a parameter of another rank is not here.
+                let next = old
+                    .next()
+                    .map(|old| if old.dims() == values.dims() { lerp(old, values.clone(), share) } else { old });
+                ema.values.extend(next);
             }
             values
         })?;

@@ -21,6 +21,7 @@ use crate::schedule::learning_rate;
 use crate::source::{OpenData, SourceInfo, TrainingData};
 use crate::start::{self, Start};
 use crate::trainable::Trainable;
+use crate::world::{Computed, Team, largest_of};
 use crate::{Error, Result};
 
 /// What one optimiser step did.
@@ -50,8 +51,8 @@ pub struct StepReport {
 pub struct Trainer {
     config: Config,
     device: Device,
-    network: Trainable<Network>,
-    spectrum: Option<Trainable<SpectrumMlp>>,
+    pub(crate) network: Trainable<Network>,
+    pub(crate) spectrum: Option<Trainable<SpectrumMlp>>,
     /// The trainings that the weights come from.
     earlier: Vec<Progress>,
     info: SourceInfo,
@@ -61,6 +62,8 @@ pub struct Trainer {
     distillation: Option<Distillation>,
     /// Batches that were passed over, one after the other.
     skipped: usize,
+    /// The processes that train together.
+    pub(crate) team: Team,
 }
 
 /// The networks that are trained.
@@ -69,16 +72,6 @@ pub(crate) struct Networks {
     pub(crate) spectrum: Option<Trainable<SpectrumMlp>>,
     /// How far the trainings had come that the weights come from.
     pub(crate) earlier: Vec<Progress>,
-}
-
-/// What one batch gives.
-struct Gradient {
-    loss: f64,
-    network: Values,
-    /// The spectral loss and its gradient.
-    spectral: Option<(f64, Values)>,
-    /// The largest loss of a sample, in distillation.
-    largest: Option<f64>,
 }
 
 /// What a gradient is computed from.
@@ -94,21 +87,23 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The mean losses of the batch and their gradients, summed over parts of `micro_batch` samples.
-    fn gradients(&self, batch: &HostBatch) -> Result<Gradient> {
+    /// The mean losses of the batch and their gradients, summed over parts of `micro_batch` samples; of several processes the share of
+    /// this one's samples.
+    fn gradients(&self, batch: &HostBatch) -> Result<Computed> {
         let (size, network) = (self.config.train.batch_size, self.network.module()?);
-        let micro = self.config.train.micro_batch.or_else(|| network.fastest_pass(&self.device)).unwrap_or(size);
+        let own = batch.dims[0];
+        let micro = self.config.train.micro_batch.or_else(|| network.fastest_pass(&self.device)).unwrap_or(own);
         let (mut total, mut loss) = (None, 0.0);
         let mut spectral: Option<(f64, Option<Values>)> = None;
         let mut largest: Option<f64> = None;
-        for start in (0..size).step_by(micro) {
-            let range = start..(start + micro).min(size);
+        for start in (0..own).step_by(micro) {
+            let range = start..(start + micro).min(own);
             let share = range.len() as f64 / size as f64;
             if let Some(distillation) = self.distillation {
                 let part = Part { batch, range, share, step: self.step };
                 let part = distillation.backward(self.network, part, &self.device, &mut total)?;
                 loss += part.loss;
-                largest = Some(largest.map_or(part.largest, |largest| largest.max(part.largest)));
+                largest = Some(largest.map_or(part.largest, |largest| largest_of(largest, part.largest)));
                 continue;
             }
             let in_training = network.in_training(batch.keys(range.clone()));
@@ -127,7 +122,7 @@ impl Parts<'_> {
             *sum += f64::from(part.into_scalar::<f32>());
         }
         let spectral = spectral.map(|(loss, gradients)| (loss, gradients.unwrap_or_default()));
-        Ok(Gradient { loss, network: total.unwrap_or_default(), spectral, largest })
+        Ok(Computed { loss, network: total.unwrap_or_default(), spectral, largest })
     }
 }
 
@@ -138,11 +133,11 @@ impl Trainer {
     /// An invalid configuration, data that cannot be opened, a network that does not fit the data; weights that cannot be read or are
     /// another network's.
     pub fn new(config: Config, device: &Device) -> Result<Self> {
-        Self::on(config, None, device)
+        Self::on(config, None, device, Team::solo())
     }
 
-    /// [`Trainer::new`] on a data set that is open, in place of that of the configuration.
-    pub(crate) fn on(mut config: Config, dataset: Option<Dataset>, device: &Device) -> Result<Self> {
+    /// [`Trainer::new`] for these ranks, and on a data set that is open, where one is given, in place of that of the configuration.
+    pub(crate) fn on(mut config: Config, dataset: Option<Dataset>, device: &Device, team: Team) -> Result<Self> {
         config.validate()?;
         start::take_network(&mut config)?;
         let teacher = config.distill.as_ref().map(|distill| distill.teacher.clone());
@@ -151,7 +146,7 @@ impl Trainer {
             Some(dataset) => OpenData::of(dataset),
             None => OpenData::open(&config.data.source)?,
         };
-        let data = fit_data(data, &mut config, 0, device, |info| match from {
+        let data = fit_data(data, &mut config, 0, (device, &team), |info| match from {
             Some(from) => same_data::check_started_from(&ModelInfo::load(&model_folder(&from)?)?, info),
             None => Ok(()),
         })?;
@@ -170,12 +165,19 @@ impl Trainer {
         network.compute_in(config.train.precision);
         let network = Trainable::new(network, &config.ema)?;
         let spectrum = spectrum.map(|module| Trainable::new(module, &[])).transpose()?;
-        Self::start(config, device, Networks { network, spectrum, earlier }, data)
+        Self::start(config, device, Networks { network, spectrum, earlier }, data, team)
     }
 
     /// Joins networks in training with their data, from the optimiser step on that the data starts with. A spectrum network that the
     /// configuration asks for and that is not there yet starts flat.
-    pub(crate) fn start(config: Config, device: &Device, networks: Networks, data: TrainingData) -> Result<Self> {
+    pub(crate) fn start(
+        config: Config,
+        device: &Device,
+        networks: Networks,
+        data: TrainingData,
+        mut team: Team,
+    ) -> Result<Self> {
+        team.configure(&config);
         let step = data.first_step();
         let Networks { mut network, spectrum, earlier } = networks;
         if let (_, Some(why)) = config.network.computed_in(config.train.precision, device) {
@@ -195,7 +197,7 @@ impl Trainer {
             (_, spectrum) => spectrum,
         };
         train_only(config.train.only.as_deref().unwrap_or_default(), &mut network, spectrum.as_mut())?;
-        let plan = DrawPlan::new(&config, null_class);
+        let plan = DrawPlan::new(&config, null_class, data.part());
         let batches = BatchQueue::start(data, plan, step, config.data.queue)?;
         Ok(Self {
             device: device.clone(),
@@ -209,6 +211,7 @@ impl Trainer {
             dump_folder: None,
             distillation,
             skipped: 0,
+            team,
         })
     }
 
@@ -217,20 +220,11 @@ impl Trainer {
     /// # Errors
     /// Data that cannot be read; a loss or gradient that is not finite, before the weights are touched.
     pub fn step(&mut self) -> Result<StepReport> {
-        let batch = self.batches.next()?;
-        let parts = Parts {
-            config: &self.config,
-            device: training_device(&self.config, &self.device),
-            network: &self.network,
-            spectrum: self.spectrum.as_ref(),
-            distillation: self.distillation.as_ref(),
-            step: self.step,
-        };
-        let Gradient { loss, network: mut gradients, mut spectral, largest } =
-            kernel::in_pool(|| parts.gradients(&batch))?;
-        let (grad_norm, norms) = self.network.norms(&mut gradients);
+        let own = self.batches.next().and_then(|batch| Ok((self.gradients(&batch)?, batch)));
+        let (Computed { loss, network: mut gradients, mut spectral, largest }, batch) = self.join(own)?;
+        let (grad_norm, norms) = self.norms(&self.network, &mut gradients)?;
         let spectral_norm = match (&self.spectrum, &mut spectral) {
-            (Some(spectrum), Some((_, gradients))) => spectrum.norms(gradients).0,
+            (Some(spectrum), Some((_, gradients))) => self.norms(spectrum, gradients)?.0,
             _ => 0.0,
         };
         let spectral_loss = spectral.as_ref().map(|(loss, _)| *loss);
@@ -240,13 +234,14 @@ impl Trainer {
             return Ok(self.pass_over(lr));
         }
         if !finite {
-            return Err(self.not_finite(&batch, loss, norms));
+            return Err(self.not_finite_on_a_rank(&batch, loss, norms));
         }
         self.skipped = 0;
         self.network.update(&self.config.train, lr, gradients, grad_norm)?;
         if let (Some(spectrum), Some((_, gradients))) = (&mut self.spectrum, spectral) {
             spectrum.update(&self.config.train, lr, gradients, spectral_norm)?;
         }
+        self.share_weights()?;
         self.step += 1;
         let (step, images) = (self.step, self.images());
         Ok(StepReport { step, images, loss, spectral_loss, grad_norm, lr, largest_loss: largest, skipped: false })
@@ -277,14 +272,28 @@ impl Trainer {
         what.map_or(Ok(()), |what| Err(Error::StateNotFinite { step: self.step, what }))
     }
 
-    fn not_finite(&self, batch: &HostBatch, loss: f64, norms: Vec<f64>) -> Error {
-        let first = self.network.infos.iter().zip(&norms).find(|(_, norm)| !norm.is_finite());
+    /// The losses of a batch, or of this process's part of it, and their gradients.
+    pub(crate) fn gradients(&self, batch: &HostBatch) -> Result<Computed> {
+        let parts = Parts {
+            config: &self.config,
+            device: training_device(&self.config, &self.device),
+            network: &self.network,
+            spectrum: self.spectrum.as_ref(),
+            distillation: self.distillation.as_ref(),
+            step: self.step,
+        };
+        kernel::in_pool(|| parts.gradients(batch))
+    }
+
+    /// The error of a step that is not finite, after a dump of it.
+    pub(crate) fn not_finite(&self, batch: &HostBatch, loss: f64, norms: &[f64]) -> Error {
+        let first = self.network.infos.iter().zip(norms).find(|(_, norm)| !norm.is_finite());
         let what = match first {
             _ if !loss.is_finite() => "the loss".to_string(),
             Some((info, _)) => format!("the gradient of {}", info.name),
             None => "the gradient's norm or the spectral loss".to_string(),
         };
-        let failure = Failure { step: self.step + 1, loss, what: &what, infos: &self.network.infos, norms: &norms };
+        let failure = Failure { step: self.step + 1, loss, what: &what, infos: &self.network.infos, norms };
         let dump = self.dump_folder.as_ref().and_then(|folder| match dump::write(folder, &failure, batch) {
             Ok(()) => Some(folder.clone()),
             Err(error) => {

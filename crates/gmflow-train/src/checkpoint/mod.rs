@@ -27,3 +27,4 @@ pub use state::State;
 
 pub(crate) use folders::{FOLDER, entries, is_folder_of_ours, list, name, remove, step_of_folder};
 pub(crate) use model::config_of;
+pub(crate) use resume::load_in;

@@ -19,6 +19,7 @@ use crate::same_data;
 use crate::start::{check_network, check_spectrum};
 use crate::trainable::{ParamInfo, Trainable};
 use crate::trainer::{Networks, Trainer, training_device};
+use crate::world::Team;
 use crate::{Error, Result};
 
 /// How a run is continued.
@@ -52,7 +53,18 @@ fn expect_enough_steps(config: &Config, state: &State) -> Result<()> {
 /// # Errors
 /// A damaged file; a value that is not finite; data that changed; a network or batch size that differs from the checkpoint's; an average that the checkpoint
 /// does not have.
-pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOptions) -> Result<Trainer> {
+pub fn load(folder: &Path, config: Config, device: &Device, resume: ResumeOptions) -> Result<Trainer> {
+    load_in(folder, config, device, resume, Team::solo())
+}
+
+/// [`load`] for a run of these ranks.
+pub(crate) fn load_in(
+    folder: &Path,
+    mut config: Config,
+    device: &Device,
+    resume: ResumeOptions,
+    team: Team,
+) -> Result<Trainer> {
     let verify = !resume.unverified;
     let state = State::read(folder, verify)?;
     if verify {
@@ -63,7 +75,7 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOp
         return Err(Error::config("train.batch_size", expected, config.train.batch_size));
     }
     let enough = expect_enough_steps(&config, &state);
-    let data = open_data(&mut config, state.step, device, |info| {
+    let data = open_data(&mut config, state.step, (device, &team), |info| {
         same_data::check_resumed(&ModelInfo::load(folder)?, info, resume.accept_changed_data)?;
         enough
     })?;
@@ -85,7 +97,7 @@ pub fn load(folder: &Path, mut config: Config, device: &Device, resume: ResumeOp
         }
         _ => None,
     };
-    Trainer::start(config, device, Networks { network, spectrum, earlier: model.info.earlier }, data)
+    Trainer::start(config, device, Networks { network, spectrum, earlier: model.info.earlier }, data, team)
 }
 
 /// Checks that a checkpoint is whole: its state, and every file by its digest. The weight files of a checkpoint that was written without

@@ -25,7 +25,7 @@ use gmflow::network::NetworkConfig;
 use gmflow_data::{Corrupt, DatasetConfig, Survey};
 
 use crate::config::overrides::is_overridden;
-use crate::fit::check_memory;
+use crate::fit::{Split, check_memory};
 use crate::source::{WORKERS, most_kept};
 use crate::{Config, Error, Result};
 
@@ -274,7 +274,7 @@ impl Plan {
             (net.in_channels, net.sample_size, net.num_classes) =
                 (self.channels, self.size, self.survey.classes.len());
         }
-        Ok(check_memory(&config, [self.channels, self.size, self.size], device).is_ok())
+        Ok(check_memory(&config, [self.channels, self.size, self.size], device, Split::whole(&config)).is_ok())
     }
 
     /// The configuration, with `overrides` as of [`Config::load`]. Its paths are absolute.

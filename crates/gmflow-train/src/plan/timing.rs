@@ -8,6 +8,7 @@ use gmflow::kernel::MatmulPrecision;
 use gmflow_data::{Corrupt, Dataset, Image, ImageDataset};
 
 use super::Plan;
+use crate::world::Team;
 use crate::{Config, Result, Trainer};
 
 /// Pictures of the step that tells whether a whole one takes long.
@@ -90,7 +91,7 @@ impl Plan {
             count: self.survey.images.max(1),
         });
         let pictures = Dataset::Images { images, corrupt: Corrupt::Refuse, horizontal_flip: false };
-        Trainer::on(config, Some(pictures), device)
+        Trainer::on(config, Some(pictures), device, Team::solo())
     }
 }
 

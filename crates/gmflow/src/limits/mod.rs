@@ -17,8 +17,8 @@ mod sizes;
 
 pub use memory::{Available, available};
 pub use sizes::{
-    Activations, Training, check_training, check_weights, decoding, fastest_pass_of_points, parameters,
-    parameters_of_autoencoder, parameters_of_spectrum, prediction,
+    Activations, Training, check_training, check_weights, decoding, fastest_pass_of_points, numbers_in_training,
+    parameters, parameters_of_autoencoder, parameters_of_spectrum, prediction,
 };
 
 use crate::{Error, Result};
@@ -79,6 +79,18 @@ impl Need {
     pub fn bytes(mut self, what: &str, bytes: u128) -> Self {
         if bytes > 0 {
             self.parts.push((what.to_owned(), bytes));
+        }
+        self
+    }
+
+    /// The same for several processes on one machine.
+    #[must_use]
+    pub fn times(mut self, processes: usize) -> Self {
+        if processes > 1 {
+            for (what, bytes) in &mut self.parts {
+                *bytes = bytes.saturating_mul(processes as u128);
+                *what = format!("{what} of {processes} processes");
+            }
         }
         self
     }

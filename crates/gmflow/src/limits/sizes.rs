@@ -11,6 +11,8 @@ use serde_json::Value;
 
 /// What a gradient and the optimiser keep beside every weight: the gradient and two moments.
 const BESIDE_A_WEIGHT: u128 = 3;
+/// Of these, the moments.
+const MOMENTS: u128 = 2;
 /// Tensors of the size of a mixture that exist at once while a loss or a solver works on it.
 const MIXTURES: u128 = 4;
 
@@ -79,6 +81,10 @@ pub struct Training<'a> {
     pub all_trained: bool,
     /// Whether the way back computes activations again.
     pub recomputed: bool,
+    /// Processes on this machine that need as much, this one included.
+    pub processes: usize,
+    /// Processes that each hold a part of the moments and averages; 1 where every process holds all of them.
+    pub state_shares: usize,
     /// Where the network is.
     pub device: &'a Device,
 }
@@ -111,8 +117,14 @@ pub fn check_weights(
 /// # Errors
 /// [`crate::Error::Memory`] naming the field of the network or the batch size; a field out of range.
 pub fn check_training(training: &Training) -> Result<()> {
-    let Training { network, shape, batch, micro_batch, queue, averages, all_trained, recomputed, device } = *training;
-    let need = check_weights(network, (averages, all_trained), device)?;
+    let Training { network, shape, batch, micro_batch, queue, averages, all_trained, recomputed, device, .. } =
+        *training;
+    let need = if training.state_shares > 1 && kernel::on_cpu(device) {
+        let numbers = numbers_in_training(parameters(network)?, averages, training.state_shares);
+        Need::new().floats("weights, gradients and a part of moments and averages", &[numbers])
+    } else {
+        check_weights(network, (averages, all_trained), device)?
+    };
     let sample = shape.iter().fold(1, |n: u128, size| n.saturating_mul(*size as u128));
     // Samples, noise and the transition's noise; a batch in work at either end of the queue.
     let need = need.floats("batches that are prepared ahead", &[3, batch as u128, sample, queue as u128 + 2]);
@@ -128,7 +140,14 @@ pub fn check_training(training: &Training) -> Result<()> {
     } else {
         "lower train.batch_size, train.micro_batch or data.queue"
     };
-    need.check("train.batch_size", batch, advice)
+    need.times(training.processes).check("train.batch_size", batch, advice)
+}
+
+/// The numbers that a process in training holds of a network on the CPU, beside activations and batches: weights and their gradients, and of
+/// the two moments and the averages the part of one of `shares` processes.
+pub fn numbers_in_training(parameters: u128, averages: usize, shares: usize) -> u128 {
+    let state = parameters.saturating_mul(MOMENTS + averages as u128);
+    parameters.saturating_mul(BESIDE_A_WEIGHT - MOMENTS + 1).saturating_add(state.div_ceil(shares.max(1) as u128))
 }
 
 /// Points of a forward and backward pass beyond which training gets slower: so many that what a perceptron's layers hold for the way back
@@ -316,6 +335,8 @@ mod tests {
             averages: 1,
             all_trained: true,
             recomputed: false,
+            processes: 1,
+            state_shares: 1,
             device,
         }
     }
