@@ -45,6 +45,7 @@ mod progress;
 pub mod row;
 pub mod sampler;
 mod set;
+mod student_options;
 pub mod sweep;
 mod table;
 

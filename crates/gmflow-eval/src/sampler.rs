@@ -23,10 +23,10 @@
 
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor, TensorData};
-use gmflow::checkpoint::{DataKind, Model, ModelInfo, StudentInfo};
+use gmflow::checkpoint::{DataKind, Model, ModelInfo};
 use gmflow::guidance::{Guidance, ReweightScale};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
-use gmflow::solver::{GmOde, GmSde, PiFlow, SecondOrder, SecondOrderMode, SolverConfig};
+use gmflow::solver::{GmOde, GmSde, SecondOrder, SecondOrderMode, SolverConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -63,6 +63,12 @@ pub struct SamplerOptions {
     /// How steps of order 2 carry out the change of the prediction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub second_order: Option<SecondOrderMode>,
+    /// Of a student of distillation: the strength of fresh noise between steps; without it the model's own, which is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renoise: Option<f64>,
+    /// Of a student of distillation: the temperature of its mixtures in all steps but the last; without it the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// Steps of order 2 compare predictions without moving the previous one to the new point.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unconverted: bool,
@@ -99,6 +105,10 @@ impl SamplerOptions {
         if let Some(student) = &model.student {
             return self.config_of_student(own, student);
         }
+        if self.renoise.is_some() || self.temperature.is_some() {
+            let expected = "a student of distillation, which follows one prediction through a step";
+            return Err(Error::config("renoise, temperature", expected, "another model"));
+        }
         let solver = self.solver.unwrap_or(own.solver);
         self.check_solver(&solver)?;
         let asked = self.asked_guidance()?;
@@ -124,46 +134,8 @@ impl SamplerOptions {
         })
     }
 
-    /// The complete settings for a student of distillation: how it was trained, but for the number of steps and their sub-steps.
-    fn config_of_student(&self, own: SamplerConfig, student: &StudentInfo) -> Result<SamplerConfig> {
-        const WHY: &str = "nothing: the model is a student of distillation";
-        let refuse = |field: &str, why: &str, got: String| Err(Error::config(field, format!("{WHY}, {why}"), got));
-        if let Some(solver) = self.solver.filter(|solver| !matches!(solver, SolverConfig::PiFlow(_))) {
-            let why = "which follows its own policy: another solver would take one prediction for that of a moment";
-            return refuse("solver", why, solver_name(&solver));
-        }
-        if let Some(guidance) = self.asked_guidance()?.filter(Guidance::is_active) {
-            let why = "which has its teacher's guidance built in and never learned what has no class";
-            return refuse("guidance, cfg", why, json!(guidance).to_string());
-        }
-        if let Some(order) = self.order.filter(|order| *order != 1) {
-            let why = "whose policy holds for the whole step: there is nothing to correct from step to step";
-            return refuse("order", why, order.to_string());
-        }
-        let second_order = self.second_order.is_some() || self.unconverted || self.reweight_by.is_some();
-        if second_order || self.spectral == Some(true) || self.guidance_interval.is_some() {
-            let why = "which has no guidance, steps of order 2 or draws";
-            return refuse(
-                "reweight_by, second_order, unconverted, spectral, guidance_interval",
-                why,
-                "one of them".into(),
-            );
-        }
-        let steps = self.steps.unwrap_or(own.steps);
-        if student.policy.grid_segment.is_some() && steps < student.steps {
-            let expected =
-                format!("at least {}: the points of the grid end with the step it was trained for", student.steps);
-            return Err(Error::config("steps", expected, steps));
-        }
-        if steps != student.steps {
-            log::warn!("the student was trained for {} network calls, and is sampled with {steps}", student.steps);
-        }
-        let policy = PiFlow { substeps: self.substeps.unwrap_or(student.policy.substeps), ..student.policy };
-        Ok(SamplerConfig { solver: SolverConfig::PiFlow(policy), steps, ..own })
-    }
-
     /// The guidance that is asked for, if any; one that changes nothing is [`Guidance::Off`].
-    fn asked_guidance(&self) -> Result<Option<Guidance>> {
+    pub(crate) fn asked_guidance(&self) -> Result<Option<Guidance>> {
         let guidance = match (self.guidance, self.cfg) {
             (None, None) => return Ok(None),
             (Some(scale), None) => Guidance::Probabilistic { scale, orthogonal: self.orthogonal.unwrap_or(1.0) },

@@ -56,7 +56,7 @@ pub fn draw(trainer: &Trainer, sample: &SampleConfig) -> Result<Picture> {
             shape: info.shape,
             noise: None,
         };
-        let samples = show.images(pipeline.sample(&sample.sampler, &request, &mut keep_going)?)?;
+        let samples = show.images(pipeline.sample(&trainer.picture_sampler(sample), &request, &mut keep_going)?)?;
         let [_, c, h, w] = samples.dims();
         shape = [c, h, w];
         values.extend(host(samples)?);
@@ -130,7 +130,7 @@ pub fn check(trainer: &Trainer, sample: &SampleConfig) -> Result<()> {
     let pipeline = Pipeline { network, spectrum, device: trainer.device().clone() };
     let classes = network.null_class().filter(|&null| null > 0).map(|_| vec![0]);
     let request = SampleRequest { seeds: vec![0], classes, shape: info.shape, noise: None };
-    let checked = pipeline.check(&sample.sampler, &request);
+    let checked = pipeline.check(&trainer.picture_sampler(sample), &request);
     checked.map_err(|error| below("sample.sampler", error.into()))?;
     Show::new(trainer, sample).map(|_| ())
 }

@@ -8,10 +8,12 @@ use gmflow::kernel;
 use gmflow::loss::spectral_loss;
 use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Network, SpectrumMlp, SpectrumMlpConfig};
+use gmflow::pipeline::SamplerConfig;
+use gmflow::solver::SolverConfig;
 use gmflow_data::Dataset;
 
 use crate::batch::{BatchQueue, DrawPlan, HostBatch};
-use crate::config::{Config, SpectrumConfig};
+use crate::config::{Config, SampleConfig, SpectrumConfig};
 use crate::distillation::{Distillation, Part, first_student};
 use crate::dump::{self, Failure};
 use crate::fit::fit_data;
@@ -255,6 +257,17 @@ impl Trainer {
         self.network.optimizer.step += 1;
         log::warn!("step {}: the loss or its gradient is not finite; the batch is passed over", self.step);
         StepReport { step: self.step, images: self.images(), lr, skipped: true, ..StepReport::default() }
+    }
+
+    /// How pictures are drawn: a student of distillation as it is trained, others as their configuration says.
+    pub(crate) fn picture_sampler(&self, sample: &SampleConfig) -> SamplerConfig {
+        match (self.student(), &self.config.distill) {
+            (Some(student), Some(distill)) => SamplerConfig {
+                shift: distill.shift as f32,
+                ..SamplerConfig::new(SolverConfig::PiFlow(student.policy), student.steps)
+            },
+            _ => sample.sampler,
+        }
     }
 
     /// How a student of distillation is sampled.

@@ -4,11 +4,15 @@ use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::distill::{Imitation, SegmentDraws, StudentHead, Teacher, student};
 use gmflow::guidance::Guidance;
 use gmflow::mixture::{DataMixture, GaussianMixture, VelocityMixture};
-use gmflow::network::{Denoiser, GmDitConfig, GmDitHead, Mlp2dConfig, Network, NetworkConfig, UnetConfig};
+use gmflow::network::{
+    Denoiser, GmDitConfig, GmDitHead, HostTensor, Mlp2dConfig, Network, NetworkConfig, UnetConfig, load_named,
+    named_tensors,
+};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
 use gmflow::policy::{GridPolicy, MixturePolicy, Pace, Policy, raw_time, time};
 use gmflow::rng::{Purpose, normals};
 use gmflow::solver::{GmOde, PiFlow, SolverConfig};
+use std::collections::BTreeMap;
 
 fn device() -> Device {
     Device::flex()
@@ -317,8 +321,15 @@ fn settings_that_a_policy_has_no_use_for_are_refused() {
 
 #[test]
 fn a_teacher_is_guided_within_its_interval_alone() {
-    let config = pairs().remove(0).0;
-    let network = config.init(5, &device()).expect("a teacher");
+    // Weights that are nowhere 0, unlike those that training starts from, so that the class matters.
+    let fresh = pairs().remove(0).0.init(5, &device()).expect("a teacher");
+    let moved = |(i, (name, mut tensor)): (usize, (String, HostTensor))| {
+        let noise = normals(3, Purpose::Weights, i as u64, tensor.values.len());
+        tensor.values.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.2 * noise);
+        (name, tensor)
+    };
+    let tensors: BTreeMap<_, _> = named_tensors(&fresh).into_iter().enumerate().map(moved).collect();
+    let network = load_named(fresh, tensors).expect("weights");
     let guidance = Guidance::ClassifierFree { scale: 2.0, orthogonal: 0.0 };
     let teacher = |interval| Teacher { guidance, interval, ..Teacher::unguided(&network) };
     let class = Tensor::<1, burn::tensor::Int>::from_ints([0, 1, 2], &device());

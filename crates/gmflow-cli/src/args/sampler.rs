@@ -47,6 +47,13 @@ pub struct SamplerArgs {
     /// reweight, as published]
     #[arg(long, value_name = "reweight|translate", value_parser = one_of(SECOND_ORDER_MODES))]
     pub second_order: Option<SecondOrderMode>,
+    /// Of a distilled student: the strength of fresh noise between steps [default: 0, none]
+    #[arg(long, value_name = "H")]
+    pub renoise: Option<f64>,
+    /// Of a distilled student: the temperature of its mixtures in all steps but the last; 1 changes nothing [default:
+    /// what it was trained for]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
     /// For comparisons: second-order steps do not move the previous prediction to the new point
     #[arg(long)]
     pub unconverted: bool,
@@ -86,6 +93,8 @@ impl SamplerArgs {
             spectral: self.spectral,
             reweight_by: self.reweight_by,
             second_order: self.second_order,
+            renoise: self.renoise,
+            temperature: self.temperature,
             unconverted: self.unconverted,
         }
     }

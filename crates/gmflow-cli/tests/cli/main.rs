@@ -23,6 +23,7 @@ mod sample;
 mod server;
 #[cfg(unix)]
 mod signals;
+mod students;
 mod sweep;
 mod train;
 mod usage;

@@ -221,7 +221,7 @@ pub struct SampleConfig {
     pub every: u64,
     /// Samples in the picture. Classes take turns.
     pub num: usize,
-    /// Solver, steps and guidance.
+    /// Solver, steps and guidance. A student of distillation is drawn as it is trained, whatever stands here.
     pub sampler: SamplerConfig,
     /// The average of the weights that is sampled; absent: the first, or the raw weights where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -159,7 +159,7 @@ impl Imitation {
         expect("draws of the teacher", &draws.teacher, n.saturating_sub(1))?;
         let mut gaps = Gaps { student: Vec::new(), teacher: Vec::new(), window: Vec::new() };
         for (i, &length) in lengths.iter().enumerate() {
-            let substeps = (length * self.pace.substeps).round().max(1.0);
+            let substeps = (length * self.pace.substeps).round_ties_even().max(1.0);
             let window = (self.window * length / substeps).min(length);
             let sorted = |values: &[f32]| {
                 let mut values: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();

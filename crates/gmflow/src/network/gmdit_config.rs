@@ -87,7 +87,7 @@ impl Default for GmDitConfig {
             constant_logstd: None,
             class_dropout_prob: 0.0,
             head: GmDitHead::OnePart,
-            time_scale: TIME_SCALE,
+            time_scale: 1000.0,
         }
     }
 }

@@ -44,8 +44,9 @@ use crate::kernel::mixture::policy::Way;
 use crate::path::per_sample;
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// The smallest time that a velocity is divided by.
+/// The smallest time that the velocity of a mixture is divided by, and that of a grid.
 const EARLIEST: f64 = 1e-6;
+const EARLIEST_OF_GRID: f64 = 1e-4;
 
 /// What a network predicted at (`x_src`, `t_src`), as a velocity at later points.
 #[derive(Clone, Debug)]
@@ -78,7 +79,12 @@ impl Policy {
     pub fn velocity(&self, x: &Tensor<4>, t: &[f64]) -> Tensor<4> {
         let ways: Vec<Way> = t.iter().map(|t| Way::ToMean(*t)).collect();
         let x0 = self.ends(x, &ways);
-        (x.clone() - x0) / lengths(t.iter().copied(), &x.device())
+        (x.clone() - x0) / lengths(t.iter().map(|t| self.divisor(*t)), &x.device())
+    }
+
+    /// The time that a velocity at t is divided by.
+    fn divisor(&self, t: f64) -> f64 {
+        t.max(if matches!(self, Self::Grid(_)) { EARLIEST_OF_GRID } else { EARLIEST })
     }
 
     /// The samples `[b c h w]` after the Euler sub-steps from `x` `[b c h w]` at each sample's raw time `from` down to its raw time `to`.
@@ -93,9 +99,9 @@ impl Policy {
         let (mut ways, mut spans) = (Vec::with_capacity(from.len()), Vec::with_capacity(from.len()));
         for (&from, &to) in from.iter().zip(to) {
             let t = time(from, pace.shift);
-            if ((from - to) * pace.substeps).round() < 2.0 {
+            if ((from - to) * pace.substeps).round_ties_even() < 2.0 {
                 ways.push(Way::ToMean(t));
-                spans.push(t);
+                spans.push(self.divisor(t));
             } else {
                 ways.push(Way::Along(pace.times(from, to)));
                 spans.push(t - time(to, pace.shift));
@@ -115,7 +121,7 @@ impl Policy {
 
 /// Numbers to divide by, `[b 1 1 1]`.
 fn lengths(values: impl Iterator<Item = f64>, device: &Device) -> Tensor<4> {
-    let values: Vec<f32> = values.map(|value| value.max(EARLIEST) as f32).collect();
+    let values: Vec<f32> = values.map(|value| value as f32).collect();
     let b = values.len();
     per_sample(&Tensor::<1>::from_data(TensorData::new(values, [b]), device))
 }

@@ -113,6 +113,20 @@ fn distillation() {
 }
 
 #[test]
+fn published_students() {
+    let Ok(set) = GoldenSet::open(&distill_folder()) else { return };
+    let mut count = 0;
+    for mut case in set.group("sample") {
+        let Some(computed) = distill::published(&case) else { continue };
+        case.outputs.retain(|name, _| computed.contains_key(name));
+        let outcome = compare(&case, &computed);
+        assert!(outcome.failures.is_empty(), "{}: {}", case.id, outcome.failures.join("; "));
+        count += 1;
+    }
+    assert!(count > 0, "no student of the set is a transformer");
+}
+
+#[test]
 fn every_group_of_distillation_is_replayed() {
     let Ok(set) = GoldenSet::open(&distill_folder()) else { return };
     for group in set.groups() {

@@ -229,16 +229,18 @@ fn train_loop(case: &Case) -> Computed {
         let warmup = case.f64("warmup_iters");
         let cold = (1.0 - i as f64 / warmup).max(0.0) * (1.0 - case.f64("warmup_ratio"));
         optimizer.rule.lr = case.f64("lr") * (1.0 - cold);
+        let mut again = Draws(draws.0.clone());
         let loss = setting.on_data(&student, &mut draws).losses.mean();
         losses.push(f64::from(loss.clone().into_scalar::<f32>()));
         let gradients = loss.backward();
         let squares = named_gradients(&student, &gradients).into_values().flat_map(|array| array.values);
         let norm = squares.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         norms.push(norm);
-        // A loss of a smaller scale has the clipped gradient.
+        // A loss of a smaller scale has the clipped gradient; a graph is gone back through once.
         let clips = i >= case.usize("clip_begin");
         let factor = if clips { (case.f64("clip_grad_norm") / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        student = optimizer.step(student, (loss * factor).backward());
+        let clipped = (setting.on_data(&student, &mut again).losses.mean() * factor).backward();
+        student = optimizer.step(student, clipped);
         let now: Vec<Vec<f64>> = named_tensors(&student.valid())
             .into_iter()
             .map(|(_, tensor)| tensor.values.into_iter().map(f64::from).collect())

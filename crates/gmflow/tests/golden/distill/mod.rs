@@ -3,12 +3,18 @@
 mod losses;
 mod networks;
 mod policies;
+mod published;
 mod sampling;
 
 use crate::harness::{Case, Computed};
 
 /// The groups of the set.
 pub const GROUPS: [&str; 7] = ["policy", "rollout", "schedule", "network", "teacher", "loss", "sample"];
+
+/// Whole runs of students from folders in the published layout; only their results are compared.
+pub fn published(case: &Case) -> Option<Computed> {
+    published::run(case)
+}
 
 pub fn run(case: &Case) -> Option<Computed> {
     policies::run(case).or_else(|| sampling::run(case)).or_else(|| networks::run(case)).or_else(|| losses::run(case))

@@ -141,7 +141,7 @@ fn mean_velocity(case: &Case) -> Computed {
     let x = leaves.of4(case, "x_start");
     let u = policy.mean_velocity(&x, (&from, &to), pace);
     let mut computed = probed(case, u, leaves);
-    let counts = from.iter().zip(&to).map(|(from, to)| match ((from - to) * pace.substeps).round() < 2.0 {
+    let counts = from.iter().zip(&to).map(|(from, to)| match ((from - to) * pace.substeps).round_ties_even() < 2.0 {
         true => 0.0,
         false => pace.count(*from, *to) as f32,
     });

@@ -56,7 +56,13 @@ fn steps(case: &Case) -> Computed {
 }
 
 /// The recorded normals; a step without fresh noise asks for none.
-struct Replay(VecDeque<Array>);
+pub struct Replay(VecDeque<Array>);
+
+impl Replay {
+    pub fn of(case: &Case) -> Self {
+        Self(case.draws.iter().map(|draw| draw.array.clone()).collect())
+    }
+}
 
 impl NoiseSource for Replay {
     fn normal(&mut self, _: Purpose, _: usize, shape: [usize; 4]) -> Tensor<4> {
@@ -69,30 +75,34 @@ impl NoiseSource for Replay {
     }
 }
 
-fn sampled(case: &Case) -> Computed {
-    let network = network(case, "student", &device());
-    let kwargs = &case.params["policy_kwargs"];
-    let policy = PiFlow {
+/// How a case follows its policy.
+pub fn settings(case: &Case) -> PiFlow {
+    PiFlow {
         final_step_scale: case.f64("final_step_size_scale"),
         substeps: case.usize("total_substeps"),
         temperature: case.f64("temperature"),
         renoise: number_or_word(case, "h"),
-        grid_segment: kwargs["segment_size"].as_f64(),
-    };
+        grid_segment: case.params["policy_kwargs"]["segment_size"].as_f64(),
+    }
+}
+
+/// The classes that a case asks for.
+pub fn classes_of(case: &Case) -> Option<Vec<usize>> {
+    let labels = case.inputs.get("class_labels")?;
+    Some(labels.values.iter().map(|class| *class as usize).collect())
+}
+
+fn sampled(case: &Case) -> Computed {
+    let (network, policy) = (network(case, "student", &device()), settings(case));
     let config = SamplerConfig {
         shift: case.f64("shift") as f32,
         ..SamplerConfig::new(SolverConfig::PiFlow(policy), case.usize("steps"))
     };
     let noise = case.input("noise").tensor::<4>();
     let [b, c, h, w] = noise.dims();
-    let classes = case.inputs.get("class_labels");
-    let request = SampleRequest {
-        seeds: vec![0; b],
-        classes: classes.map(|labels| labels.values.iter().map(|class| *class as usize).collect()),
-        shape: [c, h, w],
-        noise: Some(noise),
-    };
-    let draws = || Replay(case.draws.iter().map(|draw| draw.array.clone()).collect());
+    let (classes, shape) = (classes_of(case), [c, h, w]);
+    let request = SampleRequest { seeds: vec![0; b], classes, shape, noise: Some(noise) };
+    let draws = || Replay::of(case);
     let pipeline = Pipeline { network: &network, spectrum: None, device: device() };
     // Without an observer the fused passes compute it; with one, tensor operations do, which also tell where each step came to.
     let out = pipeline.run(&config, &request, &mut draws(), &mut keep_going, None).expect("samples");
