@@ -81,18 +81,21 @@ impl Remote {
         Ok(Self { inner: Arc::new(inner), ahead: Mutex::default() })
     }
 
-    /// Everything below a URL.
+    /// What lies directly below a URL, or at any depth.
     ///
     /// # Errors
     /// [`Error::Config`] for a web server, which has no lists; [`Error::Io`].
-    pub fn list(&self, url: &Path) -> Result<Vec<Entry>> {
+    pub fn list(&self, url: &Path, deep: bool) -> Result<Vec<Entry>> {
         let (parts, store) = self.inner.store(url)?;
         if parts.is_web() {
             let expected = "the URL of a file, or a range such as train-{0000..0127}.tar: web servers do not tell what they hold";
             return Err(Error::config("path", expected, url.display()));
         }
         let prefix = Some(&parts.location).filter(|location| !location.as_ref().is_empty());
-        let found = self.inner.runtime.block_on(store.list(prefix).try_collect::<Vec<_>>());
+        let found = match deep {
+            true => self.inner.runtime.block_on(store.list(prefix).try_collect::<Vec<_>>()),
+            false => self.inner.runtime.block_on(store.list_with_delimiter(prefix)).map(|list| list.objects),
+        };
         let found = found.map_err(|error| explain(url, &error))?;
         Ok(found.into_iter().map(|meta| entry(parts.url(&meta.location).into(), &meta)).collect())
     }
