@@ -40,7 +40,7 @@ const KEPT_OPEN: usize = 64;
 const TRIED: usize = 100;
 
 /// Images of a shard behind a URL that are read on their own before the shard is copied to the cache.
-const FEW: usize = 2;
+const FEW: usize = 32;
 
 /// Sizes above this stand elsewhere than in the header's own field.
 const LARGEST_IN_HEADER: u64 = 0o777_7777_7777;
