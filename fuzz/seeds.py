@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tarfile
 from pathlib import Path
 
 from PIL import Image
@@ -56,6 +57,24 @@ def latents(shard, **settings):
     return struct.pack(">H", len(stored)) + stored + shard
 
 
+def png(value):
+    stream = io.BytesIO()
+    Image.new("L", (2, 2), value).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def shard(kind, members):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    # Two blocks of zeros end an archive; the rest of a record is padding.
+    content = stream.getvalue().rstrip(b"\0")
+    return content + bytes(-len(content) % 512 + 1024)
+
+
 halves = ("F16", [2, 1, 2, 1], struct.pack("<4e", 0.5, 1, 2, 3))
 floats = ("F32", [2, 1, 2, 1], struct.pack("<4f", 0.5, 1, 2, 3))
 indices = ("U32", [2], struct.pack("<2I", 0, 1))
@@ -82,6 +101,10 @@ seeds = {
     "jpeg/progressive": jpeg((8, 8), progressive=True),
     "jpeg/restarts": jpeg((32, 16), restart_marker_rows=1),
     "jpeg/rotated": jpeg((8, 8), exif=rotated()),
+    "tar/classes": shard(tarfile.USTAR_FORMAT, [("1.cls", b"1"), ("1.png", png(3)), ("2.cls", b"0"), ("2.png", png(9))]),
+    "tar/json": shard(tarfile.GNU_FORMAT, [("a/1.json", b'{"label": "cat"}'), ("a/1.png", png(3)), ("a/1.txt", b"x")]),
+    "tar/long": shard(tarfile.PAX_FORMAT, [("long/" * 30 + "1.png", png(3)), ("\u00e4.png", png(4))]),
+    "tar/gnu_long": shard(tarfile.GNU_FORMAT, [("long/" * 30 + "1.png", png(3))]),
     "jpeg/segments": bytes.fromhex("ffd8 ffe0 0004 0000 fffffe 0003 00 ffda 0003 01 1234 ff00 ffd3 56 ffd9"),
 }
 for name, content in seeds.items():

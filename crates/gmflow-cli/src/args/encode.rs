@@ -23,7 +23,7 @@ pub struct EncodeArgs {
     /// The folder of the files of a data set that --data gives by its name (IDX or Parquet), or the folder above it
     #[arg(long, value_name = "DIR", requires = "data")]
     pub data_dir: Option<PathBuf>,
-    /// A folder of images in one subfolder per class
+    /// A folder of images in one subfolder per class, or of tar shards; it may be a URL
     #[arg(long, value_name = "DIR", requires = "size")]
     pub images: Option<PathBuf>,
     /// Height and width to resize the images of --images to

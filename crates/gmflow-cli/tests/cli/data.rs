@@ -21,7 +21,7 @@ fn picture(shade: u8) -> Vec<u8> {
 }
 
 /// Adds `count` pictures to a class.
-fn class(data: &Path, name: &str, count: u8) {
+pub fn class(data: &Path, name: &str, count: u8) {
     fs::create_dir_all(data.join(name)).unwrap();
     for index in 0..count {
         fs::write(data.join(name).join(format!("{index}.png")), picture(40 * index + 10)).unwrap();
@@ -29,7 +29,7 @@ fn class(data: &Path, name: &str, count: u8) {
 }
 
 /// A configuration of a network that trains in a moment.
-fn config(folder: &Path, source: &str) -> String {
+pub fn config(folder: &Path, source: &str) -> String {
     let path = folder.join("small.toml");
     let text = format!(
         "[data.source]\n{source}\n[network]\ntype = \"gm-dit\"\nnum_gaussians = 2\nnum_attention_heads = 1\nattention_head_dim = 8\n\
@@ -40,7 +40,7 @@ fn config(folder: &Path, source: &str) -> String {
     text_of(&path)
 }
 
-fn text_of(path: &Path) -> String {
+pub fn text_of(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 

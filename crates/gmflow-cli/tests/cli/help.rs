@@ -4,7 +4,9 @@ use crate::{run, start};
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in ["demo", "init", "train", "sample", "info", "export", "encode", "data", "import", "completions"] {
+    for command in
+        ["demo", "init", "train", "sample", "info", "export", "encode", "pack", "data", "import", "completions"]
+    {
         let (code, out, _) = run(&[command, "--help"]);
         assert_eq!(code, 0, "{command}");
         assert!(

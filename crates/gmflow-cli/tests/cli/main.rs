@@ -21,6 +21,7 @@ mod sample;
 #[path = "../../../gmflow/tests/hub/server.rs"]
 #[allow(dead_code)]
 mod server;
+mod shards;
 #[cfg(unix)]
 mod signals;
 mod students;

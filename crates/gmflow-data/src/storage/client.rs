@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// The longest time to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// The longest time of a whole answer, a part of a file at some ten kilobytes a second. One that does not move ends sooner.
+const ANSWER: Duration = Duration::from_secs(600);
+
 /// The longest time from a request to its last repetition. Signatures hold for about five minutes.
 const LONGEST: Duration = Duration::from_secs(240);
 
@@ -86,8 +89,7 @@ pub(super) fn connect(parts: &Parts, storage: &Storage) -> Result<Arc<dyn Object
         .with_allow_http(plain || storage.endpoint.as_ref().is_some_and(|url| url.starts_with("http://")))
         .with_connect_timeout(timeout.min(CONNECT))
         .with_read_timeout(timeout)
-        // Of a whole answer: that of the slowest part of a file, at some hundred kilobytes a second.
-        .with_timeout(timeout.max(Duration::from_secs(60)));
+        .with_timeout(ANSWER.max(timeout));
     let wrong = |error: StoreError| Error::config("path", "a bucket that can be opened", plain_words(&error));
     let bucket = parts.base.split_once("://").map_or("", |(_, host)| host);
     Ok(match parts.base.as_str() {

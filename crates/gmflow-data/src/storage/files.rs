@@ -100,10 +100,8 @@ impl Files {
                 found
             }
             None => {
-                let all = self.list(folder)?;
-                let depth = folder.components().count() + 1;
-                let own = |entry: &Entry| entry.path.components().count() == depth && has_ending(&entry.path, ending);
-                all.into_iter().filter(own).collect()
+                let all = self.remote(folder)?.list(folder, false)?;
+                all.into_iter().filter(|entry| has_ending(&entry.path, ending)).collect()
             }
         };
         found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -115,7 +113,7 @@ impl Files {
     /// # Errors
     /// [`Error::Io`] for what cannot be listed, as a web server cannot.
     pub fn list(&self, url: &Path) -> Result<Vec<Entry>> {
-        let mut found = self.remote(url)?.list(url)?;
+        let mut found = self.remote(url)?.list(url, true)?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }

@@ -18,7 +18,7 @@ impl Remote {
         Err(Error::config("path", expected, url.display()))
     }
 
-    pub fn list(&self, _: &Path) -> Result<Vec<Entry>> {
+    pub fn list(&self, _: &Path, _: bool) -> Result<Vec<Entry>> {
         match self.0 {}
     }
 

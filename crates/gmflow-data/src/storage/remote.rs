@@ -32,6 +32,9 @@ const STATS: usize = 32;
 const AHEAD: usize = 2;
 const ASKED: usize = 64;
 
+/// How often a part is asked for again at the most, as the client asks again for every request itself.
+const AGAIN: usize = 3;
+
 /// Wait before a part is asked for again, doubled each time, and the longest.
 const WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
@@ -81,18 +84,21 @@ impl Remote {
         Ok(Self { inner: Arc::new(inner), ahead: Mutex::default() })
     }
 
-    /// Everything below a URL.
+    /// What lies directly below a URL, or at any depth.
     ///
     /// # Errors
     /// [`Error::Config`] for a web server, which has no lists; [`Error::Io`].
-    pub fn list(&self, url: &Path) -> Result<Vec<Entry>> {
+    pub fn list(&self, url: &Path, deep: bool) -> Result<Vec<Entry>> {
         let (parts, store) = self.inner.store(url)?;
         if parts.is_web() {
             let expected = "the URL of a file, or a range such as train-{0000..0127}.tar: web servers do not tell what they hold";
             return Err(Error::config("path", expected, url.display()));
         }
         let prefix = Some(&parts.location).filter(|location| !location.as_ref().is_empty());
-        let found = self.inner.runtime.block_on(store.list(prefix).try_collect::<Vec<_>>());
+        let found = match deep {
+            true => self.inner.runtime.block_on(store.list(prefix).try_collect::<Vec<_>>()),
+            false => self.inner.runtime.block_on(store.list_with_delimiter(prefix)).map(|list| list.objects),
+        };
         let found = found.map_err(|error| explain(url, &error))?;
         Ok(found.into_iter().map(|meta| entry(parts.url(&meta.location).into(), &meta)).collect())
     }
@@ -267,7 +273,7 @@ impl Inner {
     /// Some bytes of a file, which must be the one that was listed.
     async fn part(&self, entry: &Entry, range: Range<u64>) -> Result<Vec<u8>> {
         let (parts, store) = self.store(&entry.path)?;
-        let mut wait = WAIT;
+        let (mut wait, again) = (WAIT, self.storage.retries.min(AGAIN));
         for attempt in 0.. {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::loader("the bytes of a file", "the end of the program"));
@@ -285,12 +291,12 @@ impl Inner {
             let expected = range.end - range.start;
             match got {
                 Ok(bytes) if bytes.len() as u64 == expected => return Ok(bytes.into()),
-                Ok(bytes) if attempt >= self.storage.retries => {
+                Ok(bytes) if attempt >= again => {
                     let got = format!("{} bytes", bytes.len());
                     return Err(Error::file(&entry.path, "answer", format!("{expected} bytes"), got));
                 }
                 Ok(bytes) => log::debug!("{}: {} bytes of {expected}", entry.path.display(), bytes.len()),
-                Err(error) if attempt >= self.storage.retries || !may_pass(&error) => {
+                Err(error) if attempt >= again || !may_pass(&error) => {
                     return Err(explain(&entry.path, &error));
                 }
                 Err(error) => log::debug!("{}: {}", entry.path.display(), plain_words(&error)),

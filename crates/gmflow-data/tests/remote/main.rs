@@ -113,6 +113,11 @@ fn shards_come_and_go_whole_through_cuts_and_busy_answers() {
         keys.insert(key);
     }
     assert_eq!(keys.len(), 16);
+    // Who reads more than a few images of a shard gets a copy of it.
+    for _ in 0..3 {
+        (0..16).for_each(|index| assert_eq!(set.get(index).unwrap(), set.get(index).unwrap()));
+    }
+    assert_eq!(copies(&folder.path().join("cache")).0, 2);
     assert!(faulty.faults() >= 8, "{} of {}", faulty.faults(), faulty.requests());
     // The copies are there: nothing but sizes is asked for again.
     let before = faulty.requests();
@@ -270,7 +275,7 @@ fn each_of_two_processes_copies_its_own_shards() {
     let Some(server) = Server::start() else { return };
     server.bucket("ranks");
     let folder = TempDir::new().unwrap();
-    let photos = photos(&folder.path().join("photos"), 64, 16);
+    let photos = photos(&folder.path().join("photos"), 640, 8);
     let caches = [0, 1].map(|rank| folder.path().join(format!("cache-{rank}")));
     let storages = caches.clone().map(|cache| storage(&server.address(), &cache));
     pack(&photos, Path::new("s3://ranks/x"), &options(16, &storages[0]), &mut |_| true).unwrap();
@@ -281,10 +286,10 @@ fn each_of_two_processes_copies_its_own_shards() {
     let mut all = BTreeSet::new();
     for rank in 0..2 {
         let set = TarDataset::open(&shards("s3://ranks/x", &storages[rank]), Path::new("")).unwrap();
-        for step in 0..8 {
+        for step in 0..80 {
             let batch = whole.batch(step).unwrap();
             for place in 4 * rank..4 * (rank + 1) {
-                // Some images of a shard are read on their own before it is copied.
+                // 32 images of a shard are read on their own before it is copied.
                 let index = batch.indices[place] as usize;
                 let image = set.get(index).unwrap();
                 assert_eq!(image.pixels, batch.images[192 * place..192 * (place + 1)]);
@@ -294,7 +299,7 @@ fn each_of_two_processes_copies_its_own_shards() {
         let (tars, _) = copies(&caches[rank]);
         assert!((1..=9).contains(&tars), "rank {rank} copied {tars} of 16 shards");
     }
-    assert_eq!(all.len(), 64);
+    assert_eq!(all.len(), 640);
 }
 
 #[test]

@@ -19,6 +19,8 @@ const FILES: &[&str] = &[
     "gmflow-data/src/density/mod.rs",
     "gmflow-data/src/shapes/mod.rs",
     "gmflow-data/src/named.rs",
+    "gmflow-data/src/source/tar/settings.rs",
+    "gmflow-data/src/storage/mod.rs",
     "gmflow/src/network/mod.rs",
     "gmflow/src/network/gmdit_config.rs",
     "gmflow/src/network/unet_config.rs",
@@ -36,9 +38,11 @@ const TABLES: &[(&str, &str)] = &[
     ("[data]", "DataConfig"),
     ("[data.source]", "DatasetConfig"),
     ("[data.source.image]", "ImageSettings"),
+    ("[data.source.storage]", "Storage"),
     ("[data.source] of kind density", "Density"),
     ("[data.source] of kind shapes", "Shapes"),
     ("[data.source] of kind named", "NamedData"),
+    ("[data.source] of kind tar", "TarData"),
     ("[network] of type gm-dit", "GmDitConfig"),
     ("[network] of type unet", "UnetConfig"),
     ("[network] of type mlp2d", "Mlp2dConfig"),
@@ -235,6 +239,7 @@ fn kind_of(sources: &Sources, kind: &str) -> String {
         "f64" | "f32" => "number".into(),
         "bool" => "true or false".into(),
         "PathBuf" => "path".into(),
+        "ShardPaths" => "path or list of paths".into(),
         "String" => "text".into(),
         name => match &sources.item(name).kind {
             Kind::Enum(variants) if sources.item(name).tag.is_none() => {

@@ -33,14 +33,14 @@ pub(crate) const CLASSES: [&str; 2] = ["classes.txt", "classes.json"];
 /// Shards whose headers are read at the same time: what takes time is the way to the disk or the server.
 const AT_A_TIME: usize = 8;
 
-/// Shards that are kept open.
+/// Shards of this machine that are kept open.
 const KEPT_OPEN: usize = 64;
 
 /// Images among the first of a set that are tried for their size.
 const TRIED: usize = 100;
 
 /// Images of a shard behind a URL that are read on their own before the shard is copied to the cache.
-const FEW: usize = 2;
+const FEW: usize = 32;
 
 /// Sizes above this stand elsewhere than in the header's own field.
 const LARGEST_IN_HEADER: u64 = 0o777_7777_7777;
@@ -58,7 +58,7 @@ pub struct TarDataset {
     /// Whether images of another size are refused rather than resized.
     exact: bool,
     nearby: Option<Nearby>,
-    /// Shards that are open, the last used one at the end.
+    /// Shards of this machine that are open.
     open: Mutex<Vec<(usize, Arc<File>)>>,
 }
 
@@ -184,23 +184,23 @@ impl TarDataset {
         }
     }
 
-    /// The shard's file, or its copy in the cache; `None` where it can only be read in ranges.
+    /// The shard's file, or its copy in the cache; `None` where it is read in ranges.
     fn opened(&self, at: usize, shard: &Shard) -> Result<Option<Arc<File>>> {
-        let kept = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, file)) = kept().iter().find(|(number, _)| *number == at) {
+        if is_url(&shard.entry.path) {
+            // Who looks at a few images of many shards, as for a survey, does not need them as a whole. A copy is not kept open: one that
+            // the cache removes would go on to take room on the disk.
+            let few = shard.reads.fetch_add(1, Ordering::Relaxed) < FEW;
+            return if few { Ok(None) } else { Ok(self.files.open(&shard.entry)?.map(Arc::new)) };
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = open.iter().find(|(number, _)| *number == at) {
             return Ok(Some(file.clone()));
         }
-        // Who looks at a few images of many shards, as for a survey, does not need them as a whole.
-        if is_url(&shard.entry.path) && shard.reads.fetch_add(1, Ordering::Relaxed) < FEW {
-            return Ok(None);
-        }
-        // Not under the lock: it may have to be downloaded.
         let Some(file) = self.files.open(&shard.entry)?.map(Arc::new) else { return Ok(None) };
-        let mut kept = kept();
-        if kept.len() >= KEPT_OPEN {
-            kept.remove(0);
+        if open.len() >= KEPT_OPEN {
+            open.remove(0);
         }
-        kept.push((at, file.clone()));
+        open.push((at, file.clone()));
         Ok(Some(file))
     }
 
@@ -390,12 +390,8 @@ impl ImageDataset for TarDataset {
     }
 
     fn prefetch(&self, index: usize) {
-        if let Ok((at, shard, _)) = self.place(index) {
-            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if !open.iter().any(|(number, _)| *number == at) {
-                drop(open);
-                self.files.prefetch(&shard.entry);
-            }
+        if let Ok((_, shard, _)) = self.place(index) {
+            self.files.prefetch(&shard.entry);
         }
     }
 
