@@ -25,7 +25,8 @@ export function classPicker({ classes, chosen, onchange, single = false }) {
   function list() {
     const words = (search?.value ?? "").toLowerCase().trim();
     const fits = (entry) => !words || entry.name.toLowerCase().includes(words) || String(entry.index) === words;
-    const shown = [...new Set([...picked, ...classes.filter(fits)])].slice(0, classes.length > FEW ? SHOWN : FEW);
+    const fitting = classes.filter(fits);
+    const shown = classes.length > FEW ? [...new Set([...picked, ...fitting])].slice(0, SHOWN) : fitting;
     chips.replaceChildren(...shown.map((entry) => {
       const box = h("input", {
         type: "checkbox", value: String(entry.index), checked: picked.has(entry), onchange: () => pick(entry, box.checked),

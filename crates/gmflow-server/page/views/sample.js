@@ -28,7 +28,7 @@ class SampleView {
   constructor(params) {
     this.settings = settingsFrom(params);
     this.settings.seed ??= "0";
-    this.plane = params.get("show") === "x" ? "x" : "x0";
+    this.plane = params.get("show");
     this.follows = remembered.get("live", "on") === "on";
     this.soon = later(() => this.draw(), 160);
     this.panel = new Panel({ render: (open) => this.fields(open), title: () => this.model && settingsLine(this.settings, this.model) });
@@ -55,15 +55,8 @@ class SampleView {
     this.chosenBar = h("div", { class: "bar chosen" });
     this.commandText = copyable("On the command line", "");
     this.curlText = copyable("Over HTTP", "");
-    const shows = segments({
-      name: "show", label: "What the tiles show", value: this.plane, options: [["x0", "Prediction"], ["x", "Sample on its way"]],
-      onchange: (plane) => {
-        this.plane = plane;
-        this.showStep();
-        this.address();
-      },
-    });
-    this.steps = h("div", { class: "stack" }, h("div", { class: "bar" }, h("div", { class: "grow" }, this.scrubber.element), shows));
+    this.shows = h("div", {});
+    this.steps = h("div", { class: "bar" }, h("div", { class: "grow" }, this.scrubber.element), this.shows);
     this.element = h("div", { class: "view sided" },
       this.panel.element,
       h("section", { class: "stage", "aria-label": "Samples" },
@@ -104,8 +97,23 @@ class SampleView {
       this.settings.classes = this.settings.classes.filter((name) => byName(this.model.classes, name));
     } else this.settings.classes = [];
     this.settings.n ??= startCount(this.model);
+    this.choosePlane(this.plane);
     this.panel.rebuild();
     this.address();
+  }
+
+  /** What is shown of the steps: what the network predicts, or the sample on its way, which is where points move. */
+  choosePlane(plane) {
+    this.usual = this.model.kind === "points" ? "x" : "x0";
+    this.plane = ["x0", "x"].includes(plane) ? plane : this.usual;
+    this.shows.replaceChildren(segments({
+      name: "show", label: "What is shown of the steps", value: this.plane, options: [["x0", "Prediction"], ["x", "Sample on its way"]],
+      onchange: (to) => {
+        this.plane = to;
+        this.showStep();
+        this.address();
+      },
+    }));
   }
 
   fields(moreOpen) {
@@ -132,6 +140,7 @@ class SampleView {
   changeModel(id) {
     const { classes, seed } = this.settings;
     const old = this.model;
+    this.plane = null;
     this.settings = { classes, seed };
     this.setModel(id);
     if ((old.kind === "points") !== (this.model.kind === "points")) this.tiles.choose(-1, false);
@@ -150,7 +159,7 @@ class SampleView {
 
   address() {
     const params = addTo(new URLSearchParams(), this.settings);
-    if (this.plane === "x") params.set("show", "x");
+    if (this.plane !== this.usual) params.set("show", this.plane);
     route.write("sample", params);
     const full = complete(this.settings, this.model);
     this.commandText.setText(command(full));
@@ -204,7 +213,7 @@ class SampleView {
     this.tiles.resize(job.seeds.length, [height, width]);
     job.seeds.forEach((seed, index) => {
       const name = this.className(job.classes[index]);
-      this.tiles.label(index, `Sample ${index + 1}: ${name ? `class ${name}, ` : ""}seed ${seed}`, name ? `${name} · ${seed}` : seed);
+      this.tiles.label(index, `Sample ${index + 1}: ${name ? `class ${name}, ` : ""}seed ${seed}`, `${name ? `${name} · ` : ""}seed ${seed}`);
     });
     this.tiles.busy = true;
     this.scrubber.setLast(0);
