@@ -10,8 +10,8 @@ const MARGIN = { top: 8, right: 10, bottom: 22, left: 46 };
  * `stack` the series are areas on top of each other. `marks`: `{ x, color, dash }`, vertical lines.
  */
 export class Chart {
-  constructor({ title, height = 150, xName = "step", xText = whole, yText = number, log = false, xLog = false, stack = false, oncursor, tools = [] }) {
-    Object.assign(this, { title, height, xName, xText, yText, log, xLog, stack, oncursor });
+  constructor({ title, height = 150, xName = "step", xText = whole, yText = number, log = false, xLog = false, stack = false, legend = true, oncursor, tools = [] }) {
+    Object.assign(this, { title, height, xName, xText, yText, log, xLog, stack, legend, oncursor });
     this.series = [];
     this.marks = [];
     this.cursor = null;
@@ -140,7 +140,7 @@ export class Chart {
     const x = this.cursor;
     const named = this.series.filter((one) => !one.faint && one.name);
     if (x === null || !this.xs.length) {
-      this.says.replaceChildren(...(named.length > 1 && !this.stack ? named.map((one) => entry(one, "")) : []));
+      this.says.replaceChildren(...(named.length > 1 && this.legend && !this.stack ? named.map((one) => entry(one, "")) : []));
       return;
     }
     const at = this.x(x);

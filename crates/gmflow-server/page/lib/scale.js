@@ -17,7 +17,10 @@ export function scale([low, high], [from, to], log = false) {
 export function ticks(low, high, n, log = false) {
   if (log) {
     const out = [];
-    for (let power = Math.ceil(Math.log10(low) - 1e-9); power <= Math.log10(high) + 1e-9; power += 1) out.push(10 ** power);
+    const factors = high / low > 300 ? [1] : [1, 2, 5];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+      out.push(...factors.map((factor) => factor * 10 ** power).filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)));
+    }
     return out.length >= 2 ? out : ticks(low, high, n);
   }
   const rough = (high - low) / Math.max(1, n);

@@ -2,6 +2,7 @@
 import { h } from "../lib/dom.js";
 import { HEAT } from "../lib/colour.js";
 import { number } from "../lib/format.js";
+import { Fit } from "../lib/fit.js";
 import { Screen } from "../lib/pixels.js";
 
 export class Pairs {
@@ -11,6 +12,8 @@ export class Pairs {
     this.element.addEventListener("pointermove", (event) => this.drag(event));
     this.element.addEventListener("pointerdown", (event) => this.drag(event));
     this.pairs = [];
+    this.across = 2;
+    this.fit = new Fit(this.element, { least: 150, caption: 24 });
   }
 
   /** Makes room for `n` pairs. */
@@ -18,6 +21,7 @@ export class Pairs {
     this.element.style.setProperty("--ratio", `${width} / ${height}`);
     while (this.pairs.length > n) this.pairs.pop().element.remove();
     while (this.pairs.length < n) this.add(width, height);
+    this.fit.resize(n, height / width / this.across);
   }
 
   add(width, height) {
@@ -50,6 +54,9 @@ export class Pairs {
 
   set mode(mode) {
     this.element.dataset.mode = mode;
+    const before = this.across;
+    this.across = { side: 2, swipe: 1, difference: 3 }[mode];
+    if (this.fit.ratio) this.fit.resize(this.pairs.length, (this.fit.ratio * before) / this.across);
   }
 
   set split(percent) {

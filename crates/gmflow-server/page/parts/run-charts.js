@@ -86,7 +86,7 @@ export class RunCharts {
 
   add(name) {
     const chart = new Chart({
-      title: KNOWN[name]?.title ?? name, height: name === "loss" ? 230 : 150, log: KNOWN[name]?.log ?? false, yText: (value) => number(value, 4),
+      title: KNOWN[name]?.title ?? name, height: name === "loss" ? 230 : 150, log: KNOWN[name]?.log ?? false, legend: name === "loss", yText: (value) => number(value, 4),
       oncursor: (x) => {
         for (const other of this.charts.values()) if (other !== chart) other.setCursor(x, false);
       },

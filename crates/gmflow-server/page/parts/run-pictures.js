@@ -9,13 +9,13 @@ const THUMBS = 40;
 
 export class RunPictures {
   constructor() {
+    this.lists = new Map();
+    this.steps = [];
     this.scrubber = new Scrubber({ label: "Step of the pictures", describe: (at) => this.describe(at), onstep: () => this.show(), pace: 350 });
     this.figures = h("div", { class: "columns" });
     this.strip = h("div", { class: "thumbs", role: "group", "aria-label": "Pictures of the run" });
     this.element = h("section", { class: "sheet stack", "aria-label": "Pictures", hidden: true },
       h("h2", {}, "Pictures"), this.scrubber.element, this.figures, this.strip);
-    this.lists = new Map();
-    this.steps = [];
   }
 
   /** Asks for the pictures of `runs`, the first few of them. */

@@ -1,5 +1,6 @@
 // A grid of samples. One of them is chosen; arrow keys move the choice.
 import { h } from "../lib/dom.js";
+import { Fit } from "../lib/fit.js";
 import { Screen } from "../lib/pixels.js";
 
 export class Tiles {
@@ -9,14 +10,15 @@ export class Tiles {
     this.element.addEventListener("keydown", (event) => this.key(event));
     this.tiles = [];
     this.chosen = -1;
+    this.fit = new Fit(this.element, { least: 44, caption: 26 });
   }
 
   /** Makes room for `n` samples of `ratio` width to height; tiles that are there keep their pictures until new ones come. */
   resize(n, [height, width]) {
     this.element.style.setProperty("--ratio", `${width} / ${height}`);
-    this.element.dataset.size = n === 1 ? "one" : n <= 4 ? "few" : n <= 16 ? "some" : n <= 64 ? "many" : "crowd";
     while (this.tiles.length > n) this.tiles.pop().element.remove();
     while (this.tiles.length < n) this.add(width, height);
+    this.fit.resize(n, height / width);
     if (this.chosen >= n) this.choose(-1, false);
     this.mark();
   }
