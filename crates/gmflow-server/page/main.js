@@ -2,6 +2,7 @@
 import { get, setKey } from "./lib/api.js";
 import { h, isWriting, remembered } from "./lib/dom.js";
 import { count, span } from "./lib/format.js";
+import { listModels } from "./lib/models.js";
 import * as route from "./lib/route.js";
 import { showHelp } from "./parts/help.js";
 
@@ -18,9 +19,10 @@ let turn = 0;
 
 /** Shows the view of the address. */
 async function show() {
-  const { view, params } = route.read();
-  const name = VIEWS[view] ? view : "sample";
   const mine = (turn += 1);
+  const { view, params } = route.read();
+  const name = VIEWS[view] ? view : await firstView();
+  if (mine !== turn) return;
   const isFirst = shown === null;
   shown?.unmount?.();
   shown = { unmount() {} };
@@ -38,6 +40,12 @@ async function show() {
     if (mine === turn) main.replaceChildren(h("p", { class: "note bad", role: "alert" }, `This view could not be shown: ${error.message}`));
     console.error(error);
   }
+}
+
+/** Where a visit without an address begins: at the runs, where the server has no other model than theirs. */
+async function firstView() {
+  const models = await listModels().catch(() => []);
+  return models.length && models.every((model) => model.run) ? "runs" : "sample";
 }
 
 const links = {};
@@ -131,7 +139,7 @@ function askForKey() {
 
 window.addEventListener("gmflow-key", askForKey);
 window.addEventListener("hashchange", show);
-window.addEventListener("pagehide", () => shown?.leave?.());
+window.addEventListener("pagehide", (event) => !event.persisted && shown?.unmount?.());
 window.addEventListener("keydown", (event) => {
   if (event.altKey || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]")) return;
   if (isWriting(event) && event.key !== "Escape") return;

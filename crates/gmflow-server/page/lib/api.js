@@ -68,13 +68,3 @@ const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 export function setKey(key) {
   document.cookie = `gmflow_key=${encodeURIComponent(key)}; Path=/; SameSite=Strict; Max-Age=31536000`;
 }
-
-let models = null;
-/** The models of the server; asked for once, and again with `fresh`. */
-export async function listModels(fresh = false) {
-  if (!models || fresh) {
-    models = get("/v1/models").then((answer) => answer.data);
-    models.catch(() => (models = null));
-  }
-  return models;
-}

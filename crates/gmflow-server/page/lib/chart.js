@@ -17,7 +17,7 @@ export class Chart {
     this.cursor = null;
     this.svg = svg("svg", { role: "img", tabindex: "0", height, "aria-label": title });
     this.says = h("output", {});
-    this.element = h("div", { class: "chart" }, h("div", { class: "title" }, h("h3", {}, title), this.says, tools), this.svg);
+    this.element = h("div", { class: "chart" }, h("div", { class: "title" }, h("h2", { class: "minor" }, title), this.says, tools), this.svg);
     this.redraw = perFrame(() => this.draw());
     new ResizeObserver(() => this.redraw()).observe(this.element);
     this.svg.addEventListener("pointermove", (event) => this.point(event));

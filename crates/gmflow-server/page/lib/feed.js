@@ -36,8 +36,9 @@ export class Feed extends EventTarget {
   listen() {
     const source = (this.source = new EventSource(`${this.path}/events?after=${this.next}`));
     const on = (name, take) => source.addEventListener(name, (event) => take(JSON.parse(event.data)));
-    on("log", ({ next, lines }) => {
+    on("log", ({ next, lines, restarted }) => {
       this.next = next;
+      if (restarted) this.lines = [];
       this.add(lines);
     });
     for (const name of ["picture", "checkpoint", "state"]) on(name, (data) => this.tell(name, data));

@@ -34,11 +34,15 @@ export class Fit {
       columns = tried;
       break;
     }
+    // Rows of the same length, no wider than leaves room for all of them.
+    const rows = Math.ceil(this.n / columns);
+    columns = Math.ceil(this.n / rows);
     const cell = (width - GAP * (columns - 1)) / columns;
-    const widest = Math.min(cell, Math.max(this.least, (room - this.caption) / this.ratio));
+    const tallest = (room - GAP * (rows - 1)) / rows - this.caption;
+    const widest = Math.max(this.least, Math.min(cell, tallest / this.ratio));
     this.element.style.setProperty("--columns", columns);
     this.element.style.setProperty("--widest", `${Math.floor(widest)}px`);
-    this.element.toggleAttribute("data-small", cell < SMALL);
+    this.element.toggleAttribute("data-small", widest < SMALL);
   }
 }
 

@@ -3,7 +3,7 @@
 /** The view and its parameters. */
 export function read() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  return { view: path || "sample", params: new URLSearchParams(query) };
+  return { view: path, params: new URLSearchParams(query) };
 }
 
 /** The address of a view. */

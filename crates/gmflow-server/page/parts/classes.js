@@ -44,7 +44,8 @@ export function classPicker({ classes, chosen, onchange, single = false }) {
   function title() {
     const names = [...picked].map((entry) => shortName(entry.name));
     if (single) node.setHint(names.length ? `Class ${names[0]}.` : "None chosen: the first class.");
-    else node.setHint(names.length === 0 ? "None chosen: all classes in turn." : `The samples take ${names.join(", ")}${names.length > 1 ? " in turn" : ""}.`);
+    else if (names.length < 2) node.setHint(names.length ? `All samples are of class ${names[0]}.` : "None chosen: all classes in turn.");
+    else node.setHint(`The samples take ${names.join(", ")} in turn.`);
   }
   title();
   return node;

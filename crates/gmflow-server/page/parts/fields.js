@@ -98,7 +98,7 @@ export function copyable(label, text) {
     }
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
-  const node = h("div", { class: "stack" }, h("h3", {}, label), h("div", { class: "copy" }, code, button));
+  const node = h("div", { class: "stack" }, h("h2", { class: "minor" }, label), h("div", { class: "copy" }, code, button));
   node.setText = (now) => (code.textContent = now);
   return node;
 }

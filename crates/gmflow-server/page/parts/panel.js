@@ -90,7 +90,7 @@ export function seedField({ settings, change }) {
     input.value = settings.seed;
     change("seed", {});
   });
-  const another = h("button", { type: "button", "aria-label": "Another seed", title: "Another seed (N)" }, "New");
+  const another = h("button", { type: "button", "aria-label": "New seed", title: "Another seed, and draw (N)" }, "New");
   another.addEventListener("click", () => {
     settings.seed = input.value = randomSeed();
     node.setWrong(null);

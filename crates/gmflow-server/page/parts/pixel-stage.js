@@ -30,7 +30,7 @@ export class PixelStage {
     this.shows = h("div", {});
     this.meaning = h("p", { class: "soft small" });
     this.stripKind = h("div", {});
-    this.stripTitle = h("div", { class: "bar" }, h("h3", {}, "Components"), this.stripKind);
+    this.stripTitle = h("div", { class: "bar" }, h("h2", { class: "minor" }, "Components"), this.stripKind);
     this.under = h("div", {});
     this.element = h("div", { class: "inspect" },
       h("div", { class: "stack" }, this.shows, this.picture.element, h("div", { class: "bar" }, h("div", { class: "grow" }, this.meaning), this.legend), this.stripTitle, this.strip.element, this.under),

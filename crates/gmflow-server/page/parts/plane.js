@@ -12,6 +12,7 @@ export class Plane {
     this.element = h("div", { class: "plane large" }, this.canvas);
     this.points = [];
     this.chosen = -1;
+    window.addEventListener("gmflow-colours", () => this.element.isConnected && this.draw(this.points));
     if (onpick) {
       this.element.tabIndex = 0;
       this.element.setAttribute("role", "group");

@@ -6,12 +6,12 @@ import { check, segments } from "./fields.js";
 
 /** Fields of a log line that are charted first, by their names; others follow as they are called. */
 const KNOWN = {
-  loss: { title: "Loss", smooth: true },
-  transition_bits_per_dim: { title: "Transition loss, bits per dimension", smooth: true },
-  spectral_loss: { title: "Spectral loss", smooth: true },
-  grad_norm: { title: "Gradient norm", smooth: true, log: true },
-  lr: { title: "Learning rate" },
-  images_per_s: { title: "Images per second", smooth: true },
+  loss: { title: "Loss", short: "loss", smooth: true },
+  transition_bits_per_dim: { title: "Transition loss, bits per dimension", short: "bits", smooth: true },
+  spectral_loss: { title: "Spectral loss", short: "loss", smooth: true },
+  grad_norm: { title: "Gradient norm", short: "norm", smooth: true, log: true },
+  lr: { title: "Learning rate", short: "rate" },
+  images_per_s: { title: "Images per second", short: "images/s", smooth: true },
   entropy: { title: "Entropy of the mixtures, nats" },
   effective_k: { title: "Effective K" },
   log_std: { title: "Log of the standard deviation" },
@@ -105,7 +105,7 @@ export class RunCharts {
       const points = lines.filter((line) => line[axis] >= begin && name in line).map((line) => [line[axis], line[name]]);
       if (!points.length) continue;
       if (isSmooth) series.push({ color, faint: true, points });
-      series.push({ name: runs.length > 1 ? id.replaceAll("~", "/") : KNOWN[name]?.title.split(",")[0] ?? name, color, points: isSmooth ? smoothed(points, this.smooth) : points });
+      series.push({ name: runs.length > 1 ? id.replaceAll("~", "/") : KNOWN[name]?.short ?? name, color, points: isSmooth ? smoothed(points, this.smooth) : points });
     }
     const chart = this.charts.get(name);
     chart.xName = axis === "step" ? "step" : "images";

@@ -55,7 +55,7 @@ export class RunPictures {
     const every = Math.max(1, Math.ceil(list.length / THUMBS));
     const shown = list.filter((_, index) => (list.length - 1 - index) % every === 0);
     this.strip.replaceChildren(...shown.map((one) => h("button", {
-      type: "button", "aria-label": `Picture of step ${one.step}`, dataset: { step: one.step }, onclick: () => this.scrubber.move(this.steps.indexOf(one.step)),
+      type: "button", "aria-label": `Picture of step ${whole(one.step)}`, dataset: { step: one.step }, onclick: () => this.scrubber.move(this.steps.indexOf(one.step)),
     }, h("img", { src: one.url, alt: "", loading: "lazy" }), h("span", {}, whole(one.step)))));
   }
 

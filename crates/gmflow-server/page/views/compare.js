@@ -1,8 +1,9 @@
 // Compare: the same noise through two settings or two models.
-import { get, listModels, sentence } from "../lib/api.js";
+import { get, sentence } from "../lib/api.js";
 import { h, later, say } from "../lib/dom.js";
 import { count, number, span } from "../lib/format.js";
 import { Job } from "../lib/job.js";
+import { choices, findModel, listModels } from "../lib/models.js";
 import * as route from "../lib/route.js";
 import { SAMPLER, addTo, complete, effective, planesFor, randomSeed, settingsFrom, solverOf } from "../lib/settings.js";
 import { byName, shortName } from "../parts/classes.js";
@@ -45,7 +46,7 @@ class CompareView {
   build() {
     this.drawButton = h("button", { type: "button", class: "main draw", onclick: () => this.again() }, "Draw both ", h("kbd", {}, "D"));
     this.cancelButton = h("button", { type: "button", class: "cancel", hidden: true, onclick: () => this.cancel() }, "Cancel ", h("kbd", {}, "Esc"));
-    this.presets = h("div", { class: "bar" });
+    this.presets = h("div", { class: "bar scroll", role: "group", "aria-label": "Common comparisons" });
     this.heads = Object.fromEntries(SIDES.map((side) => [side, h("div", { class: "sheet small" })]));
     this.split = h("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Divider between the sides" });
     this.split.addEventListener("input", () => {
@@ -71,7 +72,7 @@ class CompareView {
           h("div", {}, h("h1", { tabindex: "-1" }, "Compare"), h("p", { class: "soft" }, "The same noise through two settings or two models.")),
           h("div", { class: "bar" }, this.cancelButton, this.drawButton)),
         this.presets, this.problem.element,
-        h("div", { class: "columns" }, SIDES.map((side) => this.heads[side])),
+        h("div", { class: "two" }, SIDES.map((side) => this.heads[side])),
         this.scrubber.element,
         h("div", { class: "bar" }, this.modes, this.splitPlace, this.says),
         this.pairs.element, this.planePlace));
@@ -80,7 +81,7 @@ class CompareView {
 
   async start() {
     try {
-      this.models = await listModels();
+      this.models = await listModels({ wanted: this.sides.b.model ?? this.sides.a.model });
     } catch (error) {
       this.problem.retry = () => this.start();
       return this.problem.show(error);
@@ -115,7 +116,7 @@ class CompareView {
   }
 
   setModel(side, id) {
-    const model = this.models.find((entry) => entry.id === id) ?? (side === "b" ? this.modelOf.a : this.models.find((entry) => entry.default) ?? this.models[0]);
+    const model = findModel(this.models, id) ?? (side === "b" ? this.modelOf.a : this.models.find((entry) => entry.default) ?? this.models[0]);
     if (id && model.id !== id) this.problem.show({ message: `This server has no model ${id}.` });
     this.modelOf[side] = model;
     this.sides[side].model = model.id;
@@ -143,7 +144,7 @@ class CompareView {
         },
       }),
     });
-    const models = side === "a" ? this.models : [this.modelOf.a, ...this.others()];
+    const models = side === "a" ? choices(this.models, model) : choices([this.modelOf.a, ...this.others()], model);
     return [
       classField(common), countField(common), seedField(common), which,
       modelField({ models, model, label: `Model of ${side.toUpperCase()}`, onchange: (id) => this.changeModel(side, id) }),
@@ -334,7 +335,7 @@ class CompareView {
       h("div", { class: "bar" }, h("span", { class: `side-key ${side}`, "aria-label": `Side ${side.toUpperCase()}` }, side.toUpperCase()),
         h("b", {}, model.id), h("span", { class: "soft" }, model.components > 1 ? `K = ${model.components}` : "K = 1"), h("span", { class: "soft push" }, state)),
       h("p", {}, [this.line(side), ...extras].join(", ")),
-      h("p", { class: "soft" }, solverOf(effective(this.sides[side], model, "solver")).text));
+      h("p", { class: "soft detail" }, solverOf(effective(this.sides[side], model, "solver")).text));
     this.cancelButton.hidden = SIDES.every((one) => this.jobs[one]?.ended ?? true);
   }
 

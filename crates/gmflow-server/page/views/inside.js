@@ -1,9 +1,10 @@
 // Look inside: the distribution that the network predicts at every pixel, step by step.
-import { listModels, sentence } from "../lib/api.js";
+import { sentence } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { h, later } from "../lib/dom.js";
 import { count, number } from "../lib/format.js";
 import { Job } from "../lib/job.js";
+import { choices, findModel, listModels } from "../lib/models.js";
 import * as route from "../lib/route.js";
 import { addTo, complete, planesFor, randomSeed, settingsFrom } from "../lib/settings.js";
 import { Answers } from "../parts/answers.js";
@@ -51,7 +52,7 @@ class InsideView {
 
   async start() {
     try {
-      this.models = await listModels();
+      this.models = await listModels({ wanted: this.settings.model });
     } catch (error) {
       this.problem.retry = () => this.start();
       return this.problem.show(error);
@@ -63,7 +64,7 @@ class InsideView {
   }
 
   setModel(id) {
-    const known = this.models.find((entry) => entry.id === id);
+    const known = findModel(this.models, id);
     if (id && !known) this.problem.show({ message: `This server has no model ${id}.` });
     this.model = known ?? this.models.find((entry) => entry.default) ?? this.models[0];
     this.settings.model = this.model.id;
@@ -88,7 +89,7 @@ class InsideView {
     const { settings, model } = this;
     const change = (name, how) => this.changed(how);
     return [
-      modelField({ models: this.models, model, onchange: (id) => this.changeModel(id) }),
+      modelField({ models: choices(this.models, model), model, onchange: (id) => this.changeModel(id) }),
       classField({ settings, model, change, single: true }),
       this.isPlane ? countField({ settings, model, change }) : null,
       seedField({ settings, change }),

@@ -80,7 +80,7 @@ class RunsView {
     const { runs } = await get("/v1/runs");
     if (this.gone) return;
     this.runs = runs;
-    if (!runs.length) return this.none("There is no training run here yet. Start one: gmflow train configs/shapes.toml --out runs/shapes");
+    if (!runs.length) return this.none("This server shows no training run. Start one below the folder of --runs, such as gmflow train configs/shapes.toml --out runs/shapes, or start the server with gmflow ui runs.");
     this.body.hidden = this.panel.hidden = false;
     this.element.classList.add("sided");
     this.empty.hidden = true;

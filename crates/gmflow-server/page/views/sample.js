@@ -1,8 +1,9 @@
 // Sample: settings on the left, samples as they become clear on the right.
-import { get, listModels, sentence } from "../lib/api.js";
+import { get, sentence } from "../lib/api.js";
 import { h, later, remembered, say } from "../lib/dom.js";
 import { count, number, span } from "../lib/format.js";
 import { Job } from "../lib/job.js";
+import { choices, findModel, listModels } from "../lib/models.js";
 import * as route from "../lib/route.js";
 import { addTo, complete, planesFor, randomSeed, seedAt, settingsFrom, startCount } from "../lib/settings.js";
 import { command, curl } from "../lib/commands.js";
@@ -69,12 +70,13 @@ class SampleView {
         this.tiles.element,
         this.field.element,
         this.chosenBar,
-        h("details", { class: "more" }, h("summary", {}, "The same without this page"), h("div", { class: "columns wide" }, this.commandText, this.curlText))));
+        h("details", { class: "more" }, h("summary", {}, "The same without this page"), h("div", { class: "columns wide" }, this.commandText, this.curlText),
+          h("p", { class: "soft small" }, "On the command line, put the model's folder in the place of its name."))));
   }
 
   async start() {
     try {
-      this.models = await listModels();
+      this.models = await listModels({ wanted: this.settings.model });
     } catch (error) {
       this.problem.retry = () => this.start();
       return this.problem.show(error);
@@ -89,7 +91,7 @@ class SampleView {
   }
 
   setModel(id) {
-    const known = this.models.find((entry) => entry.id === id);
+    const known = findModel(this.models, id);
     if (id && !known) this.problem.show({ message: `This server has no model ${id}. These are the settings of its first one.` });
     this.model = known ?? this.models.find((entry) => entry.default) ?? this.models[0];
     this.settings.model = this.model.id;
@@ -128,7 +130,7 @@ class SampleView {
       },
     });
     return [
-      this.models.length > 1 ? modelField({ models: this.models, model, onchange: (id) => this.changeModel(id) }) : modelField({ models: this.models, model }),
+      modelField({ models: choices(this.models, model), model, onchange: (id) => this.changeModel(id) }),
       classField({ settings, model, change }),
       countField({ settings, model, change }),
       seedField({ settings, change }),
@@ -221,8 +223,8 @@ class SampleView {
 
   /** Asks for the models again: this one has been loaded meanwhile. */
   async reload() {
-    this.models = await listModels(true).catch(() => this.models);
-    this.model = this.models.find((entry) => entry.id === this.model.id) ?? this.model;
+    this.models = await listModels({ fresh: true }).catch(() => this.models);
+    this.model = findModel(this.models, this.model.id) ?? this.model;
     this.panel.rebuild();
   }
 

@@ -20,7 +20,7 @@ const MODELS = [
   { ...base, id: "imagenet-256", kind: "latents", shape: [4, 32, 32], image: [256, 256], components: 8, network: "gm-dit", parameters: 676000000, classes: many, sampler, spectrum: true },
 ];
 const TYPES = { ".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml" };
-const CSP = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const CSP = "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 async function body(request) {
   let text = "";
