@@ -3,7 +3,9 @@ import { h, perFrame, svg } from "./dom.js";
 import { number, whole } from "./format.js";
 import { extent, nearest, scale, tickText, ticks } from "./scale.js";
 
+/** Pixels of a reader with letters of the usual size; all grow with the letters. */
 const MARGIN = { top: 8, right: 10, bottom: 22, left: 46 };
+const USUAL = 15;
 
 /**
  * `series`: `{ name, color, points: [[x, y], ...] }` with rising x; `faint` for lines behind another, `area` for filled ones. With
@@ -11,11 +13,14 @@ const MARGIN = { top: 8, right: 10, bottom: 22, left: 46 };
  */
 export class Chart {
   constructor({ title, height = 150, xName = "step", xText = whole, yText = number, log = false, xLog = false, stack = false, legend = true, oncursor, tools = [] }) {
-    Object.assign(this, { title, height, xName, xText, yText, log, xLog, stack, legend, oncursor });
+    const grow = parseFloat(getComputedStyle(document.documentElement).fontSize) / USUAL;
+    this.margin = Object.fromEntries(Object.entries(MARGIN).map(([side, size]) => [side, size * grow]));
+    this.unit = grow;
+    Object.assign(this, { title, height: height * grow, xName, xText, yText, log, xLog, stack, legend, oncursor });
     this.series = [];
     this.marks = [];
     this.cursor = null;
-    this.svg = svg("svg", { role: "img", tabindex: "0", height, "aria-label": title });
+    this.svg = svg("svg", { role: "img", tabindex: "0", height: this.height, "aria-label": title });
     this.says = h("output", {});
     this.element = h("div", { class: "chart" }, h("div", { class: "title" }, h("h2", { class: "minor" }, title), this.says, tools), this.svg);
     this.redraw = perFrame(() => this.draw());
@@ -46,8 +51,8 @@ export class Chart {
       this.svg.replaceChildren(svg("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "no data yet"));
       return;
     }
-    this.x = scale(x, [MARGIN.left, width - MARGIN.right], this.xLog);
-    this.y = scale(y, [height - MARGIN.bottom, MARGIN.top], this.log);
+    this.x = scale(x, [this.margin.left, width - this.margin.right], this.xLog);
+    this.y = scale(y, [height - this.margin.bottom, this.margin.top], this.log);
     this.svg.replaceChildren(...this.axes(x, y, width), ...shown.flatMap((one) => this.shape(one, x)), ...this.drawMarks(x), (this.cursorPlace = svg("g", {})));
     this.drawCursor();
     this.svg.setAttribute("aria-label", this.summary());
@@ -56,17 +61,17 @@ export class Chart {
   axes(x, y, width) {
     const { height } = this;
     const out = [];
-    for (const value of ticks(y[0], y[1], Math.max(2, Math.floor(height / 42)), this.log)) {
+    for (const value of ticks(y[0], y[1], Math.max(2, Math.floor(height / (42 * this.unit))), this.log)) {
       const at = this.y(value);
-      out.push(svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at }));
-      out.push(svg("text", { x: MARGIN.left - 6, y: at + 4, "text-anchor": "end" }, tickText(value)));
+      out.push(svg("line", { class: "grid", x1: this.margin.left, x2: width - this.margin.right, y1: at, y2: at }));
+      out.push(svg("text", { x: this.margin.left - 6, y: at + 4 * this.unit, "text-anchor": "end" }, tickText(value)));
     }
     const whole = x.every(Number.isInteger) && x[1] - x[0] < 12;
-    for (const value of ticks(x[0], x[1], Math.max(2, Math.floor(width / 90)), this.xLog)) {
+    for (const value of ticks(x[0], x[1], Math.max(2, Math.floor(width / (90 * this.unit))), this.xLog)) {
       if (whole && !Number.isInteger(value)) continue;
-      out.push(svg("text", { x: this.x(value), y: height - 6, "text-anchor": "middle" }, tickText(value)));
+      out.push(svg("text", { x: this.x(value), y: height - 6 * this.unit, "text-anchor": "middle" }, tickText(value)));
     }
-    out.push(svg("line", { class: "axis", x1: MARGIN.left, x2: width - MARGIN.right, y1: height - MARGIN.bottom, y2: height - MARGIN.bottom }));
+    out.push(svg("line", { class: "axis", x1: this.margin.left, x2: width - this.margin.right, y1: height - this.margin.bottom, y2: height - this.margin.bottom }));
     return out;
   }
 
@@ -80,7 +85,7 @@ export class Chart {
     const path = this.path(inside);
     const out = [];
     if (one.area && inside.length > 1) {
-      const floor = fixed(this.y(this.log ? this.y.back(this.height - MARGIN.bottom) : 0));
+      const floor = fixed(this.y(this.log ? this.y.back(this.height - this.margin.bottom) : 0));
       out.push(svg("path", { class: "area", fill: one.color, d: `${path}L${fixed(this.x(inside.at(-1)[0]))} ${floor}L${fixed(this.x(inside[0][0]))} ${floor}Z` }));
     }
     out.push(svg("path", { class: one.faint ? "line faint" : "line", stroke: one.color, d: path, "stroke-dasharray": one.dash ?? "none" }));
@@ -107,7 +112,7 @@ export class Chart {
 
   drawMarks([low, high]) {
     return this.marks.filter(({ x }) => x >= low && x <= high).map(({ x, color, dash }) => svg("line", {
-      class: "mark", x1: this.x(x), x2: this.x(x), y1: MARGIN.top, y2: this.height - MARGIN.bottom,
+      class: "mark", x1: this.x(x), x2: this.x(x), y1: this.margin.top, y2: this.height - this.margin.bottom,
       "stroke-dasharray": dash ? "4 3" : "none", ...(color ? { style: { stroke: color } } : {}),
     }));
   }
@@ -144,7 +149,7 @@ export class Chart {
       return;
     }
     const at = this.x(x);
-    this.cursorPlace.append(svg("line", { class: "cursor", x1: at, x2: at, y1: MARGIN.top, y2: this.height - MARGIN.bottom }));
+    this.cursorPlace.append(svg("line", { class: "cursor", x1: at, x2: at, y1: this.margin.top, y2: this.height - this.margin.bottom }));
     const texts = [h("span", {}, `${this.xName} ${this.xText(x)}`)];
     for (const one of named) {
       const index = nearest(one.points.map(([place]) => place), x);

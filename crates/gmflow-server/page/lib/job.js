@@ -54,7 +54,7 @@ export class Job extends EventTarget {
       on("error", (data) => this.fail(new ApiError(data.status ?? 500, data.error ? data : { error: data })));
       source.onerror = async (event) => {
         if (event.data !== undefined || ENDED.includes(this.state)) return;
-        if (source.readyState !== EventSource.CLOSED) return this.tell("waiting");
+        if (source.readyState !== EventSource.CLOSED) return void this.dispatchEvent(new CustomEvent("waiting"));
         const now = await get(`/v1/jobs/${this.id}`).catch((error) => ({ failed: error }));
         this.fail(now.failed ?? new ApiError(0, { error: { message: "The server ended the stream of events." } }));
         resolve();

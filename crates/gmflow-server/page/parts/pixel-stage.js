@@ -5,7 +5,7 @@ import { segments } from "./fields.js";
 import { BigPicture, Strip, legend } from "./maps.js";
 import { MixtureSheet } from "./mixture.js";
 
-const SHOWS = [["x0", "Prediction"], ["x", "Sample"], ["entropy", "Entropy"], ["component", "Component"], ["weight", "Its weight"]];
+const SHOWS = [["x0", "Prediction"], ["x", "Sample"], ["entropy", "Entropy"], ["component", "Component"]];
 const MEANING = {
   x0: "The mean of the mixture at every pixel: the network's best guess of the finished picture.",
   x: "The sample on its way, from noise to picture.",
@@ -18,9 +18,9 @@ export class PixelStage {
   constructor({ params, onchange, onerror }) {
     Object.assign(this, { onchange });
     const [what, k] = (params.get("show") ?? "x0").split("-");
-    this.what = what in MEANING ? what : "x0";
+    this.what = what === "weight" ? "component" : what in MEANING ? what : "x0";
     this.k = Number(k ?? 0) || 0;
-    this.stripShows = "component";
+    this.stripShows = what === "weight" ? "weight" : "component";
     const pixel = params.get("pixel")?.split(",").map(Number);
     this.picture = new BigPicture({ onpick: () => this.picked(), onerror });
     if (pixel?.length === 2 && pixel.every(Number.isInteger)) this.picture.pixel = pixel;
@@ -40,8 +40,7 @@ export class PixelStage {
   }
 
   addTo(params) {
-    const named = ["component", "weight"].includes(this.what) ? `${this.what}-${this.k}` : this.what;
-    if (named !== "x0") params.set("show", named);
+    if (this.what !== "x0") params.set("show", this.name);
     if (this.picture.pixel) params.set("pixel", this.picture.pixel.join(","));
   }
 
@@ -81,7 +80,7 @@ export class PixelStage {
 
   chooseComponent(index) {
     this.k = index;
-    if (!["component", "weight"].includes(this.what)) this.what = this.stripShows;
+    this.what = "component";
     this.renderChoices();
     this.refresh();
   }
@@ -94,6 +93,11 @@ export class PixelStage {
   /** The step of a prediction: the result has none, and the step before it is shown. */
   predicted(step) {
     return Math.min(step, this.job.of - 1);
+  }
+
+  /** The name of the picture that is shown. */
+  get name() {
+    return this.what === "component" ? `${this.stripShows}-${this.k}` : this.what;
   }
 
   url(name, step = this.step) {
@@ -110,19 +114,16 @@ export class PixelStage {
   show(step) {
     if (!this.job || step === undefined) return;
     this.step = step;
-    const isMap = ["entropy", "weight"].includes(this.what);
-    const name = ["component", "weight"].includes(this.what) ? `${this.what}-${this.k}` : this.what;
-    const title = ["component", "weight"].includes(this.what) ? `component ${this.k}` : "";
-    this.picture.show(this.what === "x" && !this.job.trace.planes.includes("x") ? this.url("x0") : this.url(name), isMap, `${SHOWS.find(([key]) => key === this.what)[1]} ${title}`);
+    const isWeight = this.stripShows === "weight";
+    const isComponent = this.what === "component";
+    const isMap = this.what === "entropy" || (isComponent && isWeight);
+    const title = SHOWS.find(([key]) => key === this.what)[1] + (isComponent ? ` ${this.k}, ${isWeight ? "its weight" : "its mean"}` : "");
+    this.picture.show(this.what === "x" && !this.job.trace.planes.includes("x") ? this.url("x0") : this.url(this.name), isMap, title);
     this.legend.hidden = !isMap;
-    this.legend.setHigh(this.what === "weight" ? "1" : `ln ${this.job.components}`);
+    this.legend.setHigh(isComponent ? "1" : `ln ${this.job.components}`);
     const past = step === this.job.of && !["x0", "x"].includes(this.what) ? " The result has no prediction: this is the step before." : "";
-    this.meaning.textContent = MEANING[this.what] + past;
-    if (this.isMixture) {
-      const isWeight = this.stripShows === "weight";
-      const chosen = ["component", "weight"].includes(this.what) ? this.k : -1;
-      this.strip.show((index) => this.url(`${this.stripShows}-${index}`), isWeight, chosen);
-    }
+    this.meaning.textContent = MEANING[isComponent ? this.stripShows : this.what] + past;
+    if (this.isMixture) this.strip.show((index) => this.url(`${this.stripShows}-${index}`), isWeight, isComponent ? this.k : -1);
     this.soon();
   }
 

@@ -9,16 +9,22 @@ export class Problem {
     this.element = h("div", { class: "note bad", role: "alert", hidden: true });
   }
 
-  show(error, prefix = "") {
+  /** Shows an error; with `keep` the next `clear()` leaves it. */
+  show(error, { prefix = "", keep = false } = {}) {
+    this.keeps = keep;
     const text = prefix + sentence(error);
     const children = [h("p", {}, error?.field && error.expected ? h("b", {}, `${error.field}: `) : null, text)];
-    if (this.retry) children.push(h("p", {}, h("button", { type: "button", class: "tiny", onclick: () => this.retry() }, "Try again")));
+    if (this.retry && !keep) children.push(h("p", {}, h("button", { type: "button", class: "tiny", onclick: () => this.retry() }, "Try again")));
     this.element.replaceChildren(...children);
     this.element.hidden = false;
     say(text);
   }
 
   clear() {
+    if (this.keeps) {
+      this.keeps = false;
+      return;
+    }
     this.element.hidden = true;
     this.element.replaceChildren();
   }

@@ -93,7 +93,8 @@ class CompareView {
     const alike = this.others();
     if (!this.hasB) {
       const other = alike.find((model) => model.components !== this.modelOf.a.components && model.shape);
-      const sampler = other ? {} : { ...a, steps: effective(a, this.modelOf.a, "steps") === 2 ? 8 : 2 };
+      const { steps, guidance, cfg } = a;
+      const sampler = other ? { steps, guidance, cfg } : { ...a, steps: effective(a, this.modelOf.a, "steps") === 2 ? 8 : 2 };
       this.sides.b = { ...sampler, model: other?.id ?? this.modelOf.a.id };
     }
     this.setModel("b", this.sides.b.model ?? b.model ?? this.modelOf.a.id);
@@ -117,7 +118,7 @@ class CompareView {
 
   setModel(side, id) {
     const model = findModel(this.models, id) ?? (side === "b" ? this.modelOf.a : this.models.find((entry) => entry.default) ?? this.models[0]);
-    if (id && model.id !== id) this.problem.show({ message: `This server has no model ${id}.` });
+    if (id && model.id !== id) this.problem.show({ message: `This server has no model ${id}.` }, { keep: true });
     this.modelOf[side] = model;
     this.sides[side].model = model.id;
     if (side === "a") this.common.classes = this.common.classes.filter((name) => byName(model.classes ?? [], name));
@@ -345,7 +346,7 @@ class CompareView {
       this.panel.rebuild();
     }
     this.panel.showError(error, sentence(error));
-    this.problem.show(error, `Side ${side.toUpperCase()}: `);
+    this.problem.show(error, { prefix: `Side ${side.toUpperCase()}: ` });
   }
 
   /** Keys of this view. */

@@ -65,7 +65,7 @@ class InsideView {
 
   setModel(id) {
     const known = findModel(this.models, id);
-    if (id && !known) this.problem.show({ message: `This server has no model ${id}.` });
+    if (id && !known) this.problem.show({ message: `This server has no model ${id}: this is another one.` }, { keep: true });
     this.model = known ?? this.models.find((entry) => entry.default) ?? this.models[0];
     this.settings.model = this.model.id;
     const classes = this.model.classes ?? [];

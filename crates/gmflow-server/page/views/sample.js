@@ -92,7 +92,7 @@ class SampleView {
 
   setModel(id) {
     const known = findModel(this.models, id);
-    if (id && !known) this.problem.show({ message: `This server has no model ${id}. These are the settings of its first one.` });
+    if (id && !known) this.problem.show({ message: `This server has no model ${id}: this is another one.` }, { keep: true });
     this.model = known ?? this.models.find((entry) => entry.default) ?? this.models[0];
     this.settings.model = this.model.id;
     if (this.model.classes?.length) {
@@ -192,6 +192,7 @@ class SampleView {
     old?.forget();
     this.began = performance.now();
     job.addEventListener("change", () => job === this.job && this.showState());
+    job.addEventListener("waiting", () => job === this.job && (this.says.textContent = "The connection was cut. Waiting for the server …"));
     job.addEventListener("started", () => job === this.job && this.prepare());
     job.addEventListener("step", (event) => job === this.job && this.take(event.detail));
     this.showState();
