@@ -1,5 +1,5 @@
 // The frame: views by their address, the state of the server, colours, keys.
-import { get, setKey } from "./lib/api.js";
+import { get, hasKey, setKey } from "./lib/api.js";
 import { h, isWriting, remembered } from "./lib/dom.js";
 import { count, span } from "./lib/format.js";
 import { listModels } from "./lib/models.js";
@@ -125,12 +125,14 @@ function askForKey() {
   if (document.querySelector("dialog[open]")) return;
   const input = h("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
   const dialog = h("dialog", { "aria-labelledby": "key-title" }, h("form", { method: "dialog" },
-    h("h2", { id: "key-title" }, "This server needs a key"),
+    h("h2", { id: "key-title" }, hasKey() ? "The server does not take this key" : "This server needs a key"),
     h("div", { class: "field" }, h("label", { for: "key" }, "Key"), input,
       h("p", { class: "hint" }, "The one that it was started with. This browser keeps it in a cookie for this server.")),
     h("div", { class: "bar" }, h("button", { type: "submit", class: "main" }, "Use this key"))));
   dialog.addEventListener("close", () => {
-    setKey(input.value);
+    dialog.remove();
+    if (!input.value) return;
+    setKey(input.value.trim());
     location.reload();
   });
   document.body.append(dialog);

@@ -64,7 +64,13 @@ export function sentence(error) {
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-/** Sets the key that requests carry from now on. */
+const COOKIE = "gmflow_key";
+
+/** Sets the key that requests carry from now on: as a cookie, so that pictures and streams carry it too. */
 export function setKey(key) {
-  document.cookie = `gmflow_key=${encodeURIComponent(key)}; Path=/; SameSite=Strict; Max-Age=31536000`;
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `${COOKIE}=${key}; Path=/; SameSite=Strict; Max-Age=31536000${secure}`;
 }
+
+/** Whether a key was set before. */
+export const hasKey = () => document.cookie.split("; ").some((part) => part.startsWith(`${COOKIE}=`));

@@ -1,6 +1,7 @@
 // The inside of a picture: maps on the left, the mixture of the chosen pixel on the right.
 import { series as colourOf } from "../lib/colour.js";
-import { h, later } from "../lib/dom.js";
+import { h, later, say } from "../lib/dom.js";
+import { number } from "../lib/format.js";
 import { segments } from "./fields.js";
 import { BigPicture, Strip, legend } from "./maps.js";
 import { MixtureSheet } from "./mixture.js";
@@ -150,6 +151,7 @@ export class PixelStage {
       const isPrediction = this.what === "x0" && this.step === step;
       const shown = isPrediction && picture.screen.shown === this.url("x0") ? picture.shownAt(picture.pixel, answer.mean.length) : null;
       const past = this.step !== step ? ` at step ${step}, the last with a prediction` : "";
+      if (document.activeElement === picture.element) say(`Pixel ${picture.pixel.join(", ")}: mean ${answer.mean.map((v) => number(v, 2)).join(", ")}, effective K ${number(answer.effective_k, 2)}`);
       this.sheet.show(answer, { place: `(${picture.pixel.join(", ")})${past}`, shown });
       const steps = job.known.filter((one) => one < job.of);
       await this.answers.all(steps.map((one) => this.path(one)), (all) => this.sheet.showCourse(all, step), isOld);

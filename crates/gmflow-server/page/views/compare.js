@@ -1,17 +1,17 @@
 // Compare: the same noise through two settings or two models.
 import { get, sentence } from "../lib/api.js";
-import { h, later, say } from "../lib/dom.js";
+import { h, say } from "../lib/dom.js";
 import { count, number, span } from "../lib/format.js";
 import { Job } from "../lib/job.js";
-import { choices, findModel, listModels } from "../lib/models.js";
+import { choices, findModel } from "../lib/models.js";
 import * as route from "../lib/route.js";
-import { SAMPLER, addTo, complete, effective, planesFor, randomSeed, settingsFrom, solverOf } from "../lib/settings.js";
+import { SAMPLER, addTo, complete, effective, planesFor, settingsFrom, solverOf } from "../lib/settings.js";
 import { byName, shortName } from "../parts/classes.js";
+import { DrawView } from "../parts/draw-view.js";
 import { field, segments } from "../parts/fields.js";
 import { Pairs } from "../parts/pairs.js";
-import { Panel, classField, countField, keepsSeed, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
+import { Panel, classField, countField, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
 import { Plane } from "../parts/plane.js";
-import { Problem } from "../parts/problem.js";
 import { Scrubber } from "../parts/scrubber.js";
 
 const SIDES = ["a", "b"];
@@ -23,20 +23,18 @@ export function mount(root, params) {
   return view;
 }
 
-class CompareView {
+class CompareView extends DrawView {
   constructor(params) {
+    super("Draw both");
     const { classes, n, seed, ...a } = settingsFrom(params);
     this.common = { classes, n, seed: seed ?? "0" };
     this.sides = { a, b: settingsFrom(params, "b.") };
     this.hasB = [...params.keys()].some((key) => key.startsWith("b."));
     this.mode = ["swipe", "difference"].includes(params.get("mode")) ? params.get("mode") : "side";
     this.edited = "b";
-    this.models = [];
     this.modelOf = {};
-    this.jobs = {};
-    this.soon = later(() => this.draw(), 200);
+    this.jobOf = {};
     this.panel = new Panel({ render: (open) => this.fields(open), title: () => SIDES.map((side) => `${side.toUpperCase()}: ${this.line(side)}`).join(" · ") });
-    this.problem = new Problem(() => this.draw());
     this.pairs = new Pairs({ onerror: (error) => this.problem.show(error) });
     this.planes = Object.fromEntries(SIDES.map((side) => [side, new Plane({ label: `Samples of side ${side.toUpperCase()}` })]));
     this.scrubber = new Scrubber({ label: "Time, for both sides", describe: (at) => this.describe(at), onstep: () => this.showTime() });
@@ -44,8 +42,6 @@ class CompareView {
   }
 
   build() {
-    this.drawButton = h("button", { type: "button", class: "main draw", onclick: () => this.again() }, "Draw both ", h("kbd", {}, "D"));
-    this.cancelButton = h("button", { type: "button", class: "cancel", hidden: true, onclick: () => this.cancel() }, "Cancel ", h("kbd", {}, "Esc"));
     this.presets = h("div", { class: "bar scroll", role: "group", "aria-label": "Common comparisons" });
     this.heads = Object.fromEntries(SIDES.map((side) => [side, h("div", { class: "sheet small" })]));
     this.split = h("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Divider between the sides" });
@@ -68,9 +64,7 @@ class CompareView {
     this.says = h("p", { class: "soft small" });
     this.element = h("div", { class: "view sided" }, this.panel.element,
       h("section", { class: "stage", "aria-label": "Comparison" },
-        h("div", { class: "head" },
-          h("div", {}, h("h1", { tabindex: "-1" }, "Compare"), h("p", { class: "soft" }, "The same noise through two settings or two models.")),
-          h("div", { class: "bar" }, this.cancelButton, this.drawButton)),
+        this.header("Compare", h("p", { class: "soft" }, "The same noise through two settings or two models.")),
         this.presets, this.problem.element,
         h("div", { class: "two" }, SIDES.map((side) => this.heads[side])),
         this.scrubber.element,
@@ -79,15 +73,19 @@ class CompareView {
     this.setMode(this.mode, false);
   }
 
-  async start() {
-    try {
-      this.models = await listModels({ wanted: this.sides.b.model ?? this.sides.a.model });
-    } catch (error) {
-      this.problem.retry = () => this.start();
-      return this.problem.show(error);
-    }
-    this.problem.retry = () => this.draw();
-    if (!this.models.length) return this.problem.show({ message: "The server has no model. Start it with one: gmflow serve models/mnist" });
+  start() {
+    return this.startWith(this.sides.a.model);
+  }
+
+  get seeded() {
+    return this.common;
+  }
+
+  jobs() {
+    return Object.values(this.jobOf);
+  }
+
+  begin() {
     const { a, b } = this.sides;
     this.setModel("a", a.model);
     const alike = this.others();
@@ -102,7 +100,6 @@ class CompareView {
     this.panel.rebuild();
     this.offer();
     this.address();
-    await this.draw();
   }
 
   /** The models that draw the same things as side A's. */
@@ -117,8 +114,8 @@ class CompareView {
   }
 
   setModel(side, id) {
-    const model = findModel(this.models, id) ?? (side === "b" ? this.modelOf.a : this.models.find((entry) => entry.default) ?? this.models[0]);
-    if (id && model.id !== id) this.problem.show({ message: `This server has no model ${id}.` }, { keep: true });
+    const model = findModel(this.models, id) ?? (side === "b" ? this.modelOf.a : this.usualModel);
+    if (id && model.id !== id) this.missing(id);
     this.modelOf[side] = model;
     this.sides[side].model = model.id;
     if (side === "a") this.common.classes = this.common.classes.filter((name) => byName(model.classes ?? [], name));
@@ -166,15 +163,6 @@ class CompareView {
     this.changed({ rebuild: true });
   }
 
-  changed({ rebuild, dragging } = {}) {
-    if (rebuild) this.panel.rebuild();
-    else this.panel.retitle();
-    this.panel.clearErrors();
-    this.address();
-    if (dragging) this.soon();
-    else this.draw();
-  }
-
   /** Comparisons that many people make. */
   offer() {
     const { a } = this.modelOf;
@@ -218,23 +206,12 @@ class CompareView {
     route.write("compare", params);
   }
 
-  again() {
-    if (!keepsSeed()) this.newSeed();
-    return this.draw();
-  }
-
-  newSeed() {
-    this.common.seed = randomSeed();
-    this.panel.inner.querySelector('[data-name="seed"]')?.setValue(this.common.seed);
-    this.address();
-  }
-
   async draw() {
     if (!this.modelOf.b) return;
     this.soon.cancel();
     this.scrubber.pause();
     this.problem.clear();
-    for (const job of Object.values(this.jobs)) job.forget();
+    for (const job of this.jobs()) job.forget();
     const turn = (this.turn = (this.turn ?? 0) + 1);
     this.pairs.element.hidden = this.isPlane;
     this.planePlace.hidden = !this.isPlane;
@@ -242,7 +219,7 @@ class CompareView {
     await Promise.all(SIDES.map(async (side) => {
       const settings = complete({ ...this.common, ...this.sides[side] }, this.modelOf[side]);
       const planes = planesFor(settings, this.modelOf[side], this.isPlane ? ["x"] : ["x0"]);
-      const job = (this.jobs[side] = new Job(settings, { every: 1, planes }));
+      const job = (this.jobOf[side] = new Job(settings, { every: 1, planes }));
       const mine = (act) => (event) => this.turn === turn && act(event);
       job.addEventListener("started", mine(() => this.prepare(job)));
       job.addEventListener("step", mine(({ detail }) => this.take(side, detail)));
@@ -254,11 +231,11 @@ class CompareView {
     if (this.turn !== turn) return;
     this.retime();
     this.showTime();
-    if (SIDES.every((side) => this.jobs[side].state === "completed")) say("Both sides are done.");
+    if (SIDES.every((side) => this.jobOf[side].state === "completed")) say("Both sides are done.");
   }
 
   cancel() {
-    for (const job of Object.values(this.jobs)) job.cancel();
+    for (const job of this.jobs()) job.cancel();
   }
 
   prepare(job) {
@@ -280,7 +257,7 @@ class CompareView {
   /** The times at which one of the sides has a step, from noise to data. */
   retime() {
     const times = new Set();
-    for (const side of SIDES) for (const entry of this.jobs[side]?.steps.values() ?? []) times.add(Math.round(entry.t * 1e6) / 1e6);
+    for (const side of SIDES) for (const entry of this.jobOf[side]?.steps.values() ?? []) times.add(Math.round(entry.t * 1e6) / 1e6);
     this.times = [...times].sort((a, b) => b - a);
     this.scrubber.setLast(Math.max(0, this.times.length - 1));
   }
@@ -288,8 +265,8 @@ class CompareView {
   /** The last step of a side that is done at time t. */
   stepAt(side, t) {
     let best;
-    for (const step of this.jobs[side]?.known ?? []) {
-      if (this.jobs[side].steps.get(step).t >= t - 1e-5) best = step;
+    for (const step of this.jobOf[side]?.known ?? []) {
+      if (this.jobOf[side].steps.get(step).t >= t - 1e-5) best = step;
     }
     return best;
   }
@@ -301,29 +278,29 @@ class CompareView {
       const step = this.stepAt(side, t);
       if (step === undefined) continue;
       if (this.isPlane) this.showPlane(side, step);
-      else this.jobs[side].steps.get(step).x0.forEach((url, index) => this.pairs.show(side, index, url));
+      else this.jobOf[side].steps.get(step).x0.forEach((url, index) => this.pairs.show(side, index, url));
     }
   }
 
   async showPlane(side, step) {
-    const job = this.jobs[side];
+    const job = this.jobOf[side];
     try {
       const answer = await get(`/v1/jobs/${job.id}/steps/${step}/points`);
-      if (job === this.jobs[side]) this.planes[side].show({ points: answer.x.length ? answer.x : answer.x0 });
+      if (job === this.jobOf[side]) this.planes[side].show({ points: answer.x.length ? answer.x : answer.x0 });
     } catch (error) {
-      if (job === this.jobs[side] && job.ended) this.problem.show(error);
+      if (job === this.jobOf[side] && job.ended) this.problem.show(error);
     }
   }
 
   describe(at) {
     const t = this.times?.[at];
     if (t === undefined) return "no steps yet";
-    const place = (side) => `${side.toUpperCase()} ${this.stepAt(side, t) ?? 0}/${this.jobs[side].of}`;
+    const place = (side) => `${side.toUpperCase()} ${this.stepAt(side, t) ?? 0}/${this.jobOf[side].of}`;
     return `t = ${number(t, 2)} · ${place("a")} · ${place("b")}`;
   }
 
   showHead(side) {
-    const job = this.jobs[side];
+    const job = this.jobOf[side];
     const model = this.modelOf[side];
     const state = {
       completed: () => `${span(job.timing.run_ms / 1000)} · ${count(job.timing.calls, "network call")}`,
@@ -337,7 +314,7 @@ class CompareView {
         h("b", {}, model.id), h("span", { class: "soft" }, model.components > 1 ? `K = ${model.components}` : "K = 1"), h("span", { class: "soft push" }, state)),
       h("p", {}, [this.line(side), ...extras].join(", ")),
       h("p", { class: "soft detail" }, solverOf(effective(this.sides[side], model, "solver")).text));
-    this.cancelButton.hidden = SIDES.every((one) => this.jobs[one]?.ended ?? true);
+    this.cancelButton.hidden = SIDES.every((one) => this.jobOf[one]?.ended ?? true);
   }
 
   showFailure(side, error) {
@@ -349,25 +326,8 @@ class CompareView {
     this.problem.show(error, { prefix: `Side ${side.toUpperCase()}: ` });
   }
 
-  /** Keys of this view. */
-  key(event) {
-    const act = {
-      d: () => this.again(),
-      n: () => { this.newSeed(); this.draw(); },
-      Escape: () => this.cancel(),
-      ",": () => this.scrubber.move(this.scrubber.position - 1),
-      ".": () => this.scrubber.move(this.scrubber.position + 1),
-      p: () => this.scrubber.toggle(),
-    }[event.key];
-    act?.();
-    return Boolean(act);
-  }
-
   unmount() {
     this.turn = -1;
-    this.soon.cancel();
-    this.scrubber.pause();
-    this.panel.stop();
-    for (const job of Object.values(this.jobs)) job.forget();
+    super.unmount();
   }
 }

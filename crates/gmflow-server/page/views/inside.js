@@ -1,18 +1,18 @@
 // Look inside: the distribution that the network predicts at every pixel, step by step.
 import { sentence } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
-import { h, later } from "../lib/dom.js";
+import { h } from "../lib/dom.js";
 import { count, number } from "../lib/format.js";
 import { Job } from "../lib/job.js";
-import { choices, findModel, listModels } from "../lib/models.js";
+import { choices, findModel } from "../lib/models.js";
 import * as route from "../lib/route.js";
-import { addTo, complete, planesFor, randomSeed, settingsFrom } from "../lib/settings.js";
+import { addTo, complete, planesFor, settingsFrom } from "../lib/settings.js";
 import { Answers } from "../parts/answers.js";
 import { byName, shortName } from "../parts/classes.js";
-import { Panel, classField, countField, keepsSeed, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
+import { DrawView } from "../parts/draw-view.js";
+import { Panel, classField, countField, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
 import { PixelStage } from "../parts/pixel-stage.js";
 import { PlaneStage } from "../parts/plane-stage.js";
-import { Problem } from "../parts/problem.js";
 import { Scrubber } from "../parts/scrubber.js";
 
 /** Puts the view in its place; `start()` fills it. */
@@ -22,14 +22,13 @@ export function mount(root, params) {
   return view;
 }
 
-class InsideView {
+class InsideView extends DrawView {
   constructor(params) {
+    super("Draw");
     this.settings = settingsFrom(params);
     this.settings.seed ??= "0";
     this.wantedStep = params.has("step") ? Number(params.get("step")) : null;
-    this.soon = later(() => this.draw(), 200);
     this.panel = new Panel({ render: (open) => this.fields(open), title: () => this.model && settingsLine(this.settings, this.model) });
-    this.problem = new Problem(() => this.draw());
     this.scrubber = new Scrubber({ label: "Steps", describe: (at) => this.describe(at), onstep: () => this.moved(), pace: 700 });
     const shared = { onchange: () => this.address(), onerror: (error) => this.job?.ended && this.problem.show(error) };
     this.pixels = new PixelStage({ ...shared, params });
@@ -39,34 +38,35 @@ class InsideView {
   }
 
   build() {
-    this.drawButton = h("button", { type: "button", class: "main draw", onclick: () => this.again() }, "Draw ", h("kbd", {}, "D"));
-    this.cancelButton = h("button", { type: "button", class: "cancel", hidden: true, onclick: () => this.cancel() }, "Cancel ", h("kbd", {}, "Esc"));
     this.note = h("p", { class: "soft small" });
     this.lead = h("p", { class: "soft" }, "What the network thinks of every pixel before it is decided.");
     this.body = h("div", {});
     this.element = h("div", { class: "view sided" }, this.panel.element,
       h("section", { class: "stage", "aria-label": "Inside of a sample" },
-        h("div", { class: "head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Look inside"), this.lead), h("div", { class: "bar" }, this.cancelButton, this.drawButton)),
+        this.header("Look inside", this.lead),
         this.problem.element, this.scrubber.element, this.note, this.body));
   }
 
-  async start() {
-    try {
-      this.models = await listModels({ wanted: this.settings.model });
-    } catch (error) {
-      this.problem.retry = () => this.start();
-      return this.problem.show(error);
-    }
-    this.problem.retry = () => this.draw();
-    if (!this.models.length) return this.problem.show({ message: "The server has no model. Start it with one: gmflow serve models/mnist" });
+  start() {
+    return this.startWith(this.settings.model);
+  }
+
+  begin() {
     this.setModel(this.settings.model);
-    await this.draw();
+  }
+
+  get seeded() {
+    return this.settings;
+  }
+
+  jobs() {
+    return this.job ? [this.job] : [];
   }
 
   setModel(id) {
     const known = findModel(this.models, id);
-    if (id && !known) this.problem.show({ message: `This server has no model ${id}: this is another one.` }, { keep: true });
-    this.model = known ?? this.models.find((entry) => entry.default) ?? this.models[0];
+    if (id && !known) this.missing(id);
+    this.model = known ?? this.usualModel;
     this.settings.model = this.model.id;
     const classes = this.model.classes ?? [];
     this.settings.classes = this.settings.classes.filter((name) => byName(classes, name)).slice(0, 1);
@@ -103,15 +103,6 @@ class InsideView {
     this.draw();
   }
 
-  changed({ rebuild, dragging } = {}) {
-    if (rebuild) this.panel.rebuild();
-    else this.panel.retitle();
-    this.panel.clearErrors();
-    this.address();
-    if (dragging) this.soon();
-    else this.draw();
-  }
-
   address() {
     if (!this.model) return;
     const settings = { ...this.settings };
@@ -121,17 +112,6 @@ class InsideView {
     if (step !== undefined && step !== this.usualStep) params.set("step", step);
     this.stage.addTo(params);
     route.write("inside", params);
-  }
-
-  again() {
-    if (!keepsSeed()) this.newSeed();
-    return this.draw();
-  }
-
-  newSeed() {
-    this.settings.seed = randomSeed();
-    this.panel.inner.querySelector('[data-name="seed"]')?.setValue(this.settings.seed);
-    this.address();
   }
 
   async draw() {
@@ -204,26 +184,5 @@ class InsideView {
     const step = this.job?.known[at];
     if (step === undefined) return "no steps yet";
     return step === this.job.of ? `done, ${count(step, "step")}` : `step ${step} of ${this.job.of}, t = ${number(this.job.steps.get(step).t, 2)}`;
-  }
-
-  /** Keys of this view. */
-  key(event) {
-    const act = {
-      d: () => this.again(),
-      n: () => { this.newSeed(); this.draw(); },
-      Escape: () => this.cancel(),
-      ",": () => this.scrubber.move(this.scrubber.position - 1),
-      ".": () => this.scrubber.move(this.scrubber.position + 1),
-      p: () => this.scrubber.toggle(),
-    }[event.key];
-    act?.();
-    return Boolean(act);
-  }
-
-  unmount() {
-    this.soon.cancel();
-    this.scrubber.pause();
-    this.panel.stop();
-    this.job?.forget();
   }
 }

@@ -1,17 +1,17 @@
 // Sample: settings on the left, samples as they become clear on the right.
 import { get, sentence } from "../lib/api.js";
-import { h, later, remembered, say } from "../lib/dom.js";
+import { command, curl } from "../lib/commands.js";
+import { h, remembered, say } from "../lib/dom.js";
 import { count, number, span } from "../lib/format.js";
 import { Job } from "../lib/job.js";
 import { choices, findModel, listModels } from "../lib/models.js";
 import * as route from "../lib/route.js";
-import { addTo, complete, planesFor, randomSeed, seedAt, settingsFrom, startCount } from "../lib/settings.js";
-import { command, curl } from "../lib/commands.js";
+import { addTo, complete, planesFor, seedAt, settingsFrom, startCount } from "../lib/settings.js";
 import { byName, shortName } from "../parts/classes.js";
+import { DrawView } from "../parts/draw-view.js";
 import { check, copyable, segments } from "../parts/fields.js";
-import { Panel, classField, countField, keepsSeed, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
+import { Panel, classField, countField, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
 import { Plane } from "../parts/plane.js";
-import { Problem } from "../parts/problem.js";
 import { Scrubber } from "../parts/scrubber.js";
 import { Tiles } from "../parts/tiles.js";
 
@@ -25,15 +25,14 @@ export function mount(root, params) {
   return view;
 }
 
-class SampleView {
+class SampleView extends DrawView {
   constructor(params) {
+    super("Draw");
     this.settings = settingsFrom(params);
     this.settings.seed ??= "0";
     this.plane = params.get("show");
     this.follows = remembered.get("live", "on") === "on";
-    this.soon = later(() => this.draw(), 160);
     this.panel = new Panel({ render: (open) => this.fields(open), title: () => this.model && settingsLine(this.settings, this.model) });
-    this.problem = new Problem(() => this.draw());
     this.tiles = new Tiles({
       onchoose: () => this.showChosen(),
       ondouble: (index) => this.lookInside(index),
@@ -48,8 +47,6 @@ class SampleView {
   }
 
   build() {
-    this.drawButton = h("button", { type: "button", class: "main draw", onclick: () => this.again() }, "Draw ", h("kbd", {}, "D"));
-    this.cancelButton = h("button", { type: "button", class: "cancel", hidden: true, onclick: () => this.cancel() }, "Cancel ", h("kbd", {}, "Esc"));
     this.progress = h("progress", { max: 1, value: 0, "aria-label": "Progress of the draw" });
     this.says = h("p", { class: "soft small" });
     this.downloads = h("span", { class: "bar" });
@@ -61,9 +58,7 @@ class SampleView {
     this.element = h("div", { class: "view sided" },
       this.panel.element,
       h("section", { class: "stage", "aria-label": "Samples" },
-        h("div", { class: "head" },
-          h("div", {}, h("h1", { tabindex: "-1" }, "Sample"), h("p", { class: "soft" }, "Watch samples become clear, step by step. Choose one to look closer.")),
-          h("div", { class: "bar" }, this.cancelButton, this.drawButton)),
+        this.header("Sample", h("p", { class: "soft" }, "Watch samples become clear, step by step. Choose one to look closer.")),
         h("div", { class: "stack" }, this.progress, h("div", { class: "bar" }, h("div", { class: "grow" }, this.says), this.downloads)),
         this.problem.element,
         this.steps,
@@ -74,26 +69,26 @@ class SampleView {
           h("p", { class: "soft small" }, "On the command line, put the model's folder in the place of its name."))));
   }
 
-  async start() {
-    try {
-      this.models = await listModels({ wanted: this.settings.model });
-    } catch (error) {
-      this.problem.retry = () => this.start();
-      return this.problem.show(error);
-    }
-    this.problem.retry = () => this.draw();
-    if (!this.models.length) {
-      this.element.querySelector(".stage").append(h("p", { class: "empty" }, "The server has no model. Start it with one: gmflow serve models/mnist"));
-      return;
-    }
+  start() {
+    return this.startWith(this.settings.model);
+  }
+
+  begin() {
     this.setModel(this.settings.model);
-    await this.draw();
+  }
+
+  get seeded() {
+    return this.settings;
+  }
+
+  jobs() {
+    return this.job ? [this.job] : [];
   }
 
   setModel(id) {
     const known = findModel(this.models, id);
-    if (id && !known) this.problem.show({ message: `This server has no model ${id}: this is another one.` }, { keep: true });
-    this.model = known ?? this.models.find((entry) => entry.default) ?? this.models[0];
+    if (id && !known) this.missing(id);
+    this.model = known ?? this.usualModel;
     this.settings.model = this.model.id;
     if (this.model.classes?.length) {
       this.settings.classes = this.settings.classes.filter((name) => byName(this.model.classes, name));
@@ -120,7 +115,7 @@ class SampleView {
 
   fields(moreOpen) {
     const { settings, model } = this;
-    const change = (name, how) => this.changed(name, how);
+    const change = (name, how) => this.changed(how);
     const live = check({
       label: "Draw again whenever a setting changes", value: this.follows,
       onchange: (on) => {
@@ -149,14 +144,8 @@ class SampleView {
     this.draw();
   }
 
-  changed(name, { rebuild, dragging } = {}) {
-    if (rebuild) this.panel.rebuild();
-    else this.panel.retitle();
-    this.address();
-    this.panel.clearErrors();
-    if (!this.follows) return;
-    if (dragging) this.soon();
-    else this.draw();
+  get drawsByItself() {
+    return this.follows;
   }
 
   address() {
@@ -166,18 +155,6 @@ class SampleView {
     const full = complete(this.settings, this.model);
     this.commandText.setText(command(full));
     this.curlText.setText(curl(full));
-  }
-
-  /** Draws as the button does: with another seed where it is not kept. */
-  again() {
-    if (!keepsSeed()) this.newSeed();
-    return this.draw();
-  }
-
-  newSeed() {
-    this.settings.seed = randomSeed();
-    this.panel.inner.querySelector('[data-name="seed"]')?.setValue(this.settings.seed);
-    this.address();
   }
 
   async draw() {
@@ -370,26 +347,5 @@ class SampleView {
     this.panel.rebuild();
     this.address();
     this.draw();
-  }
-
-  /** Keys of this view. */
-  key(event) {
-    const act = {
-      d: () => this.again(),
-      n: () => { this.newSeed(); this.draw(); },
-      Escape: () => this.cancel(),
-      ",": () => this.scrubber.move(this.scrubber.position - 1),
-      ".": () => this.scrubber.move(this.scrubber.position + 1),
-      p: () => this.scrubber.toggle(),
-    }[event.key];
-    act?.();
-    return Boolean(act);
-  }
-
-  unmount() {
-    this.soon.cancel();
-    this.scrubber.pause();
-    this.panel.stop();
-    this.job?.forget();
   }
 }
