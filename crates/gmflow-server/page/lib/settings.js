@@ -109,7 +109,7 @@ export function randomSeed() {
 export const seedAt = (seed, index) => String((BigInt(seed) + BigInt(index)) & LARGEST);
 
 /** Numbers of samples that a model is asked for at first. */
-export const startCount = (model) => (model?.kind === "points" ? 1000 : model?.kind === "latents" ? 2 : 10);
+export const startCount = (model) => (model?.kind === "points" ? 1000 : model?.kind === "latents" ? 1 : 10);
 
 /** A short description of how samples are drawn: "GM-ODE 2, 6 steps, guidance 0.2". */
 export function summary(sampler) {

@@ -71,10 +71,15 @@ export function segments({ name, label, options, value, onchange, fill }) {
       h("span", {}, title))));
 }
 
-/** A list to choose from. `options` are [value, title]. */
+/** A list to choose from. `options` are [value, title], or [value, title, group]. */
 export function select({ name, label, hint, options, value, onchange, own, isOwn, onreset }) {
-  const control = h("select", { onchange: () => onchange(control.value) },
-    options.map(([key, title]) => h("option", { value: key, selected: key === value }, title)));
+  const control = h("select", { onchange: () => onchange(control.value) });
+  for (const [key, title, group] of options) {
+    const last = control.lastElementChild;
+    let place = control;
+    if (group) place = last?.label === group ? last : control.appendChild(h("optgroup", { label: group }));
+    place.append(h("option", { value: key, selected: key === value }, title));
+  }
   return field({ name, label, hint, control, own, onreset: isOwn ? null : onreset });
 }
 

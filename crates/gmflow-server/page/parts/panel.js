@@ -61,16 +61,19 @@ function focusable(inner, name) {
 
 /** The model's list, with what the model is. */
 export function modelField({ models, model, label = "Model", onchange }) {
-  const title = (entry) => entry.id + (entry.state === "loaded" ? "" : entry.state === "failed" ? " (failed)" : " (loads when asked)");
+  const title = ({ id, run, state }) => (run ? id.slice("run:".length).replaceAll("~", "/") : id) + (state === "failed" ? " (failed)" : "");
+  const group = ({ run }) => (run ? "Newest checkpoints of runs" : undefined);
+  const listed = [...models].sort((a, b) => Boolean(a.run) - Boolean(b.run));
   return select({
-    name: "model", label, value: model.id, hint: about(model), options: models.map((entry) => [entry.id, title(entry)]), onchange,
+    name: "model", label, value: model.id, hint: about(model), onchange,
+    options: listed.map((entry) => [entry.id, title(entry), group(entry)]),
   });
 }
 
 /** What a model is, in a line. */
 export function about(model) {
   if (model.state === "failed") return model.error?.message ?? model.error ?? "This model could not be loaded.";
-  if (!model.shape) return "Loaded when it is asked for.";
+  if (!model.shape) return "Read when it is asked for.";
   const [channels, height, width] = model.shape;
   const size = model.kind === "points" ? "points in the plane"
     : model.kind === "latents" ? `latents ${height} × ${width}` : `${height} × ${width}${channels === 3 ? " colour" : ""}`;

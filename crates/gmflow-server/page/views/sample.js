@@ -187,7 +187,7 @@ class SampleView extends DrawView {
     const isPlane = job.points;
     this.field.element.hidden = !isPlane;
     this.tiles.element.hidden = isPlane;
-    if (!this.model.shape) this.reload();
+    if (this.model.state !== "loaded" && this.reloaded !== this.model.id) this.reload();
     if (isPlane) return;
     const [, height, width] = this.model.image ? [0, ...this.model.image] : job.shape;
     this.tiles.resize(job.seeds.length, [height, width]);
@@ -201,6 +201,7 @@ class SampleView extends DrawView {
 
   /** Asks for the models again: this one has been loaded meanwhile. */
   async reload() {
+    this.reloaded = this.model.id;
     this.models = await listModels({ fresh: true }).catch(() => this.models);
     this.model = findModel(this.models, this.model.id) ?? this.model;
     this.panel.rebuild();
@@ -254,10 +255,11 @@ class SampleView extends DrawView {
     const isOpen = !job.ended;
     this.cancelButton.hidden = !isOpen;
     this.progress.classList.toggle("idle", !isOpen);
+    const loads = this.model.state === "unloaded" ? " The model is read first." : "";
     const waits = job.position > 0 ? `${count(job.position, "request")} before this one, ` : "";
     this.says.textContent = {
-      starting: "Asking the server …",
-      queued: waits ? `Waiting: ${waits}done in about ${span(job.eta)}.` : "Waiting …",
+      starting: `Asking the server …${loads}`,
+      queued: waits ? `Waiting: ${waits}done in about ${span(job.eta)}.` : `Waiting …${loads}`,
       running: "Drawing …",
       completed: "",
       cancelled: "Cancelled. The pictures are as far as they came.",

@@ -20,7 +20,7 @@ export const missing = (what) => {
 };
 
 export function start(body, models, pace) {
-  const model = models.find((m) => m.id === (body.model ?? models[0].id) || (body.model?.startsWith("run:") && m.id === "mnist"));
+  const model = models.find((m) => m.id === (body.model ?? models[0].id).split("@")[0]);
   if (!model) refuse("model", "a model of this server", body.model);
   if (body.steps > 1000 || body.steps < 1) refuse("steps", "1 to 1000", body.steps);
   if (body.guidance >= 1) refuse("guidance", "0 to below 1", body.guidance);

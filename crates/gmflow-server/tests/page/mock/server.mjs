@@ -19,6 +19,7 @@ const MODELS = [
   { ...base, id: "checkerboard", kind: "points", shape: [2, 1, 1], image: null, components: 8, network: "mlp2d", parameters: 280000, classes: [], sampler: { solver: "gm-ode", order: 2, steps: 4, substeps: 32, guidance: 0 }, spectrum: false },
   { ...base, id: "imagenet-256", kind: "latents", shape: [4, 32, 32], image: [256, 256], components: 8, network: "gm-dit", parameters: 676000000, classes: many, sampler, spectrum: true },
 ];
+MODELS.push({ ...MODELS[0], id: "run:digits", default: false, state: "unloaded", run: "digits" });
 const TYPES = { ".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml" };
 const CSP = "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
