@@ -1,6 +1,6 @@
 // Drives every view of the page as a person would, against the real server.
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { binary, browse, drawn, gmflow, open, pixels, pixelsOfFile, root, scratch, serve, start } from "./lib.mjs";
@@ -209,6 +209,26 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     await drawn(page);
     assert.ok(await page.isHidden(".note.bad"));
     await clean(["413", "422"]);
+  });
+
+  test("a server with a key is given it once", async () => {
+    const key = join(folder, "key");
+    writeFileSync(key, "a-key+of/characters=\n");
+    const locked = await serve(`mnist=${join(root, "models/mnist")}`, "--key-file", key);
+    try {
+      page = await open(browser, locked.url, "#/sample?model=mnist&n=1&seed=0&steps=2");
+      await page.fill("#key", "not-the-key");
+      await page.click("text=Use this key");
+      await page.waitForSelector("text=The server does not take this key");
+      await page.fill("#key", "a-key+of/characters=");
+      await page.click("text=Use this key");
+      await page.waitForSelector(".tile");
+      await drawn(page);
+      assert.ok(new Set(await pixels(page, ".tile canvas")).size > 8, "a digit");
+      await clean(["401"]);
+    } finally {
+      await locked.stop();
+    }
   });
 
   for (const [name, hash] of Object.entries(VIEWS)) {

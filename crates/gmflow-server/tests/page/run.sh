@@ -15,7 +15,8 @@ install() {
 }
 
 target=${CARGO_TARGET_DIR:-../../../../target}
-export GMFLOW_BIN=${GMFLOW_BIN:-$(cd "$target/release" 2>/dev/null && pwd)/gmflow}
+GMFLOW_BIN=$(realpath -m "${GMFLOW_BIN:-$target/release/gmflow}")
+export GMFLOW_BIN
 [ -x "$GMFLOW_BIN" ] || missing "there is no $GMFLOW_BIN; cargo build --release makes it"
 command -v npm >/dev/null || install nodejs npm || missing "there is no npm"
 command -v chromium >/dev/null || install chromium || missing "there is no chromium"
