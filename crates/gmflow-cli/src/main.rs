@@ -20,6 +20,8 @@ mod output;
 mod plot;
 mod sample;
 mod sampler;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod sweep;
 mod table;
@@ -78,6 +80,10 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Init(arguments) => init::run(&arguments),
         args::Command::Train(arguments) => train::run(&arguments),
         args::Command::Sample(arguments) => sample::run(&arguments),
+        #[cfg(feature = "serve")]
+        args::Command::Serve(arguments) => serve::run(&arguments),
+        #[cfg(feature = "serve")]
+        args::Command::Ui(arguments) => serve::show(&arguments),
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Encode(arguments) => encode::run(&arguments),
