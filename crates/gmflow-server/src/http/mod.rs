@@ -31,6 +31,9 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
+/// The description of the API for programs; `VERSION` stands for the program's own.
+const OPENAPI: &str = include_str!("../openapi.json");
+
 /// What the routes share.
 pub(crate) struct App {
     pub config: ServerConfig,
@@ -122,7 +125,7 @@ async fn metrics(State(app): Shared) -> Response {
 }
 
 async fn openapi() -> Response {
-    typed("application/json", include_str!("../openapi.json"))
+    typed("application/json", OPENAPI.replace("VERSION", env!("CARGO_PKG_VERSION")))
 }
 
 async fn models(State(app): Shared) -> Answer<Response> {
@@ -212,4 +215,24 @@ pub(crate) fn set(response: &mut Response, name: &'static str, value: &str) {
 /// The object that says that a job is gone.
 pub(crate) fn gone(id: &str, state: &str) -> Value {
     json!({ "id": id, "state": state })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_description_and_the_book_have_every_route() {
+        let routes = include_str!("mod.rs").split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let routes: BTreeSet<String> = routes.map(|route| route.replace("{*path}", "{path}")).collect();
+        let described: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let paths = described["paths"].as_object().expect("paths");
+        assert_eq!(paths.keys().cloned().collect::<BTreeSet<_>>(), routes);
+        let page = include_str!("../../../../book/src/http-api.md");
+        for route in routes.iter().filter(|route| !route.contains("{file}") && !route.starts_with("/page/")) {
+            let said = route.replace("{step}", "{s}").replace("{sample}", "{i}");
+            assert!(page.contains(&said), "{said}");
+        }
+    }
 }
