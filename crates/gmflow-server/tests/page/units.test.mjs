@@ -1,5 +1,6 @@
 // Parts of the page that need no browser.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, test } from "node:test";
 import { command } from "../../page/lib/commands.js";
 import { number, span, whole } from "../../page/lib/format.js";
@@ -94,4 +95,19 @@ describe("charts", () => {
     assert.equal(whole(16000), "16\u202f000");
     assert.deepEqual([0.25, 5.4, 61, 5400, 200000].map(span), ["250 ms", "5.4 s", "1 min", "1 h 30 min", "2 days"]);
   });
+});
+
+test("what the first view needs is asked for at once", () => {
+  const page = new URL("../../page/", import.meta.url);
+  const needed = new Set();
+  const follow = (url) => {
+    if (needed.has(url.href)) return;
+    needed.add(url.href);
+    for (const [, path] of readFileSync(url, "utf8").matchAll(/^(?:import|export)[^"]*? from "(\.[^"]+)"/gm)) follow(new URL(path, url));
+  };
+  follow(new URL("main.js", page));
+  follow(new URL("views/sample.js", page));
+  const html = readFileSync(new URL("index.html", page), "utf8");
+  const listed = [...html.matchAll(/(?:modulepreload" href|module" src)="\/page\/([^"]+)"/g)].map(([, path]) => new URL(path, page).href);
+  assert.deepEqual(listed.sort(), [...needed].sort());
 });
