@@ -37,7 +37,10 @@ async function show() {
     if (!isFirst) main.querySelector("h1")?.focus({ preventScroll: true });
     await shown.start();
   } catch (error) {
-    if (mine === turn) main.replaceChildren(h("p", { class: "note bad", role: "alert" }, `This view could not be shown: ${error.message}`));
+    if (mine === turn)
+      main.replaceChildren(
+        h("p", { class: "note bad", role: "alert" }, `This view could not be shown: ${error.message}`),
+      );
     console.error(error);
   }
 }
@@ -91,8 +94,13 @@ async function watch() {
       const queue = await get("/v1/queue");
       const busy = queue.queued + queue.running;
       place.dataset.state = queue.draining ? "gone" : busy ? "busy" : "idle";
-      place.textContent = queue.draining ? "shutting down"
-        : queue.queued ? `${count(queue.queued, "request")} waiting, ${span(queue.wait_s)}` : queue.running ? "drawing" : "ready";
+      place.textContent = queue.draining
+        ? "shutting down"
+        : queue.queued
+          ? `${count(queue.queued, "request")} waiting, ${span(queue.wait_s)}`
+          : queue.running
+            ? "drawing"
+            : "ready";
       if (busy) wait = 1500;
     } catch (error) {
       place.dataset.state = "gone";
@@ -107,13 +115,17 @@ function colours() {
   const button = document.querySelector(".theme");
   const next = { auto: "light", light: "dark", dark: "auto" };
   const signs = { auto: "◐", light: "○", dark: "●" };
+  const named = (theme) => (theme === "auto" ? "as the system" : theme);
   const set = (theme) => {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     remembered.set("theme", theme);
     button.textContent = signs[theme];
-    button.setAttribute("aria-label", `Colours: ${theme === "auto" ? "as the system" : theme}. Change to ${next[theme] === "auto" ? "the system's" : next[theme]}.`);
-    button.title = `Colours: ${theme === "auto" ? "as the system" : theme}`;
+    button.setAttribute(
+      "aria-label",
+      `Colours: ${named(theme)}. Change to ${named(next[theme])}.`,
+    );
+    button.title = `Colours: ${named(theme)}`;
     window.dispatchEvent(new CustomEvent("gmflow-colours"));
   };
   set(remembered.get("theme", "auto"));
@@ -124,11 +136,27 @@ function colours() {
 function askForKey() {
   if (document.querySelector("dialog[open]")) return;
   const input = h("input", { type: "password", id: "key", autocomplete: "current-password", required: true });
-  const dialog = h("dialog", { "aria-labelledby": "key-title" }, h("form", { method: "dialog" },
-    h("h2", { id: "key-title" }, hasKey() ? "The server does not take this key" : "This server needs a key"),
-    h("div", { class: "field" }, h("label", { for: "key" }, "Key"), input,
-      h("p", { class: "hint" }, "The one that it was started with. This browser keeps it in a cookie for this server.")),
-    h("div", { class: "bar" }, h("button", { type: "submit", class: "main" }, "Use this key"))));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "key-title" },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "key-title" }, hasKey() ? "The server does not take this key" : "This server needs a key"),
+      h(
+        "div",
+        { class: "field" },
+        h("label", { for: "key" }, "Key"),
+        input,
+        h(
+          "p",
+          { class: "hint" },
+          "The one that it was started with. This browser keeps it in a cookie for this server.",
+        ),
+      ),
+      h("div", { class: "bar" }, h("button", { type: "submit", class: "main" }, "Use this key")),
+    ),
+  );
   dialog.addEventListener("close", () => {
     dialog.remove();
     if (!input.value) return;

@@ -12,7 +12,9 @@ export class ApiError extends Error {
 
 /** An error that the server did not send: it cannot be reached. */
 function unreachable() {
-  return new ApiError(0, { error: { message: "The server does not answer. Is gmflow serve still running?", code: "unreachable" } });
+  return new ApiError(0, {
+    error: { message: "The server does not answer. Is gmflow serve still running?", code: "unreachable" },
+  });
 }
 
 /** Sends a request; the answer is a success, or an [`ApiError`] is thrown. */
@@ -22,7 +24,13 @@ export async function send(method, path, { body, signal, accept, keepalive } = {
   if (accept) headers.accept = accept;
   let answer;
   try {
-    answer = await fetch(path, { method, headers, signal, keepalive, body: body === undefined ? undefined : JSON.stringify(body) });
+    answer = await fetch(path, {
+      method,
+      headers,
+      signal,
+      keepalive,
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
   } catch (error) {
     throw error.name === "AbortError" ? error : unreachable();
   }

@@ -15,7 +15,17 @@ function ramp(stops) {
 }
 
 /** From nothing (dark) to much (bright), even in lightness. */
-export const HEAT = ramp(["#0b0a1f", "#2a1458", "#5d1a73", "#902a6d", "#c1425a", "#e7693f", "#f9a03a", "#fbd56b", "#fcfbc4"]);
+export const HEAT = ramp([
+  "#0b0a1f",
+  "#2a1458",
+  "#5d1a73",
+  "#902a6d",
+  "#c1425a",
+  "#e7693f",
+  "#f9a03a",
+  "#fbd56b",
+  "#fcfbc4",
+]);
 
 /** From paper to ink, for densities. */
 export const DUSK = ramp(["#101118", "#1f2148", "#343a86", "#4d63b6", "#6f92cf", "#9bbedd", "#cfe3ea", "#ffffff"]);

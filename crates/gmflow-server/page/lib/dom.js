@@ -39,11 +39,12 @@ export function later(run, wait) {
 export function perFrame(run) {
   let newest = null;
   return (...args) => {
-    if (!newest) requestAnimationFrame(() => {
-      const now = newest;
-      newest = null;
-      run(...now);
-    });
+    if (!newest)
+      requestAnimationFrame(() => {
+        const now = newest;
+        newest = null;
+        run(...now);
+      });
     newest = args;
   };
 }
@@ -75,6 +76,9 @@ export const remembered = {
 /** Whether keys go to a field that the user writes in. */
 export function isWriting(event) {
   const target = event.target;
-  return target instanceof HTMLElement
-    && (target.matches("input:not([type=range], [type=checkbox], [type=radio]), select, textarea") || target.isContentEditable);
+  return (
+    target instanceof HTMLElement &&
+    (target.matches("input:not([type=range], [type=checkbox], [type=radio]), select, textarea") ||
+      target.isContentEditable)
+  );
 }

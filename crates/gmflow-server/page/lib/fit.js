@@ -4,7 +4,10 @@
 const AROUND = 60;
 const GAP = 10;
 
-/** Keeps `--columns` of a grid. Cells are at least `least` pixels wide, and have `caption` pixels of text below the picture. */
+/**
+ * Keeps `--columns` of a grid. Cells are at least `least` pixels wide, and have `caption` pixels of text below the
+ * picture.
+ */
 export class Fit {
   constructor(element, { least, caption }) {
     Object.assign(this, { element, least, caption, n: 0, ratio: 0 });

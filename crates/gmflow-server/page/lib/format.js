@@ -20,7 +20,11 @@ export function whole(value) {
 /** A large number with a letter: 4.1 M. */
 export function short(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, letter] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (Math.abs(value) >= size) return `${number(value / size, 3)} ${letter}`;
   }
   return number(value, 3);

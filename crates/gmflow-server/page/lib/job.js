@@ -5,8 +5,8 @@ import { bodyOf } from "./settings.js";
 const ENDED = ["completed", "cancelled", "failed"];
 
 /**
- * What is known of a job and its steps. `steps` has, for each step s, its time `t` and one entry per sample in `x0`, `x` (URLs),
- * `entropy`, `effective_k` and `log_std`.
+ * What is known of a job and its steps. `steps` has, for each step s, its time `t` and one entry per sample in `x0`,
+ * `x` (URLs), `entropy`, `effective_k` and `log_std`.
  */
 export class Job extends EventTarget {
   constructor(settings, trace) {
@@ -39,13 +39,14 @@ export class Job extends EventTarget {
   follow(url) {
     return new Promise((resolve) => {
       const source = (this.source = new EventSource(url));
-      const on = (name, take) => source.addEventListener(name, (event) => {
-        if (event.data === undefined) return;
-        take(JSON.parse(event.data));
-        if (!ENDED.includes(this.state)) return;
-        source.close();
-        resolve();
-      });
+      const on = (name, take) =>
+        source.addEventListener(name, (event) => {
+          if (event.data === undefined) return;
+          take(JSON.parse(event.data));
+          if (!ENDED.includes(this.state)) return;
+          source.close();
+          resolve();
+        });
       on("queued", (data) => this.take("queued", data));
       on("started", (data) => this.take("started", data));
       on("step", (data) => this.takeStep(data));
@@ -71,7 +72,12 @@ export class Job extends EventTarget {
       this.of = data.steps;
       this.seeds = data.seeds;
       this.classes = data.classes ?? [];
-      Object.assign(this, { sampler: data.sampler, shape: data.shape, components: data.components, points: data.points });
+      Object.assign(this, {
+        sampler: data.sampler,
+        shape: data.shape,
+        components: data.components,
+        points: data.points,
+      });
     } else if (state === "completed") {
       this.samples = data.samples;
       this.timing = data.timing;

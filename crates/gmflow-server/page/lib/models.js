@@ -3,7 +3,10 @@ import { get } from "./api.js";
 
 let known = null;
 
-/** The models of the server. They are asked for once, again with `fresh`, and again where none has the id that is wanted. */
+/**
+ * The models of the server. They are asked for once, again with `fresh`, and again where none has the id that is
+ * wanted.
+ */
 export async function listModels({ wanted, fresh = false } = {}) {
   if (!known || fresh || (wanted && !findModel(await known.catch(() => []), wanted))) {
     known = get("/v1/models").then(({ data }) => data.map(complete));
@@ -14,7 +17,10 @@ export async function listModels({ wanted, fresh = false } = {}) {
 
 /** A model whose classes have no names calls them by their numbers. */
 function complete(model) {
-  return { ...model, classes: (model.classes ?? []).map(({ index, name }) => ({ index, name: name ?? String(index) })) };
+  return {
+    ...model,
+    classes: (model.classes ?? []).map(({ index, name }) => ({ index, name: name ?? String(index) })),
+  };
 }
 
 /** The model with this id. An older checkpoint of a run, `run:ID@step-00001000`, is what the newest one is. */

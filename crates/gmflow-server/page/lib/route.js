@@ -8,7 +8,11 @@ export function read() {
 
 /** The address of a view. */
 export function address(view, params) {
-  const query = String(params ?? "").replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%40", "@").replaceAll("%7E", "~");
+  const query = String(params ?? "")
+    .replaceAll("%2C", ",")
+    .replaceAll("%3A", ":")
+    .replaceAll("%40", "@")
+    .replaceAll("%7E", "~");
   return query ? `#/${view}?${query}` : `#/${view}`;
 }
 

@@ -19,7 +19,11 @@ export function ticks(low, high, n, log = false) {
     const out = [];
     const factors = high / low > 300 ? [1] : [1, 2, 5];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
-      out.push(...factors.map((factor) => factor * 10 ** power).filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)));
+      out.push(
+        ...factors
+          .map((factor) => factor * 10 ** power)
+          .filter((value) => value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)),
+      );
     }
     return out.length >= 2 ? out : ticks(low, high, n);
   }
@@ -28,7 +32,8 @@ export function ticks(low, high, n, log = false) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const out = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) out.push(Math.abs(value) < step * 1e-9 ? 0 : value);
+  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step)
+    out.push(Math.abs(value) < step * 1e-9 ? 0 : value);
   return out;
 }
 

@@ -1,8 +1,18 @@
 // The settings of a request for samples: their names, ranges and meanings, and how they stand in an address.
 
 export const SOLVERS = [
-  { name: "gm-ode", title: "GM-ODE", text: "Follows the mixture's own velocity in sub-steps. No noise is added.", mixture: true },
-  { name: "gm-sde", title: "GM-SDE", text: "Draws from the mixture in every step. More variety, and more steps.", mixture: true },
+  {
+    name: "gm-ode",
+    title: "GM-ODE",
+    text: "Follows the mixture's own velocity in sub-steps. No noise is added.",
+    mixture: true,
+  },
+  {
+    name: "gm-sde",
+    title: "GM-SDE",
+    text: "Draws from the mixture in every step. More variety, and more steps.",
+    mixture: true,
+  },
   { name: "euler", title: "Euler (DDIM)", text: "Straight steps along the mean velocity." },
   { name: "heun", title: "Heun", text: "Euler with a correction: two network calls in a step." },
   { name: "unipc", title: "UniPC", text: "Multistep, order 2. The best of the ordinary solvers on digits." },

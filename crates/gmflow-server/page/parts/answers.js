@@ -18,7 +18,10 @@ export class Answers {
     return this.kept.get(path);
   }
 
-  /** Asks for all of `paths`; `each(answers)` is called as they come, with `undefined` where one is missing. Stops when `isOld()`. */
+  /**
+   * Asks for all of `paths`; `each(answers)` is called as they come, with `undefined` where one is missing. Stops when
+   * `isOld()`.
+   */
   async all(paths, each, isOld) {
     const answers = new Array(paths.length);
     let next = 0;

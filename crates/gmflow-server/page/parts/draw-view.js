@@ -9,22 +9,36 @@ import { Problem } from "./problem.js";
 const REST = 160;
 
 /**
- * A view that draws. It has `panel`, `scrubber` and `seeded` (the object with the seed), and says how to `draw()`, `cancel()`, write its
- * `address()`, `begin()` once the models are known, and which `jobs()` it has.
+ * A view that draws. It has `panel`, `scrubber` and `seeded` (the object with the seed), and says how to `draw()`,
+ * `cancel()`, write its `address()`, `begin()` once the models are known, and which `jobs()` it has.
  */
 export class DrawView {
   constructor(title) {
     this.models = [];
     this.soon = later(() => this.draw(), REST);
     this.problem = new Problem(() => this.draw());
-    this.drawButton = h("button", { type: "button", class: "main draw", onclick: () => this.again() }, `${title} `, h("kbd", {}, "D"));
-    this.cancelButton = h("button", { type: "button", class: "cancel", hidden: true, onclick: () => this.cancel() }, "Cancel ", h("kbd", {}, "Esc"));
+    this.drawButton = h(
+      "button",
+      { type: "button", class: "main draw", onclick: () => this.again() },
+      `${title} `,
+      h("kbd", {}, "D"),
+    );
+    this.cancelButton = h(
+      "button",
+      { type: "button", class: "cancel", hidden: true, onclick: () => this.cancel() },
+      "Cancel ",
+      h("kbd", {}, "Esc"),
+    );
   }
 
   /** The title of the view, what it is for, and its buttons. */
   header(title, lead) {
-    return h("div", { class: "head" },
-      h("div", {}, h("h1", { tabindex: "-1" }, title), lead), h("div", { class: "bar" }, this.cancelButton, this.drawButton));
+    return h(
+      "div",
+      { class: "head" },
+      h("div", {}, h("h1", { tabindex: "-1" }, title), lead),
+      h("div", { class: "bar" }, this.cancelButton, this.drawButton),
+    );
   }
 
   /** Asks for the models and begins; `wanted` is the model of the address. */
@@ -36,7 +50,8 @@ export class DrawView {
       return this.problem.show(error);
     }
     this.problem.retry = () => this.draw();
-    if (!this.models.length) return this.problem.show({ message: "The server has no model. Start it with one: gmflow serve models/mnist" });
+    if (!this.models.length)
+      return this.problem.show({ message: "The server has no model. Start it with one: gmflow serve models/mnist" });
     this.begin();
     await this.draw();
   }

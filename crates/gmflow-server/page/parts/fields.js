@@ -10,14 +10,24 @@ export function field({ name, label, hint, control, target, own, onreset, group 
   if (!focus.id) focus.id = newId(name);
   described.setAttribute("aria-describedby", hint ? `${hintId} ${wrongId}` : wrongId);
   const reset = onreset
-    ? h("button", { type: "button", class: "reset", "aria-label": `${label}: back to ${own}`, onclick: onreset }, `back to ${own}`)
+    ? h(
+        "button",
+        { type: "button", class: "reset", "aria-label": `${label}: back to ${own}`, onclick: onreset },
+        `back to ${own}`,
+      )
     : null;
   const title = group ? h("span", { class: "label", id: newId("title") }, label) : h("label", { for: focus.id }, label);
   if (group) control.setAttribute("aria-labelledby", title.id);
   const wrong = h("p", { class: "wrong", id: wrongId, hidden: true });
   const hintNode = hint ? h("p", { class: "hint", id: hintId }, hint) : null;
-  const node = h("div", { class: "field", dataset: { name } },
-    h("div", { class: "label" }, title, reset), control, wrong, hintNode);
+  const node = h(
+    "div",
+    { class: "field", dataset: { name } },
+    h("div", { class: "label" }, title, reset),
+    control,
+    wrong,
+    hintNode,
+  );
   node.setHint = (text) => hintNode && (hintNode.textContent = text);
   node.setWrong = (text) => {
     wrong.textContent = text ?? "";
@@ -31,7 +41,13 @@ export function field({ name, label, hint, control, target, own, onreset, group 
 /** A slider and a number that say the same. Numbers outside the slider's range can be typed up to `most`. */
 export function slider({ name, label, hint, min, max, step = 1, most = max, value, own, isOwn, onchange, onreset }) {
   const range = h("input", { type: "range", min, max, step, "aria-label": `${label}, slider` });
-  const exact = h("input", { type: "number", min, max: most, step: step < 1 ? "any" : step, inputmode: step < 1 ? "decimal" : "numeric" });
+  const exact = h("input", {
+    type: "number",
+    min,
+    max: most,
+    step: step < 1 ? "any" : step,
+    inputmode: step < 1 ? "decimal" : "numeric",
+  });
   const show = (now) => {
     range.value = now;
     range.style.setProperty("--filled", `${((Math.min(max, Math.max(min, now)) - min) / (max - min || 1)) * 100}%`);
@@ -46,14 +62,21 @@ export function slider({ name, label, hint, min, max, step = 1, most = max, valu
   });
   exact.addEventListener("change", () => {
     const now = Number(exact.value);
-    const fits = exact.value !== "" && Number.isFinite(now) && now >= min && now <= most && (step < 1 || Number.isInteger(now));
+    const fits =
+      exact.value !== "" && Number.isFinite(now) && now >= min && now <= most && (step < 1 || Number.isInteger(now));
     node.setWrong(fits ? null : `${step < 1 ? "A number" : "A whole number"} from ${min} to ${most}, please.`);
     if (!fits) return;
     show(now);
     onchange(now, false);
   });
   const node = field({
-    name, label, hint, own, target: exact, control: h("div", { class: "slide" }, range, exact), onreset: isOwn ? null : onreset,
+    name,
+    label,
+    hint,
+    own,
+    target: exact,
+    control: h("div", { class: "slide" }, range, exact),
+    onreset: isOwn ? null : onreset,
   });
   node.setValue = (now) => {
     show(now);
@@ -65,10 +88,18 @@ export function slider({ name, label, hint, min, max, step = 1, most = max, valu
 /** A choice among a few: one row of buttons. `options` are [value, title]. */
 export function segments({ name, label, options, value, onchange, fill }) {
   const group = newId(name);
-  return h("div", { class: fill ? "segments fill" : "segments", role: "radiogroup", "aria-label": label },
-    options.map(([key, title]) => h("label", {},
-      h("input", { type: "radio", name: group, value: key, checked: key === value, onchange: () => onchange(key) }),
-      h("span", {}, title))));
+  return h(
+    "div",
+    { class: fill ? "segments fill" : "segments", role: "radiogroup", "aria-label": label },
+    options.map(([key, title]) =>
+      h(
+        "label",
+        {},
+        h("input", { type: "radio", name: group, value: key, checked: key === value, onchange: () => onchange(key) }),
+        h("span", {}, title),
+      ),
+    ),
+  );
 }
 
 /** A list to choose from. `options` are [value, title], or [value, title, group]. */
@@ -103,7 +134,12 @@ export function copyable(label, text) {
     }
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
-  const node = h("div", { class: "stack" }, h("h2", { class: "minor" }, label), h("div", { class: "copy" }, code, button));
+  const node = h(
+    "div",
+    { class: "stack" },
+    h("h2", { class: "minor" }, label),
+    h("div", { class: "copy" }, code, button),
+  );
   node.setText = (now) => (code.textContent = now);
   return node;
 }

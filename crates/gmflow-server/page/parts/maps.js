@@ -10,10 +10,18 @@ export class BigPicture {
     this.canvas = h("canvas", { width: 28, height: 28, "aria-hidden": "true" });
     this.screen = new Screen(this.canvas, { onerror });
     this.cross = h("div", { class: "cross", hidden: true });
-    this.element = h("div", {
-      class: "large", tabindex: "0", role: "application", "aria-roledescription": "picture",
-      "aria-label": "Picture. Arrow keys choose a pixel.",
-    }, this.canvas, this.cross);
+    this.element = h(
+      "div",
+      {
+        class: "large",
+        tabindex: "0",
+        role: "application",
+        "aria-roledescription": "picture",
+        "aria-label": "Picture. Arrow keys choose a pixel.",
+      },
+      this.canvas,
+      this.cross,
+    );
     this.size = [28, 28];
     this.pixel = null;
     this.element.addEventListener("pointerdown", (event) => {
@@ -42,7 +50,10 @@ export class BigPicture {
   pointAt(event) {
     const box = this.canvas.getBoundingClientRect();
     const [height, width] = this.size;
-    this.pick(Math.floor(((event.clientX - box.left) / box.width) * width), Math.floor(((event.clientY - box.top) / box.height) * height));
+    this.pick(
+      Math.floor(((event.clientX - box.left) / box.width) * width),
+      Math.floor(((event.clientY - box.top) / box.height) * height),
+    );
   }
 
   key(event) {
@@ -68,7 +79,10 @@ export class BigPicture {
     if (tell && !isSame) this.onpick(now);
   }
 
-  /** The values that the picture shows at the chosen pixel, from -1 to 1; nothing where picture and mixture differ in size. */
+  /**
+   * The values that the picture shows at the chosen pixel, from -1 to 1; nothing where picture and mixture differ in
+   * size.
+   */
   shownAt([x, y], channels) {
     const [height, width] = this.size;
     if (this.canvas.width !== width || this.canvas.height !== height || ![1, 3].includes(channels)) return null;
@@ -92,8 +106,12 @@ export class Strip {
       const index = this.items.length;
       const canvas = h("canvas", { width, height, "aria-hidden": "true" });
       const share = h("b", {});
-      const button = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.onchoose(index) },
-        canvas, h("span", {}, h("i", { style: { "--colour": this.colourOf(index) } }), String(index), share));
+      const button = h(
+        "button",
+        { type: "button", "aria-pressed": "false", onclick: () => this.onchoose(index) },
+        canvas,
+        h("span", {}, h("i", { style: { "--colour": this.colourOf(index) } }), String(index), share),
+      );
       this.items.push({ button, screen: new Screen(canvas, { onerror: this.onerror }), share });
       this.element.append(button);
     }
@@ -113,7 +131,8 @@ export function legend(low, high) {
   const canvas = h("canvas", { width: 256, height: 1, "aria-hidden": "true" });
   const context = canvas.getContext("2d");
   const image = context.createImageData(256, 1);
-  for (let value = 0; value < 256; value += 1) image.data.set([HEAT[value * 3], HEAT[value * 3 + 1], HEAT[value * 3 + 2], 255], value * 4);
+  for (let value = 0; value < 256; value += 1)
+    image.data.set([HEAT[value * 3], HEAT[value * 3 + 1], HEAT[value * 3 + 2], 255], value * 4);
   context.putImageData(image, 0, 0);
   const texts = [h("span", {}, low), h("span", {}, high)];
   const node = h("div", { class: "legend" }, texts[0], canvas, texts[1]);

@@ -34,7 +34,12 @@ export class Pairs {
       pair.screens[side] = new Screen(canvases[side], { onerror: this.onerror });
       canvases[side].addEventListener("shown", () => this.subtract(pair));
     }
-    pair.element = h("figure", { class: "pair" }, h("div", { class: "both" }, Object.values(canvases)), h("figcaption", {}, caption, gap));
+    pair.element = h(
+      "figure",
+      { class: "pair" },
+      h("div", { class: "both" }, Object.values(canvases)),
+      h("figcaption", {}, caption, gap),
+    );
     this.pairs.push(pair);
     this.element.append(pair.element);
   }
@@ -77,7 +82,9 @@ export class Pairs {
   subtract({ canvases, screens, gap }) {
     const { a, b, d } = canvases;
     if (!screens.a.shown || !screens.b.shown || a.width !== b.width || a.height !== b.height) return;
-    const [left, right] = [a, b].map((canvas) => canvas.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, a.width, a.height));
+    const [left, right] = [a, b].map((canvas) =>
+      canvas.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, a.width, a.height),
+    );
     const out = new ImageData(a.width, a.height);
     let sum = 0;
     for (let at = 0; at < out.data.length; at += 4) {

@@ -42,7 +42,8 @@ export class Panel {
   /** Shows an error at its field; false where the panel has no such field. */
   showError(error, text) {
     this.clearErrors();
-    const name = { guidance: "guidance", classes: "class", seeds: "seed" }[error.field] ?? error.field?.split(/[.[]/)[0];
+    const name =
+      { guidance: "guidance", classes: "class", seeds: "seed" }[error.field] ?? error.field?.split(/[.[]/)[0];
     const node = name && this.inner.querySelector(`.field[data-name="${CSS.escape(name)}"]`);
     if (!node?.setWrong) return false;
     node.closest("details.more")?.setAttribute("open", "");
@@ -61,11 +62,16 @@ function focusable(inner, name) {
 
 /** The model's list, with what the model is. */
 export function modelField({ models, model, label = "Model", onchange }) {
-  const title = ({ id, run, state }) => (run ? id.slice("run:".length).replaceAll("~", "/") : id) + (state === "failed" ? " (failed)" : "");
+  const title = ({ id, run, state }) =>
+    (run ? id.slice("run:".length).replaceAll("~", "/") : id) + (state === "failed" ? " (failed)" : "");
   const group = ({ run }) => (run ? "Newest checkpoints of runs" : undefined);
   const listed = [...models].sort((a, b) => Boolean(a.run) - Boolean(b.run));
   return select({
-    name: "model", label, value: model.id, hint: about(model), onchange,
+    name: "model",
+    label,
+    value: model.id,
+    hint: about(model),
+    onchange,
     options: listed.map((entry) => [entry.id, title(entry), group(entry)]),
   });
 }
@@ -75,16 +81,29 @@ export function about(model) {
   if (model.state === "failed") return model.error?.message ?? model.error ?? "This model could not be loaded.";
   if (!model.shape) return "Read when it is asked for.";
   const [channels, height, width] = model.shape;
-  const size = model.kind === "points" ? "points in the plane"
-    : model.kind === "latents" ? `latents ${height} × ${width}` : `${height} × ${width}${channels === 3 ? " colour" : ""}`;
+  const size =
+    model.kind === "points"
+      ? "points in the plane"
+      : model.kind === "latents"
+        ? `latents ${height} × ${width}`
+        : `${height} × ${width}${channels === 3 ? " colour" : ""}`;
   const mixture = model.components > 1 ? `K = ${model.components}` : "K = 1, no mixture";
-  return [size, mixture, model.parameters ? `${short(model.parameters)} parameters` : null, model.precision].filter(Boolean).join(" · ");
+  return [size, mixture, model.parameters ? `${short(model.parameters)} parameters` : null, model.precision]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** The seed, a button for another one, and a lock that keeps it from draw to draw. */
 export function seedField({ settings, change }) {
   const isLocked = () => remembered.get("lock", "on") === "on";
-  const input = h("input", { type: "text", class: "mono", inputmode: "numeric", value: settings.seed, spellcheck: "false", autocomplete: "off" });
+  const input = h("input", {
+    type: "text",
+    class: "mono",
+    inputmode: "numeric",
+    value: settings.seed,
+    spellcheck: "false",
+    autocomplete: "off",
+  });
   input.addEventListener("change", () => {
     const text = input.value.trim();
     if (!isSeed(text)) return node.setWrong("A whole number from 0 to 18446744073709551615, please.");
@@ -99,13 +118,20 @@ export function seedField({ settings, change }) {
     node.setWrong(null);
     change("seed", {});
   });
-  const lock = h("button", { type: "button", "aria-pressed": String(isLocked()), "aria-label": "Keep this seed when drawing again" }, "Keep");
+  const lock = h(
+    "button",
+    { type: "button", "aria-pressed": String(isLocked()), "aria-label": "Keep this seed when drawing again" },
+    "Keep",
+  );
   lock.addEventListener("click", () => {
     remembered.set("lock", isLocked() ? "off" : "on");
     lock.setAttribute("aria-pressed", String(isLocked()));
   });
   const node = field({
-    name: "seed", label: "Seed", control: h("div", { class: "seed" }, input, another, lock), target: input,
+    name: "seed",
+    label: "Seed",
+    control: h("div", { class: "seed" }, input, another, lock),
+    target: input,
     hint: "The noise of the first sample; the next ones count up. The same seed gives the same picture.",
   });
   node.setValue = (seed) => (input.value = seed);
@@ -119,8 +145,13 @@ export const keepsSeed = () => remembered.get("lock", "on") === "on";
 export function countField({ settings, model, change }) {
   const isPoints = model.kind === "points";
   return slider({
-    name: "n", label: isPoints ? "Points" : "Samples", min: isPoints ? 100 : 1, max: isPoints ? 4000 : 64, step: isPoints ? 100 : 1,
-    most: isPoints ? 100000 : 1024, value: settings.n ?? startCount(model),
+    name: "n",
+    label: isPoints ? "Points" : "Samples",
+    min: isPoints ? 100 : 1,
+    max: isPoints ? 4000 : 64,
+    step: isPoints ? 100 : 1,
+    most: isPoints ? 100000 : 1024,
+    value: settings.n ?? startCount(model),
     onchange: (value, dragging) => {
       settings.n = value;
       change("n", { dragging });
@@ -132,7 +163,9 @@ export function countField({ settings, model, change }) {
 export function classField({ settings, model, change, single }) {
   if (!model.classes?.length) return null;
   return classPicker({
-    classes: model.classes, chosen: settings.classes ?? [], single,
+    classes: model.classes,
+    chosen: settings.classes ?? [],
+    single,
     onchange: (names) => {
       settings.classes = names;
       change("class", {});

@@ -6,7 +6,12 @@ import { segments } from "./fields.js";
 import { BigPicture, Strip, legend } from "./maps.js";
 import { MixtureSheet } from "./mixture.js";
 
-const SHOWS = [["x0", "Prediction"], ["x", "Sample"], ["entropy", "Entropy"], ["component", "Component"]];
+const SHOWS = [
+  ["x0", "Prediction"],
+  ["x", "Sample"],
+  ["entropy", "Entropy"],
+  ["component", "Component"],
+];
 const MEANING = {
   x0: "The mean of the mixture at every pixel: the network's best guess of the finished picture.",
   x: "The sample on its way, from noise to picture.",
@@ -33,9 +38,21 @@ export class PixelStage {
     this.stripKind = h("div", {});
     this.stripTitle = h("div", { class: "bar" }, h("h2", { class: "minor" }, "Components"), this.stripKind);
     this.under = h("div", {});
-    this.element = h("div", { class: "inspect" },
-      h("div", { class: "stack" }, this.shows, this.picture.element, h("div", { class: "bar" }, h("div", { class: "grow" }, this.meaning), this.legend), this.stripTitle, this.strip.element, this.under),
-      this.sheet.element);
+    this.element = h(
+      "div",
+      { class: "inspect" },
+      h(
+        "div",
+        { class: "stack" },
+        this.shows,
+        this.picture.element,
+        h("div", { class: "bar" }, h("div", { class: "grow" }, this.meaning), this.legend),
+        this.stripTitle,
+        this.strip.element,
+        this.under,
+      ),
+      this.sheet.element,
+    );
     this.soon = later(() => this.ask(), 40);
     this.picture.canvas.addEventListener("shown", () => this.soon());
   }
@@ -63,20 +80,33 @@ export class PixelStage {
 
   renderChoices() {
     const options = this.isMixture ? SHOWS : SHOWS.slice(0, 2);
-    this.shows.replaceChildren(segments({
-      name: "show", label: "What the picture shows", value: this.what, options,
-      onchange: (to) => {
-        this.what = to;
-        this.refresh();
-      },
-    }));
-    this.stripKind.replaceChildren(segments({
-      name: "strip", label: "What the components show", value: this.stripShows, options: [["component", "Means"], ["weight", "Weights"]],
-      onchange: (to) => {
-        this.stripShows = to;
-        this.refresh();
-      },
-    }));
+    this.shows.replaceChildren(
+      segments({
+        name: "show",
+        label: "What the picture shows",
+        value: this.what,
+        options,
+        onchange: (to) => {
+          this.what = to;
+          this.refresh();
+        },
+      }),
+    );
+    this.stripKind.replaceChildren(
+      segments({
+        name: "strip",
+        label: "What the components show",
+        value: this.stripShows,
+        options: [
+          ["component", "Means"],
+          ["weight", "Weights"],
+        ],
+        onchange: (to) => {
+          this.stripShows = to;
+          this.refresh();
+        },
+      }),
+    );
   }
 
   chooseComponent(index) {
@@ -118,13 +148,23 @@ export class PixelStage {
     const isWeight = this.stripShows === "weight";
     const isComponent = this.what === "component";
     const isMap = this.what === "entropy" || (isComponent && isWeight);
-    const title = SHOWS.find(([key]) => key === this.what)[1] + (isComponent ? ` ${this.k}, ${isWeight ? "its weight" : "its mean"}` : "");
-    this.picture.show(this.what === "x" && !this.job.trace.planes.includes("x") ? this.url("x0") : this.url(this.name), isMap, title);
+    const title =
+      SHOWS.find(([key]) => key === this.what)[1] +
+      (isComponent ? ` ${this.k}, ${isWeight ? "its weight" : "its mean"}` : "");
+    this.picture.show(
+      this.what === "x" && !this.job.trace.planes.includes("x") ? this.url("x0") : this.url(this.name),
+      isMap,
+      title,
+    );
     this.legend.hidden = !isMap;
     this.legend.setHigh(isComponent ? "1" : `ln ${this.job.components}`);
-    const past = step === this.job.of && !["x0", "x"].includes(this.what) ? " The result has no prediction: this is the step before." : "";
+    const past =
+      step === this.job.of && !["x0", "x"].includes(this.what)
+        ? " The result has no prediction: this is the step before."
+        : "";
     this.meaning.textContent = MEANING[isComponent ? this.stripShows : this.what] + past;
-    if (this.isMixture) this.strip.show((index) => this.url(`${this.stripShows}-${index}`), isWeight, isComponent ? this.k : -1);
+    if (this.isMixture)
+      this.strip.show((index) => this.url(`${this.stripShows}-${index}`), isWeight, isComponent ? this.k : -1);
     this.soon();
   }
 
@@ -149,12 +189,22 @@ export class PixelStage {
       const answer = await this.answers.one(this.path(step));
       if (isOld()) return;
       const isPrediction = this.what === "x0" && this.step === step;
-      const shown = isPrediction && picture.screen.shown === this.url("x0") ? picture.shownAt(picture.pixel, answer.mean.length) : null;
+      const shown =
+        isPrediction && picture.screen.shown === this.url("x0")
+          ? picture.shownAt(picture.pixel, answer.mean.length)
+          : null;
       const past = this.step !== step ? ` at step ${step}, the last with a prediction` : "";
-      if (document.activeElement === picture.element) say(`Pixel ${picture.pixel.join(", ")}: mean ${answer.mean.map((v) => number(v, 2)).join(", ")}, effective K ${number(answer.effective_k, 2)}`);
+      if (document.activeElement === picture.element) {
+        const mean = answer.mean.map((value) => number(value, 2)).join(", ");
+        say(`Pixel ${picture.pixel.join(", ")}: mean ${mean}, effective K ${number(answer.effective_k, 2)}`);
+      }
       this.sheet.show(answer, { place: `(${picture.pixel.join(", ")})${past}`, shown });
       const steps = job.known.filter((one) => one < job.of);
-      await this.answers.all(steps.map((one) => this.path(one)), (all) => this.sheet.showCourse(all, step), isOld);
+      await this.answers.all(
+        steps.map((one) => this.path(one)),
+        (all) => this.sheet.showCourse(all, step),
+        isOld,
+      );
     } catch {
       this.sheet.title.textContent = "The server does not have this mixture any more. Draw again.";
     }

@@ -13,13 +13,22 @@ export class PlaneStage {
     const point = params.get("point");
     this.chosen = point !== null && /^\d+$/.test(point) ? Number(point) : -1;
     this.of = params.get("of") === "one" ? "one" : "all";
-    this.plane = new Plane({ label: "Density and samples in the plane", range: RANGE, onpick: (index) => this.pick(index) });
+    this.plane = new Plane({
+      label: "Density and samples in the plane",
+      range: RANGE,
+      onpick: (index) => this.pick(index),
+    });
     this.sheet = new MixtureSheet({ what: "Point" });
     this.sheet.element.hidden = true;
     this.under = h("div", {});
     this.choice = h("div", {});
     this.hint = h("p", { class: "soft small" });
-    this.element = h("div", { class: "inspect" }, h("div", { class: "stack" }, this.choice, this.plane.element, this.hint, this.under), this.sheet.element);
+    this.element = h(
+      "div",
+      { class: "inspect" },
+      h("div", { class: "stack" }, this.choice, this.plane.element, this.hint, this.under),
+      this.sheet.element,
+    );
   }
 
   addTo(params) {
@@ -34,15 +43,23 @@ export class PlaneStage {
   }
 
   render() {
-    this.choice.replaceChildren(segments({
-      name: "of", label: "Whose density", value: this.of, options: [["all", "Density of all samples"], ["one", "Of the chosen one"]],
-      onchange: (to) => {
-        this.of = to;
-        if (to === "one" && this.chosen < 0) this.chosen = 0;
-        this.show(this.step);
-        this.onchange();
-      },
-    }));
+    this.choice.replaceChildren(
+      segments({
+        name: "of",
+        label: "Whose density",
+        value: this.of,
+        options: [
+          ["all", "Density of all samples"],
+          ["one", "Of the chosen one"],
+        ],
+        onchange: (to) => {
+          this.of = to;
+          if (to === "one" && this.chosen < 0) this.chosen = 0;
+          this.show(this.step);
+          this.onchange();
+        },
+      }),
+    );
   }
 
   pick(index) {
@@ -55,7 +72,8 @@ export class PlaneStage {
   async live(step) {
     this.step = step;
     const answer = await this.answers.one(`/v1/jobs/${this.job.id}/steps/${step}/points`).catch(() => null);
-    if (answer && step === this.step) this.plane.show({ points: answer.x.length ? answer.x : answer.x0, density: null });
+    if (answer && step === this.step)
+      this.plane.show({ points: answer.x.length ? answer.x : answer.x0, density: null });
   }
 
   async show(step) {
@@ -76,7 +94,11 @@ export class PlaneStage {
       if (isOld()) return;
       const places = points.x.length ? points.x : points.x0;
       this.plane.show({ points: places, density, chosen: this.chosen });
-      this.hint.textContent = `${step === job.of ? "The result, over the last prediction." : "The stronger the colour, the denser. Samples are where they are after this step."} Click a sample for its own mixture.`;
+      const what =
+        step === job.of
+          ? "The result, over the last prediction."
+          : "The stronger the colour, the denser. Samples are where they are after this step.";
+      this.hint.textContent = `${what} Click a sample for its own mixture.`;
       this.sheet.element.hidden = this.chosen < 0 || !hasMixture;
       if (this.chosen < 0 || !hasMixture) return;
       const path = (s) => `${base}/${s}/${this.chosen}/pixel?x=0&y=0`;

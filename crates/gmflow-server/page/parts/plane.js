@@ -27,18 +27,25 @@ export class Plane {
     }
   }
 
-  /** Shows the points `[[x, y], ...]`, and the density behind them if there is one. Points glide to their new places. */
+  /**
+   * Shows the points `[[x, y], ...]`, and the density behind them if there is one. Points glide to their new places.
+   */
   show({ points = this.points, density = this.density, chosen = this.chosen, from = null }) {
     Object.assign(this, { density, chosen });
     cancelAnimationFrame(this.frame);
     const start = performance.now();
     const old = from ?? this.points;
-    const glides = old.length === points.length && old !== points && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const glides =
+      old.length === points.length && old !== points && !matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.points = points;
     const step = (now) => {
       const part = glides ? Math.min(1, (now - start) / 320) : 1;
       const eased = part * part * (3 - 2 * part);
-      this.draw(glides ? points.map(([x, y], at) => [old[at][0] + (x - old[at][0]) * eased, old[at][1] + (y - old[at][1]) * eased]) : points);
+      this.draw(
+        glides
+          ? points.map(([x, y], at) => [old[at][0] + (x - old[at][0]) * eased, old[at][1] + (y - old[at][1]) * eased])
+          : points,
+      );
       if (part < 1) this.frame = requestAnimationFrame(step);
     };
     step(start);

@@ -14,7 +14,10 @@ export class Problem {
     this.keeps = keep;
     const text = prefix + sentence(error);
     const children = [h("p", {}, error?.field && error.expected ? h("b", {}, `${error.field}: `) : null, text)];
-    if (this.retry && !keep) children.push(h("p", {}, h("button", { type: "button", class: "tiny", onclick: () => this.retry() }, "Try again")));
+    if (this.retry && !keep)
+      children.push(
+        h("p", {}, h("button", { type: "button", class: "tiny", onclick: () => this.retry() }, "Try again")),
+      );
     this.element.replaceChildren(...children);
     this.element.hidden = false;
     say(text);

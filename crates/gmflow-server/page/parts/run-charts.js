@@ -46,7 +46,14 @@ export class RunCharts {
       this.draw();
       this.onchange();
     };
-    const smooth = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: this.smooth, "aria-label": "Smoothing" });
+    const smooth = h("input", {
+      type: "range",
+      min: 0,
+      max: 0.98,
+      step: 0.02,
+      value: this.smooth,
+      "aria-label": "Smoothing",
+    });
     const fill = () => smooth.style.setProperty("--filled", `${(smooth.value / 0.98) * 100}%`);
     fill();
     smooth.addEventListener("input", () => {
@@ -54,10 +61,30 @@ export class RunCharts {
       set("smooth")(Number(smooth.value));
     });
     this.tools.replaceChildren(
-      segments({ name: "axis", label: "Horizontal axis", value: this.axis, options: [["step", "Steps"], ["images", "Images seen"]], onchange: set("axis") }),
-      segments({ name: "span", label: "Part of the run", value: this.span, options: [["all", "Whole run"], ["half", "Last half"], ["tenth", "Last tenth"]], onchange: set("span") }),
+      segments({
+        name: "axis",
+        label: "Horizontal axis",
+        value: this.axis,
+        options: [
+          ["step", "Steps"],
+          ["images", "Images seen"],
+        ],
+        onchange: set("axis"),
+      }),
+      segments({
+        name: "span",
+        label: "Part of the run",
+        value: this.span,
+        options: [
+          ["all", "Whole run"],
+          ["half", "Last half"],
+          ["tenth", "Last tenth"],
+        ],
+        onchange: set("span"),
+      }),
       h("span", { class: "bar smoothing" }, h("span", { class: "small" }, "Smoothing"), smooth),
-      check({ label: "Logarithmic loss", value: this.isLog, onchange: set("isLog") }));
+      check({ label: "Logarithmic loss", value: this.isLog, onchange: set("isLog") }),
+    );
   }
 
   /** Shows the lines of runs: `[{ id, color, lines }]`. */
@@ -68,11 +95,17 @@ export class RunCharts {
 
   render() {
     const runs = this.runs ?? [];
-    const names = new Set(runs.flatMap(({ lines }) => lines.slice(-50).flatMap((line) => Object.keys(line).filter((name) => typeof line[name] === "number"))));
+    const names = new Set(
+      runs.flatMap(({ lines }) =>
+        lines.slice(-50).flatMap((line) => Object.keys(line).filter((name) => typeof line[name] === "number")),
+      ),
+    );
     names.delete("step");
     names.delete("images");
     if (runs.some(({ lines }) => lines.length)) names.add("loss");
-    const wanted = [...new Set([...Object.keys(KNOWN), ...names])].filter((name) => names.has(name) && !PLAIN.includes(name));
+    const wanted = [...new Set([...Object.keys(KNOWN), ...names])].filter(
+      (name) => names.has(name) && !PLAIN.includes(name),
+    );
     for (const [name, chart] of this.charts) {
       if (wanted.includes(name)) continue;
       chart.element.parentElement.remove();
@@ -86,7 +119,11 @@ export class RunCharts {
 
   add(name) {
     const chart = new Chart({
-      title: KNOWN[name]?.title ?? name, height: name === "loss" ? 230 : 150, log: KNOWN[name]?.log ?? false, legend: name === "loss", yText: (value) => number(value, 4),
+      title: KNOWN[name]?.title ?? name,
+      height: name === "loss" ? 230 : 150,
+      log: KNOWN[name]?.log ?? false,
+      legend: name === "loss",
+      yText: (value) => number(value, 4),
       oncursor: (x) => {
         for (const other of this.charts.values()) if (other !== chart) other.setCursor(x, false);
       },
@@ -98,14 +135,24 @@ export class RunCharts {
   update(name, runs) {
     const { axis } = this;
     const end = Math.max(0, ...runs.map(({ lines }) => lines.at(-1)?.[axis] ?? 0));
-    const begin = { all: Math.min(...runs.map(({ lines }) => lines[0]?.[axis] ?? 0), end), half: end / 2, tenth: end * 0.9 }[this.span];
+    const begin = {
+      all: Math.min(...runs.map(({ lines }) => lines[0]?.[axis] ?? 0), end),
+      half: end / 2,
+      tenth: end * 0.9,
+    }[this.span];
     const isSmooth = KNOWN[name]?.smooth && this.smooth > 0;
     const series = [];
     for (const { id, color, lines } of runs) {
-      const points = lines.filter((line) => line[axis] >= begin && name in line).map((line) => [line[axis], line[name]]);
+      const points = lines
+        .filter((line) => line[axis] >= begin && name in line)
+        .map((line) => [line[axis], line[name]]);
       if (!points.length) continue;
       if (isSmooth) series.push({ color, faint: true, points });
-      series.push({ name: runs.length > 1 ? id.replaceAll("~", "/") : KNOWN[name]?.short ?? name, color, points: isSmooth ? smoothed(points, this.smooth) : points });
+      series.push({
+        name: runs.length > 1 ? id.replaceAll("~", "/") : (KNOWN[name]?.short ?? name),
+        color,
+        points: isSmooth ? smoothed(points, this.smooth) : points,
+      });
     }
     const chart = this.charts.get(name);
     chart.xName = axis === "step" ? "step" : "images";

@@ -24,7 +24,14 @@ export class RunConfig {
     this.lead = h("p", { class: "soft small" });
     this.toggle = h("div", {});
     this.texts = h("div", { class: "stack" });
-    this.element = h("section", { class: "sheet stack", "aria-label": "Configuration", hidden: true }, h("div", { class: "head" }, this.title, this.toggle), this.lead, this.table, this.texts);
+    this.element = h(
+      "section",
+      { class: "sheet stack", "aria-label": "Configuration", hidden: true },
+      h("div", { class: "head" }, this.title, this.toggle),
+      this.lead,
+      this.table,
+      this.texts,
+    );
   }
 
   /** Shows runs: `[{ id, color, config, config_toml }]`. */
@@ -32,10 +39,28 @@ export class RunConfig {
     this.runs = runs.filter((run) => run.config);
     this.element.hidden = this.runs.length === 0;
     if (!this.runs.length) return;
-    this.toggle.replaceChildren(this.runs.length > 1
-      ? check({ label: "All settings", value: this.all, onchange: (on) => { this.all = on; this.render(); } }) : "");
-    this.texts.replaceChildren(...this.runs.map((run) => h("details", { class: "more" },
-      h("summary", {}, `config.toml of ${run.id.replaceAll("~", "/")}`), copyable("The file", run.config_toml ?? ""))));
+    this.toggle.replaceChildren(
+      this.runs.length > 1
+        ? check({
+            label: "All settings",
+            value: this.all,
+            onchange: (on) => {
+              this.all = on;
+              this.render();
+            },
+          })
+        : "",
+    );
+    this.texts.replaceChildren(
+      ...this.runs.map((run) =>
+        h(
+          "details",
+          { class: "more" },
+          h("summary", {}, `config.toml of ${run.id.replaceAll("~", "/")}`),
+          copyable("The file", run.config_toml ?? ""),
+        ),
+      ),
+    );
     this.render();
   }
 
@@ -50,39 +75,92 @@ export class RunConfig {
     this.lead.textContent = "";
     if (runs.length > 1) {
       this.lead.hidden = false;
-      this.lead.textContent = shown.length ? `${shown.length} of ${names.length} settings.` : "Every setting is the same.";
+      this.lead.textContent = shown.length
+        ? `${shown.length} of ${names.length} settings.`
+        : "Every setting is the same.";
     }
     this.table.hidden = shown.length === 0;
-    this.table.replaceChildren(h("table", {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "setting"),
-        runs.map((run) => h("th", { scope: "col" }, h("i", { class: "swatch", style: { "--colour": run.color } }), ` ${run.id.replaceAll("~", "/")}`)))),
-      h("tbody", {}, shown.map((name) => h("tr", {}, h("th", { scope: "row" }, name), configs.map((config) => h("td", { class: runs.length > 1 && differs(name) ? "differs" : "" }, text(config[name]))))))));
+    this.table.replaceChildren(
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", { scope: "col" }, "setting"),
+            runs.map((run) =>
+              h(
+                "th",
+                { scope: "col" },
+                h("i", { class: "swatch", style: { "--colour": run.color } }),
+                ` ${run.id.replaceAll("~", "/")}`,
+              ),
+            ),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          shown.map((name) =>
+            h(
+              "tr",
+              {},
+              h("th", { scope: "row" }, name),
+              configs.map((config) =>
+                h("td", { class: runs.length > 1 && differs(name) ? "differs" : "" }, text(config[name])),
+              ),
+            ),
+          ),
+        ),
+      ),
+    );
   }
 }
 
 /** A chart of what a setting does: the loss of each run against the setting's value. */
 export class Sweep {
   constructor() {
-    this.chart = new Chart({ title: "Loss against a setting", height: 190, xText: (v) => number(v, 4), yText: (v) => number(v, 4) });
+    this.chart = new Chart({
+      title: "Loss against a setting",
+      height: 190,
+      xText: (v) => number(v, 4),
+      yText: (v) => number(v, 4),
+    });
     this.choice = h("select", { "aria-label": "Setting", onchange: () => this.render() });
     this.measure = "lowest";
     this.measures = segments({
-      name: "measure", label: "Which loss", value: "lowest", options: [["lowest", "Lowest"], ["last", "Last"]],
+      name: "measure",
+      label: "Which loss",
+      value: "lowest",
+      options: [
+        ["lowest", "Lowest"],
+        ["last", "Last"],
+      ],
       onchange: (to) => {
         this.measure = to;
         this.render();
       },
     });
-    this.element = h("section", { class: "sheet stack", "aria-label": "Sweep", hidden: true },
-      h("div", { class: "bar" }, h("h2", { class: "grow" }, "Sweep"), this.choice, this.measures), this.chart.element);
+    this.element = h(
+      "section",
+      { class: "sheet stack", "aria-label": "Sweep", hidden: true },
+      h("div", { class: "bar" }, h("h2", { class: "grow" }, "Sweep"), this.choice, this.measures),
+      this.chart.element,
+    );
   }
 
   /** Shows runs: `[{ id, color, config, lines }]`. */
   show(runs) {
     this.runs = runs.filter((run) => run.config && run.lines.length);
     const configs = this.runs.map((run) => flat(run.config));
-    const names = [...new Set(configs.flatMap(Object.keys))].filter((name) => configs.every((config) => typeof config[name] === "number")
-      && new Set(configs.map((config) => config[name])).size > 1);
+    const names = [...new Set(configs.flatMap(Object.keys))].filter(
+      (name) =>
+        configs.every((config) => typeof config[name] === "number") &&
+        new Set(configs.map((config) => config[name])).size > 1,
+    );
     this.element.hidden = this.runs.length < 2 || names.length === 0;
     const held = names.includes(this.choice.value) ? this.choice.value : names[0];
     this.choice.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === held }, name)));
@@ -91,19 +169,30 @@ export class Sweep {
 
   render() {
     const name = this.choice.value;
-    const points = this.runs.map((run) => {
-      const losses = run.lines.map((line) => line.loss).filter(Number.isFinite);
-      const loss = this.measure === "lowest" ? Math.min(...losses) : losses.slice(-5).reduce((a, b) => a + b, 0) / Math.min(5, losses.length);
-      return { run, x: flat(run.config)[name], y: loss };
-    }).filter(({ y }) => Number.isFinite(y)).sort((a, b) => a.x - b.x);
+    const points = this.runs
+      .map((run) => {
+        const losses = run.lines.map((line) => line.loss).filter(Number.isFinite);
+        const loss =
+          this.measure === "lowest"
+            ? Math.min(...losses)
+            : losses.slice(-5).reduce((a, b) => a + b, 0) / Math.min(5, losses.length);
+        return { run, x: flat(run.config)[name], y: loss };
+      })
+      .filter(({ y }) => Number.isFinite(y))
+      .sort((a, b) => a.x - b.x);
     const xs = points.map(({ x }) => x);
     const xLog = xs.every((x) => x > 0) && Math.max(...xs) / Math.min(...xs) >= 8;
-    const room = xLog ? [Math.min(...xs) / 1.3, Math.max(...xs) * 1.3] : [Math.min(...xs) - spread(xs), Math.max(...xs) + spread(xs)];
+    const room = xLog
+      ? [Math.min(...xs) / 1.3, Math.max(...xs) * 1.3]
+      : [Math.min(...xs) - spread(xs), Math.max(...xs) + spread(xs)];
     this.chart.xName = name;
     this.chart.update({
-      series: [{ color: "var(--edge)", faint: true, points: points.map(({ x, y }) => [x, y]) },
-        ...points.map(({ run, x, y }) => ({ name: run.id.replaceAll("~", "/"), color: run.color, points: [[x, y]] }))],
-      xLog, xDomain: room,
+      series: [
+        { color: "var(--edge)", faint: true, points: points.map(({ x, y }) => [x, y]) },
+        ...points.map(({ run, x, y }) => ({ name: run.id.replaceAll("~", "/"), color: run.color, points: [[x, y]] })),
+      ],
+      xLog,
+      xDomain: room,
     });
   }
 }

@@ -4,10 +4,18 @@ import { ago, number, span, whole } from "../lib/format.js";
 
 const MANY = 8;
 
+/** What alerts are called. */
+export const ALERTS = { nan: "not finite", stall: "stalled", spike: "loss spike" };
+
 export class RunList {
   constructor({ onchoose }) {
     this.onchoose = onchoose;
-    this.search = h("input", { type: "search", placeholder: "Search the runs", "aria-label": "Search the runs", oninput: () => this.render() });
+    this.search = h("input", {
+      type: "search",
+      placeholder: "Search the runs",
+      "aria-label": "Search the runs",
+      oninput: () => this.render(),
+    });
     this.list = h("ul", { class: "runs" });
     this.element = h("div", { class: "stack" }, this.search, this.list);
     this.rows = new Map();
@@ -24,24 +32,45 @@ export class RunList {
     this.search.hidden = this.runs.length < MANY && !words;
     const shown = this.runs.filter(({ id }) => !words || id.toLowerCase().includes(words));
     const ids = shown.map(({ id }) => id);
-    for (const [id, row] of this.rows) if (!ids.includes(id)) { row.element.remove(); this.rows.delete(id); }
+    for (const [id, row] of this.rows)
+      if (!ids.includes(id)) {
+        row.element.remove();
+        this.rows.delete(id);
+      }
     shown.forEach((run, index) => {
       if (!this.rows.has(run.id)) this.rows.set(run.id, this.row(run));
       const row = this.rows.get(run.id);
-      if (this.list.children[index] !== row.element) this.list.insertBefore(row.element, this.list.children[index] ?? null);
+      if (this.list.children[index] !== row.element)
+        this.list.insertBefore(row.element, this.list.children[index] ?? null);
       this.fill(row, run);
     });
   }
 
   row({ id }) {
     const name = id.replaceAll("~", "/");
-    const box = h("input", { type: "checkbox", "aria-label": `Show ${name} together with the others`, onchange: () => this.onchoose(id, box.checked ? "add" : "remove") });
+    const box = h("input", {
+      type: "checkbox",
+      "aria-label": `Show ${name} together with the others`,
+      onchange: () => this.onchoose(id, box.checked ? "add" : "remove"),
+    });
     const swatch = h("i", { class: "swatch" });
     const button = h("button", { type: "button", class: "name", onclick: () => this.onchoose(id, "only") }, name);
     const state = h("span", { class: "state" });
     const progress = h("progress", { max: 1, "aria-label": `Progress of ${name}` });
     const facts = h("span", { class: "soft small" });
-    return { box, swatch, state, progress, facts, element: h("li", {}, box, h("div", { class: "what" }, h("div", { class: "bar" }, swatch, button, state), progress, facts)) };
+    return {
+      box,
+      swatch,
+      state,
+      progress,
+      facts,
+      element: h(
+        "li",
+        {},
+        box,
+        h("div", { class: "what" }, h("div", { class: "bar" }, swatch, button, state), progress, facts),
+      ),
+    };
   }
 
   fill(row, run) {
@@ -50,13 +79,17 @@ export class RunList {
     row.element.toggleAttribute("data-chosen", colour !== undefined);
     row.swatch.style.setProperty("--colour", colour ?? "transparent");
     const alert = run.alerts?.[0];
-    row.state.textContent = alert ? { nan: "not finite", stall: "stalled", spike: "loss spike" }[alert.kind] ?? alert.kind : run.state;
+    row.state.textContent = alert
+      ? (ALERTS[alert.kind] ?? alert.kind)
+      : run.state;
     row.state.dataset.state = alert ? "alert" : run.state;
     row.progress.value = run.total_steps ? run.step / run.total_steps : 0;
     row.facts.textContent = [
       `${whole(run.step)} of ${whole(run.total_steps)}`,
       Number.isFinite(run.last?.loss) ? `loss ${number(run.last.loss, 4)}` : null,
       run.state === "running" && run.eta_s ? `${span(run.eta_s)} left` : ago(run.updated),
-    ].filter(Boolean).join(" · ");
+    ]
+      .filter(Boolean)
+      .join(" · ");
   }
 }

@@ -13,7 +13,10 @@ export class Tiles {
     this.fit = new Fit(this.element, { least: 44, caption: 26 });
   }
 
-  /** Makes room for `n` samples of `ratio` width to height; tiles that are there keep their pictures until new ones come. */
+  /**
+   * Makes room for `n` samples of `ratio` width to height; tiles that are there keep their pictures until new ones
+   * come.
+   */
   resize(n, [height, width]) {
     this.element.style.setProperty("--ratio", `${width} / ${height}`);
     while (this.tiles.length > n) this.tiles.pop().element.remove();
@@ -27,10 +30,20 @@ export class Tiles {
     const index = this.tiles.length;
     const canvas = h("canvas", { width, height, "aria-hidden": "true" });
     const caption = h("span", { class: "caption" });
-    const element = h("div", {
-      class: "tile", role: "option", tabindex: "-1", "aria-selected": "false", dataset: { index },
-      onclick: () => this.choose(index), ondblclick: () => this.ondouble?.(index),
-    }, canvas, caption);
+    const element = h(
+      "div",
+      {
+        class: "tile",
+        role: "option",
+        tabindex: "-1",
+        "aria-selected": "false",
+        dataset: { index },
+        onclick: () => this.choose(index),
+        ondblclick: () => this.ondouble?.(index),
+      },
+      canvas,
+      caption,
+    );
     const screen = new Screen(canvas, { onerror: (error) => this.onerror?.(error) });
     this.tiles.push({ element, canvas, caption, screen });
     this.element.append(element);
@@ -71,8 +84,12 @@ export class Tiles {
     const columns = getComputedStyle(this.element).gridTemplateColumns.split(" ").length;
     const from = Math.max(0, this.chosen);
     const to = {
-      ArrowRight: from + 1, ArrowLeft: from - 1, ArrowDown: from + columns, ArrowUp: from - columns,
-      Home: 0, End: this.tiles.length - 1,
+      ArrowRight: from + 1,
+      ArrowLeft: from - 1,
+      ArrowDown: from + columns,
+      ArrowUp: from - columns,
+      Home: 0,
+      End: this.tiles.length - 1,
     }[event.key];
     if (event.key === "Enter") return this.ondouble?.(from);
     if (event.key === " ") {

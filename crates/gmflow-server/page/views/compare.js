@@ -34,10 +34,19 @@ class CompareView extends DrawView {
     this.edited = "b";
     this.modelOf = {};
     this.jobOf = {};
-    this.panel = new Panel({ render: (open) => this.fields(open), title: () => SIDES.map((side) => `${side.toUpperCase()}: ${this.line(side)}`).join(" · ") });
+    this.panel = new Panel({
+      render: (open) => this.fields(open),
+      title: () => SIDES.map((side) => `${side.toUpperCase()}: ${this.line(side)}`).join(" · "),
+    });
     this.pairs = new Pairs({ onerror: (error) => this.problem.show(error) });
-    this.planes = Object.fromEntries(SIDES.map((side) => [side, new Plane({ label: `Samples of side ${side.toUpperCase()}` })]));
-    this.scrubber = new Scrubber({ label: "Time, for both sides", describe: (at) => this.describe(at), onstep: () => this.showTime() });
+    this.planes = Object.fromEntries(
+      SIDES.map((side) => [side, new Plane({ label: `Samples of side ${side.toUpperCase()}` })]),
+    );
+    this.scrubber = new Scrubber({
+      label: "Time, for both sides",
+      describe: (at) => this.describe(at),
+      onstep: () => this.showTime(),
+    });
     this.build();
   }
 
@@ -55,21 +64,44 @@ class CompareView extends DrawView {
     };
     this.split.style.setProperty("--filled", "50%");
     this.modes = segments({
-      name: "mode", label: "How the sides are shown", value: this.mode,
-      options: [["side", "Side by side"], ["swipe", "Divider"], ["difference", "Difference"]],
+      name: "mode",
+      label: "How the sides are shown",
+      value: this.mode,
+      options: [
+        ["side", "Side by side"],
+        ["swipe", "Divider"],
+        ["difference", "Difference"],
+      ],
       onchange: (mode) => this.setMode(mode),
     });
     this.splitPlace = h("div", { class: "grow", hidden: true }, this.split);
-    this.planePlace = h("div", { class: "columns", hidden: true }, SIDES.map((side) => this.planes[side].element));
+    this.planePlace = h(
+      "div",
+      { class: "columns", hidden: true },
+      SIDES.map((side) => this.planes[side].element),
+    );
     this.says = h("p", { class: "soft small" });
-    this.element = h("div", { class: "view sided" }, this.panel.element,
-      h("section", { class: "stage", "aria-label": "Comparison" },
+    this.element = h(
+      "div",
+      { class: "view sided" },
+      this.panel.element,
+      h(
+        "section",
+        { class: "stage", "aria-label": "Comparison" },
         this.header("Compare", h("p", { class: "soft" }, "The same noise through two settings or two models.")),
-        this.presets, this.problem.element,
-        h("div", { class: "two" }, SIDES.map((side) => this.heads[side])),
+        this.presets,
+        this.problem.element,
+        h(
+          "div",
+          { class: "two" },
+          SIDES.map((side) => this.heads[side]),
+        ),
         this.scrubber.element,
         h("div", { class: "bar" }, this.modes, this.splitPlace, this.says),
-        this.pairs.element, this.planePlace));
+        this.pairs.element,
+        this.planePlace,
+      ),
+    );
     this.setMode(this.mode, false);
   }
 
@@ -92,7 +124,9 @@ class CompareView extends DrawView {
     if (!this.hasB) {
       const other = alike.find((model) => model.components !== this.modelOf.a.components && model.shape);
       const { steps, guidance, cfg } = a;
-      const sampler = other ? { steps, guidance, cfg } : { ...a, steps: effective(a, this.modelOf.a, "steps") === 2 ? 8 : 2 };
+      const sampler = other
+        ? { steps, guidance, cfg }
+        : { ...a, steps: effective(a, this.modelOf.a, "steps") === 2 ? 8 : 2 };
       this.sides.b = { ...sampler, model: other?.id ?? this.modelOf.a.id };
     }
     this.setModel("b", this.sides.b.model ?? b.model ?? this.modelOf.a.id);
@@ -133,9 +167,18 @@ class CompareView extends DrawView {
     const change = (name, how) => this.changed(how);
     const common = { settings: this.common, model: this.modelOf.a, change };
     const which = field({
-      name: "side", label: "Settings of side", group: true,
+      name: "side",
+      label: "Settings of side",
+      group: true,
       control: segments({
-        name: "side", label: "Side", value: side, options: [["a", "A"], ["b", "B"]], fill: true,
+        name: "side",
+        label: "Side",
+        value: side,
+        options: [
+          ["a", "A"],
+          ["b", "B"],
+        ],
+        fill: true,
         onchange: (to) => {
           this.edited = to;
           this.panel.rebuild();
@@ -144,8 +187,16 @@ class CompareView extends DrawView {
     });
     const models = side === "a" ? choices(this.models, model) : choices([this.modelOf.a, ...this.others()], model);
     return [
-      classField(common), countField(common), seedField(common), which,
-      modelField({ models, model, label: `Model of ${side.toUpperCase()}`, onchange: (id) => this.changeModel(side, id) }),
+      classField(common),
+      countField(common),
+      seedField(common),
+      which,
+      modelField({
+        models,
+        model,
+        label: `Model of ${side.toUpperCase()}`,
+        onchange: (id) => this.changeModel(side, id),
+      }),
       ...samplerFields({ settings, model, change, moreOpen }),
     ];
   }
@@ -167,11 +218,16 @@ class CompareView extends DrawView {
   offer() {
     const { a } = this.modelOf;
     const other = this.others().find((model) => model.components !== a.components);
-    const both = (left, right, models = {}) => () => {
-      this.sides = { a: { model: this.modelOf.a.id, ...left }, b: { model: models.b ?? this.modelOf.a.id, ...right } };
-      this.setModel("b", this.sides.b.model);
-      this.changed({ rebuild: true });
-    };
+    const both =
+      (left, right, models = {}) =>
+      () => {
+        this.sides = {
+          a: { model: this.modelOf.a.id, ...left },
+          b: { model: models.b ?? this.modelOf.a.id, ...right },
+        };
+        this.setModel("b", this.sides.b.model);
+        this.changed({ rebuild: true });
+      };
     const isMixture = a.components > 1;
     const guided = a.classes?.length > 0;
     const list = [
@@ -182,7 +238,11 @@ class CompareView extends DrawView {
       isMixture ? ["ODE against SDE", both({ solver: "gm-ode" }, { solver: "gm-sde" })] : null,
       ["Swap the sides", () => this.swap()],
     ];
-    this.presets.replaceChildren(...list.filter(Boolean).map(([title, act]) => h("button", { type: "button", class: "tiny", onclick: act }, title)));
+    this.presets.replaceChildren(
+      ...list
+        .filter(Boolean)
+        .map(([title, act]) => h("button", { type: "button", class: "tiny", onclick: act }, title)),
+    );
   }
 
   swap() {
@@ -216,18 +276,29 @@ class CompareView extends DrawView {
     this.pairs.element.hidden = this.isPlane;
     this.planePlace.hidden = !this.isPlane;
     this.modes.hidden = this.isPlane;
-    await Promise.all(SIDES.map(async (side) => {
-      const settings = complete({ ...this.common, ...this.sides[side] }, this.modelOf[side]);
-      const planes = planesFor(settings, this.modelOf[side], this.isPlane ? ["x"] : ["x0"]);
-      const job = (this.jobOf[side] = new Job(settings, { every: 1, planes }));
-      const mine = (act) => (event) => this.turn === turn && act(event);
-      job.addEventListener("started", mine(() => this.prepare(job)));
-      job.addEventListener("step", mine(({ detail }) => this.take(side, detail)));
-      job.addEventListener("change", mine(() => this.showHead(side)));
-      this.showHead(side);
-      await job.run();
-      if (this.turn === turn && job.state === "failed") this.showFailure(side, job.error);
-    }));
+    await Promise.all(
+      SIDES.map(async (side) => {
+        const settings = complete({ ...this.common, ...this.sides[side] }, this.modelOf[side]);
+        const planes = planesFor(settings, this.modelOf[side], this.isPlane ? ["x"] : ["x0"]);
+        const job = (this.jobOf[side] = new Job(settings, { every: 1, planes }));
+        const mine = (act) => (event) => this.turn === turn && act(event);
+        job.addEventListener(
+          "started",
+          mine(() => this.prepare(job)),
+        );
+        job.addEventListener(
+          "step",
+          mine(({ detail }) => this.take(side, detail)),
+        );
+        job.addEventListener(
+          "change",
+          mine(() => this.showHead(side)),
+        );
+        this.showHead(side);
+        await job.run();
+        if (this.turn === turn && job.state === "failed") this.showFailure(side, job.error);
+      }),
+    );
     if (this.turn !== turn) return;
     this.retime();
     this.showTime();
@@ -257,7 +328,8 @@ class CompareView extends DrawView {
   /** The times at which one of the sides has a step, from noise to data. */
   retime() {
     const times = new Set();
-    for (const side of SIDES) for (const entry of this.jobOf[side]?.steps.values() ?? []) times.add(Math.round(entry.t * 1e6) / 1e6);
+    for (const side of SIDES)
+      for (const entry of this.jobOf[side]?.steps.values() ?? []) times.add(Math.round(entry.t * 1e6) / 1e6);
     this.times = [...times].sort((a, b) => b - a);
     this.scrubber.setLast(Math.max(0, this.times.length - 1));
   }
@@ -302,18 +374,30 @@ class CompareView extends DrawView {
   showHead(side) {
     const job = this.jobOf[side];
     const model = this.modelOf[side];
-    const state = {
-      completed: () => `${span(job.timing.run_ms / 1000)} · ${count(job.timing.calls, "network call")}`,
-      failed: () => "failed",
-      cancelled: () => "cancelled",
-    }[job.state]?.() ?? "drawing …";
-    const extras = Object.keys(SAMPLER).filter((name) => !["solver", "order", "steps", "guidance", "cfg"].includes(name) && this.sides[side][name] !== undefined)
+    const state =
+      {
+        completed: () => `${span(job.timing.run_ms / 1000)} · ${count(job.timing.calls, "network call")}`,
+        failed: () => "failed",
+        cancelled: () => "cancelled",
+      }[job.state]?.() ?? "drawing …";
+    const extras = Object.keys(SAMPLER)
+      .filter(
+        (name) =>
+          !["solver", "order", "steps", "guidance", "cfg"].includes(name) && this.sides[side][name] !== undefined,
+      )
       .map((name) => `${name} ${this.sides[side][name]}`);
     this.heads[side].replaceChildren(
-      h("div", { class: "bar" }, h("span", { class: `side-key ${side}`, "aria-label": `Side ${side.toUpperCase()}` }, side.toUpperCase()),
-        h("b", {}, model.id), h("span", { class: "soft" }, model.components > 1 ? `K = ${model.components}` : "K = 1"), h("span", { class: "soft push" }, state)),
+      h(
+        "div",
+        { class: "bar" },
+        h("span", { class: `side-key ${side}`, "aria-label": `Side ${side.toUpperCase()}` }, side.toUpperCase()),
+        h("b", {}, model.id),
+        h("span", { class: "soft" }, model.components > 1 ? `K = ${model.components}` : "K = 1"),
+        h("span", { class: "soft push" }, state),
+      ),
       h("p", {}, [this.line(side), ...extras].join(", ")),
-      h("p", { class: "soft detail" }, solverOf(effective(this.sides[side], model, "solver")).text));
+      h("p", { class: "soft detail" }, solverOf(effective(this.sides[side], model, "solver")).text),
+    );
     this.cancelButton.hidden = SIDES.every((one) => this.jobOf[one]?.ended ?? true);
   }
 

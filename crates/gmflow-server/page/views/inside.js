@@ -28,12 +28,25 @@ class InsideView extends DrawView {
     this.settings = settingsFrom(params);
     this.settings.seed ??= "0";
     this.wantedStep = params.has("step") ? Number(params.get("step")) : null;
-    this.panel = new Panel({ render: (open) => this.fields(open), title: () => this.model && settingsLine(this.settings, this.model) });
-    this.scrubber = new Scrubber({ label: "Steps", describe: (at) => this.describe(at), onstep: () => this.moved(), pace: 700 });
+    this.panel = new Panel({
+      render: (open) => this.fields(open),
+      title: () => this.model && settingsLine(this.settings, this.model),
+    });
+    this.scrubber = new Scrubber({
+      label: "Steps",
+      describe: (at) => this.describe(at),
+      onstep: () => this.moved(),
+      pace: 700,
+    });
     const shared = { onchange: () => this.address(), onerror: (error) => this.job?.ended && this.problem.show(error) };
     this.pixels = new PixelStage({ ...shared, params });
     this.plane = new PlaneStage({ ...shared, params });
-    this.course = new Chart({ title: "The whole sample over the steps: effective K, mean over the pixels", height: 130, xName: "step", yText: (v) => number(v, 3) });
+    this.course = new Chart({
+      title: "The whole sample over the steps: effective K, mean over the pixels",
+      height: 130,
+      xName: "step",
+      yText: (v) => number(v, 3),
+    });
     this.build();
   }
 
@@ -41,10 +54,20 @@ class InsideView extends DrawView {
     this.note = h("p", { class: "soft small" });
     this.lead = h("p", { class: "soft" }, "What the network thinks of every pixel before it is decided.");
     this.body = h("div", {});
-    this.element = h("div", { class: "view sided" }, this.panel.element,
-      h("section", { class: "stage", "aria-label": "Inside of a sample" },
+    this.element = h(
+      "div",
+      { class: "view sided" },
+      this.panel.element,
+      h(
+        "section",
+        { class: "stage", "aria-label": "Inside of a sample" },
         this.header("Look inside", this.lead),
-        this.problem.element, this.scrubber.element, this.note, this.body));
+        this.problem.element,
+        this.scrubber.element,
+        this.note,
+        this.body,
+      ),
+    );
   }
 
   start() {
@@ -70,10 +93,12 @@ class InsideView extends DrawView {
     this.settings.model = this.model.id;
     const classes = this.model.classes ?? [];
     this.settings.classes = this.settings.classes.filter((name) => byName(classes, name)).slice(0, 1);
-    if (!this.settings.classes.length && classes.length) this.settings.classes = [classes[Math.min(3, classes.length - 1)].name];
-    this.settings.n = this.isPlane ? this.settings.n ?? 400 : 1;
+    if (!this.settings.classes.length && classes.length)
+      this.settings.classes = [classes[Math.min(3, classes.length - 1)].name];
+    this.settings.n = this.isPlane ? (this.settings.n ?? 400) : 1;
     this.stage = this.isPlane ? this.plane : this.pixels;
-    this.lead.textContent = this.isPlane ? "The density that the network predicts, and the samples that move through it."
+    this.lead.textContent = this.isPlane
+      ? "The density that the network predicts, and the samples that move through it."
       : "What the network thinks of every pixel before it is decided. Click one.";
     this.body.replaceChildren(this.stage.element);
     this.stage.under.replaceChildren(this.course.element);
@@ -125,12 +150,21 @@ class InsideView extends DrawView {
     const job = (this.job = new Job(settings, { every: 1, planes }));
     this.answers = new Answers();
     const mine = (act) => (event) => job === this.job && act(event);
-    job.addEventListener("change", mine(() => this.showState()));
-    job.addEventListener("started", mine(() => this.stage.prepare(job, this.model, this.answers)));
-    job.addEventListener("step", mine(({ detail }) => {
-      this.scrubber.setLast(job.known.length - 1);
-      if (detail.first === 0) this.stage.live(detail.step);
-    }));
+    job.addEventListener(
+      "change",
+      mine(() => this.showState()),
+    );
+    job.addEventListener(
+      "started",
+      mine(() => this.stage.prepare(job, this.model, this.answers)),
+    );
+    job.addEventListener(
+      "step",
+      mine(({ detail }) => {
+        this.scrubber.setLast(job.known.length - 1);
+        if (detail.first === 0) this.stage.live(detail.step);
+      }),
+    );
     this.showState();
     await job.run();
     if (job === this.job) this.finish(planes);
@@ -142,7 +176,10 @@ class InsideView extends DrawView {
 
   showState() {
     this.cancelButton.hidden = this.job.ended;
-    this.note.textContent = { starting: "Asking the server …", queued: "Waiting …", running: "Drawing …", cancelled: "Cancelled." }[this.job.state] ?? "";
+    this.note.textContent =
+      { starting: "Asking the server …", queued: "Waiting …", running: "Drawing …", cancelled: "Cancelled." }[
+        this.job.state
+      ] ?? "";
   }
 
   finish(planes) {
@@ -153,9 +190,13 @@ class InsideView extends DrawView {
     }
     if (job.state !== "completed") return;
     const entry = this.model.classes?.find((one) => one.index === job.classes[0]);
-    const kept = planes.includes("mixture") ? "" : " The mixtures of so many pixels and steps are more than a server keeps: fewer steps show them.";
-    this.note.textContent = `${entry ? `Class ${shortName(entry.name)}, seed` : "Seed"} ${job.seeds[0]}, ${count(job.of, "step")}.${kept}`;
-    if (job.components === 1) this.note.textContent += " This model has one component (K = 1): it predicts a mean, and no alternatives to it.";
+    const kept = planes.includes("mixture")
+      ? ""
+      : " The mixtures of so many pixels and steps are more than a server keeps: fewer steps show them.";
+    const seed = `${entry ? `Class ${shortName(entry.name)}, seed` : "Seed"} ${job.seeds[0]}`;
+    this.note.textContent = `${seed}, ${count(job.of, "step")}.${kept}`;
+    if (job.components === 1)
+      this.note.textContent += " This model has one component (K = 1): it predicts a mean, and no alternatives to it.";
     this.usualStep = Math.min(job.of - 1, Math.floor(job.of / 2));
     const wanted = this.wantedStep ?? this.usualStep;
     this.wantedStep = null;
@@ -164,7 +205,11 @@ class InsideView extends DrawView {
     const known = job.known.map((step) => job.steps.get(step)).filter((one) => one.effective_k.length);
     const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
     this.course.element.hidden = known.length === 0;
-    this.course.update({ series: [{ name: "effective K", color: "var(--accent)", points: known.map((one) => [one.step, mean(one.effective_k)]) }] });
+    this.course.update({
+      series: [
+        { name: "effective K", color: "var(--accent)", points: known.map((one) => [one.step, mean(one.effective_k)]) },
+      ],
+    });
     this.moved();
   }
 
@@ -183,6 +228,8 @@ class InsideView extends DrawView {
   describe(at) {
     const step = this.job?.known[at];
     if (step === undefined) return "no steps yet";
-    return step === this.job.of ? `done, ${count(step, "step")}` : `step ${step} of ${this.job.of}, t = ${number(this.job.steps.get(step).t, 2)}`;
+    return step === this.job.of
+      ? `done, ${count(step, "step")}`
+      : `step ${step} of ${this.job.of}, t = ${number(this.job.steps.get(step).t, 2)}`;
   }
 }

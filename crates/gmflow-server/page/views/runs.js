@@ -9,7 +9,7 @@ import { Problem } from "../parts/problem.js";
 import { RunCharts } from "../parts/run-charts.js";
 import { RunConfig, Sweep } from "../parts/run-config.js";
 import { RunHealth } from "../parts/run-health.js";
-import { RunList } from "../parts/run-list.js";
+import { ALERTS, RunList } from "../parts/run-list.js";
 import { RunPictures } from "../parts/run-pictures.js";
 
 /** Milliseconds between two looks at the list, and how many logs are streamed; a browser has six connections. */
@@ -38,12 +38,46 @@ class RunsView {
     this.health = new RunHealth();
     this.heads = h("div", { class: "stack" });
     this.alerts = h("div", { class: "stack", "aria-live": "polite" });
-    this.panel = h("details", { class: "panel", open: true }, h("summary", {}, "Runs"), h("div", { class: "inner" }, this.list.element));
-    this.body = h("div", { class: "stage" }, this.heads, this.alerts, this.charts.element, this.pictures.element, this.health.element, this.sweep.element, this.config.element);
+    this.panel = h(
+      "details",
+      { class: "panel", open: true },
+      h("summary", {}, "Runs"),
+      h("div", { class: "inner" }, this.list.element),
+    );
+    this.body = h(
+      "div",
+      { class: "stage" },
+      this.heads,
+      this.alerts,
+      this.charts.element,
+      this.pictures.element,
+      this.health.element,
+      this.sweep.element,
+      this.config.element,
+    );
     this.empty = h("p", { class: "empty", hidden: true });
-    this.element = h("div", { class: "view sided" }, this.panel, h("section", { class: "stage", "aria-label": "Runs" },
-      h("div", { class: "head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Runs"), h("p", { class: "soft" }, "Trainings as they go. Tick several to see them together."))),
-      this.problem.element, this.empty, this.body));
+    this.element = h(
+      "div",
+      { class: "view sided" },
+      this.panel,
+      h(
+        "section",
+        { class: "stage", "aria-label": "Runs" },
+        h(
+          "div",
+          { class: "head" },
+          h(
+            "div",
+            {},
+            h("h1", { tabindex: "-1" }, "Runs"),
+            h("p", { class: "soft" }, "Trainings as they go. Tick several to see them together."),
+          ),
+        ),
+        this.problem.element,
+        this.empty,
+        this.body,
+      ),
+    );
   }
 
   async start() {
@@ -52,7 +86,8 @@ class RunsView {
     try {
       await this.look();
     } catch (error) {
-      if (error.status === 404) this.none("This server shows no training runs. Start it with --runs FOLDER, or use gmflow ui FOLDER.");
+      if (error.status === 404)
+        this.none("This server shows no training runs. Start it with --runs FOLDER, or use gmflow ui FOLDER.");
       else this.problem.show(error);
     }
     this.again();
@@ -80,7 +115,11 @@ class RunsView {
     const { runs } = await get("/v1/runs");
     if (this.gone) return;
     this.runs = runs;
-    if (!runs.length) return this.none("This server shows no training run. Start one below the folder of --runs, such as gmflow train configs/shapes.toml --out runs/shapes, or start the server with gmflow ui runs.");
+    if (!runs.length)
+      return this.none(
+        "This server shows no training run. Start one below the folder of --runs, such as " +
+          "gmflow train configs/shapes.toml --out runs/shapes, or start the server with gmflow ui runs.",
+      );
     this.body.hidden = this.panel.hidden = false;
     this.element.classList.add("sided");
     this.empty.hidden = true;
@@ -133,7 +172,11 @@ class RunsView {
   /** What is known of the runs that are shown. */
   shown() {
     return [...this.feeds].map(([id, feed]) => ({
-      ...feed.run, ...this.runs.find((run) => run.id === id), id, color: this.colours.get(id), lines: feed.lines,
+      ...feed.run,
+      ...this.runs.find((run) => run.id === id),
+      id,
+      color: this.colours.get(id),
+      lines: feed.lines,
     }));
   }
 
@@ -171,18 +214,40 @@ class RunsView {
     const fact = (name, text) => h("div", {}, h("dt", {}, name), h("dd", {}, text));
     this.head ??= { id: null };
     if (this.head.id !== run.id) {
-      this.head = { id: run.id, progress: h("progress", { max: 1, "aria-label": "Progress of the run" }), facts: h("dl", { class: "facts" }), tools: h("div", { class: "bar" }), state: h("span", { class: "state" }) };
-      this.heads.replaceChildren(h("div", { class: "sheet stack" },
-        h("div", { class: "head" }, h("div", { class: "bar" }, h("h2", {}, run.id.replaceAll("~", "/")), this.head.state), this.head.tools), this.head.progress, this.head.facts));
+      this.head = {
+        id: run.id,
+        progress: h("progress", { max: 1, "aria-label": "Progress of the run" }),
+        facts: h("dl", { class: "facts" }),
+        tools: h("div", { class: "bar" }),
+        state: h("span", { class: "state" }),
+      };
+      this.heads.replaceChildren(
+        h(
+          "div",
+          { class: "sheet stack" },
+          h(
+            "div",
+            { class: "head" },
+            h("div", { class: "bar" }, h("h2", {}, run.id.replaceAll("~", "/")), this.head.state),
+            this.head.tools,
+          ),
+          this.head.progress,
+          this.head.facts,
+        ),
+      );
     } else if (!this.heads.children.length) return void ((this.head = null), this.showHeads(shown));
     const { progress, facts, tools, state } = this.head;
     state.textContent = run.state;
     state.dataset.state = run.state;
     progress.value = run.total_steps ? step / run.total_steps : 0;
     facts.replaceChildren(
-      fact("step", `${whole(step)} of ${whole(run.total_steps)}`), fact("images seen", short(line.images ?? run.images)),
-      fact("loss", number(line.loss, 4)), fact("images/s", number(line.images_per_s, 3)), fact("gradient", number(line.grad_norm, 3)),
-      ...(run.state === "running" ? [fact("time left", span(run.eta_s))] : []));
+      fact("step", `${whole(step)} of ${whole(run.total_steps)}`),
+      fact("images seen", short(line.images ?? run.images)),
+      fact("loss", number(line.loss, 4)),
+      fact("images/s", number(line.images_per_s, 3)),
+      fact("gradient", number(line.grad_norm, 3)),
+      ...(run.state === "running" ? [fact("time left", span(run.eta_s))] : []),
+    );
     this.showTools(tools, run);
   }
 
@@ -193,7 +258,19 @@ class RunsView {
     if (tools.dataset.names === key && tools.children.length) return;
     tools.dataset.names = key;
     if (!names.length) return tools.replaceChildren(h("span", { class: "soft small" }, "No checkpoint yet."));
-    const choice = h("select", { "aria-label": "Checkpoint" }, [...names].reverse().map((name, index) => h("option", { value: index === 0 ? run.model : `${run.model}@${name}` }, `step ${whole(Number(name.match(/\d+$/)?.[0]))}${index === 0 ? ", newest" : ""}`)));
+    const choice = h(
+      "select",
+      { "aria-label": "Checkpoint" },
+      [...names]
+        .reverse()
+        .map((name, index) =>
+          h(
+            "option",
+            { value: index === 0 ? run.model : `${run.model}@${name}` },
+            `step ${whole(Number(name.match(/\d+$/)?.[0]))}${index === 0 ? ", newest" : ""}`,
+          ),
+        ),
+    );
     const link = h("a", { class: "button", href: "#/" }, "Sample it now");
     const aim = () => link.setAttribute("href", route.address("sample", new URLSearchParams({ model: choice.value })));
     choice.addEventListener("change", aim);
@@ -206,8 +283,17 @@ class RunsView {
     const key = JSON.stringify(alerts);
     if (this.alertKey === key) return;
     this.alertKey = key;
-    this.alerts.replaceChildren(...alerts.map(({ id, kind, step, message }) => h("div", { class: `note ${kind === "nan" ? "bad" : "warn"}` },
-      h("p", {}, h("b", {}, `${id.replaceAll("~", "/")}: ${{ nan: "not finite", stall: "stalled", spike: "loss spike" }[kind] ?? kind}`), ` at step ${whole(step)}. ${message.charAt(0).toUpperCase()}${message.slice(1)}.`))));
+    this.alerts.replaceChildren(
+      ...alerts.map(({ id, kind, step, message }) => {
+        const sentence = `${message.charAt(0).toUpperCase()}${message.slice(1).replace(/\.$/, "")}.`;
+        const what = h("b", {}, `${id.replaceAll("~", "/")}: ${ALERTS[kind] ?? kind}`);
+        return h(
+          "div",
+          { class: `note ${kind === "nan" ? "bad" : "warn"}` },
+          h("p", {}, what, ` at step ${whole(step)}. ${sentence}`),
+        );
+      }),
+    );
     if (alerts.length) say(`${alerts.length} alerts`);
   }
 

@@ -32,7 +32,10 @@ class SampleView extends DrawView {
     this.settings.seed ??= "0";
     this.plane = params.get("show");
     this.follows = remembered.get("live", "on") === "on";
-    this.panel = new Panel({ render: (open) => this.fields(open), title: () => this.model && settingsLine(this.settings, this.model) });
+    this.panel = new Panel({
+      render: (open) => this.fields(open),
+      title: () => this.model && settingsLine(this.settings, this.model),
+    });
     this.tiles = new Tiles({
       onchoose: () => this.showChosen(),
       ondouble: (index) => this.lookInside(index),
@@ -41,7 +44,9 @@ class SampleView extends DrawView {
     this.field = new Plane({ label: "Samples in the plane" });
     this.field.element.hidden = true;
     this.scrubber = new Scrubber({
-      label: "Steps", describe: (position) => this.describe(position), onstep: () => this.showStep(),
+      label: "Steps",
+      describe: (position) => this.describe(position),
+      onstep: () => this.showStep(),
     });
     this.build();
   }
@@ -55,18 +60,37 @@ class SampleView extends DrawView {
     this.curlText = copyable("Over HTTP", "");
     this.shows = h("div", {});
     this.steps = h("div", { class: "bar" }, h("div", { class: "grow" }, this.scrubber.element), this.shows);
-    this.element = h("div", { class: "view sided" },
+    this.element = h(
+      "div",
+      { class: "view sided" },
       this.panel.element,
-      h("section", { class: "stage", "aria-label": "Samples" },
-        this.header("Sample", h("p", { class: "soft" }, "Watch samples become clear, step by step. Choose one to look closer.")),
-        h("div", { class: "stack" }, this.progress, h("div", { class: "bar" }, h("div", { class: "grow" }, this.says), this.downloads)),
+      h(
+        "section",
+        { class: "stage", "aria-label": "Samples" },
+        this.header(
+          "Sample",
+          h("p", { class: "soft" }, "Watch samples become clear, step by step. Choose one to look closer."),
+        ),
+        h(
+          "div",
+          { class: "stack" },
+          this.progress,
+          h("div", { class: "bar" }, h("div", { class: "grow" }, this.says), this.downloads),
+        ),
         this.problem.element,
         this.steps,
         this.tiles.element,
         this.field.element,
         this.chosenBar,
-        h("details", { class: "more" }, h("summary", {}, "The same without this page"), h("div", { class: "columns wide" }, this.commandText, this.curlText),
-          h("p", { class: "soft small" }, "On the command line, put the model's folder in the place of its name."))));
+        h(
+          "details",
+          { class: "more" },
+          h("summary", {}, "The same without this page"),
+          h("div", { class: "columns wide" }, this.commandText, this.curlText),
+          h("p", { class: "soft small" }, "On the command line, put the model's folder in the place of its name."),
+        ),
+      ),
+    );
   }
 
   start() {
@@ -103,21 +127,30 @@ class SampleView extends DrawView {
   choosePlane(plane) {
     this.usual = this.model.kind === "points" ? "x" : "x0";
     this.plane = ["x0", "x"].includes(plane) ? plane : this.usual;
-    this.shows.replaceChildren(segments({
-      name: "show", label: "What is shown of the steps", value: this.plane, options: [["x0", "Prediction"], ["x", "Sample on its way"]],
-      onchange: (to) => {
-        this.plane = to;
-        this.showStep();
-        this.address();
-      },
-    }));
+    this.shows.replaceChildren(
+      segments({
+        name: "show",
+        label: "What is shown of the steps",
+        value: this.plane,
+        options: [
+          ["x0", "Prediction"],
+          ["x", "Sample on its way"],
+        ],
+        onchange: (to) => {
+          this.plane = to;
+          this.showStep();
+          this.address();
+        },
+      }),
+    );
   }
 
   fields(moreOpen) {
     const { settings, model } = this;
     const change = (name, how) => this.changed(how);
     const live = check({
-      label: "Draw again whenever a setting changes", value: this.follows,
+      label: "Draw again whenever a setting changes",
+      value: this.follows,
       onchange: (on) => {
         this.follows = on;
         remembered.set("live", on ? "on" : "off");
@@ -169,7 +202,10 @@ class SampleView extends DrawView {
     old?.forget();
     this.began = performance.now();
     job.addEventListener("change", () => job === this.job && this.showState());
-    job.addEventListener("waiting", () => job === this.job && (this.says.textContent = "The connection was cut. Waiting for the server …"));
+    job.addEventListener(
+      "waiting",
+      () => job === this.job && (this.says.textContent = "The connection was cut. Waiting for the server …"),
+    );
     job.addEventListener("started", () => job === this.job && this.prepare());
     job.addEventListener("step", (event) => job === this.job && this.take(event.detail));
     this.showState();
@@ -193,7 +229,11 @@ class SampleView extends DrawView {
     this.tiles.resize(job.seeds.length, [height, width]);
     job.seeds.forEach((seed, index) => {
       const name = this.className(job.classes[index]);
-      this.tiles.label(index, `Sample ${index + 1}: ${name ? `class ${name}, ` : ""}seed ${seed}`, `${name ? `${name} · ` : ""}seed ${seed}`);
+      this.tiles.label(
+        index,
+        `Sample ${index + 1}: ${name ? `class ${name}, ` : ""}seed ${seed}`,
+        `${name ? `${name} · ` : ""}seed ${seed}`,
+      );
     });
     this.tiles.busy = true;
     this.scrubber.setLast(0);
@@ -219,7 +259,8 @@ class SampleView extends DrawView {
     const last = this.job.known.length - 1;
     this.scrubber.setLast(last);
     if (this.job.points) return this.showPoints(step);
-    for (let index = first; index < first + n; index += 1) this.tiles.show(index, entry[this.plane][index] ?? entry.x0[index]);
+    for (let index = first; index < first + n; index += 1)
+      this.tiles.show(index, entry[this.plane][index] ?? entry.x0[index]);
   }
 
   showStep() {
@@ -247,7 +288,9 @@ class SampleView extends DrawView {
     const step = this.job?.known[position];
     if (step === undefined) return "no steps yet";
     const { t } = this.job.steps.get(step);
-    return step === this.job.of ? `done, ${count(step, "step")}` : `step ${step} of ${this.job.of}, t = ${number(t, 2)}`;
+    return step === this.job.of
+      ? `done, ${count(step, "step")}`
+      : `step ${step} of ${this.job.of}, t = ${number(t, 2)}`;
   }
 
   showState() {
@@ -278,12 +321,18 @@ class SampleView extends DrawView {
     const took = (performance.now() - this.began) / 1000;
     const { timing } = job;
     this.says.textContent = [
-      count(job.seeds.length, job.points ? "point" : "sample"), `${span(timing.run_ms / 1000)}`, count(timing.calls, "network call"),
-      `${number(timing.rows_per_call, 3)} rows a call`, timing.queued_ms > 50 ? `waited ${span(timing.queued_ms / 1000)}` : null,
-    ].filter(Boolean).join(" · ");
+      count(job.seeds.length, job.points ? "point" : "sample"),
+      `${span(timing.run_ms / 1000)}`,
+      count(timing.calls, "network call"),
+      `${number(timing.rows_per_call, 3)} rows a call`,
+      timing.queued_ms > 50 ? `waited ${span(timing.queued_ms / 1000)}` : null,
+    ]
+      .filter(Boolean)
+      .join(" · ");
     say(`Done: ${this.says.textContent}`);
     this.scrubber.setLast(job.known.length - 1);
-    if (!job.points) job.samples.forEach((sample, index) => this.tiles.show(index, this.plane === "x0" ? sample.png : undefined));
+    if (!job.points)
+      job.samples.forEach((sample, index) => this.tiles.show(index, this.plane === "x0" ? sample.png : undefined));
     this.showStep();
     this.offerDownloads();
     this.showChosen();
@@ -306,9 +355,17 @@ class SampleView extends DrawView {
   offerDownloads() {
     const base = `/v1/jobs/${this.job.id}`;
     const stem = `${this.settings.model}-${this.settings.seed}`.replace(/[^\w.-]+/g, "-");
-    const link = (title, path, name, says) => h("a", { class: "button tiny quiet", href: path, download: name, title: says }, title);
+    const link = (title, path, name, says) =>
+      h("a", { class: "button tiny quiet", href: path, download: name, title: says }, title);
     this.downloads.replaceChildren(
-      this.job.points ? "" : link("Save PNG", `${base}/grid.png`, `${stem}.png`, "One picture of all samples. Its settings are written in the file."),
+      this.job.points
+        ? ""
+        : link(
+            "Save PNG",
+            `${base}/grid.png`,
+            `${stem}.png`,
+            "One picture of all samples. Its settings are written in the file.",
+          ),
       link("Save npz", `${base}/samples.npz`, `${stem}.npz`, "The values, seeds and classes for NumPy."),
     );
   }
@@ -325,14 +382,21 @@ class SampleView extends DrawView {
       h("span", { class: "small" }, h("b", {}, `Sample ${index + 1}`), name ? `, class ${name}` : "", `, seed ${seed}`),
       h("a", { class: "button tiny", href: this.addressOf("inside", index) }, "Look inside"),
       h("a", { class: "button tiny", href: this.addressOf("compare", index) }, "Compare"),
-      sample ? h("a", { class: "button tiny", href: sample.png, download: `${this.settings.model}-${seed}.png` }, "Save PNG") : "",
-      h("button", { type: "button", class: "tiny", onclick: () => this.only(index) }, "Draw only this one"));
+      sample
+        ? h("a", { class: "button tiny", href: sample.png, download: `${this.settings.model}-${seed}.png` }, "Save PNG")
+        : "",
+      h("button", { type: "button", class: "tiny", onclick: () => this.only(index) }, "Draw only this one"),
+    );
   }
 
   /** The address of another view of one sample. */
   addressOf(view, index) {
     const name = this.model.classes?.find((one) => one.index === this.job.classes[index])?.name;
-    const settings = { ...this.settings, seed: this.job.seeds[index] ?? seedAt(this.settings.seed, index), classes: name === undefined ? [] : [name] };
+    const settings = {
+      ...this.settings,
+      seed: this.job.seeds[index] ?? seedAt(this.settings.seed, index),
+      classes: name === undefined ? [] : [name],
+    };
     if (view === "inside") delete settings.n;
     else settings.n = Math.min(this.settings.n, 6);
     return route.address(view, addTo(new URLSearchParams(), settings));

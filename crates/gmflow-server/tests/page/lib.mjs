@@ -10,7 +10,8 @@ import { chromium } from "playwright-core";
 const here = dirname(fileURLToPath(import.meta.url));
 export const root = resolve(here, "../../../..");
 export const page_folder = join(root, "crates/gmflow-server/page");
-export const binary = process.env.GMFLOW_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "release/gmflow");
+export const binary =
+  process.env.GMFLOW_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "release/gmflow");
 
 /** Runs the program and gives what it printed. */
 export async function gmflow(...args) {
@@ -46,26 +47,32 @@ export async function serve(...args) {
   for (;;) {
     const address = program.output.match(/http:\/\/127\.0\.0\.1:\d+/)?.[0];
     if (address && (await fetch(`${address}/readyz`).catch(() => null))?.ok) return { ...program, url: address };
-    if (program.child.exitCode !== null || Date.now() > until) throw new Error(`the server did not start:\n${program.output}`);
+    if (program.child.exitCode !== null || Date.now() > until)
+      throw new Error(`the server did not start:\n${program.output}`);
     await new Promise((done) => setTimeout(done, 50));
   }
 }
 
 /** Debian's Chromium. */
 export function browse() {
-  const executablePath = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find((path) => path && existsSync(path));
+  const executablePath = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser"].find(
+    (path) => path && existsSync(path),
+  );
   return chromium.launch({ executablePath, args: ["--no-sandbox"] });
 }
 
 /**
- * Opens an address of the page. `page.foreign` lists requests to other places, `page.complaints` what the browser reports: errors of
- * scripts, and of the content security policy.
+ * Opens an address of the page. `page.foreign` lists requests to other places, `page.complaints` what the browser
+ * reports: errors of scripts, and of the content security policy.
  */
 export async function open(browser, url, hash, { width = 1280, height = 800, theme = "light" } = {}) {
   const page = await browser.newPage({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce" });
   page.foreign = [];
   page.complaints = [];
-  page.on("request", (request) => new URL(request.url()).origin !== new URL(url).origin && page.foreign.push(request.url()));
+  page.on(
+    "request",
+    (request) => new URL(request.url()).origin !== new URL(url).origin && page.foreign.push(request.url()),
+  );
   page.on("pageerror", (error) => page.complaints.push(error.message));
   page.on("console", (line) => line.type() === "error" && page.complaints.push(line.text()));
   await page.goto(`${url}/${hash}`);
@@ -75,17 +82,25 @@ export async function open(browser, url, hash, { width = 1280, height = 800, the
 /** Waits until a draw has ended well: the cancel button is hidden again, and the view says how it went. */
 export async function drawn(page) {
   await page.waitForSelector("button.draw");
-  await page.waitForFunction(() => document.querySelector("button.cancel")?.hidden === true
-    && [...document.querySelectorAll(".stage canvas")].some((canvas) => canvas.offsetWidth > 0), null, { timeout: 30_000 });
+  await page.waitForFunction(
+    () =>
+      document.querySelector("button.cancel")?.hidden === true &&
+      [...document.querySelectorAll(".stage canvas")].some((canvas) => canvas.offsetWidth > 0),
+    null,
+    { timeout: 30_000 },
+  );
   await page.waitForLoadState("networkidle");
 }
 
 /** The pixels of a canvas, as red, green, blue and alpha. */
 export function pixels(page, selector, index = 0) {
-  return page.evaluate(([what, at]) => {
-    const canvas = document.querySelectorAll(what)[at];
-    return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
-  }, [selector, index]);
+  return page.evaluate(
+    ([what, at]) => {
+      const canvas = document.querySelectorAll(what)[at];
+      return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+    },
+    [selector, index],
+  );
 }
 
 /** The pixels of a PNG file, as the browser reads them. */

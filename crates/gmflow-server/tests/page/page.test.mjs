@@ -25,7 +25,17 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
   before(async () => {
     const small = ["--set", "train.batch_size=64", "--set", "log.every=5"];
     await gmflow("train", "configs/demo-k64.toml", "--out", join(runs, "points"), "--set", "train.steps=60", ...small);
-    await gmflow("train", "configs/demo-k64.toml", "--out", join(runs, "faster"), "--set", "train.steps=40", "--set", "train.lr=0.003", ...small);
+    await gmflow(
+      "train",
+      "configs/demo-k64.toml",
+      "--out",
+      join(runs, "faster"),
+      "--set",
+      "train.steps=40",
+      "--set",
+      "train.lr=0.003",
+      ...small,
+    );
     server = await serve(`mnist=${join(root, "models/mnist")}`, `points=${join(runs, "points")}`, "--runs", runs);
     browser = await browse();
   });
@@ -44,7 +54,10 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
   /** Nothing came from elsewhere and nothing went wrong. */
   const clean = async (allowed = []) => {
     assert.deepEqual(page.foreign, []);
-    assert.deepEqual(page.complaints.filter((text) => !allowed.some((part) => text.includes(part))), []);
+    assert.deepEqual(
+      page.complaints.filter((text) => !allowed.some((part) => text.includes(part))),
+      [],
+    );
     await page.close();
   };
 
@@ -52,8 +65,24 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     await visit("#/sample?model=mnist&class=7&n=2&seed=5&steps=4");
     await drawn(page);
     const out = join(folder, "sevens");
-    await gmflow("sample", "--checkpoint", "models/mnist", "--class", "7", "--num", "2", "--seed", "5", "--steps", "4", "--out", out);
-    const files = readdirSync(out).filter((name) => name.endsWith(".png")).sort();
+    await gmflow(
+      "sample",
+      "--checkpoint",
+      "models/mnist",
+      "--class",
+      "7",
+      "--num",
+      "2",
+      "--seed",
+      "5",
+      "--steps",
+      "4",
+      "--out",
+      out,
+    );
+    const files = readdirSync(out)
+      .filter((name) => name.endsWith(".png"))
+      .sort();
     assert.equal(files.length, 2);
     for (const [index, name] of files.entries()) {
       assert.deepEqual(await pixels(page, ".tile canvas", index), await pixelsOfFile(browser, join(out, name)), name);
@@ -73,7 +102,9 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     assert.notDeepEqual(await pixels(page, ".tile canvas"), last);
     await page.fill('.field[data-name="seed"] input', "18446744073709551615");
     await page.press('.field[data-name="seed"] input', "Enter");
-    await page.waitForFunction(() => document.querySelector(".tile .caption").textContent.includes("18446744073709551615"));
+    await page.waitForFunction(() =>
+      document.querySelector(".tile .caption").textContent.includes("18446744073709551615"),
+    );
     await drawn(page);
     assert.match(page.url(), /seed=18446744073709551615/);
     const here = await pixels(page, ".tile canvas");
@@ -127,9 +158,16 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     const fact = async (name) => Number(await page.textContent(`[data-fact="${name}"] dd`));
     assert.ok(Math.abs((await fact("weights sum to")) - 1) < 1e-4);
     const check = async (place) => {
-      await page.waitForFunction((text) => document.querySelector(".mixture h2").textContent === `Pixel (${text})`
-        && document.querySelector('[data-fact="picture shows"]'), place);
-      assert.ok(Math.abs(Math.max(-1, Math.min(1, await fact("mean"))) - (await fact("picture shows"))) < 0.0051, place);
+      await page.waitForFunction(
+        (text) =>
+          document.querySelector(".mixture h2").textContent === `Pixel (${text})` &&
+          document.querySelector('[data-fact="picture shows"]'),
+        place,
+      );
+      assert.ok(
+        Math.abs(Math.max(-1, Math.min(1, await fact("mean"))) - (await fact("picture shows"))) < 0.0051,
+        place,
+      );
     };
     await check("14, 12");
     await page.focus(".large");
@@ -163,16 +201,35 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
   });
 
   test("a run is followed while it trains, and its checkpoint sampled", async () => {
-    training = start("train", "configs/demo-k64.toml", "--out", join(runs, "live"), "--set", "train.steps=100000", "--set", "train.batch_size=64", "--set", "log.every=5", "--set", "checkpoint.every=20");
+    training = start(
+      "train",
+      "configs/demo-k64.toml",
+      "--out",
+      join(runs, "live"),
+      "--set",
+      "train.steps=100000",
+      "--set",
+      "train.batch_size=64",
+      "--set",
+      "log.every=5",
+      "--set",
+      "checkpoint.every=20",
+    );
     while (!existsSync(join(runs, "live/log.jsonl"))) await new Promise((done) => setTimeout(done, 100));
     await visit("#/runs?run=live");
     await page.waitForSelector(".chart .line");
     const step = async () => Number((await page.textContent(".facts dd")).split(" of ")[0].replaceAll("\u202f", ""));
     const first = await step();
-    await page.waitForFunction((from) => Number(document.querySelector(".facts dd").textContent.split(" of ")[0].replaceAll("\u202f", "")) > from + 10, first);
+    await page.waitForFunction(
+      (from) =>
+        Number(document.querySelector(".facts dd").textContent.split(" of ")[0].replaceAll("\u202f", "")) > from + 10,
+      first,
+    );
     await page.waitForSelector("text=Sample it now", { timeout: 20_000 });
     await training.stop("SIGINT");
-    await page.waitForFunction(() => document.querySelector(".sheet .state").textContent === "stopped", null, { timeout: 20_000 });
+    await page.waitForFunction(() => document.querySelector(".sheet .state").textContent === "stopped", null, {
+      timeout: 20_000,
+    });
     await page.click("text=Sample it now");
     await page.waitForSelector(".plane");
     await drawn(page);
@@ -185,7 +242,7 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     await page.waitForSelector(".configs td.differs");
     assert.match(await page.textContent(".configs"), /train\.lr/);
     await page.waitForSelector('section[aria-label="Sweep"] .dot');
-    await page.waitForSelector('.chart .line:not(.faint)');
+    await page.waitForSelector(".chart .line:not(.faint)");
     await clean();
   });
 
@@ -232,16 +289,30 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
   });
 
   for (const [name, hash] of Object.entries(VIEWS)) {
-    for (const [width, theme] of [[360, "light"], [1280, "dark"]]) {
+    for (const [width, theme] of [
+      [360, "light"],
+      [1280, "dark"],
+    ]) {
       test(`${name}: axe finds nothing, and it fits, at ${width} pixels, ${theme}`, async () => {
         await visit(hash, { width, theme });
         if (name === "runs") await page.waitForSelector(".chart .line");
         else await drawn(page);
         await page.evaluate(axe);
         const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-        const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).slice(0, 3).join(" ")}`);
+        const found = violations.map(
+          ({ id, nodes }) =>
+            `${id}: ${nodes
+              .map((node) => node.html)
+              .slice(0, 3)
+              .join(" ")}`,
+        );
         assert.deepEqual(found, []);
-        assert.equal(await page.evaluate(() => Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)), 0);
+        assert.equal(
+          await page.evaluate(() =>
+            Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth),
+          ),
+          0,
+        );
         await clean();
       });
     }
@@ -249,10 +320,15 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
 
   test("the first digit comes soon after the first paint (a figure, not a bound)", async (t) => {
     page = await browser.newPage();
-    await page.addInitScript(() => document.addEventListener("shown", () => (window.firstDigit ??= performance.now()), true));
+    await page.addInitScript(() =>
+      document.addEventListener("shown", () => (window.firstDigit ??= performance.now()), true),
+    );
     await page.goto(`${server.url}/#/sample?model=mnist&n=1&seed=0&steps=4`);
     await page.waitForFunction(() => window.firstDigit);
-    const [paint, digit] = await page.evaluate(() => [performance.getEntriesByName("first-contentful-paint")[0]?.startTime, window.firstDigit]);
+    const [paint, digit] = await page.evaluate(() => [
+      performance.getEntriesByName("first-contentful-paint")[0]?.startTime,
+      window.firstDigit,
+    ]);
     t.diagnostic(`first paint after ${Math.round(paint)} ms, first digit after ${Math.round(digit)} ms`);
     await page.close();
   });

@@ -5,18 +5,40 @@ import { describe, test } from "node:test";
 import { command } from "../../page/lib/commands.js";
 import { number, span, whole } from "../../page/lib/format.js";
 import { extent, nearest, scale, ticks } from "../../page/lib/scale.js";
-import { addTo, bodyOf, complete, effective, isSeed, planesFor, seedAt, settingsFrom, summary } from "../../page/lib/settings.js";
+import {
+  addTo,
+  bodyOf,
+  complete,
+  effective,
+  isSeed,
+  planesFor,
+  seedAt,
+  settingsFrom,
+  summary,
+} from "../../page/lib/settings.js";
 
 const model = {
-  id: "mnist", kind: "image", shape: [1, 28, 28], components: 8,
+  id: "mnist",
+  kind: "image",
+  shape: [1, 28, 28],
+  components: 8,
   sampler: { solver: "gm-ode", order: 2, steps: 8, substeps: 16, guidance: 0.2, orthogonal: 1 },
 };
 
 describe("settings", () => {
   test("an address gives the settings that it was made of", () => {
     const settings = {
-      model: "mnist", classes: ["7", "tench, Tinca tinca"], n: 4, seed: "18446744073709551615", solver: "gm-sde", order: 1, steps: 6, cfg: 1.5,
-      guidance_interval: [0.2, 0.8], spectral: false, reweight_by: "pixel",
+      model: "mnist",
+      classes: ["7", "tench, Tinca tinca"],
+      n: 4,
+      seed: "18446744073709551615",
+      solver: "gm-sde",
+      order: 1,
+      steps: 6,
+      cfg: 1.5,
+      guidance_interval: [0.2, 0.8],
+      spectral: false,
+      reweight_by: "pixel",
     };
     const params = addTo(new URLSearchParams(), settings);
     assert.deepEqual(settingsFrom(new URLSearchParams(String(params))), settings);
@@ -49,7 +71,8 @@ describe("settings", () => {
 
   test("seeds are whole numbers below 2^64, and count up around it", () => {
     for (const seed of ["0", "007", "18446744073709551615"]) assert.ok(isSeed(seed), seed);
-    for (const seed of ["", "-1", "1.5", "1e3", " 1", "18446744073709551616", "999999999999999999999"]) assert.ok(!isSeed(seed), seed);
+    for (const seed of ["", "-1", "1.5", "1e3", " 1", "18446744073709551616", "999999999999999999999"])
+      assert.ok(!isSeed(seed), seed);
     assert.equal(seedAt("9007199254740993", 2), "9007199254740995");
     assert.equal(seedAt("18446744073709551615", 1), "0");
   });
@@ -61,17 +84,30 @@ describe("settings", () => {
   });
 
   test("commands are quoted", () => {
-    assert.equal(command({ model: "mnist", classes: ["7"], n: 2, seed: "5", steps: 4, spectral: false }),
-      "gmflow sample --checkpoint mnist --class 7 --num 2 --seed 5 --steps 4 --spectral off --grid --out samples.png");
+    assert.equal(
+      command({ model: "mnist", classes: ["7"], n: 2, seed: "5", steps: 4, spectral: false }),
+      "gmflow sample --checkpoint mnist --class 7 --num 2 --seed 5 --steps 4 --spectral off --grid --out samples.png",
+    );
     assert.match(command({ classes: ["it's; rm"] }), /--class 'it'\\''s; rm'/);
   });
 });
 
 describe("charts", () => {
   test("ticks are round and lie inside", () => {
-    assert.deepEqual(ticks(0, 1, 5).map((value) => value.toFixed(6)), ["0.000000", "0.200000", "0.400000", "0.600000", "0.800000", "1.000000"]);
-    assert.deepEqual(ticks(1e-4, 1e-1, 4, true).map((v) => Math.round(Math.log10(v))), [-4, -3, -2, -1]);
-    for (const [low, high] of [[-3.3, 7.9], [1e-6, 2e-6], [5, 5]]) for (const tick of ticks(low, high, 4)) assert.ok(tick >= low - 1e-9 && tick <= high + 1e-9);
+    assert.deepEqual(
+      ticks(0, 1, 5).map((value) => value.toFixed(6)),
+      ["0.000000", "0.200000", "0.400000", "0.600000", "0.800000", "1.000000"],
+    );
+    assert.deepEqual(
+      ticks(1e-4, 1e-1, 4, true).map((v) => Math.round(Math.log10(v))),
+      [-4, -3, -2, -1],
+    );
+    for (const [low, high] of [
+      [-3.3, 7.9],
+      [1e-6, 2e-6],
+      [5, 5],
+    ])
+      for (const tick of ticks(low, high, 4)) assert.ok(tick >= low - 1e-9 && tick <= high + 1e-9);
   });
 
   test("scales go there and back", () => {
@@ -90,7 +126,10 @@ describe("charts", () => {
   });
 
   test("numbers are short", () => {
-    assert.deepEqual([0, 0.2, 1234.5, 1e-7, -2.0671, 1.02e8].map((value) => number(value)), ["0", "0.2", "1235", "1.00e-7", "-2.067", "1.02e8"]);
+    assert.deepEqual(
+      [0, 0.2, 1234.5, 1e-7, -2.0671, 1.02e8].map((value) => number(value)),
+      ["0", "0.2", "1235", "1.00e-7", "-2.067", "1.02e8"],
+    );
     assert.equal(number(null), "–");
     assert.equal(whole(16000), "16\u202f000");
     assert.deepEqual([0.25, 5.4, 61, 5400, 200000].map(span), ["250 ms", "5.4 s", "1 min", "1 h 30 min", "2 days"]);
@@ -103,11 +142,14 @@ test("what the first view needs is asked for at once", () => {
   const follow = (url) => {
     if (needed.has(url.href)) return;
     needed.add(url.href);
-    for (const [, path] of readFileSync(url, "utf8").matchAll(/^(?:import|export)[^"]*? from "(\.[^"]+)"/gm)) follow(new URL(path, url));
+    for (const [, path] of readFileSync(url, "utf8").matchAll(/^(?:import|export)[^"]*? from "(\.[^"]+)"/gm))
+      follow(new URL(path, url));
   };
   follow(new URL("main.js", page));
   follow(new URL("views/sample.js", page));
   const html = readFileSync(new URL("index.html", page), "utf8");
-  const listed = [...html.matchAll(/(?:modulepreload" href|module" src)="\/page\/([^"]+)"/g)].map(([, path]) => new URL(path, page).href);
+  const listed = [...html.matchAll(/(?:modulepreload" href|module" src)="\/page\/([^"]+)"/g)].map(
+    ([, path]) => new URL(path, page).href,
+  );
   assert.deepEqual(listed.sort(), [...needed].sort());
 });

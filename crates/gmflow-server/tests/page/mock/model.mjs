@@ -2,16 +2,91 @@
 
 export const SIZE = 28;
 const STROKES = [
-  [[9, 14], [10, 8], [14, 5], [18, 8], [19, 14], [18, 20], [14, 23], [10, 20], [9, 14]],
-  [[11, 9], [15, 5], [15, 23]],
-  [[9, 9], [12, 5], [17, 6], [18, 10], [14, 16], [9, 22], [19, 22]],
-  [[10, 6], [16, 5], [18, 9], [13, 13], [18, 17], [17, 22], [10, 22]],
-  [[16, 5], [9, 16], [20, 16], [16, 10], [16, 23]],
-  [[18, 5], [10, 6], [10, 13], [16, 13], [18, 18], [15, 22], [9, 22]],
-  [[17, 5], [11, 11], [9, 18], [13, 22], [18, 19], [16, 14], [10, 16]],
-  [[9, 6], [19, 6], [14, 14], [12, 23]],
-  [[14, 13], [10, 9], [14, 5], [18, 9], [14, 13], [9, 18], [14, 23], [19, 18], [14, 13]],
-  [[18, 10], [14, 13], [10, 9], [14, 5], [18, 9], [17, 17], [14, 23]],
+  [
+    [9, 14],
+    [10, 8],
+    [14, 5],
+    [18, 8],
+    [19, 14],
+    [18, 20],
+    [14, 23],
+    [10, 20],
+    [9, 14],
+  ],
+  [
+    [11, 9],
+    [15, 5],
+    [15, 23],
+  ],
+  [
+    [9, 9],
+    [12, 5],
+    [17, 6],
+    [18, 10],
+    [14, 16],
+    [9, 22],
+    [19, 22],
+  ],
+  [
+    [10, 6],
+    [16, 5],
+    [18, 9],
+    [13, 13],
+    [18, 17],
+    [17, 22],
+    [10, 22],
+  ],
+  [
+    [16, 5],
+    [9, 16],
+    [20, 16],
+    [16, 10],
+    [16, 23],
+  ],
+  [
+    [18, 5],
+    [10, 6],
+    [10, 13],
+    [16, 13],
+    [18, 18],
+    [15, 22],
+    [9, 22],
+  ],
+  [
+    [17, 5],
+    [11, 11],
+    [9, 18],
+    [13, 22],
+    [18, 19],
+    [16, 14],
+    [10, 16],
+  ],
+  [
+    [9, 6],
+    [19, 6],
+    [14, 14],
+    [12, 23],
+  ],
+  [
+    [14, 13],
+    [10, 9],
+    [14, 5],
+    [18, 9],
+    [14, 13],
+    [9, 18],
+    [14, 23],
+    [19, 18],
+    [14, 13],
+  ],
+  [
+    [18, 10],
+    [14, 13],
+    [10, 9],
+    [14, 5],
+    [18, 9],
+    [17, 17],
+    [14, 23],
+  ],
 ];
 
 export function random(seed) {
@@ -29,7 +104,10 @@ function glyph(digit, draw, width = 1.5) {
   const slant = (draw() - 0.5) * 0.5;
   const [dx, dy] = [(draw() - 0.5) * 3, (draw() - 0.5) * 2];
   const scale = 0.85 + draw() * 0.25;
-  const points = STROKES[digit].map(([x, y]) => [14 + (x - 14 + slant * (14 - y) + (draw() - 0.5) * 1.6) * scale + dx, 14 + (y - 14) * scale + dy]);
+  const points = STROKES[digit].map(([x, y]) => [
+    14 + (x - 14 + slant * (14 - y) + (draw() - 0.5) * 1.6) * scale + dx,
+    14 + (y - 14) * scale + dy,
+  ]);
   const thick = width * (0.8 + draw() * 0.6);
   const out = new Float32Array(SIZE * SIZE);
   for (let y = 0; y < SIZE; y += 1) {
@@ -48,22 +126,33 @@ function glyph(digit, draw, width = 1.5) {
 }
 
 const cache = new Map();
-/** The mixture of a sample at time t: means `[k][pixel]`, weights `[k][pixel]`, one standard deviation, and the sample's pixels. */
+/**
+ * The mixture of a sample at time t: means `[k][pixel]`, weights `[k][pixel]`, one standard deviation, and the sample's
+ * pixels.
+ */
 export function mixture(digit, seed, t, k) {
   const key = `${digit} ${seed} ${k}`;
   if (!cache.has(key)) {
     const draw = random(Number(BigInt(seed) % 100003n) * 10 + digit);
     const shapes = Array.from({ length: k }, () => glyph(digit, draw));
-    cache.set(key, { shapes, logits: shapes.map(() => normal(draw)), noise: Float32Array.from({ length: SIZE * SIZE }, () => normal(draw)) });
+    cache.set(key, {
+      shapes,
+      logits: shapes.map(() => normal(draw)),
+      noise: Float32Array.from({ length: SIZE * SIZE }, () => normal(draw)),
+    });
     if (cache.size > 400) cache.delete(cache.keys().next().value);
   }
   const { shapes, logits, noise } = cache.get(key);
   const best = logits.indexOf(Math.max(...logits));
   const sharp = 0.6 + 5 * (1 - t) ** 2;
-  const means = shapes.map((shape, at) => shape.map((v, p) => v * (0.45 + 0.55 * (1 - t)) + shapes[(at + 1) % k][p] * 0.15 * t - 0.35 * t));
+  const means = shapes.map((shape, at) =>
+    shape.map((v, p) => v * (0.45 + 0.55 * (1 - t)) + shapes[(at + 1) % k][p] * 0.15 * t - 0.35 * t),
+  );
   const weights = shapes.map(() => new Float32Array(SIZE * SIZE));
   for (let p = 0; p < SIZE * SIZE; p += 1) {
-    const e = logits.map((l, at) => Math.exp(sharp * (l + 0.5 * Math.abs(means[at][p] - means[best][p]) * (at === best ? 0 : -1))));
+    const e = logits.map((l, at) =>
+      Math.exp(sharp * (l + 0.5 * Math.abs(means[at][p] - means[best][p]) * (at === best ? 0 : -1))),
+    );
     const sum = e.reduce((a, b) => a + b, 0);
     e.forEach((v, at) => (weights[at][p] = v / sum));
   }

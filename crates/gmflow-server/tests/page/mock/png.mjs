@@ -15,7 +15,9 @@ export function png(values, width, height, channels = 1) {
   const rows = Buffer.alloc((width * channels + 1) * height);
   for (let y = 0; y < height; y += 1) {
     for (let x = 0; x < width * channels; x += 1) {
-      rows[y * (width * channels + 1) + 1 + x] = Math.round(Math.min(1, Math.max(0, (values[y * width * channels + x] + 1) / 2)) * 255);
+      rows[y * (width * channels + 1) + 1 + x] = Math.round(
+        Math.min(1, Math.max(0, (values[y * width * channels + x] + 1) / 2)) * 255,
+      );
     }
   }
   const head = Buffer.alloc(13);

@@ -11,11 +11,24 @@ function lines(run, from = 0) {
   for (let step = 50; step <= steps; step += 50) {
     if (step <= from) continue;
     const draw = random(run.salt * 1000003 + step);
-    const lr = run.lr * Math.min(1, step / 400) * (step < run.total * 0.4 ? 1 : 0.02 + 0.98 * 0.5 * (1 + Math.cos((Math.PI * (step - run.total * 0.4)) / (run.total * 0.6))));
-    const loss = step >= (run.nanAt ?? Infinity) ? null : run.floor + 2.2 * Math.exp(-step / 400) + 0.9 * Math.exp(-step / 4000) + 0.04 * normal(draw);
+    const lr =
+      run.lr *
+      Math.min(1, step / 400) *
+      (step < run.total * 0.4
+        ? 1
+        : 0.02 + 0.98 * 0.5 * (1 + Math.cos((Math.PI * (step - run.total * 0.4)) / (run.total * 0.6))));
+    const loss =
+      step >= (run.nanAt ?? Infinity)
+        ? null
+        : run.floor + 2.2 * Math.exp(-step / 400) + 0.9 * Math.exp(-step / 4000) + 0.04 * normal(draw);
     out.push({
-      step, images: step * run.batch, loss, transition_bits_per_dim: loss === null ? null : loss / Math.LN2 + 1.3,
-      grad_norm: loss === null ? null : 0.35 + 2 * Math.exp(-step / 300) + 0.08 * Math.abs(normal(draw)), lr, images_per_s: 310 + 12 * normal(draw),
+      step,
+      images: step * run.batch,
+      loss,
+      transition_bits_per_dim: loss === null ? null : loss / Math.LN2 + 1.3,
+      grad_norm: loss === null ? null : 0.35 + 2 * Math.exp(-step / 300) + 0.08 * Math.abs(normal(draw)),
+      lr,
+      images_per_s: 310 + 12 * normal(draw),
     });
   }
   return out;
@@ -24,7 +37,8 @@ function lines(run, from = 0) {
 const config = (lr, k, batch, steps) => ({
   data: { source: { kind: "named", name: "mnist", split: "train" } },
   network: { type: "gm-dit", num_gaussians: k, num_attention_heads: 3, attention_head_dim: 64, num_layers: 6 },
-  loss: { kind: "transition", transition_ratio: 0.5 }, train: { batch_size: batch, steps, lr, precision: "bf16", seed: 1 },
+  loss: { kind: "transition", transition_ratio: 0.5 },
+  train: { batch_size: batch, steps, lr, precision: "bf16", seed: 1 },
 });
 
 const RUNS = [
@@ -48,9 +62,21 @@ export function brief(run) {
   const last = all.at(-1);
   const alerts = run.nanAt ? [{ kind: "nan", step: run.nanAt, message: "the loss of step 2550 is not finite" }] : [];
   return {
-    id: run.id, state: run.state, step: last.step, total_steps: run.total, images: last.images, eta_s: run.state === "running" ? ((run.total - last.step) * run.batch) / 310 : null,
-    updated: Date.now() / 1000 - (run.state === "running" ? 0 : 86400 * run.salt), log_bytes: text(all).length, last,
-    checkpoints: pictureSteps(run).slice(-2).map((s) => `step-${String(s).padStart(8, "0")}`), pictures: pictureSteps(run).length, model: `run:${run.id}`, alerts,
+    id: run.id,
+    state: run.state,
+    step: last.step,
+    total_steps: run.total,
+    images: last.images,
+    eta_s: run.state === "running" ? ((run.total - last.step) * run.batch) / 310 : null,
+    updated: Date.now() / 1000 - (run.state === "running" ? 0 : 86400 * run.salt),
+    log_bytes: text(all).length,
+    last,
+    checkpoints: pictureSteps(run)
+      .slice(-2)
+      .map((s) => `step-${String(s).padStart(8, "0")}`),
+    pictures: pictureSteps(run).length,
+    model: `run:${run.id}`,
+    alerts,
   };
 }
 
@@ -59,7 +85,11 @@ export const find = (id) => RUNS.find((run) => run.id === id) ?? missing(`run ${
 
 export function whole(run) {
   const c = config(run.lr, run.k, run.batch, run.total);
-  return { ...brief(run), config: c, config_toml: `[network]\nnum_gaussians = ${run.k}\n\n[train]\nlr = ${run.lr}\nsteps = ${run.total}\n` };
+  return {
+    ...brief(run),
+    config: c,
+    config_toml: `[network]\nnum_gaussians = ${run.k}\n\n[train]\nlr = ${run.lr}\nsteps = ${run.total}\n`,
+  };
 }
 
 export function curve(run, points) {
@@ -74,7 +104,13 @@ export function log(run, after) {
   return { body: all.slice(after), next: all.length };
 }
 
-export const pictures = (run) => ({ pictures: pictureSteps(run).map((step) => ({ step, url: `/v1/runs/${run.id}/pictures/step-${String(step).padStart(8, "0")}.png`, updated: Date.now() / 1000 })) });
+export const pictures = (run) => ({
+  pictures: pictureSteps(run).map((step) => ({
+    step,
+    url: `/v1/runs/${run.id}/pictures/step-${String(step).padStart(8, "0")}.png`,
+    updated: Date.now() / 1000,
+  })),
+});
 
 export function picture(run, name) {
   const step = Number(name.match(/\d+/)[0]);
@@ -83,7 +119,10 @@ export function picture(run, name) {
   const out = new Float32Array(SIZE * columns * SIZE * rows);
   for (let i = 0; i < columns * rows; i += 1) {
     const { x } = mixture(i % 10, String(i + 7), t * 0.8, 4);
-    for (let p = 0; p < x.length; p += 1) out[(Math.floor(i / columns) * SIZE + Math.floor(p / SIZE)) * SIZE * columns + (i % columns) * SIZE + (p % SIZE)] = x[p];
+    for (let p = 0; p < x.length; p += 1)
+      out[
+        (Math.floor(i / columns) * SIZE + Math.floor(p / SIZE)) * SIZE * columns + (i % columns) * SIZE + (p % SIZE)
+      ] = x[p];
   }
   return png(out, SIZE * columns, SIZE * rows);
 }

@@ -10,18 +10,89 @@ import { png } from "./png.mjs";
 const PAGE = fileURLToPath(new URL("../../../page/", import.meta.url));
 const [port = "8090", pace = "60"] = process.argv.slice(2);
 const digits = Array.from({ length: 10 }, (_, index) => ({ index, name: String(index) }));
-const many = Array.from({ length: 1000 }, (_, index) => ({ index, name: ["tench, Tinca tinca", "goldfish", "great white shark", "hammerhead", "stingray"][index] ?? `class ${index}` }));
-const sampler = { solver: "gm-ode", order: 2, steps: 8, substeps: 16, guidance: 0.2, orthogonal: 1, reweight_by: "pixel" };
-const base = { object: "model", owned_by: "gmflow", created: 1796042281, state: "loaded", precision: "f32", device: "cpu", joined: true, run: null };
+const many = Array.from({ length: 1000 }, (_, index) => ({
+  index,
+  name: ["tench, Tinca tinca", "goldfish", "great white shark", "hammerhead", "stingray"][index] ?? `class ${index}`,
+}));
+const sampler = {
+  solver: "gm-ode",
+  order: 2,
+  steps: 8,
+  substeps: 16,
+  guidance: 0.2,
+  orthogonal: 1,
+  reweight_by: "pixel",
+};
+const base = {
+  object: "model",
+  owned_by: "gmflow",
+  created: 1796042281,
+  state: "loaded",
+  precision: "f32",
+  device: "cpu",
+  joined: true,
+  run: null,
+};
 const MODELS = [
-  { ...base, id: "mnist", default: true, kind: "image", shape: [1, 28, 28], image: [28, 28], components: 8, network: "gm-dit", parameters: 4083000, classes: digits, sampler, spectrum: true },
-  { ...base, id: "mnist-k1", kind: "image", shape: [1, 28, 28], image: [28, 28], components: 1, network: "gm-dit", parameters: 4081000, classes: digits, sampler: { solver: "euler", steps: 8, guidance: 0 }, spectrum: false },
-  { ...base, id: "checkerboard", kind: "points", shape: [2, 1, 1], image: null, components: 8, network: "mlp2d", parameters: 280000, classes: [], sampler: { solver: "gm-ode", order: 2, steps: 4, substeps: 32, guidance: 0 }, spectrum: false },
-  { ...base, id: "imagenet-256", kind: "latents", shape: [4, 32, 32], image: [256, 256], components: 8, network: "gm-dit", parameters: 676000000, classes: many, sampler, spectrum: true },
+  {
+    ...base,
+    id: "mnist",
+    default: true,
+    kind: "image",
+    shape: [1, 28, 28],
+    image: [28, 28],
+    components: 8,
+    network: "gm-dit",
+    parameters: 4083000,
+    classes: digits,
+    sampler,
+    spectrum: true,
+  },
+  {
+    ...base,
+    id: "mnist-k1",
+    kind: "image",
+    shape: [1, 28, 28],
+    image: [28, 28],
+    components: 1,
+    network: "gm-dit",
+    parameters: 4081000,
+    classes: digits,
+    sampler: { solver: "euler", steps: 8, guidance: 0 },
+    spectrum: false,
+  },
+  {
+    ...base,
+    id: "checkerboard",
+    kind: "points",
+    shape: [2, 1, 1],
+    image: null,
+    components: 8,
+    network: "mlp2d",
+    parameters: 280000,
+    classes: [],
+    sampler: { solver: "gm-ode", order: 2, steps: 4, substeps: 32, guidance: 0 },
+    spectrum: false,
+  },
+  {
+    ...base,
+    id: "imagenet-256",
+    kind: "latents",
+    shape: [4, 32, 32],
+    image: [256, 256],
+    components: 8,
+    network: "gm-dit",
+    parameters: 676000000,
+    classes: many,
+    sampler,
+    spectrum: true,
+  },
 ];
 MODELS.push({ ...MODELS[0], id: "run:digits", default: false, state: "unloaded", run: "digits" });
 const TYPES = { ".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml" };
-const CSP = "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const CSP =
+  "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; " +
+  "frame-ancestors 'none'";
 
 async function body(request) {
   let text = "";
@@ -43,13 +114,26 @@ async function respond(request, answer) {
   if (parts.length === 0 || parts[0] === "page") {
     const name = normalize(parts.slice(1).join("/") || "index.html");
     const bytes = await readFile(join(PAGE, name)).catch(() => jobs.missing(name));
-    answer.writeHead(200, { "content-type": TYPES[extname(name)], "content-security-policy": CSP, "cache-control": "no-store" });
+    answer.writeHead(200, {
+      "content-type": TYPES[extname(name)],
+      "content-security-policy": CSP,
+      "cache-control": "no-store",
+    });
     return answer.end(bytes);
   }
   const [, kind, id, what, ...rest] = parts;
   const number = (name, otherwise) => (url.searchParams.has(name) ? Number(url.searchParams.get(name)) : otherwise);
   if (kind === "models") return json({ object: "list", data: MODELS });
-  if (kind === "queue") return json({ queued: 0, running: jobs.active().length, wait_s: 0, max_wait_s: 60, work_per_s: 1, draining: false, jobs: [] });
+  if (kind === "queue")
+    return json({
+      queued: 0,
+      running: jobs.active().length,
+      wait_s: 0,
+      max_wait_s: 60,
+      work_per_s: 1,
+      draining: false,
+      jobs: [],
+    });
   if (kind === "jobs" && !id) return json(jobs.start(await body(request), MODELS, Number(pace)), 202);
   if (kind === "jobs") {
     if (request.method === "DELETE") return json(jobs.remove(id));
@@ -60,7 +144,8 @@ async function respond(request, answer) {
     if (what === "samples") return image(jobs.picture(job, job.sampler.steps, parseInt(rest[0], 10), "x0"));
     const s = Number(rest[0]);
     if (rest[1] === "points") return json(jobs.points(job, s));
-    if (rest[1] === "density") return json(jobs.density(job, s, number("bins", 64), number("range", 4), number("sample", null)));
+    if (rest[1] === "density")
+      return json(jobs.density(job, s, number("bins", 64), number("range", 4), number("sample", null)));
     if (rest[2] === "pixel") return json(jobs.pixel(job, s, Number(rest[1]), number("x", 0), number("y", 0)));
     return image(jobs.picture(job, s, Number(rest[1]), rest[2].replace(".png", "")));
   }
