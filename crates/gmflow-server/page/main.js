@@ -121,10 +121,7 @@ function colours() {
     else document.documentElement.dataset.theme = theme;
     remembered.set("theme", theme);
     button.textContent = signs[theme];
-    button.setAttribute(
-      "aria-label",
-      `Colours: ${named(theme)}. Change to ${named(next[theme])}.`,
-    );
+    button.setAttribute("aria-label", `Colours: ${named(theme)}. Change to ${named(next[theme])}.`);
     button.title = `Colours: ${named(theme)}`;
     window.dispatchEvent(new CustomEvent("gmflow-colours"));
   };

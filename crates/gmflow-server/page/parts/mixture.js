@@ -90,26 +90,24 @@ export class MixtureSheet {
     this.drawDensity(answer);
     const order = weights.map((_, index) => index).sort((a, b) => weights[b] - weights[a]);
     this.body.replaceChildren(
-      ...order
-        .slice(0, SHOWN)
-        .map((index) =>
+      ...order.slice(0, SHOWN).map((index) =>
+        h(
+          "tr",
+          {},
+          h("td", {}, h("i", { class: "swatch", style: { "--colour": colourOf(index) } }), ` ${index}`),
+          h("td", {}, number(weights[index], 3)),
           h(
-            "tr",
-            {},
-            h("td", {}, h("i", { class: "swatch", style: { "--colour": colourOf(index) } }), ` ${index}`),
-            h("td", {}, number(weights[index], 3)),
-            h(
-              "td",
-              { class: "weight" },
-              h("span", {
-                class: "weight-bar",
-                style: { "--colour": colourOf(index), "--w": `${weights[index] * 100}%` },
-              }),
-            ),
-            h("td", {}, list(means[index])),
-            h("td", {}, number(std[index], 3)),
+            "td",
+            { class: "weight" },
+            h("span", {
+              class: "weight-bar",
+              style: { "--colour": colourOf(index), "--w": `${weights[index] * 100}%` },
+            }),
           ),
+          h("td", {}, list(means[index])),
+          h("td", {}, number(std[index], 3)),
         ),
+      ),
     );
     this.rest.hidden = order.length <= SHOWN;
     this.rest.textContent = `${order.length - SHOWN} more with ${number(

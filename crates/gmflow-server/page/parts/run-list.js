@@ -79,9 +79,7 @@ export class RunList {
     row.element.toggleAttribute("data-chosen", colour !== undefined);
     row.swatch.style.setProperty("--colour", colour ?? "transparent");
     const alert = run.alerts?.[0];
-    row.state.textContent = alert
-      ? (ALERTS[alert.kind] ?? alert.kind)
-      : run.state;
+    row.state.textContent = alert ? (ALERTS[alert.kind] ?? alert.kind) : run.state;
     row.state.dataset.state = alert ? "alert" : run.state;
     row.progress.value = run.total_steps ? run.step / run.total_steps : 0;
     row.facts.textContent = [
