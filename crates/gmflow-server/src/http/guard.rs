@@ -22,7 +22,7 @@ pub(crate) async fn guard(State(app): Shared, request: Request, next: Next) -> R
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let mut response = match check(&app, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => in_one_form(next.run(request).await),
         Err(refusal) => refusal.into_response(),
     };
     app.metrics.request(route, response.status().as_u16(), start.elapsed());
@@ -36,6 +36,18 @@ pub(crate) async fn guard(State(app): Shared, request: Request, next: Next) -> R
         set(&mut response, "cache-control", "no-store");
     }
     response
+}
+
+/// Refusals of the library, such as of a path that is no text, in the form of all others.
+fn in_one_form(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
+    let is_ours = kind.is_some_and(|kind| kind.starts_with(b"application/json"));
+    if is_ours || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let reason = status.canonical_reason().unwrap_or("the request cannot be answered");
+    Refusal::new(status, "invalid_request", reason).into_response()
 }
 
 fn check(app: &App, request: &Request) -> Answer<()> {

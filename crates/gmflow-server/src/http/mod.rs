@@ -81,6 +81,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/runs/{id}/pictures", get(runs::pictures))
         .route("/v1/runs/{id}/pictures/{file}", get(runs::picture))
         .route("/v1/runs/{id}/events", get(runs::events))
+        .route("/v1/sweeps", get(runs::sweeps))
+        .route("/v1/sweeps/{id}", get(runs::sweep))
         .fallback(|| async { Refusal::not_found("there is no such route: /openapi.json lists them") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this route does not have this method")

@@ -53,6 +53,20 @@ pub(crate) async fn show(State(app): Shared, Path(id): Parameter) -> Answer<Resp
     Ok(json_response(StatusCode::OK, &told))
 }
 
+pub(crate) async fn sweeps(State(app): Shared) -> Answer<Response> {
+    let told = match app.runs.clone() {
+        None => json!({ "sweeps": [] }),
+        Some(runs) => blocking(move || Ok(runs.sweeps())).await?,
+    };
+    Ok(json_response(StatusCode::OK, &told))
+}
+
+pub(crate) async fn sweep(State(app): Shared, Path(id): Parameter) -> Answer<Response> {
+    let runs = runs(&app)?;
+    let told = blocking(move || runs.sweep(&id)).await?;
+    Ok(json_response(StatusCode::OK, &told))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wanted {

@@ -322,6 +322,8 @@ impl Job {
         let created = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let steps_done = plan.steps() * self.calls.own_rows() / plan.rows.max(1);
         let mut told = plan.started(&self.id);
+        // Their number in an event, and a list where they are there.
+        told["samples"] = json!([]);
         told["state"] = json!(state.phase.name());
         told["model"] = json!(plan.entry.id);
         told["created"] = json!((created * 1e3).round() / 1e3);

@@ -85,13 +85,6 @@ impl Plan {
     fn rows_of_sample(config: &SamplerConfig) -> usize {
         if config.guidance.is_active() { 2 } else { 1 }
     }
-
-    /// Bytes of the samples, as numbers and as files.
-    pub fn result_bytes(&self) -> usize {
-        let [h, w] = self.entry.image_size();
-        let channels = if self.entry.info.latent.is_some() { 3 } else { self.entry.info.data.channels };
-        self.seeds.len().saturating_mul(h * w * channels * 2 * F32)
-    }
 }
 
 /// Makes plans of requests.

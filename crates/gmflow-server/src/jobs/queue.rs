@@ -73,6 +73,10 @@ impl Queue {
         }
         self.admit(&state)?;
         state.active.push(Arc::clone(&job));
+        if followed {
+            let before = state.waiting.iter().filter(|other| other.phase() == Phase::Queued).count();
+            job.tell_position(before, || eta(&job, &state.active));
+        }
         state.waiting.push_back(Arc::clone(&job));
         self.pump(&mut state);
         Ok(job)

@@ -115,7 +115,9 @@ impl Registry {
         let entry = Arc::new(Entry::new(id.to_owned(), folder, self.run_options.clone(), Some(run.to_owned()))?);
         known.push(Arc::clone(&entry));
         if known.len() > MOST_OF_RUNS {
-            known.remove(0);
+            // The oldest that is not in memory.
+            let unloaded = known.iter().position(|entry| entry.loaded().is_none()).unwrap_or(0);
+            known.remove(unloaded);
         }
         Ok(entry)
     }
@@ -169,7 +171,7 @@ impl Registry {
             .map(|(index, entry)| entry.describe(index == 0, &self.device_name))
             .collect();
         let newest: Vec<String> = self.runs.as_ref().map_or_else(Vec::new, |runs| runs.with_checkpoints());
-        told.extend(newest.into_iter().filter_map(|run| {
+        told.extend(newest.into_iter().take(MOST_OF_RUNS / 2).filter_map(|run| {
             let entry = self.of_run(&format!("{RUN}{run}"), &run).ok()?;
             Some(entry.describe(false, &self.device_name))
         }));

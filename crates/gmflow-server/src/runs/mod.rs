@@ -2,24 +2,21 @@
 
 mod alerts;
 mod log;
+mod search;
+mod sweeps;
 
 use crate::refusal::{Answer, Refusal};
-use gmflow_files::is_run;
+use gmflow_files::RUN_MANIFEST;
 pub(crate) use log::{Curve, Log, Part};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Levels of folders below the folder of runs that are searched.
-const DEPTH: usize = 3;
-/// Folders that are looked at in a search, and runs that are listed, at the most.
-const MOST_FOLDERS: usize = 20_000;
-const MOST_RUNS: usize = 1000;
+/// A folder of a run.
+const RUN: search::Kind = search::Kind { marker: RUN_MANIFEST };
 /// Bytes of a configuration at the most.
 const MOST_CONFIG: u64 = 1 << 20;
-/// What stands for `/` in the id of a run.
-const BETWEEN: char = '~';
 /// Files and folders of a run.
 const LOG_FILE: &str = "log.jsonl";
 const CONFIG_FILE: &str = "config.toml";
@@ -56,56 +53,16 @@ impl Runs {
 
     /// All runs, those that changed last first.
     pub fn list(&self) -> Vec<Run> {
-        let (mut found, mut looked) = (Vec::new(), 0);
-        self.search(&self.root, 0, &mut found, &mut looked);
-        found.sort_by(|a, b| b.updated().total_cmp(&a.updated()).then_with(|| a.id.cmp(&b.id)));
-        found.truncate(MOST_RUNS);
-        found
-    }
-
-    fn search(&self, folder: &Path, depth: usize, found: &mut Vec<Run>, looked: &mut usize) {
-        *looked += 1;
-        if is_run(folder) {
-            found.extend(self.id_of(folder).map(|id| Run { id, folder: folder.to_owned() }));
-            return;
-        }
-        if depth == DEPTH || *looked > MOST_FOLDERS {
-            return;
-        }
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            // Links are not followed: they may lead in circles.
-            if !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.search(&entry.path(), depth + 1, found, looked);
-            }
-        }
-    }
-
-    /// The path of a run below the folder of runs, in one word.
-    fn id_of(&self, folder: &Path) -> Option<String> {
-        let below = folder.strip_prefix(&self.root).ok()?.to_str()?;
-        if below.is_empty() {
-            let own = fs::canonicalize(&self.root).ok()?;
-            return Some(own.file_name()?.to_str()?.to_owned());
-        }
-        Some(below.replace(std::path::MAIN_SEPARATOR, &BETWEEN.to_string()))
+        let found = RUN.list(&self.root).into_iter().map(|(id, folder)| Run { id, folder });
+        let mut found: Vec<(f64, Run)> = found.map(|run| (run.updated(), run)).collect();
+        found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.id.cmp(&b.1.id)));
+        found.into_iter().map(|(_, run)| run).collect()
     }
 
     /// The run with this id.
     pub fn find(&self, id: &str) -> Answer<Run> {
-        let missing = || Refusal::not_found(format!("no run {id}"));
-        if is_run(&self.root) {
-            let own = self.id_of(&self.root).filter(|own| own == id);
-            return own.map(|id| Run { id, folder: self.root.clone() }).ok_or_else(missing);
-        }
-        let parts: Vec<&str> = id.split(BETWEEN).collect();
-        // What leads out of the folder, or to itself, is no name of a run.
-        let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains(['/', '\\', '\0']);
-        if parts.len() > DEPTH || !parts.iter().all(plain) {
-            return Err(missing());
-        }
-        let folder = parts.iter().fold(self.root.clone(), |path, part| path.join(part));
-        if is_run(&folder) { Ok(Run { id: id.to_owned(), folder }) } else { Err(missing()) }
+        let folder = RUN.find(&self.root, id).ok_or_else(|| Refusal::not_found(format!("no run {id}")))?;
+        Ok(Run { id: id.to_owned(), folder })
     }
 
     /// The newest checkpoint of a run, or the one with this name.

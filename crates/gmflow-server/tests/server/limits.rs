@@ -87,7 +87,8 @@ fn models_make_room_for_each_other() {
         tiny(&folder.join("second"));
         config.models = vec![source("first", folder.join("tiny")), source("second", folder.join("second"))];
         // One of them fits.
-        config.limits.model_bytes = Some(150_000);
+        let parameters = gmflow::limits::parameters(&crate::tiny_network()).unwrap() as u64;
+        config.limits.model_bytes = Some(parameters * 4 * 3 / 2);
     });
     let draw = |model: &str| post(server.address, "/v1/samples", &json!({ "model": model, "steps": 1, "seed": 0 }));
     assert_eq!(states(server.address), ["loaded", "unloaded"]);

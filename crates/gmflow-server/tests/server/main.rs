@@ -56,7 +56,13 @@ fn mnist() -> PathBuf {
 
 /// A transformer of drawn weights for images of 8x8 pixels in three classes.
 fn tiny(folder: &Path) {
-    let network = NetworkConfig::GmDit(GmDitConfig {
+    let data = DataInfo { channels: 1, height: 8, width: 8, kind: DataKind::Image };
+    let names = ["cat", "dog", "owl"].map(String::from).to_vec();
+    save(folder, ModelInfo { classes: Some(names), ..ModelInfo::new(tiny_network(), data) });
+}
+
+fn tiny_network() -> NetworkConfig {
+    NetworkConfig::GmDit(GmDitConfig {
         num_gaussians: 3,
         num_attention_heads: 2,
         attention_head_dim: 8,
@@ -66,11 +72,7 @@ fn tiny(folder: &Path) {
         in_channels: 1,
         num_embeds_ada_norm: 3,
         ..GmDitConfig::default()
-    });
-    let data = DataInfo { channels: 1, height: 8, width: 8, kind: DataKind::Image };
-    let info =
-        ModelInfo { classes: Some(vec!["cat".into(), "dog".into(), "owl".into()]), ..ModelInfo::new(network, data) };
-    save(folder, info);
+    })
 }
 
 /// A perceptron of drawn weights for points.
@@ -95,6 +97,8 @@ fn start(change: impl FnOnce(&mut ServerConfig, &Path)) -> Running {
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = ServerConfig::new(Device::flex(), "cpu");
     config.bind = "127.0.0.1:0".parse().unwrap();
+    // However slow this machine is at the moment.
+    (config.limits.wait, config.limits.time) = (Duration::from_secs(100_000), Duration::from_secs(1_000_000));
     for (id, make) in [("tiny", tiny as fn(&Path)), ("points", points)] {
         let path = folder.path().join(id);
         make(&path);
