@@ -22,13 +22,26 @@ export class Chart {
     xLog = false,
     stack = false,
     legend = true,
+    ticksAtValues = false,
     oncursor,
     tools = [],
   }) {
     const grow = parseFloat(getComputedStyle(document.documentElement).fontSize) / USUAL;
     this.margin = Object.fromEntries(Object.entries(MARGIN).map(([side, size]) => [side, size * grow]));
     this.unit = grow;
-    Object.assign(this, { title, height: height * grow, xName, xText, yText, log, xLog, stack, legend, oncursor });
+    Object.assign(this, {
+      title,
+      height: height * grow,
+      xName,
+      xText,
+      yText,
+      log,
+      xLog,
+      stack,
+      legend,
+      ticksAtValues,
+      oncursor,
+    });
     this.series = [];
     this.marks = [];
     this.cursor = null;
@@ -98,7 +111,9 @@ export class Chart {
       out.push(svg("text", { x: this.margin.left - 6, y: at + 4 * this.unit, "text-anchor": "end" }, tickText(value)));
     }
     const whole = x.every(Number.isInteger) && x[1] - x[0] < 12;
-    for (const value of ticks(x[0], x[1], Math.max(2, Math.floor(width / (90 * this.unit))), this.xLog)) {
+    const most = Math.max(2, Math.floor(width / (90 * this.unit)));
+    const isFew = this.ticksAtValues && this.xs.length <= 2 * most;
+    for (const value of isFew ? this.xs : ticks(x[0], x[1], most, this.xLog)) {
       if (whole && !Number.isInteger(value)) continue;
       out.push(svg("text", { x: this.x(value), y: height - 6 * this.unit, "text-anchor": "middle" }, tickText(value)));
     }

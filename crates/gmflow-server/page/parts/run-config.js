@@ -121,7 +121,7 @@ export class RunConfig {
 }
 
 /** A chart of what a setting does: the loss of each run against the setting's value. */
-export class Sweep {
+export class SettingChart {
   constructor() {
     this.chart = new Chart({
       title: "Loss against a setting",
@@ -146,8 +146,8 @@ export class Sweep {
     });
     this.element = h(
       "section",
-      { class: "sheet stack", "aria-label": "Sweep", hidden: true },
-      h("div", { class: "bar" }, h("h2", { class: "grow" }, "Sweep"), this.choice, this.measures),
+      { class: "sheet stack", "aria-label": "Loss against a setting", hidden: true },
+      h("div", { class: "bar" }, h("h2", { class: "grow" }, "What a setting does"), this.choice, this.measures),
       this.chart.element,
     );
   }

@@ -7,10 +7,11 @@ import { number, short, span, whole } from "../lib/format.js";
 import * as route from "../lib/route.js";
 import { Problem } from "../parts/problem.js";
 import { RunCharts } from "../parts/run-charts.js";
-import { RunConfig, Sweep } from "../parts/run-config.js";
+import { RunConfig, SettingChart } from "../parts/run-config.js";
 import { RunHealth } from "../parts/run-health.js";
 import { ALERTS, RunList } from "../parts/run-list.js";
 import { RunPictures } from "../parts/run-pictures.js";
+import { Sweeps } from "../parts/sweeps.js";
 
 /** Milliseconds between two looks at the list, and how many logs are streamed; a browser has six connections. */
 const PAUSE = 4000;
@@ -34,8 +35,13 @@ class RunsView {
     this.charts = new RunCharts({ params, onchange: () => this.address() });
     this.pictures = new RunPictures();
     this.config = new RunConfig();
-    this.sweep = new Sweep();
+    this.setting = new SettingChart();
     this.health = new RunHealth();
+    this.sweeps = new Sweeps({
+      params,
+      onchange: () => this.address(),
+      onerror: (error) => this.problem.show(error),
+    });
     this.heads = h("div", { class: "stack" });
     this.alerts = h("div", { class: "stack", "aria-live": "polite" });
     this.panel = h(
@@ -52,7 +58,7 @@ class RunsView {
       this.charts.element,
       this.pictures.element,
       this.health.element,
-      this.sweep.element,
+      this.setting.element,
       this.config.element,
     );
     this.empty = h("p", { class: "empty", hidden: true });
@@ -76,6 +82,7 @@ class RunsView {
         this.problem.element,
         this.empty,
         this.body,
+        this.sweeps.element,
       ),
     );
   }
@@ -90,6 +97,7 @@ class RunsView {
         this.none("This server shows no training runs. Start it with --runs FOLDER, or use gmflow ui FOLDER.");
       else this.problem.show(error);
     }
+    if (!this.gone) await this.sweeps.load();
     this.again();
   }
 
@@ -192,7 +200,7 @@ class RunsView {
   showCurves() {
     const shown = this.shown();
     this.charts.show(shown);
-    this.sweep.show(shown);
+    this.setting.show(shown);
     this.showHeads(shown);
   }
 
@@ -301,6 +309,7 @@ class RunsView {
     const params = new URLSearchParams();
     for (const id of this.feeds.keys()) params.append("run", id);
     this.charts.addTo(params);
+    this.sweeps.addTo(params);
     route.write("runs", params);
   }
 

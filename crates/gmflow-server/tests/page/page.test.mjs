@@ -241,7 +241,7 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     await visit("#/runs?run=points&run=faster");
     await page.waitForSelector(".configs td.differs");
     assert.match(await page.textContent(".configs"), /train\.lr/);
-    await page.waitForSelector('section[aria-label="Sweep"] .dot');
+    await page.waitForSelector('section[aria-label="Loss against a setting"] .dot');
     await page.waitForSelector(".chart .line:not(.faint)");
     await clean();
   });

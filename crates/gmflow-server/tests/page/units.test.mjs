@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { describe, test } from "node:test";
+import { byGuidance, bySteps, figureNames, readCells, stepsOf } from "../../page/lib/cells.js";
 import { command } from "../../page/lib/commands.js";
 import { number, span, whole } from "../../page/lib/format.js";
 import { extent, nearest, scale, ticks } from "../../page/lib/scale.js";
@@ -133,6 +134,59 @@ describe("charts", () => {
     assert.equal(number(null), "–");
     assert.equal(whole(16000), "16\u202f000");
     assert.deepEqual([0.25, 5.4, 61, 5400, 200000].map(span), ["250 ms", "5.4 s", "1 min", "1 h 30 min", "2 days"]);
+  });
+});
+
+describe("sweeps", () => {
+  const cell = (label, steps, guidance, distance, precision) => ({
+    model: "m",
+    label,
+    row: {
+      sampler: { steps, guidance },
+      metrics: { frechet_distance: distance, precision, kernel: { mean: 1, std: null } },
+    },
+  });
+  const cells = [
+    cell("a", 4, 0, 3, 0.5),
+    cell("a", 4, 0.2, 2, 0.4),
+    cell("a", 2, 0.2, 9, 0.6),
+    { model: "m", label: "b", row: { sampler: { steps: 4, cfg: 1.5 }, metrics: { precision: 0.9 } } },
+    { model: "m", label: "b", error: "no memory" },
+  ];
+
+  test("a figure by steps is the best over the guidance, whatever better means", () => {
+    const { points, errors } = readCells(cells);
+    assert.deepEqual([...errors], [["no memory", 1]]);
+    assert.deepEqual(figureNames(points), ["frechet_distance", "precision", "kernel.mean"]);
+    assert.deepEqual(bySteps(points, "frechet_distance"), [
+      {
+        curve: "m, a",
+        points: [
+          [2, 9],
+          [4, 2],
+        ],
+      },
+    ]);
+    assert.deepEqual(bySteps(points, "precision")[0].points, [
+      [2, 0.6],
+      [4, 0.5],
+    ]);
+  });
+
+  test("a figure by guidance has a curve where there are several", () => {
+    const { points } = readCells(cells);
+    assert.deepEqual(stepsOf(points), [2, 4]);
+    const expected = [
+      {
+        curve: "m, a",
+        points: [
+          [0, 3],
+          [0.2, 2],
+        ],
+      },
+    ];
+    assert.deepEqual(byGuidance(points, "frechet_distance", 4), expected);
+    assert.deepEqual(byGuidance(points, "frechet_distance", 2), []);
   });
 });
 

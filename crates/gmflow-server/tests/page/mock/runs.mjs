@@ -144,3 +144,31 @@ export function stream(run, after, answer) {
   }, 300);
   answer.on("close", () => clearInterval(timer));
 }
+
+/** A sweep over solvers, steps and guidance. */
+export function sweep(id) {
+  const cells = [];
+  for (const [label, floor, pace] of [
+    ["gm-ode", 0.34, 1.1],
+    ["gm-sde 1", 0.4, 2.2],
+    ["euler", 0.3, 2.6],
+  ]) {
+    for (const steps of [1, 2, 4, 8, 16]) {
+      for (const guidance of [0, 0.1, 0.2, 0.4]) {
+        const distance = floor + pace / steps + 3 * (guidance - 0.1) ** 2;
+        const metrics = {
+          frechet_distance: distance,
+          precision: Math.min(0.99, 0.7 + 0.4 * guidance),
+          recall: 0.9 - guidance / 2,
+        };
+        cells.push({
+          model: "K = 8",
+          label,
+          row: { sampler: { solver: label, steps, guidance }, samples: 500, metrics },
+        });
+      }
+    }
+  }
+  cells.push({ model: "K = 8", label: "euler", error: "out of memory" });
+  return { id, cells };
+}

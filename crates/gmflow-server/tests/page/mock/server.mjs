@@ -149,6 +149,7 @@ async function respond(request, answer) {
     if (rest[2] === "pixel") return json(jobs.pixel(job, s, Number(rest[1]), number("x", 0), number("y", 0)));
     return image(jobs.picture(job, s, Number(rest[1]), rest[2].replace(".png", "")));
   }
+  if (kind === "sweeps") return json(id ? runs.sweep(id) : { sweeps: [{ id: "digits~grid", updated: 1796042281 }] });
   if (kind === "runs" && !id) return json(runs.list());
   if (kind === "runs") {
     const run = runs.find(id);
