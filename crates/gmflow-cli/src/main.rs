@@ -21,6 +21,8 @@ mod pack;
 mod plot;
 mod sample;
 mod sampler;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod sweep;
 mod table;
@@ -79,6 +81,10 @@ fn run(cli: args::Cli) -> anyhow::Result<()> {
         args::Command::Init(arguments) => init::run(&arguments),
         args::Command::Train(arguments) => train::run(&arguments),
         args::Command::Sample(arguments) => sample::run(&arguments),
+        #[cfg(feature = "serve")]
+        args::Command::Serve(arguments) => serve::run(&arguments),
+        #[cfg(feature = "serve")]
+        args::Command::Ui(arguments) => serve::show(&arguments),
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
         args::Command::Encode(arguments) => encode::run(&arguments),

@@ -25,11 +25,13 @@ use crate::{Error, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{DataKind, Model, ModelInfo};
 use gmflow::guidance::{Guidance, ReweightScale};
+use gmflow::kernel::MatmulPrecision;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use gmflow::solver::{GmOde, GmSde, SecondOrder, SecondOrderMode, SolverConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// What is asked of a sampler. What is left open follows from the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -274,6 +276,47 @@ pub fn describe(config: &SamplerConfig, kind: DataKind) -> Value {
         description["guidance_interval"] = json!(interval);
     }
     description
+}
+
+/// Where samples come from beside the sampler's settings: what files of samples say of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The model folder.
+    pub checkpoint: &'a Path,
+    /// The moving average of the weights.
+    pub ema: Option<&'a str>,
+    /// The variant of a published checkpoint.
+    pub variant: Option<&'a str>,
+    /// The autoencoder, where another than the model's own was asked for.
+    pub vae: Option<&'a Path>,
+    /// The file of the noise.
+    pub noise: Option<&'a Path>,
+    /// Latents that were not decoded.
+    pub latents: bool,
+    /// What the network was computed in.
+    pub precision: MatmulPrecision,
+}
+
+impl Source<'_> {
+    /// How samples are made, all but seed and class, from how the sampler is described ([`describe`]).
+    pub fn made_by(&self, sampler: Value) -> Value {
+        let mut made_by = sampler;
+        made_by["checkpoint"] = json!(self.checkpoint);
+        made_by["ema"] = json!(self.ema);
+        if let Some(variant) = self.variant {
+            made_by["variant"] = json!(variant);
+        }
+        if let Some(vae) = self.vae {
+            made_by["vae"] = json!(vae);
+        }
+        made_by["noise"] = json!(self.noise);
+        if self.latents {
+            made_by["latents"] = json!(true);
+        }
+        made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));
+        made_by["precision"] = json!(self.precision);
+        made_by
+    }
 }
 
 /// Which samples to draw at once.

@@ -50,7 +50,7 @@ impl SamplerOptions {
             temperature: self.temperature.unwrap_or(own_policy.temperature),
             ..own_policy
         };
-        policy.validate()?;
+        SolverConfig::PiFlow(policy).validate()?;
         Ok(SamplerConfig { solver: SolverConfig::PiFlow(policy), steps, ..own })
     }
 }

@@ -13,6 +13,8 @@ mod init;
 mod pack;
 mod sample;
 mod sampler;
+#[cfg(feature = "serve")]
+mod serve;
 mod stats;
 mod sweep;
 mod train;
@@ -24,12 +26,16 @@ pub use encode::EncodeArgs;
 pub use eval::EvalArgs;
 pub use export::{ExportArgs, Layout};
 pub use features::{ClassifierSize, FeaturesCommand, FeaturesTrainArgs};
+#[cfg(feature = "serve")]
+pub use groups::ModelArgs;
 pub use groups::{ArrayArgs, DownloadArgs, FeatureArgs, PublishedArgs};
 pub use import::ImportArgs;
 pub use info::InfoArgs;
 pub use init::{InitArgs, PlanArgs};
 pub use pack::PackArgs;
 pub use sample::{Format, SampleArgs};
+#[cfg(feature = "serve")]
+pub use serve::{ServeArgs, ServerArgs, UiArgs};
 pub use stats::StatsArgs;
 pub use sweep::SweepArgs;
 pub use train::TrainArgs;
@@ -123,6 +129,12 @@ pub enum Command {
     Train(TrainArgs),
     /// Draw samples from a trained model
     Sample(SampleArgs),
+    /// Answer requests for samples over HTTP, with a page to look and compare
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
+    /// Show the page for a folder of training runs, or for a model
+    #[cfg(feature = "serve")]
+    Ui(UiArgs),
     /// Show what a checkpoint holds
     Info(InfoArgs),
     /// Write one set of a checkpoint's weights as a model folder to share

@@ -22,11 +22,10 @@ use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
 use gmflow::pipeline::SamplerConfig;
 use gmflow::samples::Samples;
 use gmflow_eval::models::{average, computed_in, stored_vae};
-use gmflow_eval::sampler::{Batch, describe, draw};
+use gmflow_eval::sampler::{Batch, Source, describe, draw};
 use request::Request;
 use serde::Serialize;
-use serde_json::{Value, json};
-use std::path::Path;
+use serde_json::Value;
 use std::sync::Arc;
 use stream::{Stream, check_memory};
 
@@ -52,8 +51,16 @@ pub fn run(arguments: &SampleArgs) -> Result<()> {
     let paths = files.paths(arguments.sampler.seed, request.count);
     let average = average(&folder, arguments.model.ema.as_deref()).map_err(of_options)?;
     let precision = computed_in(arguments.model.precision, &info, &device);
-    let mut made_by = made_by(arguments, &folder, average.as_deref(), describe(&sampler, info.data.kind));
-    made_by["precision"] = json!(precision);
+    let source = Source {
+        checkpoint: &folder,
+        ema: average.as_deref(),
+        variant: arguments.model.published.variant.as_deref(),
+        vae: arguments.model.vae.as_deref(),
+        noise: arguments.noise.as_deref(),
+        latents: arguments.latents,
+        precision,
+    };
+    let made_by = source.made_by(describe(&sampler, info.data.kind));
     let names_are_ours = !paths.contains(&arguments.out);
     let in_folder = names_are_ours.then_some(arguments.out.as_path());
     let outdated = earlier::check(paths, in_folder, &made_by, arguments.force)?;
@@ -143,25 +150,6 @@ impl Drawing<'_> {
         bar.finish_and_clear();
         Ok(())
     }
-}
-
-/// How the samples are made, all but seed and class.
-fn made_by(arguments: &SampleArgs, folder: &Path, average: Option<&str>, sampler: Value) -> Value {
-    let mut made_by = sampler;
-    made_by["checkpoint"] = json!(folder);
-    made_by["ema"] = json!(average);
-    if let Some(variant) = &arguments.model.published.variant {
-        made_by["variant"] = json!(variant);
-    }
-    if let Some(vae) = &arguments.model.vae {
-        made_by["vae"] = json!(vae);
-    }
-    made_by["noise"] = json!(arguments.noise);
-    if arguments.latents {
-        made_by["latents"] = json!(true);
-    }
-    made_by["gmflow"] = json!(env!("CARGO_PKG_VERSION"));
-    made_by
 }
 
 /// What was written, as JSON.

@@ -17,6 +17,8 @@ mod named_data;
 mod photos;
 mod published;
 mod sample;
+#[cfg(feature = "serve")]
+mod serve;
 /// The server that the library's own tests download from.
 #[path = "../../../gmflow/tests/hub/server.rs"]
 #[allow(dead_code)]

@@ -46,7 +46,7 @@ pub use nn::optim::{AdamW, lerp, square_sums};
 pub use simd::memory::{in_pool, start_threads};
 
 use burn::backend::Dispatch;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use matmul::dense::Rows;
 use mixture::nll_ops::MixtureOps;
 use nn::conv::sizes::Window;
@@ -56,6 +56,12 @@ use nn::norm_conv_ops::{NormConvKind, NormConvOps, NormConvTensors};
 use nn::ops::NetworkOps;
 use nn::rows::Unary;
 use std::sync::Arc;
+
+/// Whether a network's prediction for a sample is the same to the last bit in any batch on this device. It is on CPUs with AVX-512, whose
+/// matrix products add up every row in the same order. Other products choose the order by the number of rows.
+pub fn is_same_in_any_batch(device: &Device) -> bool {
+    on_cpu(device) && MatmulPrecision::F32.is_native()
+}
 
 /// x W^T + bias for `x` `[rows in]`, `weight` `[out in]` and `bias` `[out]`.
 ///

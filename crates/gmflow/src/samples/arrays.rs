@@ -70,9 +70,15 @@ impl Samples {
     /// # Errors
     /// [`crate::FilesError::Io`] with the path.
     pub fn save_npz(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let bytes = Arrays::of(self).npz().map_err(|error| Error::io(path, error))?;
-        write_atomic(path, &bytes)
+        write_atomic(path.as_ref(), &self.npz()?)
+    }
+
+    /// The bytes of the file that [`Samples::save_npz`] writes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where there are more than an archive can hold.
+    pub fn npz(&self) -> Result<Vec<u8>> {
+        Arrays::of(self).npz().map_err(|error| Error::io("samples.npz", error))
     }
 
     /// The same arrays as a safetensors file, whose metadata `gmflow` says how they were made.

@@ -20,6 +20,7 @@ mod picture;
 pub use layout::Layout;
 pub use picture::{Picture, grid};
 
+use crate::checkpoint::write_atomic;
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
@@ -127,10 +128,18 @@ impl Samples {
     pub fn save_images(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
-        self.seeds.iter().enumerate().try_for_each(|(index, &seed)| {
-            let text = self.made_by_one(index).to_string();
-            self.picture(index)?.save_png(&Self::image_path(folder, seed), &[(MADE_BY, &text)])
-        })
+        self.seeds
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, &seed)| write_atomic(&Self::image_path(folder, seed), &self.image_png(index)?))
+    }
+
+    /// The bytes of the PNG file of image `index`, as [`Samples::save_images`] writes it.
+    ///
+    /// # Errors
+    /// There is no such sample, or its values are no image.
+    pub fn image_png(&self, index: usize) -> Result<Vec<u8>> {
+        self.picture(index)?.to_png(&[(MADE_BY, &self.made_by_one(index).to_string())])
     }
 
     /// Writes all images as one PNG, as nearly square as can be; small ones are enlarged. A class has whole rows. A text chunk says how they were made.
@@ -138,13 +147,20 @@ impl Samples {
     /// # Errors
     /// [`crate::FilesError::Io`] with the path; values that are no images; no image at all.
     pub fn save_grid(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_atomic(path.as_ref(), &self.grid_png()?)
+    }
+
+    /// The bytes of the PNG file that [`Samples::save_grid`] writes.
+    ///
+    /// # Errors
+    /// Values that are no images; no image at all.
+    pub fn grid_png(&self) -> Result<Vec<u8>> {
         let [_, height, width] = self.shape;
         let factor = SMALLEST_IN_GRID.div_ceil(height.max(width).max(1)).max(1);
         let pictures = (0..self.len()).map(|index| Ok(self.picture(index)?.enlarged(factor)));
         let pictures = pictures.collect::<Result<Vec<Picture>>>()?;
         let layout = self.classes.as_deref().map_or_else(|| Layout::in_turn(self.len(), None), Layout::of);
-        let text = self.made_by_all().to_string();
-        in_layout(pictures, &layout)?.save_png(path.as_ref(), &[(MADE_BY, &text)])
+        in_layout(pictures, &layout)?.to_png(&[(MADE_BY, &self.made_by_all().to_string())])
     }
 
     /// How sample `index` was made.

@@ -1,0 +1,48 @@
+//! The end of a server.
+
+use crate::client::{get, open, post};
+use crate::jobs::submit;
+use crate::{plain, start};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+#[test]
+fn work_that_was_taken_is_done_before_the_end() {
+    let mut server = plain();
+    let id = submit(server.address, &json!({ "steps": 200, "n": 4, "trace": { "planes": [] } }));
+    let mut events = open(server.address, "GET", &format!("/v1/jobs/{id}/events"), &[], "");
+    while events.event().expect("a step").name != "step" {}
+    server.stop.store(true, Ordering::SeqCst);
+    while get(server.address, "/readyz").status != 503 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(get(server.address, "/healthz").status, 200, "it still lives");
+    let refused = post(server.address, "/v1/samples", &json!({ "steps": 1 }));
+    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (503, Some("draining")));
+    assert_eq!(events.events().last().unwrap().name, "completed");
+    server.stop();
+}
+
+#[test]
+fn open_streams_and_idle_connections_do_not_hold_the_end_up() {
+    let mut server = start(|config, folder| {
+        config.limits.grace = Duration::from_millis(300);
+        config.limits.samples[0] = 100_000;
+        std::fs::create_dir_all(folder.join("runs/mine")).unwrap();
+        std::fs::write(folder.join("runs/mine/run.manifest"), "gmflow-run 1\n").unwrap();
+        config.runs = Some(folder.join("runs"));
+    });
+    let id = submit(server.address, &json!({ "steps": 1000, "n": 2000, "trace": { "planes": [] } }));
+    let mut of_job = open(server.address, "GET", &format!("/v1/jobs/{id}/events"), &[], "");
+    let mut of_run = open(server.address, "GET", "/v1/runs/mine/events", &[], "");
+    assert!(of_job.event().is_some() && of_run.event().is_some());
+    let idle = std::net::TcpStream::connect(server.address).unwrap();
+    let start = Instant::now();
+    server.stop();
+    // Far less than the work would take, which is minutes.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_eq!(of_job.events().last().unwrap().name, "cancelled");
+    assert!(of_run.event().is_none());
+    drop(idle);
+}
