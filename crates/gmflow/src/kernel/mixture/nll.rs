@@ -7,7 +7,7 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::gather::{gather, scatter};
 use crate::kernel::simd::math::{exp, ln};
-use crate::kernel::simd::memory::{UninitVec, as_uninit, par_items};
+use crate::kernel::simd::memory::{UninitVec, as_uninit, fill, par_items};
 use std::mem::MaybeUninit;
 
 /// Pixels that are worked on at a time.
@@ -120,12 +120,12 @@ impl Loop for Forward<'_> {
     }
 }
 
-/// Where the gradients of a tile go: rows like those of the inputs, and one value per lane for `log_std`. What adds up starts from zeros.
+/// Where the gradients of a tile go: rows like those of the inputs, and one value per lane for `log_std`.
 struct TileGrads<'a> {
     means: &'a mut [MaybeUninit<f32>],
     log_weights: &'a mut [MaybeUninit<f32>],
     log_std: &'a mut [f32],
-    target: &'a mut [f32],
+    target: &'a mut [MaybeUninit<f32>],
 }
 
 struct Backward<'a> {
@@ -143,6 +143,9 @@ impl Loop for Backward<'_> {
         let Self { tile, nll, grad, out } = self;
         let Sizes { k, c, .. } = tile.sizes;
         let precision = tile.precision();
+        for c in 0..c {
+            fill(tile.row_mut(out.target, c), 0.0);
+        }
         for (out, &g) in out.log_std[..tile.len].iter_mut().zip(grad) {
             *out = c as f32 * g;
         }
@@ -163,13 +166,17 @@ impl Loop for Backward<'_> {
             }
             for channel in 0..c {
                 let (row, x) = (k * c + channel, tile.row(tile.inputs.target, channel));
-                let pulls = tile.row_mut(out.means, row).iter_mut().zip(tile.row_mut(out.target, channel));
-                for ((((pull, out), &m), &x), &share) in
-                    pulls.zip(tile.row(tile.inputs.means, row)).zip(x).zip(&share)
+                let pull = tile.row_mut(out.means, row);
+                for (((pull, &m), &x), &share) in
+                    pull.iter_mut().zip(tile.row(tile.inputs.means, row)).zip(x).zip(&share)
                 {
-                    let value = share * (m - x);
-                    pull.write(value);
-                    *out -= value;
+                    pull.write(share * (m - x));
+                }
+                // SAFETY: the row was just written, and that of the target was filled above.
+                let (pull, out) =
+                    unsafe { (pull.assume_init_ref(), tile.row_mut(out.target, channel).assume_init_mut()) };
+                for (out, &pull) in out.iter_mut().zip(pull) {
+                    *out -= pull;
                 }
             }
         }
@@ -258,12 +265,13 @@ pub(crate) fn nll_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes) 
     let Sizes { k, c, n } = sizes;
     let samples = group(n);
     check(&inputs, sizes);
-    let (mut means, mut log_weights) = (UninitVec::new(inputs.means.len()), UninitVec::new(inputs.log_weights.len()));
-    // These add up.
-    let (mut target, mut log_std) = (vec![0.0; inputs.target.len()], vec![0.0; inputs.log_std.len()]);
+    let lengths = [inputs.means.len(), inputs.log_weights.len(), inputs.target.len()];
+    let [mut means, mut log_weights, mut target] = lengths.map(UninitVec::new);
+    // This adds up.
+    let mut log_std = vec![0.0; inputs.log_std.len()];
     let of_means = means.room().chunks_mut((samples * k * c * n).max(1));
     let of_weights = log_weights.room().chunks_mut((samples * k * n).max(1));
-    let of_target = target.chunks_mut((samples * c * n).max(1));
+    let of_target = target.room().chunks_mut((samples * c * n).max(1));
     let of_log_std = log_std.chunks_mut(samples);
     let groups: Vec<_> = of_means.zip(of_weights).zip(of_log_std.zip(of_target)).enumerate().collect();
     par_items(groups, inputs.means.len(), |(i, ((means, log_weights), (log_std, target)))| {
@@ -273,7 +281,8 @@ pub(crate) fn nll_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes) 
         group_grad(part(inputs, sizes, first, len), &nll[at.clone()], &grad[at], sizes, out);
     });
     // SAFETY: the tiles of a group are its pixels, and all rows of every tile of every group were written.
-    let (means, log_weights) = unsafe { (means.assume_init(), log_weights.assume_init()) };
+    let [means, log_weights, target] =
+        unsafe { [means.assume_init(), log_weights.assume_init(), target.assume_init()] };
     Grads { means, log_weights, log_std, target }
 }
 
@@ -284,9 +293,9 @@ fn group_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes, out: Tile
     if n < FEW {
         let [mut means, mut log_weights, mut target] = [k * c, k, c].map(|rows| vec![[0.0; LANES]; rows]);
         tiles(inputs, sizes, |tile| {
+            let places = [&mut means, &mut log_weights, &mut target];
             // SAFETY: only numbers are written.
-            let places = [&mut means, &mut log_weights].map(|rows| unsafe { as_uninit(rows.as_flattened_mut()) });
-            let ([means, log_weights], target) = (places, target.as_flattened_mut());
+            let [means, log_weights, target] = places.map(|rows| unsafe { as_uninit(rows.as_flattened_mut()) });
             vectorised(Backward {
                 tile,
                 nll,
@@ -299,7 +308,7 @@ fn group_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes, out: Tile
         unsafe {
             scatter(&means, [samples, n], 0..n, out.means.as_mut_ptr().cast());
             scatter(&log_weights, [samples, n], 0..n, out.log_weights.as_mut_ptr().cast());
-            scatter(&target, [samples, n], 0..n, out.target.as_mut_ptr());
+            scatter(&target, [samples, n], 0..n, out.target.as_mut_ptr().cast());
         }
         for (out, lanes) in out.log_std.iter_mut().zip(log_std.chunks(n)) {
             *out = lanes.iter().sum();
