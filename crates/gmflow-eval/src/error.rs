@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The processes of a job cannot work together any more.
+    #[error(transparent)]
+    World(#[from] gmflow_world::Error),
     /// A setting or an argument is outside its domain, or two sets cannot be compared.
     #[error("{field}: expected {expected}, got {got}")]
     Config {

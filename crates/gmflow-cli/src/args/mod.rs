@@ -16,6 +16,7 @@ mod stats;
 mod sweep;
 mod train;
 mod values;
+mod world;
 
 pub use data::{DataCommand, Drawn, GetArgs, ListArgs, MakeArgs, PathArgs};
 pub use demo::DemoArgs;
@@ -31,6 +32,7 @@ pub use sample::{Format, SampleArgs};
 pub use stats::StatsArgs;
 pub use sweep::SweepArgs;
 pub use train::TrainArgs;
+pub use world::{BenchWorldArgs, MergeArgs, WorldArgs};
 
 use clap::{Parser, Subcommand};
 
@@ -56,6 +58,7 @@ macro_rules! where_built {
 where_built!(cuda, "cuda");
 where_built!(vulkan, "vulkan");
 where_built!(wgpu, "wgpu");
+where_built!(mpi, "mpi");
 
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -63,6 +66,7 @@ const LONG_VERSION: &str = concat!(
     cuda!("\n           cuda"),
     vulkan!("\n           vulkan"),
     wgpu!("\n           wgpu"),
+    mpi!("\nprocesses: several, over MPI"),
     "\nnetworks:  mlp2d, gm-dit, unet",
     "\nsolvers:   gm-ode, gm-sde (orders 1 and 2), euler, heun, ddpm-small, ddpm-large, dpmpp-2m, dpmpp-2m-sde, dpmpp-2s,",
     "\n           unipc, deis, sa-solver",
@@ -120,6 +124,10 @@ pub enum Command {
         #[command(subcommand)]
         command: FeaturesCommand,
     },
+    /// Join the parts that calls with --shard wrote
+    Merge(MergeArgs),
+    /// Measure how fast the processes of a job exchange numbers, and predict the time of a training step
+    BenchWorld(BenchWorldArgs),
     /// Turn the weights in a PyTorch file (.pt, .pth, .bin) into safetensors
     Import(ImportArgs),
     /// Print a completion script for a shell
