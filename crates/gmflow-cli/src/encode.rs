@@ -2,11 +2,11 @@
 
 use crate::args::EncodeArgs;
 use crate::data_source;
-use crate::device::device;
 use crate::failure::{Signalled, usage};
 use crate::output;
 use crate::signals::{Signal, Signals};
 use crate::terminal;
+use crate::world::Job;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::load_diffusers_vae;
@@ -17,6 +17,7 @@ use gmflow_data::{
     Corrupt, Dataset, DatasetConfig, EncodedBatch, ImageDataset, ImageSettings, LatentManifest, LatentPrecision,
     LatentWriter,
 };
+use gmflow_world::{Shard, share_of_batches};
 use serde_json::json;
 use std::ops::Range;
 use std::path::Path;
@@ -24,10 +25,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+mod turns;
+
+use turns::Turn;
+
+/// What the folder of a part begins with.
+pub const PART: &str = "part-";
+
+/// Images, and what happens to damaged ones.
+type Images<'a> = (&'a Arc<dyn ImageDataset>, Corrupt);
+
 /// Runs the command.
-pub fn run(arguments: &EncodeArgs) -> Result<()> {
+pub fn run(arguments: &EncodeArgs, job: &Job) -> Result<()> {
     let signals = Signals::listen("stopping after this batch; what is encoded is kept")?;
-    let device = device(&arguments.device.name)?;
+    let device = job.device(&arguments.device.name)?;
     let config = data_config(arguments)?;
     let Dataset::Images { images, corrupt, .. } = config.open(Path::new(""))? else {
         return Err(usage("data.source", "images", "points or latents"));
@@ -36,15 +47,27 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     vae.check_image(images.shape())?;
     check_memory(arguments, images.as_ref(), &vae, &device)?;
     let manifest = manifest(arguments, &config, images.as_ref(), &vae)?;
-    let writer = if arguments.force {
-        LatentWriter::restart(&arguments.out, manifest)?
-    } else {
-        LatentWriter::open(&arguments.out, manifest).map_err(with_remedy)?
+    let out = match arguments.part {
+        Some(shard) => arguments.out.join(format!("{PART}{}", shard.name())),
+        None => arguments.out.clone(),
     };
+    // Of several processes the first one writes.
+    let writer = match (job.is_first(), arguments.force) {
+        (false, _) => Ok(None),
+        (true, true) => LatentWriter::restart(&out, manifest).map(Some).map_err(Into::into),
+        (true, false) => LatentWriter::open(&out, manifest).map(Some).map_err(with_remedy),
+    };
+    let writer = job.agree(writer)?;
     let start = Instant::now();
-    let encoding = Encoding { vae: &vae, device: &device, mirror: arguments.mirror, batch: arguments.batch };
+    let encoding = Encoding { vae: &vae, device: &device, mirror: arguments.mirror, batch: arguments.batch, job };
     let limit = arguments.limit.unwrap_or(usize::MAX).min(images.len());
-    let (done, manifest) = kernel::in_pool(|| encoding.run(&images, corrupt, limit, writer, signals.stop()))?;
+    let shard = arguments.part.unwrap_or(Shard::WHOLE);
+    let range = share_of_batches(limit, arguments.batch, shard.index(), shard.count());
+    let images = (&images, corrupt);
+    let (done, manifest) = kernel::in_pool(|| encoding.run(images, range, writer, signals.stop()))?;
+    if !job.is_first() {
+        return signals.caught().map_or(Ok(()), |signal| Err(Signalled(signal).into()));
+    }
     let Some(manifest) = manifest else {
         let name = signals.caught().map_or_else(|| "a signal".to_owned(), Signal::name);
         let text = format!("stopped by {name}: {done} of {limit} images are done; the same call continues");
@@ -54,11 +77,11 @@ pub fn run(arguments: &EncodeArgs) -> Result<()> {
     };
     let (count, left_out, seconds) = (manifest.count, manifest.left_out, start.elapsed().as_secs_f64());
     if arguments.outcome.json {
-        let out = &arguments.out;
         return output::json(&json!({ "folder": out, "count": count, "left_out": left_out, "seconds": seconds }));
     }
     let damaged = if left_out > 0 { format!(", {left_out} damaged images left out") } else { String::new() };
-    output::line(&format!("{count} latents in {}{damaged}", arguments.out.display()))
+    let next = arguments.part.map_or("", |_| "; gmflow merge joins the parts");
+    output::line(&format!("{count} latents in {}{damaged}{next}", out.display()))
 }
 
 /// Refuses a batch that does not fit in memory.
@@ -126,35 +149,40 @@ struct Encoding<'a> {
     device: &'a Device,
     mirror: bool,
     batch: usize,
+    job: &'a Job,
 }
 
 impl Encoding<'_> {
-    /// Encodes the first `limit` images, from where the call before ended, until `stop` is set. What is encoded is kept however it ends.
-    /// Returns how many images are done and, where they all are, the manifest.
+    /// Encodes the images of a range, from where the call before ended, until `stop` is set. What is encoded is kept however it ends.
+    /// Returns how many images are done and, where they all are, the manifest. Processes take turns: each encodes the next batch, and the
+    /// first one, which alone has the writer, keeps their order.
     fn run(
         &self,
-        images: &Arc<dyn ImageDataset>,
-        corrupt: Corrupt,
-        limit: usize,
-        mut writer: LatentWriter,
+        images: Images,
+        range: Range<usize>,
+        mut writer: Option<LatentWriter>,
         stop: &AtomicBool,
     ) -> Result<(usize, Option<LatentManifest>)> {
-        let first = usize::try_from(writer.next_index())?;
-        if first > limit {
-            return Err(usage("--limit", format!("at least {first}, which are encoded already"), limit));
+        let next = writer.as_ref().map_or(0, LatentWriter::next_index);
+        let first = self.first(range.start.max(usize::try_from(next)?))?;
+        if first > range.end {
+            return Err(usage("--limit", format!("at least {first}, which are encoded already"), range.end));
         }
         // What a call before this one has neither written nor left to do, it left out.
-        let mut left_out = first - writer.written();
-        let bar = terminal::rate(first as u64, limit as u64, "encoding", ("images", 1.0));
-        let result = self.encode_rest(images, (corrupt, &mut left_out), first..limit, &mut writer, &|done| {
+        let mut left_out = first - range.start - writer.as_ref().map_or(0, LatentWriter::written);
+        let bar = terminal::rate(first as u64, range.end as u64, "encoding", ("images", 1.0));
+        let mut goes_on = |done: usize| {
             bar.set_position(done as u64);
             !stop.load(Ordering::Relaxed)
-        });
+        };
+        let rest = first..range.end;
+        let result = self.encode_rest(images, (rest, &mut left_out), writer.as_mut(), &mut goes_on);
         bar.finish_and_clear();
-        match result {
-            Ok(done) if done == limit => Ok((done, Some(writer.finish(left_out)?))),
-            Ok(done) => writer.pause().map(|()| (done, None)).map_err(Into::into),
-            Err(error) => {
+        match (result, writer) {
+            (result, None) => Ok((result?, None)),
+            (Ok(done), Some(writer)) if done == range.end => Ok((done, Some(writer.finish(left_out)?))),
+            (Ok(done), Some(writer)) => writer.pause().map(|()| (done, None)).map_err(Into::into),
+            (Err(error), Some(writer)) => {
                 if let Err(second) = writer.pause() {
                     log::error!("what was encoded since the last shard could not be kept: {second}");
                 }
@@ -163,42 +191,70 @@ impl Encoding<'_> {
         }
     }
 
+    /// Where the first process goes on from, on all of them.
+    fn first(&self, own: usize) -> Result<usize> {
+        let mut bytes = (own as u64).to_le_bytes();
+        self.job.world().broadcast_into(&mut bytes)?;
+        Ok(usize::try_from(u64::from_le_bytes(bytes))?)
+    }
+
     /// Encodes images batch by batch, as long as `goes_on` says so of the number that are done; returns that number.
     fn encode_rest(
         &self,
-        images: &Arc<dyn ImageDataset>,
-        (corrupt, left_out): (Corrupt, &mut usize),
-        range: Range<usize>,
-        writer: &mut LatentWriter,
-        goes_on: &dyn Fn(usize) -> bool,
+        images: Images,
+        (range, left_out): (Range<usize>, &mut usize),
+        mut writer: Option<&mut LatentWriter>,
+        goes_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<usize> {
-        let mut waiting = Waiting::default();
-        let end = range.end;
+        let world = self.job.world();
+        let (mut done, end) = (range.start, range.end);
+        while done < end {
+            let start = done.saturating_add(world.rank() * self.batch).min(end);
+            let (turn, own) = self.turn(images, start..start.saturating_add(self.batch).min(end));
+            for turn in turn.gathered(world.as_ref())? {
+                if let Some(writer) = writer.as_deref_mut() {
+                    writer.push(&turn.batch)?;
+                    *left_out += turn.left_out;
+                }
+                if turn.failed {
+                    // The images before it count, those behind it do not.
+                    break;
+                }
+            }
+            self.job.agree(own)?;
+            done = done.saturating_add(world.size() * self.batch).min(end);
+            if world.any(!goes_on(done))? {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Encodes the images of a range at once. With an error, those before it.
+    fn turn(&self, (images, corrupt): Images, range: Range<usize>) -> (Turn, Result<()>) {
+        let (mut waiting, mut left_out, mut outcome) = (Waiting::default(), 0, Ok(()));
         for index in range {
             match images.get(index) {
                 Ok(image) => {
                     waiting.pixels.extend(image.pixels);
                     waiting.labels.push(image.label);
-                    waiting.indices.push(u32::try_from(index)?);
+                    // A set has fewer than 2^32 images.
+                    waiting.indices.push(index as u32);
                 }
                 Err(error) if corrupt == Corrupt::Skip && error.is_corrupt() => {
                     log::warn!("{error}; it is left out");
-                    *left_out += 1;
+                    left_out += 1;
                 }
                 Err(error) => {
-                    // The images before it count.
-                    writer.push(&self.encode(waiting, images.shape())?)?;
-                    return Err(error.into());
-                }
-            }
-            if waiting.labels.len() == self.batch || index + 1 == end {
-                writer.push(&self.encode(std::mem::take(&mut waiting), images.shape())?)?;
-                if !goes_on(index + 1) && index + 1 < end {
-                    return Ok(index + 1);
+                    outcome = Err(error.into());
+                    break;
                 }
             }
         }
-        Ok(end)
+        match self.encode(waiting, images.shape()) {
+            Ok(batch) => (Turn { batch, left_out, failed: outcome.is_err() }, outcome),
+            Err(error) => (Turn { failed: true, ..Turn::default() }, Err(error)),
+        }
     }
 
     fn encode(&self, waiting: Waiting, [c, h, w]: [usize; 3]) -> Result<EncodedBatch> {

@@ -2,9 +2,9 @@
 //! stopped by a signal.
 
 use crate::signals::Signal;
+use crate::world;
 use gmflow::FilesError;
 use std::io::Write;
-use std::process::ExitCode;
 
 /// The end of a command that a signal stopped after it had saved everything; all has been said.
 #[derive(Debug)]
@@ -81,24 +81,29 @@ pub fn of_options(error: impl Into<gmflow_eval::Error>) -> anyhow::Error {
 }
 
 /// Prints the error, if there is one, on one line of stderr and returns the exit code.
-pub fn report(result: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
+pub fn report(result: anyhow::Result<()>) -> u8 {
+    let Err(error) = result else { return 0 };
     if reader_left(&error) {
-        return ExitCode::SUCCESS;
+        return 0;
     }
     if let Some(Signalled(signal)) = error.downcast_ref() {
-        return ExitCode::from(signal.exit_code());
+        return signal.exit_code();
+    }
+    let code = if is_usage(&error) { 2 } else { 1 };
+    if world::is_of_another(&error) {
+        // That rank and the first one say it.
+        return code;
     }
     // A terminal that is gone takes no message; the exit code still tells.
     let mut stderr = std::io::stderr();
     let _ = match error.downcast_ref() {
         // Each on a line of its own.
         Some(gmflow_train::Error::Several(errors)) => {
-            errors.iter().try_for_each(|error| writeln!(stderr, "error: {error}"))
+            errors.iter().try_for_each(|error| writeln!(stderr, "error: {}{error}", world::prefix()))
         }
-        _ => writeln!(stderr, "error: {}", one_line(&error)),
+        _ => writeln!(stderr, "error: {}{}", world::prefix(), one_line(&error)),
     };
-    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
+    code
 }
 
 /// A setting outside its domain counts as usage whether it came from an argument or from a configuration file.

@@ -3,6 +3,7 @@
 mod allocator;
 mod args;
 mod arrays;
+mod bench_world;
 mod checkpoint_path;
 mod data;
 mod data_source;
@@ -16,6 +17,7 @@ mod import;
 mod info;
 mod init;
 mod local;
+mod merge;
 mod output;
 mod pack;
 mod plot;
@@ -28,6 +30,7 @@ mod sweep;
 mod table;
 mod terminal;
 mod train;
+mod world;
 
 use clap::{CommandFactory, Parser};
 use gmflow_data::FOUND;
@@ -35,6 +38,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
+use world::Job;
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
@@ -54,9 +58,10 @@ fn start_log() {
     log.target(env_logger::Target::Pipe(Box::new(terminal::Log)));
     if std::env::var_os("RUST_LOG").is_none() {
         log.format(|out, record| match record.level() {
-            log::Level::Error => writeln!(out, "error: {}", record.args()),
+            log::Level::Error => writeln!(out, "error: {}{}", world::prefix(), record.args()),
             log::Level::Info if record.target() == FOUND && !is_new(record.args().to_string()) => Ok(()),
-            log::Level::Warn => writeln!(out, "warning: {}", record.args()),
+            log::Level::Info if !world::speaks() => Ok(()),
+            log::Level::Warn => writeln!(out, "warning: {}{}", world::prefix(), record.args()),
             _ => writeln!(out, "{}", record.args()),
         });
     }
@@ -67,35 +72,57 @@ fn main() -> ExitCode {
     allocator::keep_freed_memory();
     let cli = args::Cli::parse();
     start_log();
-    failure::report(run(cli))
+    let job = match start_job(&cli.command) {
+        Ok(job) => job,
+        Err(error) => return ExitCode::from(failure::report(Err(error))),
+    };
+    let code = failure::report(run(cli, &job));
+    ExitCode::from(job.end(code))
 }
 
-fn run(cli: args::Cli) -> anyhow::Result<()> {
+/// The processes that work on the command.
+fn start_job(command: &args::Command) -> anyhow::Result<Job> {
+    use args::Command;
+    match command {
+        Command::Train(arguments) => Job::start(&arguments.world, None),
+        Command::Sample(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
+        Command::Encode(arguments) => Job::start(&arguments.world, arguments.part),
+        Command::Sweep(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
+        Command::Eval(arguments) => Job::start(&arguments.world, None),
+        Command::Stats(arguments) => Job::start(&arguments.world, None),
+        Command::BenchWorld(arguments) => Job::start(&arguments.world, None),
+        _ => Ok(Job::alone()),
+    }
+}
+
+fn run(cli: args::Cli, job: &Job) -> anyhow::Result<()> {
     if !matches!(cli.command, args::Command::Completions { .. }) {
         // Before anything is taken of it.
         gmflow::limits::available();
-        gmflow::kernel::start_threads()?;
+        job.start_threads()?;
     }
     match cli.command {
         args::Command::Demo(arguments) => demo::run(&arguments),
         args::Command::Init(arguments) => init::run(&arguments),
-        args::Command::Train(arguments) => train::run(&arguments),
-        args::Command::Sample(arguments) => sample::run(&arguments),
+        args::Command::Train(arguments) => train::run(&arguments, job),
+        args::Command::Sample(arguments) => sample::run(&arguments, job),
         #[cfg(feature = "serve")]
         args::Command::Serve(arguments) => serve::run(&arguments),
         #[cfg(feature = "serve")]
         args::Command::Ui(arguments) => serve::show(&arguments),
         args::Command::Info(arguments) => info::run(&arguments),
         args::Command::Export(arguments) => export::run(&arguments),
-        args::Command::Encode(arguments) => encode::run(&arguments),
+        args::Command::Encode(arguments) => encode::run(&arguments, job),
         args::Command::Pack(arguments) => pack::run(&arguments),
         args::Command::Data { command } => data::run(&command),
-        args::Command::Eval(arguments) => eval::run(&arguments),
-        args::Command::Stats(arguments) => eval::stats::run(&arguments),
+        args::Command::Eval(arguments) => eval::run(&arguments, job),
+        args::Command::Stats(arguments) => eval::stats::run(&arguments, job),
         args::Command::Features { command: args::FeaturesCommand::Train(arguments) } => {
             eval::features::train(&arguments)
         }
-        args::Command::Sweep(arguments) => sweep::run(&arguments),
+        args::Command::Sweep(arguments) => sweep::run(&arguments, job),
+        args::Command::Merge(arguments) => merge::run(&arguments),
+        args::Command::BenchWorld(arguments) => bench_world::run(&arguments, job),
         args::Command::Import(arguments) => import::run(&arguments),
         args::Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,12 +1,16 @@
 //! Writing results: to stdout without minding a closed pipe, to files without destroying what is there.
 
 use crate::failure::usage;
+use crate::world;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::path::Path;
 
-/// Writes all of `bytes` to stdout.
+/// Writes all of `bytes` to stdout; of several processes the first one does.
 pub fn write_stdout(bytes: &[u8]) -> Result<()> {
+    if !world::speaks() {
+        return Ok(());
+    }
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes)?;
     Ok(stdout.flush()?)
@@ -19,6 +23,9 @@ pub fn line(text: &str) -> Result<()> {
 
 /// Prints `value` as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
+    if !world::speaks() {
+        return Ok(());
+    }
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     serde_json::to_writer_pretty(&mut stdout, value).map_err(std::io::Error::from)?;
     writeln!(stdout)?;

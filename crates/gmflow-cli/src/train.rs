@@ -3,22 +3,23 @@
 use crate::args::{PlanArgs, PublishedArgs, TrainArgs};
 use crate::checkpoint_path::resolve;
 use crate::data::locate::{locate, relocate};
-use crate::device::device;
 use crate::failure::{Signalled, usage};
 use crate::init;
 use crate::local;
 use crate::output;
 use crate::signals::Signals;
 use crate::terminal::{self, Training};
+use crate::world::Job;
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow_data::{DatasetConfig, absolute, is_url};
 use gmflow_files::what_is;
 use gmflow_train::plan::Plan;
-use gmflow_train::{Config, Lines, Observer, Outcome, ResumeOptions, Run, Summary, Trainer};
+use gmflow_train::{Config, Follower, Lines, Observer, Outcome, ResumeOptions, Run, Summary, Trainer};
 use serde::Serialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The time between lines where there is no terminal.
@@ -44,15 +45,20 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(arguments: &TrainArgs) -> Result<()> {
+pub fn run(arguments: &TrainArgs, job: &Job) -> Result<()> {
     let signals = Signals::listen("stopping after this step, with a checkpoint")?;
-    let device = device(&arguments.device.name)?;
+    if !job.is_first() {
+        return follow(arguments, job, &signals);
+    }
     let folder = arguments.out.clone().unwrap_or_else(|| default_folder(&arguments.config));
-    let mut run = if arguments.resume || arguments.resume_from.is_some() {
-        resume(arguments, &folder, &device, &signals)?
-    } else {
-        create(arguments, &folder, &device, &signals)?
+    let open = |device: Device| match arguments.resume || arguments.resume_from.is_some() {
+        true => resume(arguments, &folder, (&device, job), &signals),
+        false => create(arguments, &folder, (&device, job), &signals),
     };
+    let mut run = job.agree(job.device(&arguments.device.name).and_then(open))?;
+    // From here on the ranks tell each other of every failure.
+    job.settle();
+    run.lead()?;
     terminal::say(&Summary::new(run.trainer(), &arguments.device.name, &folder)?.to_string());
     let before = run.trainer().steps_taken();
     let outcome = run.run(signals.stop(), observer(run.trainer()).as_mut())?;
@@ -75,7 +81,29 @@ pub fn run(arguments: &TrainArgs) -> Result<()> {
     }
 }
 
-fn create(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signals) -> Result<Run> {
+/// What every rank but the first does: it takes part in the run of rank 0, which alone has the folder.
+fn follow(arguments: &TrainArgs, job: &Job, signals: &Signals) -> Result<()> {
+    let prepared = job.device(&arguments.device.name).and_then(|device| Ok((device, own_configuration(arguments)?)));
+    let (device, own) = job.agree(prepared)?;
+    job.settle();
+    let mut follower = Follower::join(Arc::clone(job.world()), &device, own.as_ref())?;
+    follower.run(signals.stop())?;
+    signals.caught().map_or(Ok(()), |signal| Err(Signalled(signal).into()))
+}
+
+/// The configuration that this rank was started with, to be compared with that of rank 0. A run that goes on has its own, pictures get one
+/// from rank 0, and where there is no common disk there may be no file.
+fn own_configuration(arguments: &TrainArgs) -> Result<Option<Config>> {
+    let goes_on = arguments.resume || arguments.resume_from.is_some();
+    if goes_on || !is_configuration(&arguments.config) || !arguments.config.is_file() {
+        return Ok(None);
+    }
+    let mut config = Config::load(&arguments.config, &arguments.set)?;
+    config.train.new_classes |= arguments.new_classes;
+    Ok(Some(config))
+}
+
+fn create(arguments: &TrainArgs, folder: &Path, (device, job): (&Device, &Job), signals: &Signals) -> Result<Run> {
     for (name, given) in
         [("--no-verify", arguments.no_verify), ("--accept-changed-data", arguments.accept_changed_data)]
     {
@@ -101,13 +129,13 @@ fn create(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signa
         return Err(usage("--new-classes", "--from, which names the model with other classes", "no --from"));
     }
     config.train.new_classes |= arguments.new_classes;
-    Ok(Run::create(config, folder, arguments.force, device)?)
+    Ok(Run::create_in(Arc::clone(job.world()), config, folder, arguments.force, device)?)
 }
 
-fn resume(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signals) -> Result<Run> {
+fn resume(arguments: &TrainArgs, folder: &Path, (device, job): (&Device, &Job), signals: &Signals) -> Result<Run> {
     if Run::was_only_begun(folder)? {
         log::warn!("{}: the run was stopped before it wrote anything; it is begun again", folder.display());
-        return create(arguments, folder, device, signals);
+        return create(arguments, folder, (device, job), signals);
     }
     refuse_plan(&arguments.plan)?;
     let options = ResumeOptions {
@@ -115,7 +143,8 @@ fn resume(arguments: &TrainArgs, folder: &Path, device: &Device, signals: &Signa
         unverified: arguments.no_verify,
         accept_changed_data: arguments.accept_changed_data,
     };
-    let run = Run::resume_with(folder, &settings_to_resume(arguments, folder)?, options, device)?;
+    let settings = settings_to_resume(arguments, folder)?;
+    let run = Run::resume_in(Arc::clone(job.world()), folder, &settings, options, device)?;
     warn_of_differences(arguments, run.trainer().config())?;
     Ok(run)
 }

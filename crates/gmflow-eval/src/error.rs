@@ -10,6 +10,9 @@ pub enum Error {
     /// A setting, a file, or an operation on one, or two sets that cannot be compared.
     #[error(transparent)]
     Files(#[from] gmflow_files::Error),
+    /// The processes of a job cannot work together any more.
+    #[error(transparent)]
+    World(#[from] gmflow_world::Error),
     /// A figure came out as infinite or as no number.
     #[error("{figure}: expected a finite number, got {got}")]
     NotFinite {

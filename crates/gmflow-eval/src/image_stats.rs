@@ -42,7 +42,19 @@ impl ImageStatsSum {
     ///
     /// # Errors
     /// An empty shape, values that do not fill whole images, or images of another number of channels than before.
-    pub fn add(&mut self, images: &[f32], [channels, height, width]: [usize; 3]) -> Result<()> {
+    pub fn add(&mut self, images: &[f32], shape: [usize; 3]) -> Result<()> {
+        self.add_each(images, shape).map(|_| ())
+    }
+
+    /// [`add`](Self::add); returns saturation, brightness and contrast of each image.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(crate) fn add_each(
+        &mut self,
+        images: &[f32],
+        [channels, height, width]: [usize; 3],
+    ) -> Result<Vec<[f64; 3]>> {
         let (pixels, size) = (height * width, channels * height * width);
         if size == 0 || !images.len().is_multiple_of(size) {
             return Err(Error::config("images", format!("images of {size} values"), images.len()));
@@ -51,6 +63,7 @@ impl ImageStatsSum {
             return Err(Error::config("images", format!("{} channels", self.channels), channels));
         }
         self.channels = channels;
+        let mut of_images = Vec::new();
         for image in images.chunks_exact(size) {
             let (mut saturation, mut sum, mut squares) = (0.0, 0.0, 0.0);
             for pixel in 0..pixels {
@@ -66,12 +79,25 @@ impl ImageStatsSum {
             }
             let n = pixels as f64;
             let mean = sum / n;
-            self.count += 1;
-            self.saturation += saturation / n;
-            self.brightness += mean;
-            self.contrast += (squares / n - mean * mean).max(0.0).sqrt();
+            of_images.push([saturation / n, mean, (squares / n - mean * mean).max(0.0).sqrt()]);
         }
-        Ok(())
+        self.add_images(&of_images);
+        Ok(of_images)
+    }
+
+    /// Adds what [`add_each`](Self::add_each) has returned of other images, with as many channels.
+    pub(crate) fn add_images(&mut self, of_images: &[[f64; 3]]) {
+        for [saturation, brightness, contrast] in of_images {
+            self.count += 1;
+            self.saturation += saturation;
+            self.brightness += brightness;
+            self.contrast += contrast;
+        }
+    }
+
+    /// For images of so many channels.
+    pub(crate) fn of_channels(channels: usize) -> Self {
+        Self { channels, ..Self::default() }
     }
 
     /// The means; `None` before the first image.

@@ -20,6 +20,8 @@ use crate::features::FeatureNetwork;
 use crate::progress::{Part, Progress};
 use crate::{Error, Result, SampleSet, SetBuilder};
 use gmflow_data::{Corrupt, ImageDataset};
+use gmflow_world::{Solo, World, share_of_batches};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Images read at once.
@@ -51,8 +53,14 @@ impl RealImages {
     /// # Errors
     /// A file that cannot be read; whatever `take` fails with.
     pub fn for_each_batch(&self, take: &mut TakeImages) -> Result<()> {
+        self.for_each_batch_of(0..self.count, take)
+    }
+
+    /// [`for_each_batch`](Self::for_each_batch) of the images of a range. A batch is read from as many images as every other, damaged ones
+    /// included, so that a range that begins between two batches has the batches that it has in the whole.
+    fn for_each_batch_of(&self, range: Range<usize>, take: &mut TakeImages) -> Result<()> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-        for index in 0..self.count {
+        for index in range.clone() {
             match self.images.get(index) {
                 Ok(image) => {
                     pixels.extend(image.pixels);
@@ -63,7 +71,8 @@ impl RealImages {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if labels.len() == AT_ONCE || (index + 1 == self.count && !labels.is_empty()) {
+            let ends = (index + 1).is_multiple_of(AT_ONCE) || index + 1 == range.end;
+            if ends && !labels.is_empty() {
                 take(&pixels, &labels)?;
                 pixels.clear();
                 labels.clear();
@@ -83,18 +92,36 @@ impl RealImages {
         keep: bool,
         progress: &mut dyn Progress,
     ) -> Result<SampleSet> {
+        let set = self.features_in((&Solo::default(), true), network, name, keep, progress)?;
+        set.ok_or_else(|| Error::config(name, "a set", "none"))
+    }
+
+    /// [`features`](Self::features) by several processes, each of which computes a part; on the first one, or on all of them.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features).
+    pub fn features_in(
+        &self,
+        (world, on_all): (&dyn World, bool),
+        network: &FeatureNetwork,
+        name: &str,
+        keep: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<SampleSet>> {
         let images = self.images.as_ref();
-        let mut builder = SetBuilder::new(network, images.shape(), keep);
-        let mut part = Part::begin(progress, "features", self.count as u64, "images");
+        let range = share_of_batches(self.count, AT_ONCE, world.rank(), world.size());
+        let mut builder = SetBuilder::of_rank(network, images.shape(), keep, world);
+        let mut part = Part::begin(progress, "features", range.len() as u64, "images");
         let mut done = 0;
         let class = |label: &u32| images.class_names().get(*label as usize).map(String::as_str);
-        self.for_each_batch(&mut |pixels, labels| {
+        self.for_each_batch_of(range, &mut |pixels, labels| {
             builder.add_asked(pixels, &labels.iter().filter_map(class).collect::<Vec<_>>())?;
             done += labels.len() as u64;
             part.at(done);
             Ok(())
         })?;
-        builder.finish(described(name, self.count, images.len()), images.class_names().to_vec())
+        let Some(builder) = builder.joined(world, on_all)? else { return Ok(None) };
+        builder.finish(described(name, self.count, images.len()), images.class_names().to_vec()).map(Some)
     }
 }
 
@@ -110,21 +137,39 @@ impl Samples {
         (limit, keep): (Option<usize>, bool),
         progress: &mut dyn Progress,
     ) -> Result<SampleSet> {
+        let set = self.features_in((&Solo::default(), true), network, name, (limit, keep), progress)?;
+        set.ok_or_else(|| Error::config(name, "a set", "none"))
+    }
+
+    /// [`features`](Self::features) by several processes, each of which computes a part; on the first one, or on all of them.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features).
+    pub fn features_in(
+        &self,
+        (world, on_all): (&dyn World, bool),
+        network: &FeatureNetwork,
+        name: &str,
+        (limit, keep): (Option<usize>, bool),
+        progress: &mut dyn Progress,
+    ) -> Result<Option<SampleSet>> {
         let size = self.shape.iter().product::<usize>().max(1);
         let all = self.values.len() / size;
         let count = all.min(limit.unwrap_or(usize::MAX));
         if count == 0 {
             return Err(Error::config(name, "at least 2 samples", 0));
         }
-        let mut builder = SetBuilder::new(network, self.shape, keep);
-        let mut part = Part::begin(progress, "features", count as u64, "images");
+        let range = share_of_batches(count, AT_ONCE, world.rank(), world.size());
+        let mut builder = SetBuilder::of_rank(network, self.shape, keep, world);
+        let mut part = Part::begin(progress, "features", range.len() as u64, "images");
         let mut done = 0;
-        for chunk in self.values[..count * size].chunks(AT_ONCE * size) {
+        for chunk in self.values[range.start * size..range.end * size].chunks(AT_ONCE * size) {
             builder.add(chunk)?;
             done += (chunk.len() / size) as u64;
             part.at(done);
         }
-        builder.finish(described(name, count, all), Vec::new())
+        let Some(builder) = builder.joined(world, on_all)? else { return Ok(None) };
+        builder.finish(described(name, count, all), Vec::new()).map(Some)
     }
 }
 

@@ -35,6 +35,7 @@ use gmflow::limits::{self, Need};
 use gmflow::network::Tiling;
 use gmflow::pipeline::{Decoder, SamplerConfig, keep_going};
 use gmflow_data::Density;
+use gmflow_world::{Shard, Solo, World, share_of_batches};
 use std::time::Instant;
 
 /// Images and points computed at once where nothing else is asked for.
@@ -168,9 +169,27 @@ impl Judge {
         options: DrawOptions,
         progress: &mut dyn Progress,
     ) -> Result<Measured> {
+        let measured = self.model_in(&Solo::default(), loaded, sampler, options, progress)?;
+        measured.ok_or_else(|| Error::config("fake", "a measurement", "none"))
+    }
+
+    /// [`model`](Self::model) by several processes, each of which draws a part; the figures are on the first one, and have the bits of one
+    /// process.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub fn model_in(
+        &self,
+        world: &dyn World,
+        loaded: &LoadedModel,
+        sampler: &SamplerConfig,
+        options: DrawOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<Measured>> {
         let LoadedModel { name, model, precision } = loaded;
         self.check(&model.info, sampler, options)?;
-        let drawing = Drawing { model, sampler, options, device: &self.device };
+        let drawing =
+            Drawing { model, sampler, options, device: &self.device, shard: Shard::of(world.rank(), world.size()) };
         let (row, points, seconds) = match &self.reference {
             Reference::Density(..) => {
                 let mut values = Vec::new();
@@ -179,7 +198,11 @@ impl Judge {
                     values.extend_from_slice(drawn);
                     Ok(())
                 })?;
-                let points = values.as_chunks::<2>().0.to_vec();
+                let Some(parts) = world.collect(bytemuck::cast_slice(&values))? else { return Ok(None) };
+                let points = parts.iter().flat_map(|part| part.as_chunks::<8>().0).map(|[a, b, c, d, e, f, g, h]| {
+                    [f32::from_le_bytes([*a, *b, *c, *d]), f32::from_le_bytes([*e, *f, *g, *h])]
+                });
+                let points: Vec<[f32; 2]> = points.collect();
                 (self.pairs(name, &points)?, Some(points), seconds)
             }
             Reference::Set(real) => {
@@ -188,9 +211,13 @@ impl Judge {
                 let keep = !self.config.moments_only;
                 let mut builder: Option<SetBuilder> = None;
                 let seconds = drawing.run(num, progress, &mut |drawn, shape, asked| {
-                    builder.get_or_insert_with(|| SetBuilder::new(network, shape, keep)).add_asked(drawn, asked)
+                    let builder = builder.get_or_insert_with(|| SetBuilder::of_rank(network, shape, keep, world));
+                    builder.add_asked(drawn, asked)
                 })?;
-                let builder = builder.ok_or_else(|| Error::config("num", "at least 2", 0))?;
+                // A process without a batch still takes part.
+                let shape = self.shape_of(model)?;
+                let builder = builder.unwrap_or_else(|| SetBuilder::of_rank(network, shape, keep, world));
+                let Some(builder) = builder.joined(world, false)? else { return Ok(None) };
                 (self.set(name, &builder.finish(name.clone(), Vec::new())?, progress)?, None, seconds)
             }
         };
@@ -202,7 +229,19 @@ impl Judge {
             seconds: Some(seconds),
             ..row
         };
-        Ok(Measured { row, points })
+        Ok(Some(Measured { row, points }))
+    }
+
+    /// `[c h w]` of a model's samples, decoded where they are latents.
+    fn shape_of(&self, model: &Model) -> Result<[usize; 3]> {
+        let data = model.info.data;
+        match (&model.vae, &model.info.latent) {
+            (Some(vae), Some(latent)) => {
+                let factor = latent.downsampling;
+                Ok([vae.config().in_channels, data.height * factor, data.width * factor])
+            }
+            _ => Ok([data.channels, data.height, data.width]),
+        }
     }
 
     fn network_for(&self, real: &SampleSet) -> Result<&FeatureNetwork> {
@@ -270,20 +309,23 @@ struct Drawing<'a> {
     sampler: &'a SamplerConfig,
     options: DrawOptions,
     device: &'a Device,
+    /// The part of the samples that this process draws.
+    shard: Shard,
 }
 
 impl Drawing<'_> {
     /// Draws samples, decoded where they are latents, batch by batch; returns the seconds that it took.
     fn run(&self, num: usize, progress: &mut dyn Progress, take: &mut TakeSamples) -> Result<f64> {
-        let Self { model, sampler, options, device } = *self;
+        let Self { model, sampler, options, device, shard } = *self;
         let data = model.info.data;
         let batch = options.batch.unwrap_or(at_once(data.kind)).clamp(1, num.max(1));
         let classes = model.info.drawn_classes();
         let what = if data.kind == DataKind::Points { "points" } else { "images" };
-        let mut part = Part::begin(progress, "sampling", num as u64, what);
+        let own = share_of_batches(num, batch, shard.index(), shard.count());
+        let mut part = Part::begin(progress, "sampling", own.len() as u64, what);
         let mut seconds = 0.0;
-        for start in (0..num).step_by(batch) {
-            let range = start..(start + batch).min(num);
+        for start in own.clone().step_by(batch) {
+            let range = start..(start + batch).min(own.end);
             let seeds: Vec<u64> = range.clone().map(|index| options.seed.wrapping_add(index as u64)).collect();
             let labels: Vec<usize> =
                 classes.iter().copied().cycle().skip(start % classes.len().max(1)).take(range.len()).collect();
@@ -295,7 +337,7 @@ impl Drawing<'_> {
             let names = model.info.classes.as_deref().filter(|_| !classes.is_empty()).unwrap_or_default();
             let asked: Vec<&str> = labels.iter().filter_map(|&label| names.get(label).map(String::as_str)).collect();
             take(&values, shape, &asked)?;
-            part.at(range.end as u64);
+            part.at((range.end - own.start) as u64);
         }
         Ok(seconds)
     }

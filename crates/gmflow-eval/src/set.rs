@@ -1,11 +1,12 @@
 //! What is kept of a set of images: moments, colours, and the vectors themselves where a metric needs them.
 
 use crate::features::resize::to_byte;
-use crate::features::{FeatureInfo, FeatureNetwork};
+use crate::features::{FeatureInfo, FeatureNetwork, Features};
 use crate::numbers::TensorFile;
 use crate::{Error, ImageStats, ImageStatsSum, Matrix, Moments, Result};
 use gmflow::checkpoint::write_atomic;
 use gmflow_files::json;
+use gmflow_world::World;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -64,6 +65,8 @@ pub struct SetBuilder<'a> {
     logits: Matrix,
     /// How many samples were asked for by a class that the network knows, and how many of them it reads so.
     asked: [u64; 2],
+    /// Of a process of several: what its batches add, until all are joined.
+    own: Option<Vec<Added>>,
 }
 
 impl<'a> SetBuilder<'a> {
@@ -75,11 +78,45 @@ impl<'a> SetBuilder<'a> {
             shape,
             keep,
             moments: None,
-            colours: ImageStatsSum::default(),
+            colours: ImageStatsSum::of_channels(shape[0]),
             vectors: Matrix::default(),
             logits: Matrix::default(),
             asked: [0; 2],
+            own: None,
         }
+    }
+
+    /// A builder of one process of several, each of which adds its own batches.
+    pub fn of_rank(network: &'a FeatureNetwork, shape: [usize; 3], keep: bool, world: &dyn World) -> Self {
+        Self { own: (world.size() > 1).then(Vec::new), ..Self::new(network, shape, keep) }
+    }
+
+    /// Joins the batches of all processes in the order of the ranks, on the first one or on all; `None` on the others. The figures have the
+    /// bits of one process that has added all batches.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add); those of the world.
+    pub fn joined(mut self, world: &dyn World, on_all: bool) -> Result<Option<Self>> {
+        let Some(own) = self.own.take() else { return Ok(Some(self)) };
+        let bytes: Vec<u8> = own.iter().flat_map(Added::encode).collect();
+        drop(own);
+        let parts = match on_all {
+            true => world.gather(&bytes)?,
+            false => match world.collect(&bytes)? {
+                Some(parts) => parts,
+                None => return Ok(None),
+            },
+        };
+        for part in parts {
+            let mut rest = part.as_slice();
+            while !rest.is_empty() {
+                let wrong = || Error::config("ranks", "features of this version of gmflow", "others");
+                let (added, behind) = Added::decode(rest).ok_or_else(wrong)?;
+                rest = behind;
+                self.take(added)?;
+            }
+        }
+        Ok(Some(self))
     }
 
     /// Adds images `[n c h w]` in [-1, 1]. They are rounded to 8 bits and cut off at the ends first, so that samples have the figures that
@@ -98,14 +135,29 @@ impl<'a> SetBuilder<'a> {
     pub fn add_asked(&mut self, images: &[f32], asked: &[&str]) -> Result<()> {
         let images: Vec<f32> = images.iter().map(|&x| to_byte(x) / 127.5 - 1.0).collect();
         let features = self.network.extract(&images, self.shape)?;
-        self.colours.add(&images, self.shape)?;
+        let colours = ImageStatsSum::default().add_each(&images, self.shape)?;
+        let mut of_asked = [0; 2];
         if let Some(logits) = &features.logits {
             for (row, name) in (0..logits.rows()).zip(asked) {
                 let Some(class) = self.network.class_names().iter().position(|known| known == name) else { continue };
-                self.asked[0] += 1;
-                self.asked[1] += u64::from(largest(logits.row(row)) == Some(class));
+                of_asked[0] += 1;
+                of_asked[1] += u64::from(largest(logits.row(row)) == Some(class));
             }
         }
+        let added = Added { features, colours, asked: of_asked };
+        match &mut self.own {
+            Some(own) => {
+                own.push(added);
+                Ok(())
+            }
+            None => self.take(added),
+        }
+    }
+
+    fn take(&mut self, added: Added) -> Result<()> {
+        let Added { features, colours, asked } = added;
+        self.colours.add_images(&colours);
+        self.asked.iter_mut().zip(asked).for_each(|(sum, count)| *sum += count);
         match &mut self.moments {
             Some(moments) => moments.add(&features.vectors)?,
             none => none.insert(Moments::new(features.vectors.columns())?).add(&features.vectors)?,
@@ -135,6 +187,50 @@ impl<'a> SetBuilder<'a> {
         let [asked, right] = self.asked;
         let read_as_asked = (asked == moments.count()).then(|| right as f64 / asked as f64);
         Ok(SampleSet { info, moments, vectors: kept(self.vectors), logits: kept(self.logits), read_as_asked })
+    }
+}
+
+/// What a batch adds to a set.
+#[derive(Debug)]
+struct Added {
+    features: Features,
+    /// Saturation, brightness and contrast of each image.
+    colours: Vec<[f64; 3]>,
+    asked: [u64; 2],
+}
+
+impl Added {
+    /// Numbers of 64 bits: how many rows, columns and classes, those asked for and read so; then colours, vectors and logits.
+    fn encode(&self) -> Vec<u8> {
+        let Features { vectors, logits } = &self.features;
+        let classes = logits.as_ref().map_or(0, Matrix::columns);
+        let header = [vectors.rows() as u64, vectors.columns() as u64, classes as u64, self.asked[0], self.asked[1]];
+        let mut bytes: Vec<u8> = header.iter().flat_map(|number| number.to_le_bytes()).collect();
+        bytes.extend(self.colours.iter().flatten().flat_map(|value| value.to_le_bytes()));
+        bytes.extend_from_slice(bytemuck::cast_slice(vectors.values()));
+        bytes.extend_from_slice(logits.as_ref().map_or(&[], |logits| bytemuck::cast_slice(logits.values())));
+        bytes
+    }
+
+    /// One of several that stand one behind the other, and what stands behind it.
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        const HEADER: usize = 5;
+        let (header, rest) = bytes.split_at_checked(HEADER * 8)?;
+        let number = |place: usize| header.as_chunks::<8>().0.get(place).map(|bytes| u64::from_le_bytes(*bytes));
+        let size = |place: usize| number(place).and_then(|number| usize::try_from(number).ok());
+        let (rows, columns, classes) = (size(0)?, size(1)?, size(2)?);
+        let (colours, rest) = rest.split_at_checked(rows.checked_mul(24)?)?;
+        let (vectors, rest) = rest.split_at_checked(rows.checked_mul(columns)?.checked_mul(4)?)?;
+        let (logits, rest) = rest.split_at_checked(rows.checked_mul(classes)?.checked_mul(4)?)?;
+        let floats = |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let colours = colours.as_chunks::<24>().0.iter().map(|bytes| {
+            let of =
+                |place: usize| bytes.as_chunks::<8>().0.get(place).map_or(0.0, |bytes| f64::from_le_bytes(*bytes));
+            [of(0), of(1), of(2)]
+        });
+        let logits = if classes > 0 { Some(Matrix::new(floats(logits), classes).ok()?) } else { None };
+        let features = Features { vectors: Matrix::new(floats(vectors), columns).ok()?, logits };
+        Some((Self { features, colours: colours.collect(), asked: [number(3)?, number(4)?] }, rest))
     }
 }
 

@@ -90,4 +90,4 @@ pub use run::{Outcome, Run};
 pub use source::SourceInfo;
 pub use summary::Summary;
 pub use trainer::{StepReport, Trainer};
-pub use world::{Follower, agree};
+pub use world::{Follower, StepTime, agree, time_steps};

@@ -50,6 +50,7 @@ impl Summary {
         let mut lines = vec![("data", data), ("classes", classes), ("network", network)];
         lines.push(("device", format!("{device}{threads}, {precision}")));
         lines.push(("training", training(trainer, samples)));
+        lines.extend(processes(trainer, samples).map(|text| ("processes", text)));
         lines.push(("folder", folder.display().to_string()));
         Ok(Self { lines })
     }
@@ -60,6 +61,23 @@ impl std::fmt::Display for Summary {
         let lines: Vec<String> = self.lines.iter().map(|(name, text)| format!("{name:9} {text}")).collect();
         f.write_str(&lines.join("\n"))
     }
+}
+
+/// How a batch is divided among several processes.
+fn processes(trainer: &Trainer, samples: &str) -> Option<String> {
+    let (world, batch) = (trainer.team.world(), trainer.config().train.batch_size);
+    let size = world.size();
+    if size == 1 {
+        return None;
+    }
+    let parts = |rank| gmflow_world::share(batch, rank, size).len();
+    let (fewest, most) = ((0..size).map(parts).min()?, (0..size).map(parts).max()?);
+    let each = if fewest == most { format!("{most}") } else { format!("{fewest} or {most}") };
+    let hosts =
+        if world.place().hosts == 1 { "one host".to_owned() } else { format!("{} hosts", world.place().hosts) };
+    let state = if trainer.config().train.shard_state { ", moments and averages in parts" } else { "" };
+    let bf16 = if trainer.config().train.exchange_bf16 { ", gradients exchanged in bf16" } else { "" };
+    Some(format!("{size} on {hosts}, {each} of the {batch} {samples} of a step each{state}{bf16}"))
 }
 
 fn training(trainer: &Trainer, samples: &str) -> String {

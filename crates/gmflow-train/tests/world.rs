@@ -159,7 +159,9 @@ fn uneven_shares_train_to_rounding() {
             let file = std::fs::read(out.join("checkpoints/step-00000020/model.safetensors")).expect("weights");
             let tensors = safetensors::SafeTensors::deserialize(&file).expect("tensors");
             let mut values: Vec<f32> = Vec::new();
-            for (_, tensor) in tensors.tensors() {
+            let mut tensors = tensors.tensors();
+            tensors.sort_by(|a, b| a.0.cmp(&b.0));
+            for (_, tensor) in tensors {
                 values.extend(tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
             }
             values

@@ -7,6 +7,7 @@ use crate::exit::{self, FAILED};
 use crate::watchdog::Watchdog;
 use crate::world::{Counts, Place, World, check};
 use crate::{Error, Result};
+use mpi::collective::SystemOperation;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::{self, Universe};
 use mpi::topology::SimpleCommunicator;
@@ -162,6 +163,16 @@ impl World for Mpi {
 
     fn barrier(&self) -> Result<()> {
         self.together(CommunicatorCollectives::barrier);
+        Ok(())
+    }
+
+    fn has_library(&self) -> bool {
+        true
+    }
+
+    fn sum_of_library(&self, values: &[f32], sum: &mut [f32]) -> Result<()> {
+        check("sum", &[values.len()], sum.len(), 1)?;
+        self.together(|world| world.all_reduce_into(values, sum, SystemOperation::sum()));
         Ok(())
     }
 

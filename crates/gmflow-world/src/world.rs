@@ -75,6 +75,20 @@ pub trait World: Send + Sync + Debug {
     /// Ends all ranks at once, with this exit code.
     fn abort(&self, code: i32) -> !;
 
+    /// Whether there is a library with a sum of its own.
+    fn has_library(&self) -> bool {
+        false
+    }
+
+    /// The sum of the library below, in `sum`, for comparisons: other bits than those of [`Sums`](crate::Sums). Without a library nothing.
+    ///
+    /// # Errors
+    /// Those of the trait.
+    fn sum_of_library(&self, values: &[f32], sum: &mut [f32]) -> Result<()> {
+        let _ = (values, sum);
+        Ok(())
+    }
+
     /// The messages of all ranks, in their order.
     ///
     /// # Errors

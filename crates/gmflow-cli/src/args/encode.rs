@@ -2,7 +2,9 @@
 
 use super::groups::{DeviceArgs, OutcomeArgs};
 use super::values::count;
+use super::world::{WorldArgs, part};
 use clap::Args;
+use gmflow_world::Shard;
 use std::path::PathBuf;
 
 /// `gmflow encode`.
@@ -49,6 +51,12 @@ pub struct EncodeArgs {
     pub full_precision: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub world: WorldArgs,
+    /// Do part I of N alone, without a word to the other processes, as in a job array: 2/8 is the second of eight. gmflow merge joins
+    /// the parts
+    #[arg(long, value_name = "I/N", value_parser = part)]
+    pub part: Option<Shard>,
     /// Start again in a folder that already holds latents
     #[arg(long)]
     pub force: bool,

@@ -3,6 +3,7 @@
 use super::groups::{DeviceArgs, ModelArgs, OverwriteArgs, ReferenceArgs, TableArgs};
 use super::sampler::SamplerArgs;
 use super::values::{count, steps};
+use super::world::WorldArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -62,6 +63,8 @@ pub struct EvalArgs {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub world: WorldArgs,
     #[command(flatten)]
     pub overwrite: OverwriteArgs,
     #[command(flatten)]

@@ -19,6 +19,7 @@ mod stats;
 mod sweep;
 mod train;
 mod values;
+mod world;
 
 pub use data::{DataCommand, Drawn, GetArgs, ListArgs, MakeArgs, PathArgs};
 pub use demo::DemoArgs;
@@ -39,6 +40,7 @@ pub use serve::{ServeArgs, ServerArgs, UiArgs};
 pub use stats::StatsArgs;
 pub use sweep::SweepArgs;
 pub use train::TrainArgs;
+pub use world::{BenchWorldArgs, MergeArgs, WorldArgs};
 
 use clap::{Parser, Subcommand};
 use gmflow::solver::SolverConfig;
@@ -67,6 +69,7 @@ where_built!(cuda, "cuda");
 where_built!(vulkan, "vulkan");
 where_built!(wgpu, "wgpu");
 where_built!(object_store, "object-store");
+where_built!(mpi, "mpi");
 
 /// What the program has, for `--version`.
 static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -84,6 +87,7 @@ const PARTS: &str = concat!(
     cuda!("\n           cuda"),
     vulkan!("\n           vulkan"),
     wgpu!("\n           wgpu"),
+    mpi!("\nprocesses: several, over MPI"),
     "\nnetworks:  mlp2d, gm-dit, unet",
 );
 
@@ -164,6 +168,10 @@ pub enum Command {
         #[command(subcommand)]
         command: FeaturesCommand,
     },
+    /// Join the parts that calls with --shard wrote
+    Merge(MergeArgs),
+    /// Measure how fast the processes of a job exchange numbers, and predict the time of a training step
+    BenchWorld(BenchWorldArgs),
     /// Turn the weights in a PyTorch file (.pt, .pth, .bin) into safetensors
     Import(ImportArgs),
     /// Print a completion script for a shell

@@ -3,6 +3,7 @@
 use super::groups::{CHECKPOINT, DeviceArgs, ModelArgs};
 use super::sampler::SamplerArgs;
 use super::values::count;
+use super::world::ShardArgs;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -53,6 +54,8 @@ pub struct SampleArgs {
     pub latents: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub shard: ShardArgs,
     /// Replace the samples that are there: in a folder, remove those of other settings. Files that gmflow sample did not write stay
     #[arg(long)]
     pub force: bool,

@@ -1,6 +1,7 @@
 //! The arguments of `gmflow stats`.
 
 use super::groups::{OutcomeArgs, OverwriteArgs, ReferenceArgs};
+use super::world::WorldArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub struct StatsArgs {
     pub out: PathBuf,
     #[command(flatten)]
     pub overwrite: OverwriteArgs,
+    #[command(flatten)]
+    pub world: WorldArgs,
     #[command(flatten)]
     pub outcome: OutcomeArgs,
 }

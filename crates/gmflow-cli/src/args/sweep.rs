@@ -1,6 +1,7 @@
 //! The arguments of `gmflow sweep`.
 
 use super::groups::{DataArgs, DeviceArgs, DownloadArgs, TableArgs};
+use super::world::ShardArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub struct SweepArgs {
     pub download: DownloadArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub shard: ShardArgs,
     /// Measure every cell again
     #[arg(long)]
     pub force: bool,

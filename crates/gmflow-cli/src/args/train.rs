@@ -2,6 +2,7 @@
 
 use super::groups::{DataArgs, DeviceArgs, OutcomeArgs};
 use super::init::PlanArgs;
+use super::world::WorldArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -52,6 +53,8 @@ pub struct TrainArgs {
     pub force: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub world: WorldArgs,
     #[command(flatten)]
     pub outcome: OutcomeArgs,
 }

@@ -6,13 +6,13 @@ pub mod stats;
 
 use crate::args::EvalArgs;
 use crate::checkpoint_path::resolve;
-use crate::device::device;
 use crate::failure::{of_options, usage};
 use crate::local::{self, Near};
 use crate::output;
 use crate::sampler;
 use crate::table::{Form, tables};
 use crate::terminal::Parts;
+use crate::world::{Job, unreadable};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use gmflow::checkpoint::hub::HubId;
@@ -22,11 +22,12 @@ use gmflow_eval::arrays::Samples;
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::images::RealImages;
 use gmflow_eval::{CompareConfig, DrawOptions, Judge, KernelDistanceConfig, LoadedModel, Neighbours, Reference, Row};
+use gmflow_world::World;
 use source::{PRECOMPUTED, Reading, Source};
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
-pub fn run(arguments: &EvalArgs) -> Result<()> {
+pub fn run(arguments: &EvalArgs, job: &Job) -> Result<()> {
     arguments.sampler.options().check().map_err(of_options)?;
     // Another ending could be that of the table beside it.
     arguments.out.as_deref().map_or(Ok(()), |out| output::require_ending(out, "json"))?;
@@ -34,8 +35,11 @@ pub fn run(arguments: &EvalArgs) -> Result<()> {
     let files = arguments.out.iter().chain(&markdown).map(|path| path.as_path());
     output::refuse_existing(files, arguments.overwrite.force)?;
     expect_local(arguments)?;
-    let device = device(&arguments.device.name)?;
-    let rows = kernel::in_pool(|| rows(arguments, &device))?;
+    let device = job.device(&arguments.device.name)?;
+    let rows = kernel::in_pool(|| rows(arguments, &device, job.world().as_ref()))?;
+    if !job.is_first() {
+        return Ok(());
+    }
     if let (Some(out), Some(markdown)) = (&arguments.out, &markdown) {
         output::create_parent(out)?;
         write_atomic(out, serde_json::to_string_pretty(&rows)?.as_bytes())?;
@@ -59,7 +63,8 @@ fn expect_local(arguments: &EvalArgs) -> Result<()> {
     local::expect(fakes.chain(&arguments.model.vae).map(PathBuf::as_path))
 }
 
-fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
+/// The rows of all models and samples, on the first of several processes.
+fn rows(arguments: &EvalArgs, device: &Device, world: &dyn World) -> Result<Vec<Row>> {
     let config = CompareConfig {
         kernel: KernelDistanceConfig {
             subsets: arguments.kid_subsets,
@@ -78,14 +83,15 @@ fn rows(arguments: &EvalArgs, device: &Device) -> Result<Vec<Row>> {
         Source::Density(_) => None,
         _ => features::network(&arguments.reference.features, device)?,
     };
-    let judge = judge(&arguments.real, real, network, (arguments.reference.limit, config), device)?;
+    let judge = judge(&arguments.real, real, network, (arguments.reference.limit, config), (device, world))?;
     if arguments.nll && judge.images.is_none() {
         return Err(usage("--nll", "--real naming images, whose likelihood is measured", arguments.real.display()));
     }
     if arguments.nll && !arguments.fake.iter().any(|fake| is_checkpoint(fake)) {
         return Err(usage("--nll", "--fake naming a model, which gives the likelihood", "no model"));
     }
-    arguments.fake.iter().map(|fake| measured(arguments, fake, &judge)).collect()
+    let rows = arguments.fake.iter().map(|fake| measured(arguments, fake, &judge, world));
+    rows.filter_map(Result::transpose).collect()
 }
 
 /// Whether a model is named, here or on the hub.
@@ -99,7 +105,7 @@ pub fn judge(
     real: Source,
     network: Option<FeatureNetwork>,
     (limit, config): (Option<usize>, CompareConfig),
-    device: &Device,
+    (device, world): (&Device, &dyn World),
 ) -> Result<Judge> {
     let images = match &real {
         Source::Images(images, corrupt) => Some(RealImages::new(images.clone(), *corrupt, limit)),
@@ -114,12 +120,16 @@ pub fn judge(
                 format!("{}, a checkpoint or nothing", path.display()),
             ));
         }
-        other => Reference::Set(Box::new(other.into_set(path, network.as_ref(), (limit, !config.moments_only))?)),
+        other => {
+            // Every process needs to know what samples are compared with.
+            let set = other.into_set(path, network.as_ref(), (limit, !config.moments_only), (world, true))?;
+            Reference::Set(Box::new(set.ok_or_else(unreadable)?))
+        }
     };
     Ok(Judge { reference, images, network, config, device: device.clone() })
 }
 
-fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge) -> Result<Row> {
+fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, world: &dyn World) -> Result<Option<Row>> {
     let name = fake.display().to_string();
     let shape = match &judge.reference {
         Reference::Set(set) => set.info.shape,
@@ -145,17 +155,22 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge) -> Result<Row> {
             }
             let config = sampler::config(&arguments.sampler.options(), &loaded.model.info)?;
             let draw = DrawOptions { num: arguments.num, seed: arguments.sampler.seed, batch: arguments.batch };
-            let mut row = judge.model(&loaded, &config, draw, &mut progress).map_err(of_options)?.row;
+            let measured = judge.model_in(world, &loaded, &config, draw, &mut progress).map_err(of_options)?;
+            let Some(mut row) = measured.map(|measured| measured.row) else { return Ok(None) };
+            // The first process alone; the others wait.
             if arguments.nll {
                 let likelihood = judge.likelihood(&loaded.model, arguments.nll_times, &mut progress);
                 row.likelihood = Some(likelihood.map_err(of_options).context(name)?);
             }
-            Ok(row)
+            Ok(Some(row))
         }
-        Source::Samples(Samples { values, shape: [2, 1, 1] }) => judge.points(&name, &values).map_err(of_options),
+        Source::Samples(Samples { values, shape: [2, 1, 1] }) => {
+            judge.points(&name, &values).map(Some).map_err(of_options)
+        }
         other => {
             let keep = !judge.config.moments_only;
-            let set = other.into_set(fake, judge.network.as_ref(), (None, keep))?;
+            let set = other.into_set(fake, judge.network.as_ref(), (None, keep), (world, false))?;
+            let Some(set) = set.filter(|_| world.rank() == 0) else { return Ok(None) };
             if let (Some(real), Some(fake)) = (shape, set.info.shape)
                 && real != fake
             {
@@ -164,7 +179,7 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge) -> Result<Row> {
             if set.info.count < 2 {
                 return Err(usage(&name, "at least 2 samples", set.info.count));
             }
-            judge.set(&name, &set, &mut progress).map_err(of_options)
+            judge.set(&name, &set, &mut progress).map(Some).map_err(of_options)
         }
     }
 }

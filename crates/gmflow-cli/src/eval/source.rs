@@ -15,6 +15,7 @@ use gmflow_eval::arrays::{
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::images::RealImages;
 use gmflow_eval::models::model_folder;
+use gmflow_world::World;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,23 +100,27 @@ impl Source {
         }
     }
 
-    /// The features of images and samples; a set that is there already, without its vectors where they are not kept.
+    /// The features of images and samples; a set that is there already, without its vectors where they are not kept. Several processes
+    /// compute a part each, and the first one has the set, or all of them.
     pub fn into_set(
         self,
         path: &Path,
         network: Option<&FeatureNetwork>,
         (limit, keep): (Option<usize>, bool),
-    ) -> Result<SampleSet> {
+        (world, on_all): (&dyn World, bool),
+    ) -> Result<Option<SampleSet>> {
         let name = path.display().to_string();
         let network = || network.ok_or_else(|| usage(&name, "features of images", "--features precomputed"));
         let mut progress = terminal::Parts::default();
         match self {
-            Self::Set(set) => Ok(SampleSet { vectors: set.vectors.filter(|_| keep), ..*set }),
+            Self::Set(set) => Ok(Some(SampleSet { vectors: set.vectors.filter(|_| keep), ..*set })),
             Self::Images(images, corrupt) => {
                 let images = RealImages::new(images, corrupt, limit);
-                Ok(images.features(network()?, &name, keep, &mut progress)?)
+                Ok(images.features_in((world, on_all), network()?, &name, keep, &mut progress)?)
             }
-            Self::Samples(samples) => Ok(samples.features(network()?, &name, (limit, keep), &mut progress)?),
+            Self::Samples(samples) => {
+                Ok(samples.features_in((world, on_all), network()?, &name, (limit, keep), &mut progress)?)
+            }
             Self::Density(_) | Self::Checkpoint(_) => {
                 Err(usage(&name, "images, samples or statistics", "a density or a checkpoint"))
             }

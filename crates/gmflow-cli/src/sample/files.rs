@@ -7,6 +7,7 @@ use crate::plot::{Heat, with_axes};
 use anyhow::{Context, Result};
 use gmflow::checkpoint::DataKind;
 use gmflow::samples::Samples;
+use gmflow_world::Shard;
 use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,26 @@ impl Files {
                 Self::Array { path, format, picture }
             }
         })
+    }
+
+    /// The same for one part of the samples: an array file of a part has its number in its name.
+    pub fn of_part(self, shard: Option<Shard>) -> Result<Self> {
+        let Some(shard) = shard else { return Ok(self) };
+        match self {
+            Self::Grid(_) => {
+                Err(usage("--shard", "a folder of pictures, or --format npz", "--grid, which shows all samples"))
+            }
+            Self::Array { path, format, .. } => {
+                let ending = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+                // The picture is one of all points.
+                Ok(Self::Array {
+                    path: path.with_extension(format!("{}.{ending}", shard.name())),
+                    format,
+                    picture: None,
+                })
+            }
+            images => Ok(images),
+        }
     }
 
     /// The paths for `count` samples with seeds from `first` on.

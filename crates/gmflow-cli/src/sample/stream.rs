@@ -3,15 +3,20 @@
 use super::files::Files;
 use crate::args::SampleArgs;
 use crate::output;
+use crate::world::unreadable;
 use anyhow::Result;
 use burn::tensor::Device;
 use gmflow::checkpoint::ModelInfo;
 use gmflow::limits::{self, Need};
 use gmflow::samples::Samples;
+use gmflow_world::World;
 use std::path::PathBuf;
 
 /// Bytes of what tells a sample from others in an array file.
 const BYTES_OF_A_LABEL: u128 = 32;
+
+/// Bytes of a shape on its way to another process.
+const SHAPE: usize = 24;
 
 /// Takes samples batch by batch.
 pub struct Stream<'a> {
@@ -38,9 +43,29 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Writes the file of all samples, where there is one.
-    pub fn finish(mut self) -> Result<()> {
-        self.all.take().map_or(Ok(()), |all| self.write(&all))
+    /// Writes the file of all samples, where there is one. The samples of several processes are joined on the first, by `join`, from their
+    /// values and the shape of one.
+    pub fn finish(mut self, world: &dyn World, join: impl FnOnce(Vec<f32>, [usize; 3]) -> Samples) -> Result<()> {
+        if world.size() == 1 {
+            return self.all.take().map_or(Ok(()), |all| self.write(&all));
+        }
+        if matches!(self.files, Files::Images(_)) {
+            return Ok(());
+        }
+        // A process without a sample says so by an empty message.
+        let own = self.all.take().map_or_else(Vec::new, |all| {
+            let shape = all.shape.map(|size| (size as u64).to_le_bytes()).concat();
+            [shape, bytemuck::cast_slice(&all.values).to_vec()].concat()
+        });
+        let Some(parts) = world.collect(&own)? else { return Ok(()) };
+        let (mut values, mut shape) = (Vec::new(), None);
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let (sizes, numbers) = part.split_first_chunk::<SHAPE>().ok_or_else(unreadable)?;
+            let sizes = sizes.as_chunks::<8>().0;
+            shape = Some([0, 1, 2].map(|axis| u64::from_le_bytes(sizes[axis]) as usize));
+            values.extend(numbers.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        }
+        shape.map_or(Ok(()), |shape| self.write(&join(values, shape)))
     }
 
     fn write(&mut self, samples: &Samples) -> Result<()> {

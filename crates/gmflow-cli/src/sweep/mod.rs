@@ -1,12 +1,12 @@
 //! `gmflow sweep`: a grid of measurements, each made once.
 
 mod chart;
+mod parts;
 mod report;
 
 use crate::args::{ArrayArgs, DownloadArgs, FeatureArgs, PublishedArgs, SweepArgs};
 use crate::checkpoint_path::resolve;
 use crate::data_source;
-use crate::device::device;
 use crate::eval::source::{Reading, Source};
 use crate::eval::{features, judge};
 use crate::failure::{one_line, usage};
@@ -14,6 +14,7 @@ use crate::local;
 use crate::output;
 use crate::table::Form;
 use crate::terminal::Parts;
+use crate::world::Job;
 use anyhow::{Result, bail};
 use burn::tensor::Device;
 use gmflow::checkpoint::remove_leftovers;
@@ -22,28 +23,48 @@ use gmflow_data::{DatasetConfig, Density};
 use gmflow_eval::sweep::{Plan, ReferencePlan, Results, Sweep};
 use gmflow_eval::{CompareConfig, Judge};
 use gmflow_files::FolderLock;
+use gmflow_world::{Shard, Solo};
 use std::path::Path;
 
+/// The file of all outcomes, in the folder of a sweep or of a part of one.
+pub const CELLS: &str = "cells.jsonl";
+
 /// Runs the command.
-pub fn run(arguments: &SweepArgs) -> Result<()> {
+pub fn run(arguments: &SweepArgs, job: &Job) -> Result<()> {
     let plan = Plan::read(&arguments.plan)?;
     local::expect([plan.reference.data.as_path()])?;
-    let device = device(&arguments.device.name)?;
-    let file = arguments.out.join("cells.jsonl");
+    let device = job.device(&arguments.device.name)?;
+    let (shard, part) = (job.shard(arguments.shard.shard), parts::folder(arguments, job));
+    let file = arguments.out.join(CELLS);
     output::expect_folder(&arguments.out)?;
     refuse_files_of_others(&arguments.out, &file)?;
-    output::create_folder(&arguments.out)?;
-    let _lock = FolderLock::acquire(&arguments.out, "gmflow sweep")?;
-    remove_leftovers(&arguments.out, is_written)?;
+    // A part has a folder of its own, with a lock of its own: parts are measured at the same time.
+    let folder = part.as_ref().unwrap_or(&arguments.out);
+    output::create_folder(folder)?;
+    let _lock = FolderLock::acquire(folder, "gmflow sweep")?;
+    remove_leftovers(folder, is_written)?;
     if arguments.force {
-        output::remove_file(&file)?;
+        output::remove_file(&folder.join(CELLS))?;
+        if part.is_none() {
+            parts::remove(&arguments.out)?;
+        }
     }
     let data = arguments.named.data_dir.as_deref();
     features::expect(&plan.reference.features)?;
     let density = density(&plan.reference, data)?;
-    let mut sweep = Sweep::new(plan, Results::open(&file)?, device.clone());
+    let mut sweep = Sweep::new(plan, Results::open(&folder.join(CELLS))?, device.clone());
+    parts::take(&mut sweep, &arguments.out, part.as_deref())?;
     let reference = OpenReference { data, download: arguments.download, device: &device };
-    let failed = kernel::in_pool(|| measure(&mut sweep, &reference))?;
+    let failed = kernel::in_pool(|| measure(&mut sweep, shard, &reference))?;
+    let failed = parts::join(&mut sweep, failed, job)?;
+    if !job.is_first() {
+        return Ok(());
+    }
+    if let Some(part) = &part {
+        let done = sweep.results().lines.iter().filter(|line| line.row.is_some()).count();
+        output::line(&format!("{done} cells in {}; gmflow sweep without --shard joins the parts", part.display()))?;
+        return if failed > 0 { bail!("{failed} cells failed; the same call tries them again") } else { Ok(()) };
+    }
     let lines = sweep.finished()?;
     let form = Form::new(arguments.table.markdown);
     let table = report::write(sweep.plan(), &lines, density.as_ref(), (&arguments.out, form))?;
@@ -59,8 +80,8 @@ pub fn run(arguments: &SweepArgs) -> Result<()> {
 }
 
 /// Measures what has not been measured; returns how many cells failed.
-fn measure(sweep: &mut Sweep, reference: &OpenReference) -> Result<usize> {
-    let cells = sweep.missing()?;
+fn measure(sweep: &mut Sweep, shard: Shard, reference: &OpenReference) -> Result<usize> {
+    let cells = sweep.missing_of_part(shard)?;
     if cells.is_empty() {
         return Ok(0);
     }
@@ -126,7 +147,8 @@ impl OpenReference<'_> {
             }
         };
         let config = CompareConfig { moments_only: reference.moments_only, ..CompareConfig::default() };
-        judge(&reference.data, real, network, (reference.limit, config), self.device)
+        // A process measures its cells alone.
+        judge(&reference.data, real, network, (reference.limit, config), (self.device, &Solo::default()))
     }
 }
 

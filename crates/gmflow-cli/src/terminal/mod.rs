@@ -7,6 +7,7 @@ mod training;
 pub use parts::Parts;
 pub use training::Training;
 
+use crate::world;
 use gmflow_train::progress::duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use screen::Screen;
@@ -15,7 +16,7 @@ use std::sync::LazyLock;
 
 /// All bars, so that a line of the log stands above the one that is drawn.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
-    let target = match std::io::stderr().is_terminal() {
+    let target = match is_there() {
         true => ProgressDrawTarget::term_like_with_hz(Box::new(Screen::default()), 5),
         false => ProgressDrawTarget::hidden(),
     };
@@ -24,7 +25,7 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
 
 /// Whether there is a terminal to draw on.
 pub fn is_there() -> bool {
-    std::io::stderr().is_terminal()
+    world::speaks() && std::io::stderr().is_terminal()
 }
 
 /// A bar that shows its message in the whole line; its owner words it.
@@ -72,8 +73,11 @@ pub fn download(bytes: u64, file: &str) -> ProgressBar {
     BARS.add(ProgressBar::new(bytes)).with_style(style).with_message(file.to_owned())
 }
 
-/// Says something on stderr, above the bar where one is drawn.
+/// Says something on stderr, above the bar where one is drawn. Of several processes the first one speaks.
 pub fn say(text: &str) {
+    if !world::speaks() {
+        return;
+    }
     BARS.suspend(|| {
         // Nobody is left to be told that stderr is gone.
         let _ = writeln!(std::io::stderr(), "{text}");

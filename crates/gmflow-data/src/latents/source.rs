@@ -1,5 +1,6 @@
 //! Reading a cache.
 
+use super::EncodedBatch;
 use super::shard::Shard;
 use super::{LatentManifest, shard_name};
 use crate::fingerprint::Content;
@@ -86,6 +87,26 @@ impl LatentDataset {
         let format = Format { height, width, channels, background: Background::default(), max_pixels: 0 };
         let class_images = self.class_images().unwrap_or_default();
         Fingerprint::new(*count, classes, &class_images, &format, content)
+    }
+
+    /// What is stored of the image at `index`, as it was encoded.
+    ///
+    /// # Errors
+    /// As [`LatentDataset::draw`].
+    pub fn encoded(&self, index: usize) -> Result<EncodedBatch> {
+        let outside = || Error::config("index", format!("below {}", self.manifest.count), index);
+        let shard = self.shards.get(index / self.manifest.shard).filter(|_| index < self.manifest.count);
+        let (shard, row) = (shard.ok_or_else(outside)?, index % self.manifest.shard);
+        let [mean, std] = shard.moments(row, false)?;
+        let [mirror_mean, mirror_std] = match self.manifest.mirrored {
+            true => shard.moments(row, true)?,
+            false => [Vec::new(), Vec::new()],
+        };
+        let label = shard.label(row, self.manifest.classes.len())?;
+        let position = shard.index(row)?;
+        let wide = || Error::config("index", "a position of 32 bits", position);
+        let indices = vec![u32::try_from(position).map_err(|_| wide())?];
+        Ok(EncodedBatch { mean, std, mirror_mean, mirror_std, labels: vec![label], indices })
     }
 
     /// Draws the latent at `index`, of the mirrored image where it is asked for: `((mean + std eps) - shift) scale`.

@@ -57,6 +57,7 @@ use burn::tensor::Device;
 use gmflow::checkpoint::{Model, ModelInfo};
 use gmflow::kernel::MatmulPrecision;
 use gmflow::pipeline::SamplerConfig;
+use gmflow_world::{Shard, share};
 use results::likelihood_key;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -130,6 +131,24 @@ impl Sweep {
         &self.plan
     }
 
+    /// Of the cells of the plan those of part `index` of `count`, as far as they are not finished. Neighbouring cells have the same model.
+    ///
+    /// # Errors
+    /// As [`Plan::cells`].
+    pub fn missing_of_part(&self, shard: Shard) -> Result<Vec<Cell>> {
+        let cells = self.plan.cells()?;
+        let range = share(cells.len(), shard.index(), shard.count());
+        let mut cells: Vec<Cell> = cells.into_iter().skip(range.start).take(range.len()).collect();
+        self.warn_of_changes(&cells);
+        cells.retain(|cell| self.outcome(cell).is_none());
+        Ok(cells)
+    }
+
+    /// What has been measured.
+    pub fn results(&mut self) -> &mut Results {
+        &mut self.results
+    }
+
     /// The outcomes of the cells that are finished, in the order of the plan.
     ///
     /// # Errors
@@ -143,10 +162,7 @@ impl Sweep {
     /// # Errors
     /// As [`Plan::cells`].
     pub fn missing(&self) -> Result<Vec<Cell>> {
-        let mut cells = self.plan.cells()?;
-        self.warn_of_changes(&cells);
-        cells.retain(|cell| self.outcome(cell).is_none());
-        Ok(cells)
+        self.missing_of_part(Shard::WHOLE)
     }
 
     /// Finds the models of some cells and settles how they are sampled, before anything is measured. Returns what can be measured, and how

@@ -167,6 +167,30 @@ impl Results {
         Ok(Self { path: path.to_owned(), file, lines })
     }
 
+    /// Takes the outcomes of another file that are not here: of a part of the sweep that another process has measured.
+    ///
+    /// # Errors
+    /// As [`Results::open`]; the results cannot be written.
+    pub fn take_from(&mut self, other: &Path) -> Result<()> {
+        let lines = Self::open(other)?.lines;
+        self.take(lines)
+    }
+
+    /// Takes the outcomes that are not here. A failed one gives way to a measurement.
+    ///
+    /// # Errors
+    /// The results cannot be written.
+    pub fn take(&mut self, lines: Vec<Line>) -> Result<()> {
+        for line in lines {
+            let known = |own: &&Line| own.key == line.key && own.is_of(line.weights.as_ref());
+            match self.lines.iter().find(known) {
+                Some(own) if own.error.is_none() || line.error.is_some() => {}
+                _ => self.add(line)?,
+            }
+        }
+        Ok(())
+    }
+
     /// The outcome of a cell that is finished, and was measured with these files.
     pub fn finished(&self, key: &Value, weights: Option<&Weights>) -> Option<&Line> {
         self.lines.iter().find(|line| line.key == *key && line.row.is_some() && line.is_of(weights))

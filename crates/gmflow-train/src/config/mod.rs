@@ -169,10 +169,10 @@ pub struct TrainConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<Vec<String>>,
     /// Several processes: each keeps the moments and averages of its part of the parameters alone. Less memory, the same result.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub shard_state: bool,
     /// Several processes: gradients are rounded to bf16 on their way between them. Half the bytes; sums stay in f32.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub exchange_bf16: bool,
     /// Recompute activations in the backward pass: less memory, more time.
     #[serde(default)]

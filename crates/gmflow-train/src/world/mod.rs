@@ -7,6 +7,7 @@
 //! | `step` | what a trainer does with the other ranks in a step and in a checkpoint |
 //! | `join` | how a rank gets the configuration, the weights and its part of the data |
 //! | `follow` | the loop of every rank but the first, which alone has the folder |
+//! | `timing` | how long a step takes, and what of it the exchange |
 //! | `shard` | the optimiser's state, each parameter's on one rank |
 //!
 //! Every rank is at one of a few points at any time: in a step, in a checkpoint, in a picture, or after its loop. All of them begin with
@@ -18,9 +19,11 @@ mod join;
 mod shard;
 mod status;
 mod step;
+mod timing;
 
 pub use follow::Follower;
 pub use status::agree;
+pub use timing::{StepTime, time_steps};
 
 pub(crate) use exchange::{Computed, largest_of};
 pub(crate) use status::Status;
@@ -28,6 +31,7 @@ pub(crate) use status::Status;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use gmflow_world::{Exchange, Solo, Sums, World, share};
 
@@ -47,6 +51,8 @@ pub(crate) struct Team {
     stops: bool,
     /// All ranks know that one of them has failed.
     told: bool,
+    /// The time that the exchange of gradients has taken.
+    exchanged: Duration,
 }
 
 impl Team {
@@ -58,7 +64,7 @@ impl Team {
     /// The ranks of a world.
     pub(crate) fn new(world: Arc<dyn World>) -> Self {
         let (sums, bucket) = (Sums::default(), Vec::new());
-        Self { world, sums, bucket, wishes_to_stop: false, stops: false, told: false }
+        Self { world, sums, bucket, wishes_to_stop: false, stops: false, told: false, exchanged: Duration::ZERO }
     }
 
     /// Gradients travel as the configuration says.

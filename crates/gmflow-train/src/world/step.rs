@@ -1,5 +1,7 @@
 //! What a trainer does with the other ranks.
 
+use std::time::Instant;
+
 use burn::module::Module;
 use gmflow::network::TorchNames;
 
@@ -30,7 +32,10 @@ impl Trainer {
         let device = self.device().clone();
         let sharded = self.is_sharded();
         let how = Joined { network: &network, spectrum: spectrum.as_deref(), sharded, device: &device };
-        Ok((self.team.join(own, &how)?, batch))
+        let begun = Instant::now();
+        let joined = self.team.join(own, &how);
+        self.team.exchanged += begun.elapsed();
+        Ok((joined?, batch))
     }
 
     /// The norm of a gradient and the norm of each parameter's, in the order of the parameters.

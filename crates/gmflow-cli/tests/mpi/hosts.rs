@@ -1,0 +1,76 @@
+//! Two hosts, which are network namespaces on this machine, where it allows that: root, and `ip` of iproute2.
+
+use super::training::newest;
+use super::{DIT, config, ended, expect_same, gmflow, has_mpirun, path, tensors, text, well};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/two_hosts.sh")
+}
+
+/// The two hosts; they are gone when it is dropped.
+struct Hosts;
+
+impl Hosts {
+    /// Makes them, or says why the test is left out.
+    fn up() -> Option<Self> {
+        let _ = Command::new(script()).arg("down").stderr(Stdio::null()).status();
+        let made = Command::new(script()).arg("up").output();
+        if made.as_ref().is_ok_and(|output| output.status.success()) {
+            return Some(Self);
+        }
+        let why = made.map_or_else(|error| error.to_string(), |output| text(&output.stderr));
+        eprintln!("SKIPPED: this machine has no network namespaces for two hosts: {why}");
+        None
+    }
+
+    fn run(&self, arguments: &[&str]) -> Command {
+        let mut job = Command::new(script());
+        job.args(["run", "1"]).arg(gmflow()).args(arguments).env("RAYON_NUM_THREADS", "1");
+        job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        job
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let _ = Command::new(script()).arg("down").status();
+    }
+}
+
+/// One test, because there is one pair of hosts.
+#[test]
+fn two_hosts_train_to_the_same_bits_and_end_when_the_cable_is_cut() {
+    if !has_mpirun() {
+        return;
+    }
+    let Some(hosts) = Hosts::up() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), DIT);
+    let (alone, together) = (folder.path().join("alone"), folder.path().join("together"));
+    well(1, &["train", path(&config), "--out", path(&alone), "--set", "train.micro_batch=6"]);
+    let (output, _) = ended(hosts.run(&["train", path(&config), "--out", path(&together)]));
+    let err = text(&output.stderr);
+    assert!(output.status.success(), "{err}");
+    assert!(err.contains("processes 2 on 2 hosts"), "{err}");
+    expect_same("two hosts", &tensors(&alone, 20), &tensors(&together, 20));
+
+    let out = folder.path().join("cut");
+    let arguments = ["train", path(&config), "--out", path(&out), "--set", "train.steps=1000000", "--timeout", "3"];
+    let child = hosts.run(&arguments).spawn().unwrap();
+    let log = out.join("log.jsonl");
+    let begun = Instant::now();
+    while std::fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < 15 {
+        assert!(begun.elapsed() < super::PATIENCE, "the run does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Command::new(script()).arg("cut").status().unwrap().success());
+    let cut = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let err = text(&output.stderr);
+    assert!(!output.status.success() && err.contains("no answer of all ranks within 3 s"), "{err}");
+    assert!(cut.elapsed() < Duration::from_secs(60), "it took {:?}", cut.elapsed());
+    assert!(newest(&out) >= 10);
+}

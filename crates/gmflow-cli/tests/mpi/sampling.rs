@@ -1,0 +1,158 @@
+//! Samples, figures, sweeps and latents are the same whatever the number of processes, and in parts without MPI.
+
+use super::{DIT, config, has_mpirun, path, well};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Every file below a folder, by its name.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_file() && !path.file_name().unwrap().to_string_lossy().starts_with('.') {
+            found.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+/// A model of small pictures.
+fn model(folder: &Path) -> PathBuf {
+    let out = folder.join("run");
+    well(1, &["train", path(&config(folder, DIT)), "--out", path(&out), "--set", "train.steps=3"]);
+    out
+}
+
+#[test]
+fn a_thousand_samples_are_the_same_files_for_any_number_of_processes() {
+    if !has_mpirun() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let sample = |ranks: usize, out: &Path, extra: &[&str]| {
+        let mut arguments = vec![
+            "sample",
+            "--checkpoint",
+            path(&model),
+            "--num",
+            "1000",
+            "--steps",
+            "1",
+            "--batch",
+            "64",
+            "--out",
+            path(out),
+        ];
+        arguments.extend(extra);
+        well(ranks, &arguments)
+    };
+    let one = folder.path().join("one");
+    sample(1, &one, &[]);
+    let expected = files(&one);
+    assert_eq!(expected.len(), 1000);
+    for ranks in [3, 4] {
+        let out = folder.path().join(format!("ranks-{ranks}"));
+        let (printed, _) = sample(ranks, &out, &[]);
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        assert!(files(&out) == expected, "{ranks} ranks");
+    }
+    let parts = folder.path().join("parts");
+    for part in ["1/3", "2/3", "3/3"] {
+        sample(1, &parts, &["--shard", part]);
+    }
+    assert!(files(&parts) == expected, "three parts");
+
+    for ending in ["npz", "safetensors"] {
+        let whole = folder.path().join(format!("whole.{ending}"));
+        sample(1, &whole, &[]);
+        let expected = std::fs::read(&whole).unwrap();
+        let together = folder.path().join(format!("together.{ending}"));
+        sample(3, &together, &[]);
+        assert!(std::fs::read(&together).unwrap() == expected, "{ending} of 3 ranks");
+        let merged = folder.path().join(format!("parts.{ending}"));
+        let mut names = Vec::new();
+        for part in 1..=3 {
+            sample(1, &merged, &["--shard", &format!("{part}/3")]);
+            names.push(folder.path().join(format!("parts.{part}-of-3.{ending}")));
+        }
+        let mut arguments = vec!["merge"];
+        arguments.extend(names.iter().rev().map(|name| path(name)));
+        arguments.extend(["--out", path(&merged)]);
+        well(1, &arguments);
+        assert!(std::fs::read(&merged).unwrap() == expected, "{ending} of three parts");
+    }
+}
+
+/// A row's figures, without the time that they took.
+fn figures(file: &Path) -> serde_json::Value {
+    let mut rows: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    for row in rows.as_array_mut().unwrap() {
+        assert!(row.as_object_mut().unwrap().remove("seconds").is_some(), "{row}");
+        assert!(row["metrics"].is_object(), "{row}");
+    }
+    rows
+}
+
+#[test]
+fn figures_and_statistics_are_identical_for_any_number_of_processes() {
+    if !has_mpirun() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let data = folder.path().join("data.toml");
+    std::fs::write(&data, "data.source = { kind = 'shapes', size = 8, count = 500 }").unwrap();
+    let measure = |ranks: usize| {
+        let (stats, out) =
+            (folder.path().join(format!("{ranks}.safetensors")), folder.path().join(format!("{ranks}.json")));
+        well(ranks, &["stats", path(&data), "--features", "pixels", "--out", path(&stats)]);
+        let arguments =
+            ["eval", "--real", path(&data), "--fake", path(&model), "--features", "pixels", "--num", "300"];
+        let rest = ["--steps", "1", "--batch", "32", "--kid-subset-size", "100", "--out", path(&out)];
+        well(ranks, &[&arguments[..], &rest[..]].concat());
+        (std::fs::read(stats).unwrap(), figures(&out))
+    };
+    let (stats, rows) = measure(1);
+    for ranks in [3, 4] {
+        let (other_stats, other_rows) = measure(ranks);
+        assert!(stats == other_stats, "statistics of {ranks} ranks");
+        assert_eq!(rows, other_rows, "{ranks} ranks");
+    }
+}
+
+#[test]
+fn a_sweep_has_the_same_tables_for_any_number_of_processes() {
+    if !has_mpirun() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    std::fs::write(folder.path().join("data.toml"), "data.source = { kind = 'shapes', size = 8, count = 200 }")
+        .unwrap();
+    let plan = folder.path().join("plan.toml");
+    let text = format!(
+        "title = 'Shapes'\nnum = 64\nreference = {{ data = 'data.toml', features = 'pixels' }}\n\
+         [[model]]\nname = 'k2'\ncheckpoint = '{}'\n[[grid]]\nsolvers = ['gm-ode', 'euler', 'heun']\nsteps = [1, 2]\n",
+        path(&model)
+    );
+    std::fs::write(&plan, text).unwrap();
+    let table = |out: &Path| std::fs::read_to_string(out.join("table.md")).unwrap();
+    let one = folder.path().join("one");
+    well(1, &["sweep", path(&plan), "--out", path(&one)]);
+    let without_seconds = |text: String| -> Vec<String> {
+        let is_time = |cell: &str| cell.trim().ends_with(" s");
+        text.lines().map(|line| line.split('|').filter(|cell| !is_time(cell)).collect::<Vec<_>>().join("|")).collect()
+    };
+    let expected = without_seconds(table(&one));
+    let three = folder.path().join("three");
+    well(3, &["sweep", path(&plan), "--out", path(&three)]);
+    assert_eq!(without_seconds(table(&three)), expected);
+    let parts = folder.path().join("parts");
+    for part in ["1/2", "2/2"] {
+        well(1, &["sweep", path(&plan), "--out", path(&parts), "--shard", part]);
+    }
+    assert!(!parts.join("table.md").exists());
+    well(1, &["sweep", path(&plan), "--out", path(&parts)]);
+    assert_eq!(without_seconds(table(&parts)), expected);
+}
