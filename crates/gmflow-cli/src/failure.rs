@@ -36,7 +36,7 @@ pub fn usage(field: &str, expected: impl std::fmt::Display, got: impl std::fmt::
 }
 
 /// Settings of the library that are options by the same name.
-const OPTIONS: [&str; 19] = [
+const OPTIONS: [&str; 22] = [
     "batch",
     "cfg",
     "ema",
@@ -49,11 +49,14 @@ const OPTIONS: [&str; 19] = [
     "num",
     "order",
     "orthogonal",
+    "renoise",
     "reweight_by",
     "second_order",
+    "solver",
     "spectral",
     "steps",
     "substeps",
+    "temperature",
     "unconverted",
     "vae",
 ];

@@ -6,7 +6,6 @@ use gmflow::checkpoint::StudentInfo;
 use gmflow::guidance::Guidance;
 use gmflow::pipeline::SamplerConfig;
 use gmflow::solver::{PiFlow, SolverConfig};
-use serde_json::json;
 
 impl SamplerOptions {
     /// The complete settings for a student of distillation: how it was trained, but for the number of steps and their sub-steps.
@@ -19,7 +18,12 @@ impl SamplerOptions {
         }
         if let Some(guidance) = self.asked_guidance()?.filter(Guidance::is_active) {
             let why = "which has its teacher's guidance built in and never learned what has no class";
-            return refuse("guidance, cfg", why, json!(guidance).to_string());
+            let got = match guidance {
+                Guidance::ClassifierFree { scale, .. } => format!("cfg {scale}"),
+                Guidance::Probabilistic { scale, .. } => format!("guidance {scale}"),
+                Guidance::Off => "none".to_owned(),
+            };
+            return refuse("guidance, cfg", why, got);
         }
         if let Some(order) = self.order.filter(|order| *order != 1) {
             let why = "whose policy holds for the whole step: there is nothing to correct from step to step";
@@ -41,7 +45,9 @@ impl SamplerOptions {
             return Err(Error::config("steps", expected, steps));
         }
         if steps != student.steps {
-            log::warn!("the student was trained for {} network calls, and is sampled with {steps}", student.steps);
+            let calls =
+                if student.steps == 1 { "1 network call".into() } else { format!("{} network calls", student.steps) };
+            log::warn!("the student was trained for {calls}, and is sampled with {steps}");
         }
         let own_policy = student.policy;
         let policy = PiFlow {

@@ -3,7 +3,7 @@
 
 mod source;
 
-use source::{Field, Item, Kind, Sources};
+use source::{Field, Item, Kind, Sources, in_kebab};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -274,6 +274,9 @@ fn default_of(sources: &Sources, name: &str, item: &Item, field: &Field) -> Stri
     match text.trim() {
         "None" => "none".into(),
         "Vec::new()" => "`[]`".into(),
+        text if text.contains("::") && !text.contains('(') => {
+            format!("`{}`", in_kebab(text.rsplit("::").next().unwrap_or_default()))
+        }
         text => format!("`{}`", text.trim_start_matches("vec!")),
     }
 }

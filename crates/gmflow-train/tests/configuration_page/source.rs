@@ -232,7 +232,8 @@ fn variants<'a>(lines: &mut impl Iterator<Item = &'a str>, of: &Above) -> Vec<Va
     found
 }
 
-fn in_kebab(name: &str) -> String {
+/// A variant's name in a file.
+pub fn in_kebab(name: &str) -> String {
     let mut text = String::new();
     for c in name.chars() {
         if c.is_uppercase() && !text.is_empty() {

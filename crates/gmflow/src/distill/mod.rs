@@ -3,7 +3,7 @@
 //!
 //! The student is asked once, at the beginning of a segment. Its own policy is followed to random points of the segment, the teacher is
 //! asked for its velocity there, and the policy's velocity at these points is pulled towards it: imitation of the teacher where the student
-//! goes ([`Imitation`]). [`Teacher`] is a frozen network with its guidance, [`student`] makes a network to start from of it.
+//! goes ([`Imitation`]). [`Teacher`] is a frozen network with its guidance, [`student()`] makes a network to start from of it.
 //!
 //! ```
 //! use burn::module::Module;
