@@ -146,7 +146,7 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     assert.match(await page.textContent(".scrub output"), /t = 1 · A 0\/2 · B 0\/8/);
     await page.waitForLoadState("networkidle");
     await page.waitForFunction(() => document.querySelector(".gap")?.textContent === "the same");
-    await page.click("text=Difference");
+    await page.getByRole("radio", { name: "Difference" }).check();
     assert.ok(await page.isVisible(".pair canvas.d"));
     await clean();
   });
@@ -178,7 +178,7 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     await check("10, 20");
     const bars = await page.locator(".mixture tbody tr").count();
     assert.equal(bars, 8);
-    await page.click("text=Entropy");
+    await page.getByRole("radio", { name: "Entropy" }).check();
     await page.waitForLoadState("networkidle");
     const colours = await pixels(page, ".large canvas");
     assert.ok(new Set(colours).size > 8, "a map of entropy");

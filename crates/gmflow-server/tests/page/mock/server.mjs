@@ -169,4 +169,6 @@ createServer((request, answer) => {
     answer.writeHead(error.status ?? 500, { "content-type": "application/json", ...error.headers });
     answer.end(JSON.stringify(error.body ?? { error: { message: error.message, code: "failed" } }));
   });
-}).listen(Number(port), "127.0.0.1", () => console.log(`http://127.0.0.1:${port}`));
+}).listen(Number(port), "127.0.0.1", function () {
+  console.log(`http://127.0.0.1:${this.address().port}`);
+});
