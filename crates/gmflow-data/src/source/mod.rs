@@ -139,7 +139,7 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
     /// Checks the labels of all images, where they are at hand before any image is decoded.
     ///
     /// # Errors
-    /// [`crate::FilesError::File`](crate::Error::File) for the first label that is missing or is no class.
+    /// [`crate::FilesError::File`] for the first label that is missing or is no class.
     fn check_labels(&self) -> Result<()> {
         Ok(())
     }
@@ -147,7 +147,7 @@ pub trait ImageDataset: Send + Sync + std::fmt::Debug {
     /// The image at `index`.
     ///
     /// # Errors
-    /// [`crate::FilesError::File`](crate::Error::File) when it is damaged, [`crate::FilesError::Io`](crate::Error::Io) when it cannot be
-    /// read, [`crate::FilesError::Config`](crate::Error::Config) when there is no such index.
+    /// [`crate::FilesError::File`] when it is damaged, [`crate::FilesError::Io`] when it cannot be
+    /// read, [`crate::FilesError::Config`] when there is no such index.
     fn get(&self, index: usize) -> Result<Image>;
 }
