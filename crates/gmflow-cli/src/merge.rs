@@ -10,10 +10,16 @@ use crate::sample::files::Files;
 use anyhow::{Context, Result, bail};
 use gmflow::samples::Samples;
 use gmflow_data::{LatentDataset, LatentManifest, LatentWriter};
+use npyz::NpyFile;
+use npyz::npz::file_name_from_array_name;
 use safetensors::SafeTensors;
 use serde_json::Value;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zip::ZipArchive;
+use zip::result::ZipError;
 
 /// Runs the command.
 pub fn run(arguments: &MergeArgs) -> Result<()> {
@@ -120,14 +126,23 @@ struct Arrays {
 }
 
 fn npz(path: &Path) -> Result<Arrays> {
-    let mut archive = npyz::npz::NpzArchive::open(path)?;
-    let made_by = String::from_utf8_lossy(archive.zip_archive().comment()).into_owned();
-    let samples = archive.by_name("samples")?.context("expected an array samples, got none")?;
+    let mut archive = ZipArchive::new(BufReader::new(File::open(path)?))?;
+    let made_by = String::from_utf8_lossy(archive.comment()).into_owned();
+    let samples = array(&mut archive, "samples")?.context("expected an array samples, got none")?;
     let shape = samples.shape().iter().map(|length| *length as usize).collect();
     let values = samples.into_vec()?;
-    let seeds = archive.by_name("seeds")?.context("expected an array seeds, got none")?.into_vec()?;
-    let classes = archive.by_name("classes")?.map(|classes| classes.into_vec()).transpose()?;
+    let seeds = array(&mut archive, "seeds")?.context("expected an array seeds, got none")?.into_vec()?;
+    let classes = array(&mut archive, "classes")?.map(|classes| classes.into_vec()).transpose()?;
     Ok(Arrays { shape, values, seeds, classes, made_by })
+}
+
+/// The array of that name, if there is one.
+fn array<'a>(archive: &'a mut ZipArchive<BufReader<File>>, name: &str) -> Result<Option<NpyFile<impl Read + 'a>>> {
+    match archive.by_name(&file_name_from_array_name(name)) {
+        Ok(file) => Ok(Some(NpyFile::new(file)?)),
+        Err(ZipError::FileNotFound) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn tensors(path: &Path) -> Result<Arrays> {

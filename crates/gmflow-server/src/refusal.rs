@@ -3,6 +3,7 @@
 use crate::http::json_response;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use gmflow::FilesError;
 use gmflow_files::Wrong;
 use serde_json::{Value, json};
 
@@ -90,7 +91,7 @@ impl From<Wrong> for Refusal {
 impl From<gmflow::Error> for Refusal {
     fn from(error: gmflow::Error) -> Self {
         match error {
-            gmflow::Error::Config { field, expected, got } => Self::field(field, expected, got),
+            gmflow::Error::Files(FilesError::Config { field, expected, got }) => Self::field(field, expected, got),
             gmflow::Error::Shape { what, expected, got } => Self::field(what, expected, got),
             gmflow::Error::Memory { field, got, need, there, advice } => {
                 let expected = format!("a value that fits in memory: {advice}");
@@ -104,7 +105,9 @@ impl From<gmflow::Error> for Refusal {
 impl From<gmflow_eval::Error> for Refusal {
     fn from(error: gmflow_eval::Error) -> Self {
         match error {
-            gmflow_eval::Error::Config { field, expected, got } => Self::field(field, expected, got),
+            gmflow_eval::Error::Files(FilesError::Config { field, expected, got }) => {
+                Self::field(field, expected, got)
+            }
             gmflow_eval::Error::Gmflow(error) => error.into(),
             other => Self::failed(other.to_string()),
         }

@@ -28,7 +28,6 @@ use request::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use stream::{Stream, check_memory};
 

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn what_is_no_range_is_refused() {
         for text in ["a{", "a{1..", "a{3..1}", "a{x..y}", "a{1}", "{0..99999999}", "{{1..2}}", "{0..1023}{0..2047}"] {
-            assert!(matches!(expand(text), Err(Error::Config { .. })), "{text}");
+            assert!(matches!(expand(text), Err(Error::Files(gmflow_files::Error::Config { .. }))), "{text}");
         }
     }
 }

@@ -5,8 +5,8 @@ use std::fs::{create_dir, read, write};
 use std::path::Path;
 
 use gmflow_data::{
-    Batches, Corrupt, Dataset, Error, FolderDataset, ImageDataset, ImageSettings, PackOptions, Packed, Result,
-    Shapes, ShapesDataset, Storage, TarData, TarDataset, pack,
+    Batches, Corrupt, Dataset, Error, FilesError, FolderDataset, ImageDataset, ImageSettings, PackOptions, Packed,
+    Result, Shapes, ShapesDataset, Storage, TarData, TarDataset, pack,
 };
 use tempfile::TempDir;
 
@@ -114,7 +114,7 @@ fn nothing_is_overwritten_without_a_word() {
     let folder = TempDir::new().unwrap();
     let photos = photos(folder.path());
     let told = |out: &str, options: &PackOptions| match packed(&photos, folder.path(), out, options) {
-        Err(error @ Error::File { .. }) => error.to_string(),
+        Err(error @ Error::Files(FilesError::File { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     };
     let two = options(folder.path(), 2, Some(0));

@@ -5,8 +5,8 @@ use std::fs::{create_dir_all, read, write};
 use std::path::{Path, PathBuf};
 
 use gmflow_data::{
-    Batches, Corrupt, Dataset, DatasetConfig, Error, Image, ImageDataset, ImageSettings, Loader, LoaderOptions,
-    ShardPaths, Storage, TarData, TarDataset,
+    Batches, Corrupt, Dataset, DatasetConfig, Error, FilesError, Image, ImageDataset, ImageSettings, Loader,
+    LoaderOptions, ShardPaths, Storage, TarData, TarDataset,
 };
 use image::{ImageFormat, Rgb, RgbImage};
 use tempfile::TempDir;
@@ -65,7 +65,7 @@ fn shards(folder: &Path, counts: &[usize]) {
 
 fn fault(result: Result<TarDataset, Error>) -> String {
     match result {
-        Err(error @ Error::File { .. }) => error.to_string(),
+        Err(error @ Error::Files(FilesError::File { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -95,7 +95,7 @@ fn members_of_one_name_are_a_sample() {
     assert!(set.name(1).ends_with("x.tar, a/2.seg.png"), "{}", set.name(1));
     assert_eq!(set.file(0).unwrap().unwrap().bytes, image);
     assert_eq!(set.stored(0).unwrap().format, "png");
-    assert!(matches!(set.get(3), Err(Error::Config { .. })));
+    assert!(matches!(set.get(3), Err(Error::Files(FilesError::Config { .. }))));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn shards_are_found_by_pattern_range_list_and_folder() {
     assert!(error.contains("every shard once"), "{error}");
     let error = count("s-{00..03}.tar").unwrap_err().to_string();
     assert!(error.contains("s-03.tar"), "{error}");
-    assert!(matches!(count("t-*.tar"), Err(Error::Config { .. })));
+    assert!(matches!(count("t-*.tar"), Err(Error::Files(FilesError::Config { .. }))));
     let url = format!("file://{}", folder.path().join("s-00.tar").display());
     assert_eq!(open(&TarData { path: ShardPaths::One(url.into()), ..at(folder.path(), "") }).unwrap().len(), 2);
 }

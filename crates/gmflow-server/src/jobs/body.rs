@@ -33,6 +33,8 @@ pub(crate) struct SampleBody {
     pub reweight_by: Option<ReweightScale>,
     pub second_order: Option<SecondOrderMode>,
     pub unconverted: Option<bool>,
+    pub renoise: Option<f64>,
+    pub temperature: Option<f64>,
     pub trace: Option<TraceBody>,
     pub stream: Option<bool>,
 }
@@ -67,11 +69,10 @@ fn x0() -> Vec<Plane> {
 impl SampleBody {
     /// What is asked of the sampler.
     pub fn sampler(&self) -> Answer<SamplerOptions> {
-        let default = SamplerOptions::default();
         Ok(SamplerOptions {
             solver: self.solver.as_deref().map(solver_by_name).transpose()?,
             order: self.order,
-            steps: self.steps.unwrap_or(default.steps),
+            steps: self.steps,
             substeps: self.substeps,
             guidance: self.guidance,
             cfg: self.cfg,
@@ -80,7 +81,9 @@ impl SampleBody {
             spectral: self.spectral,
             reweight_by: self.reweight_by,
             second_order: self.second_order,
-            unconverted: self.unconverted.unwrap_or(default.unconverted),
+            unconverted: self.unconverted.unwrap_or_default(),
+            renoise: self.renoise,
+            temperature: self.temperature,
         })
     }
 }

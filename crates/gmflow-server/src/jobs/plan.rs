@@ -5,6 +5,7 @@ use crate::config::ServerLimits;
 use crate::models::{Entry, Registry};
 use crate::refusal::{Answer, Refusal};
 use burn::tensor::Device;
+use gmflow::FilesError;
 use gmflow::checkpoint::DataKind;
 use gmflow::limits;
 use gmflow::pipeline::SamplerConfig;
@@ -121,7 +122,7 @@ impl Planner {
         let trace = self.trace(body, answering, &entry, (&config, seeds.len()))?;
         let sampler = describe(&config, entry.info.data.kind);
         let calls = match config.solver {
-            SolverConfig::Heun => 2 * config.steps - 1,
+            SolverConfig::Heun(_) => 2 * config.steps - 1,
             _ => config.steps,
         };
         let rows = seeds.len().saturating_mul(calls).saturating_mul(Plan::rows_of_sample(&config));
@@ -232,7 +233,9 @@ fn classes(body: &SampleBody, entry: &Entry, samples: usize) -> Answer<Option<Ve
         (Some((field, asked)), _) => {
             let found = asked.iter().map(|ClassName(name)| names.find(name)).collect::<Result<Vec<_>, _>>();
             found.map_err(|error| match error {
-                gmflow::Error::Config { expected, got, .. } => Refusal::field(field, expected, got),
+                gmflow::Error::Files(FilesError::Config { expected, got, .. }) => {
+                    Refusal::field(field, expected, got)
+                }
                 other => other.into(),
             })?
         }

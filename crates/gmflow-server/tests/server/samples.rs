@@ -57,7 +57,7 @@ fn mixed(index: u64) -> Value {
 fn a_picture_is_the_same_without_a_server_alone_and_among_fifty() {
     let server = start(|config, _| config.models.insert(0, source("mnist", mnist())));
     let request = json!({ "model": "mnist", "classes": ["7", 3], "n": 4, "seed": "11", "steps": 4 });
-    let options = SamplerOptions { steps: 4, ..SamplerOptions::default() };
+    let options = SamplerOptions { steps: Some(4), ..SamplerOptions::default() };
     let expected = expected(&options, &[7, 3, 7, 3], &[11, 12, 13, 14]);
     let alone = post(server.address, "/v1/samples", &request);
     assert!(pictures(&alone) == expected, "the pictures of a request by itself");
