@@ -104,14 +104,13 @@ impl Distillation {
             class: labels(&part, &device.clone().inner()),
             device: device.clone(),
         };
-        let mut sum = PartLoss { loss: 0.0, largest: f64::NEG_INFINITY };
+        let (mut loss, mut of_samples) = (0.0, vec![0.0; part.range.len()]);
         let mut learn = |losses: Tensor<1>, weight: f64| -> Result<()> {
-            let of_samples: Vec<f32> = losses.clone().into_data().iter().collect();
+            let of_segment = losses.clone().into_data();
+            of_samples.iter_mut().zip(of_segment.iter::<f64>()).for_each(|(sum, loss)| *sum += weight * loss);
             let of_part = losses.mean() * (part.share * weight); // [1]
             trainable.backward(&of_part, total)?;
-            sum.loss += f64::from(of_part.into_scalar::<f32>());
-            sum.largest =
-                of_samples.into_iter().fold(sum.largest, |most, loss| largest_of(most, f64::from(loss) * weight));
+            loss += f64::from(of_part.into_scalar::<f32>());
             Ok(())
         };
         let data = part.batch.part(part.range.clone(), device);
@@ -120,7 +119,7 @@ impl Distillation {
         } else {
             learn(lesson.on_data(data.x0, data.noise)?, 1.0)?;
         }
-        Ok(sum)
+        Ok(PartLoss { loss, largest: of_samples.into_iter().fold(f64::NEG_INFINITY, largest_of) })
     }
 }
 

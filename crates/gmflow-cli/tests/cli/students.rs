@@ -80,7 +80,7 @@ fn what_makes_no_sense_for_a_student_is_refused_with_the_reason() {
         (["--solver", "euler"], "follows its own policy"),
         (["--order", "2"], "holds for the whole step"),
         (["--second-order", "translate"], "no guidance, steps of order 2"),
-        (["--temperature", "-1"], "temperature"),
+        (["--renoise", "nan"], "--renoise"),
     ] {
         let (code, _, stderr) = sample(&at("student"), &at("refused"), &more);
         assert!(code == 2 && stderr.contains(reason), "{more:?}: {code}: {stderr}");
