@@ -34,8 +34,8 @@ const USUAL_CACHE: &str = ".cache/gmflow";
 /// The largest number of gigabytes.
 const MOST_GIGABYTES: f64 = 1e9;
 
-/// How data behind URLs is read, and where copies of it are kept. The names of keys and of other settings that a provider's own programs
-/// have are read from the usual variables, such as `AWS_ACCESS_KEY_ID`; keys do not belong in a configuration.
+/// How data behind URLs is read, and where copies of it are kept. Keys are no settings: they are read from the variables that a provider's
+/// own programs read, such as `AWS_ACCESS_KEY_ID`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {

@@ -25,7 +25,6 @@ fn storage(address: &str, cache: &Path) -> Storage {
     Storage {
         cache: Some(cache.to_path_buf()),
         endpoint: Some(address.to_owned()),
-        anonymous: true,
         timeout_seconds: 20,
         ..Storage::default()
     }
@@ -306,6 +305,7 @@ fn each_of_two_processes_copies_its_own_shards() {
 fn training_goes_on_where_it_stopped() {
     let Some(server) = Server::start() else { return };
     server.bucket("resume");
+    server.publish("resume");
     let folder = TempDir::new().unwrap();
     let photos = photos(&folder.path().join("photos"), 20, 16);
     let faulty = Proxy::start(server.port, |number| if number % 5 == 3 { Fault::Busy } else { Fault::None });
@@ -364,11 +364,19 @@ fn what_is_wrong_is_said_in_plain_words_and_soon() {
 
 #[test]
 fn access_that_is_refused_names_the_variables() {
-    let Some(server) = Server::start_with(&[("INITIAL_NO_AUTH_ACTION_COUNT", "0")]) else { return };
+    let Some(server) = Server::start() else { return };
+    server.bucket("private");
     let folder = TempDir::new().unwrap();
-    let storage = Storage { retries: 1, ..storage(&server.address(), &folder.path().join("cache")) };
-    let error = open("s3://private/x", &storage).unwrap_err().to_string();
+    let photos = photos(&folder.path().join("photos"), 4, 8);
+    let keys = storage(&server.address(), &folder.path().join("cache"));
+    pack(&photos, Path::new("s3://private/x"), &options(1, &keys), &mut |_| true).unwrap();
+    let nobody = Storage { anonymous: true, ..keys };
+    let error = open("s3://private/x/shard-000000.tar", &nobody).unwrap_err();
+    assert!(!error.is_corrupt());
+    let error = error.to_string();
     assert!(error.contains("AWS_ACCESS_KEY_ID") && error.contains("storage.anonymous"), "{error}");
+    server.publish("private");
+    assert_eq!(open("s3://private/x/shard-000000.tar", &nobody).unwrap().len(), 4);
 }
 
 /// Keys come from variables, which a test cannot set for itself while others run.

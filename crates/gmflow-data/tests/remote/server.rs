@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Once;
 
 /// Serves until its input ends, as it does when the tests do.
 const SERVE: &str = "
@@ -28,17 +29,26 @@ fn python() -> PathBuf {
     std::env::var_os("GMFLOW_MOTO").map_or_else(made, PathBuf::from)
 }
 
+/// Keys for this process: the server asks for some, whatever they are.
+fn set_keys() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for (name, value) in
+            [("AWS_ACCESS_KEY_ID", "me"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "eu-north-1")]
+        {
+            // SAFETY: every test comes here before it does anything else, and waits here until this is done.
+            unsafe { std::env::set_var(name, value) };
+        }
+    });
+}
+
 impl Server {
     /// Starts a server; `None`, with a line that says so, where there is no moto. With CI=true that is a failure.
     pub fn start() -> Option<Self> {
-        Self::start_with(&[])
-    }
-
-    /// The same with variables of its environment.
-    pub fn start_with(variables: &[(&str, &str)]) -> Option<Self> {
+        set_keys();
         let python = python();
         let mut command = Command::new(&python);
-        command.args(["-c", SERVE]).envs(variables.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(["-c", SERVE]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.stderr(Stdio::null()).spawn();
         let mut child = match child {
             Ok(child) => child,
@@ -59,17 +69,25 @@ impl Server {
 
     /// Makes a bucket.
     pub fn bucket(&self, name: &str) {
-        let answer = self.request("PUT", &format!("/{name}"));
-        assert!(answer.contains(" 200 "), "{answer}");
+        self.put(&format!("/{name}"), "");
     }
 
-    fn request(&self, method: &str, path: &str) -> String {
+    /// Lets everybody read a bucket.
+    pub fn publish(&self, name: &str) {
+        let resource = format!("arn:aws:s3:::{name}/*");
+        let allow =
+            format!(r#"{{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"{resource}"}}"#);
+        self.put(&format!("/{name}?policy"), &format!(r#"{{"Version":"2012-10-17","Statement":[{allow}]}}"#));
+    }
+
+    fn put(&self, path: &str, body: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let host = "Host: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        write!(stream, "{method} {path} HTTP/1.1\r\n{host}").unwrap();
+        let length = body.len();
+        let head = format!("Host: 127.0.0.1\r\nConnection: close\r\nContent-Length: {length}\r\n");
+        write!(stream, "PUT {path} HTTP/1.1\r\n{head}\r\n{body}").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        answer
+        assert!(answer.contains(" 200 ") || answer.contains(" 204 "), "{answer}");
     }
 
     pub fn address(&self) -> String {
