@@ -1,21 +1,20 @@
 // Makes the pictures of the guide: node guide.mjs. Needs the program; trains two small runs for the picture of the runs.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { browse, drawn, gmflow, open, root, scratch, serve } from "./lib.mjs";
+import { browse, drawn, gmflow, open, root, scratch, serve, set } from "./lib.mjs";
 
 const folder = join(root, "book/src/images");
 const runs = scratch();
-const STEPS = ["--set", "train.steps=600", "--set", "train.batch_size=256", "--set", "log.every=10"];
-const PICTURES = ["--set", "sample.every=100", "--set", "sample.num=4000"];
+const SHORT = set("train.steps=600", "train.batch_size=256", "log.every=10", "sample.every=100", "sample.num=4000");
 
 mkdirSync(folder, { recursive: true });
 for (const [k, solver] of [
   [64, "gm-ode"],
   [1, "euler"],
 ]) {
-  const sampler = ["--set", `sample.sampler={steps=4,solver={kind="${solver}"}}`];
+  const sampler = set(`sample.sampler={steps=4,solver={kind="${solver}"}}`);
   const out = join(runs, `checkerboard-k${k}`);
-  await gmflow("train", `configs/demo-k${k}.toml`, "--out", out, ...STEPS, ...PICTURES, ...sampler);
+  await gmflow("train", `configs/demo-k${k}.toml`, "--out", out, ...SHORT, ...sampler);
 }
 const server = await serve(`mnist=${join(root, "models/mnist")}`, "--runs", runs);
 const browser = await browse();
