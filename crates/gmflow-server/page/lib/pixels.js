@@ -49,7 +49,7 @@ export class Screen {
   async show(url, colours = this.colours) {
     this.wanted = { url, colours };
     if (this.busy) return;
-    this.busy = true;
+    this.setBusy(true);
     while (this.wanted) {
       const { url: now, colours: map } = this.wanted;
       this.wanted = null;
@@ -64,7 +64,13 @@ export class Screen {
         if (!this.wanted) this.onerror(error);
       }
     }
-    this.busy = false;
+    this.setBusy(false);
+  }
+
+  /** The canvas tells whether its picture is on its way. */
+  setBusy(is) {
+    this.busy = is;
+    this.canvas.toggleAttribute("data-busy", is);
   }
 
   clear() {

@@ -19,6 +19,9 @@ export async function gmflow(...args) {
   return stdout;
 }
 
+/** Settings as options of `gmflow train`. */
+export const set = (...settings) => settings.flatMap((setting) => ["--set", setting]);
+
 /** A folder that is removed at the end. */
 export function scratch() {
   const folder = mkdtempSync(join(tmpdir(), "gmflow-page-"));
@@ -79,17 +82,34 @@ export async function open(browser, url, hash, { width = 1280, height = 800, the
   return page;
 }
 
-/** Waits until a draw has ended well: the cancel button is hidden again, and the view says how it went. */
+/** Waits until a draw has ended, and all pictures that it brought are shown. */
 export async function drawn(page) {
   await page.waitForSelector("button.draw");
   await page.waitForFunction(
     () =>
       document.querySelector("button.cancel")?.hidden === true &&
+      !document.querySelector("canvas[data-busy]") &&
       [...document.querySelectorAll(".stage canvas")].some((canvas) => canvas.offsetWidth > 0),
     null,
     { timeout: 30_000 },
   );
-  await page.waitForLoadState("networkidle");
+}
+
+/** A number that stands for the pixels of a canvas, which may be too many to be sent. */
+export function digest(page, selector) {
+  return page.evaluate((what) => {
+    const canvas = document.querySelector(what);
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return data.reduce((sum, value) => (Math.imul(sum, 31) + value) | 0, canvas.width);
+  }, selector);
+}
+
+/** Waits until the pixels of a canvas are others than those of a digest. */
+export async function changed(page, selector, before) {
+  for (const until = Date.now() + 20_000; Date.now() < until; await page.waitForTimeout(50)) {
+    if ((await digest(page, selector)) !== before) return;
+  }
+  throw new Error(`${selector} shows the same as before`);
 }
 
 /** The pixels of a canvas, as red, green, blue and alpha. */

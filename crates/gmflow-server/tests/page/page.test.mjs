@@ -3,7 +3,22 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { binary, browse, drawn, gmflow, open, pixels, pixelsOfFile, root, scratch, serve, start } from "./lib.mjs";
+import {
+  binary,
+  browse,
+  changed,
+  digest,
+  drawn,
+  gmflow,
+  open,
+  pixels,
+  pixelsOfFile,
+  root,
+  scratch,
+  serve,
+  set,
+  start,
+} from "./lib.mjs";
 
 const axe = readFileSync(new URL("./node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 const VIEWS = {
@@ -23,17 +38,14 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
   let page;
 
   before(async () => {
-    const small = ["--set", "train.batch_size=64", "--set", "log.every=5"];
-    await gmflow("train", "configs/demo-k64.toml", "--out", join(runs, "points"), "--set", "train.steps=60", ...small);
+    const small = set("train.batch_size=64", "log.every=5");
+    await gmflow("train", "configs/demo-k64.toml", "--out", join(runs, "points"), ...set("train.steps=60"), ...small);
     await gmflow(
       "train",
       "configs/demo-k64.toml",
       "--out",
       join(runs, "faster"),
-      "--set",
-      "train.steps=40",
-      "--set",
-      "train.lr=0.003",
+      ...set("train.steps=40", "train.lr=0.003"),
       ...small,
     );
     server = await serve(`mnist=${join(root, "models/mnist")}`, `points=${join(runs, "points")}`, "--runs", runs);
@@ -94,12 +106,11 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
   test("what is drawn can be scrubbed, and shared by its address", async () => {
     await visit("#/sample?model=mnist&class=3&n=1&seed=1&steps=4");
     await drawn(page);
-    const last = await pixels(page, ".tile canvas");
+    const last = await digest(page, ".tile canvas");
     await page.keyboard.press(",");
     await page.keyboard.press(",");
     await page.waitForFunction(() => document.querySelector(".scrub output").textContent.includes("step 2 of 4"));
-    await page.waitForLoadState("networkidle");
-    assert.notDeepEqual(await pixels(page, ".tile canvas"), last);
+    await changed(page, ".tile canvas", last);
     await page.fill('.field[data-name="seed"] input', "18446744073709551615");
     await page.press('.field[data-name="seed"] input', "Enter");
     await page.waitForFunction(() =>
@@ -144,7 +155,6 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     await page.focus(".scrub input");
     await page.keyboard.press("Home");
     assert.match(await page.textContent(".scrub output"), /t = 1 · A 0\/2 · B 0\/8/);
-    await page.waitForLoadState("networkidle");
     await page.waitForFunction(() => document.querySelector(".gap")?.textContent === "the same");
     await page.getByRole("radio", { name: "Difference" }).check();
     assert.ok(await page.isVisible(".pair canvas.d"));
@@ -179,7 +189,7 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
     const bars = await page.locator(".mixture tbody tr").count();
     assert.equal(bars, 8);
     await page.getByRole("radio", { name: "Entropy" }).check();
-    await page.waitForLoadState("networkidle");
+    await drawn(page);
     const colours = await pixels(page, ".large canvas");
     assert.ok(new Set(colours).size > 8, "a map of entropy");
     await clean();
@@ -188,11 +198,10 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
   test("points move through the density, and one of them is chosen", async () => {
     await visit("#/inside?model=points&seed=0&steps=3&n=200");
     await drawn(page);
-    const before = await pixels(page, ".plane canvas");
+    await page.waitForSelector("text=Click a sample for its own mixture");
+    const before = await digest(page, ".plane canvas");
     await page.keyboard.press(".");
-    await page.waitForLoadState("networkidle");
-    await page.waitForTimeout(100);
-    assert.notDeepEqual(await pixels(page, ".plane canvas"), before);
+    await changed(page, ".plane canvas", before);
     await page.click(".plane canvas");
     await page.waitForFunction(() => document.querySelector(".mixture h2")?.textContent.startsWith("Point "));
     await page.waitForSelector('[data-fact="weights sum to"]');
@@ -206,14 +215,7 @@ describe("the page", { skip: existsSync(binary) ? false : `there is no ${binary}
       "configs/demo-k64.toml",
       "--out",
       join(runs, "live"),
-      "--set",
-      "train.steps=100000",
-      "--set",
-      "train.batch_size=64",
-      "--set",
-      "log.every=5",
-      "--set",
-      "checkpoint.every=20",
+      ...set("train.steps=100000", "train.batch_size=64", "log.every=5", "checkpoint.every=20"),
     );
     while (!existsSync(join(runs, "live/log.jsonl"))) await new Promise((done) => setTimeout(done, 100));
     await visit("#/runs?run=live");
