@@ -48,13 +48,7 @@ fn ranks_of(out: &Path) -> usize {
         let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
         words[0] == path(&gmflow()).as_bytes() && words.contains(&path(out).as_bytes())
     };
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter(is_rank_folder)
-        .map(is_rank)
-        .filter(|is| *is)
-        .count()
+    std::fs::read_dir("/proc").unwrap().flatten().filter(is_rank_folder).map(is_rank).filter(|is| *is).count()
 }
 
 fn is_rank_folder(entry: &std::fs::DirEntry) -> bool {

@@ -4,6 +4,7 @@ use super::Samples;
 use crate::checkpoint::write_atomic;
 use crate::{Error, Result};
 use npyz::WriterBuilder;
+use npyz::zip::{DateTime, write::FileOptions};
 use safetensors::tensor::{Dtype, TensorView};
 use std::io::Cursor;
 use std::path::Path;
@@ -98,7 +99,9 @@ where
     T: npyz::Serialize + npyz::AutoSerialize,
 {
     let shape: Vec<u64> = shape.iter().map(|&length| length as u64).collect();
-    let mut writer = archive.array(name, Default::default())?.default_dtype().shape(&shape).begin_nd()?;
+    // Without the time of writing: the same samples are the same bytes.
+    let options = FileOptions::default().last_modified_time(DateTime::default());
+    let mut writer = archive.array(name, options)?.default_dtype().shape(&shape).begin_nd()?;
     writer.extend(values)?;
     writer.finish()
 }
