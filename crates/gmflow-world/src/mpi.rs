@@ -119,6 +119,16 @@ fn placed(what: &'static str, counts: &[usize]) -> Result<(Vec<Count>, Vec<Count
     Ok((sizes, starts))
 }
 
+/// A slice of no bytes may point to any address, 1 for example, which is OpenMPI's MPI_IN_PLACE. This one has a place of its own.
+fn somewhere(bytes: &[u8]) -> &[u8] {
+    if bytes.is_empty() { &[0; 1][..0] } else { bytes }
+}
+
+/// [`somewhere`] for bytes that are written.
+fn somewhere_mut<'a>(bytes: &'a mut [u8], nothing: &'a mut [u8; 1]) -> &'a mut [u8] {
+    if bytes.is_empty() { &mut nothing[..0] } else { bytes }
+}
+
 impl World for Mpi {
     fn rank(&self) -> usize {
         self.rank
@@ -137,8 +147,9 @@ impl World for Mpi {
         check("all-to-all", counts.receive, receive.len(), self.size)?;
         let (sizes, starts) = placed("all-to-all", counts.send)?;
         let (sizes_in, starts_in) = placed("all-to-all", counts.receive)?;
-        let send = Partition::new(send, sizes, starts);
-        let mut receive = PartitionMut::new(receive, sizes_in, starts_in);
+        let send = Partition::new(somewhere(send), sizes, starts);
+        let mut nothing = [0];
+        let mut receive = PartitionMut::new(somewhere_mut(receive, &mut nothing), sizes_in, starts_in);
         self.together(|world| world.all_to_all_varcount_into(&send, &mut receive));
         Ok(())
     }
@@ -149,8 +160,9 @@ impl World for Mpi {
             return Err(Error::config("all-gather", format!("counts with {} of this rank", own.len()), "others"));
         }
         let (sizes, starts) = placed("all-gather", counts)?;
-        let mut all = PartitionMut::new(all, sizes, starts);
-        self.together(|world| world.all_gather_varcount_into(own, &mut all));
+        let mut nothing = [0];
+        let mut all = PartitionMut::new(somewhere_mut(all, &mut nothing), sizes, starts);
+        self.together(|world| world.all_gather_varcount_into(somewhere(own), &mut all));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::training::newest;
 use super::{DIT, config, ended, gmflow, has_mpirun, mpirun, path, text};
 use gmflow_data::{EncodedBatch, LatentManifest, LatentPrecision, LatentWriter};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What the end of a job may take once a rank has failed.
@@ -40,6 +40,12 @@ fn children(of: u32) -> Vec<u32> {
     };
     let ids = std::fs::read_dir("/proc").unwrap().flatten();
     ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|id| parent(*id) == Some(of)).collect()
+}
+
+/// Ends a process and all that it has started, the youngest first.
+pub fn end(id: u32) {
+    children(id).into_iter().for_each(end);
+    let _ = Command::new("kill").args(["-9", &id.to_string()]).stderr(Stdio::null()).status();
 }
 
 #[test]
@@ -222,7 +228,7 @@ fn ranks_that_cannot_work_together_are_refused() {
     expect_failure(&output, &["configuration: expected that of rank 0, got another train.lr"]);
     // The wrong launcher: its variables say two, and the library knows of one.
     let mut job = Command::new(gmflow());
-    job.args(arguments).env("PMI_SIZE", "2").stderr(std::process::Stdio::piped());
+    job.args(arguments).env("PMI_SIZE", "2").stderr(Stdio::piped());
     let (output, _) = ended(job);
     expect_failure(&output, &["MPI: expected the launcher of the MPI library of this build", "got PMI_SIZE = 2"]);
 }
@@ -247,7 +253,7 @@ fn a_rank_that_hangs_is_ended_by_the_watchdog() {
     assert!(Command::new("kill").args(["-STOP", &ranks[1].to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     // The rank that was stopped cannot end by itself; its launcher ends it.
-    let _ = Command::new("kill").args(["-9", &ranks[1].to_string()]).stderr(std::process::Stdio::null()).status();
+    let _ = Command::new("kill").args(["-9", &ranks[1].to_string()]).stderr(Stdio::null()).status();
     expect_failure(&output, &["no answer of all ranks within 2 s"]);
     assert!(stopped.elapsed() < 3 * SOON, "it took {:?}", stopped.elapsed());
     assert!(newest(&out) >= 10);

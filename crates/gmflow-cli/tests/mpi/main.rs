@@ -59,7 +59,7 @@ fn ended(mut command: Command) -> (Output, Duration) {
     let watch = std::thread::spawn(move || {
         let hangs = told.recv_timeout(PATIENCE).is_err();
         if hangs {
-            let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
+            failures::end(id);
         }
         hangs
     });

@@ -1,6 +1,9 @@
 //! Samples, figures, sweeps and latents are the same whatever the number of processes, and in parts without MPI.
 
 use super::{DIT, config, has_mpirun, path, well};
+use burn::tensor::Device;
+use gmflow::checkpoint::{DataInfo, DataKind, ExportOptions, LatentInfo, Model, ModelInfo, export_diffusers};
+use gmflow::network::{AutoencoderConfig, GmDitConfig, NetworkConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -155,4 +158,66 @@ fn a_sweep_has_the_same_tables_for_any_number_of_processes() {
     assert!(!parts.join("table.md").exists());
     well(1, &["sweep", path(&plan), "--out", path(&parts)]);
     assert_eq!(without_seconds(table(&parts)), expected);
+}
+
+/// A checkpoint with an autoencoder that halves height and width.
+fn write_autoencoder(folder: &Path) {
+    let device = Device::flex();
+    let network = NetworkConfig::GmDit(GmDitConfig {
+        num_gaussians: 2,
+        num_attention_heads: 1,
+        attention_head_dim: 4,
+        num_layers: 1,
+        sample_size: 8,
+        num_embeds_ada_norm: 0,
+        logstd_inner_dim: 8,
+        ..GmDitConfig::default()
+    });
+    let vae = AutoencoderConfig {
+        block_out_channels: vec![4, 4],
+        layers_per_block: 1,
+        norm_num_groups: 2,
+        ..AutoencoderConfig::default()
+    };
+    let data = DataInfo { channels: 4, height: 8, width: 8, kind: DataKind::Latents };
+    let info = ModelInfo { latent: Some(LatentInfo::from(&vae)), ..ModelInfo::new(network.clone(), data) };
+    let (network, vae) = (network.init(1, &device).unwrap(), Some(vae.init(2, &device).unwrap()));
+    export_diffusers(&Model { info, network, spectrum: None, vae }, folder, &ExportOptions::default()).unwrap();
+}
+
+#[test]
+fn a_cache_of_latents_has_the_same_bytes_for_any_number_of_processes() {
+    if !has_mpirun() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (images, vae) = (folder.path().join("images"), folder.path().join("vae"));
+    write_autoencoder(&vae);
+    for (class, shade) in [("dark", 20u8), ("light", 200)] {
+        std::fs::create_dir_all(images.join(class)).unwrap();
+        for index in 0..17u8 {
+            let pixel = |x: u32, y: u32| image::Rgb([shade, index * 9, (x * 16 + y) as u8]);
+            image::RgbImage::from_fn(16, 16, pixel).save(images.join(class).join(format!("{index:02}.png"))).unwrap();
+        }
+    }
+    let encode = |ranks: usize, out: &Path, extra: &[&str]| {
+        let arguments =
+            ["encode", "--vae", path(&vae), "--images", path(&images), "--size", "16", "--out", path(out)];
+        well(ranks, &[&arguments[..], &["--mirror", "--batch", "4", "--shard", "10"], extra].concat());
+    };
+    let one = folder.path().join("one");
+    encode(1, &one, &[]);
+    let expected = files(&one);
+    assert_eq!(expected.len(), 5, "four shards and the manifest: {:?}", expected.keys());
+    for ranks in [2, 3] {
+        let out = folder.path().join(format!("ranks-{ranks}"));
+        encode(ranks, &out, &[]);
+        assert!(files(&out) == expected, "{ranks} ranks");
+    }
+    let parts = folder.path().join("parts");
+    for part in ["1/3", "2/3", "3/3"] {
+        encode(1, &parts, &["--part", part]);
+    }
+    well(1, &["merge", path(&parts), "--out", path(&parts)]);
+    assert!(files(&parts) == expected, "three parts");
 }

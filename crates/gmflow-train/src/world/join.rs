@@ -2,6 +2,7 @@
 //!
 //! The others need no folder and no model, only the data, at the place where rank 0 has it. What they find there must be what rank 0 found.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -115,6 +116,10 @@ impl Trainer {
             network.compute_in(config.train.precision);
             let mut network = Trainable::new(network, &config.ema)?;
             network.optimizer.step = hello.step;
+            if config.train.shard_state {
+                // Before the weights of rank 0 come: memory never holds more than the part of this rank.
+                network.keep_own_state(team.world(), device);
+            }
             let networks = Networks { network, spectrum: None, earlier: Vec::new() };
             Ok((networks, data.start(&config, hello.step, part)?, config, hello))
         });
@@ -127,9 +132,10 @@ impl Trainer {
     /// Gives all ranks the weights of rank 0 and, with `has_state`, its moments and averages. Averages begin at the weights otherwise.
     fn spread(&mut self, has_state: bool) -> Result<()> {
         let device = self.device().clone();
-        give(self.team.world(), &mut self.network, has_state, &device)?;
+        let (world, sharded) = (self.team.world(), self.is_sharded());
+        give(world, &mut self.network, (has_state, sharded), &device)?;
         if let Some(spectrum) = &mut self.spectrum {
-            give(self.team.world(), spectrum, has_state, &device)?;
+            give(world, spectrum, (has_state, sharded), &device)?;
         }
         self.keep_own_state();
         self.check_replicas()
@@ -190,15 +196,16 @@ impl Hello {
     }
 }
 
-/// Gives all ranks a module of rank 0, with or without the state of its optimiser.
+/// Gives all ranks a module of rank 0, with or without the state of its optimiser; of the state each takes its own part, or all.
 fn give<M: TorchNames + Module>(
     world: &dyn World,
     trainable: &mut Trainable<M>,
-    has_state: bool,
+    (has_state, sharded): (bool, bool),
     device: &Device,
 ) -> Result<()> {
     let sizes = trainable.sizes();
-    let weights = given(world, &params::shared(trainable.module()?)?, &sizes, device)?;
+    let all = 0..sizes.len();
+    let weights = given(world, &params::shared(trainable.module()?)?, (&sizes, &all), device)?;
     if world.rank() > 0 {
         trainable.replace(&weights)?;
     }
@@ -210,8 +217,9 @@ fn give<M: TorchNames + Module>(
         }
         return Ok(());
     }
+    let own = trainable.owners(world.size()).into_iter().nth(world.rank()).filter(|_| sharded).unwrap_or(all);
     for list in trainable.state_mut() {
-        let values = given(world, list, &sizes, device)?;
+        let values = given(world, list, (&sizes, &own), device)?;
         if world.rank() > 0 {
             *list = values;
         }
@@ -219,17 +227,22 @@ fn give<M: TorchNames + Module>(
     Ok(())
 }
 
-/// Tensors of rank 0, one at a time; on rank 0 nothing, as it has them.
-fn given(world: &dyn World, own: &Values, sizes: &[usize], device: &Device) -> Result<Values> {
+/// Tensors of rank 0, one at a time, of which those in `kept` are kept; on rank 0 nothing, as it has them.
+fn given(
+    world: &dyn World,
+    own: &Values,
+    (sizes, kept): (&[usize], &Range<usize>),
+    device: &Device,
+) -> Result<Values> {
     let mut received = Vec::new();
-    for (values, size) in own.iter().zip(sizes) {
+    for (place, (values, size)) in own.iter().zip(sizes).enumerate() {
         if world.rank() == 0 {
             let mut values = params::on_host(values)?;
             world.broadcast_into(bytemuck::cast_slice_mut(&mut values))?;
         } else {
             let mut values = vec![0.0f32; *size];
             world.broadcast_into(bytemuck::cast_slice_mut(&mut values))?;
-            received.push(params::on_device(values, device));
+            received.push(params::on_device(if kept.contains(&place) { values } else { Vec::new() }, device));
         }
     }
     Ok(received)

@@ -47,7 +47,6 @@ pub(super) fn sum_own(team: &mut Team, lists: &mut [Vec<f32>], owners: &[Range<u
     let (rank, size) = (team.world.rank(), team.world.size());
     let step = (BUCKET / size).max(1);
     let longest = spans.iter().map(Range::len).max().unwrap_or(0);
-    let mut own = Vec::with_capacity(spans.get(rank).map_or(0, Range::len));
     let mut bucket = std::mem::take(&mut team.bucket);
     for from in (0..longest).step_by(step) {
         bucket.clear();
@@ -58,20 +57,20 @@ pub(super) fn sum_own(team: &mut Team, lists: &mut [Vec<f32>], owners: &[Range<u
             within(lists, part, |part| bucket.extend_from_slice(part));
             blocks.push(start..bucket.len());
         }
-        own.extend_from_slice(team.sums.own(team.world.as_ref(), &bucket, &blocks)?);
+        // The sums take the place of this rank's own numbers, so that they need no memory beside them.
+        let mut rest = team.sums.own(team.world.as_ref(), &bucket, &blocks)?;
+        let span = spans.get(rank).cloned().unwrap_or_default();
+        let part = (span.start + from).min(span.end)..(span.start + from + step).min(span.end);
+        within(lists, part, |part| {
+            let (sums, behind) = rest.split_at(part.len().min(rest.len()));
+            part.copy_from_slice(sums);
+            rest = behind;
+        });
     }
     team.bucket = bucket;
     let owned = owners.get(rank).cloned().unwrap_or_default();
-    let mut rest = own.as_slice();
-    for (place, list) in lists.iter_mut().enumerate() {
-        if owned.contains(&place) {
-            let (sums, behind) = rest.split_at(list.len().min(rest.len()));
-            list.copy_from_slice(sums);
-            rest = behind;
-        } else {
-            *list = Vec::new();
-        }
-    }
+    let others = lists.iter_mut().enumerate().filter(|(place, _)| !owned.contains(place));
+    others.for_each(|(_, list)| *list = Vec::new());
     Ok(())
 }
 
@@ -125,10 +124,7 @@ impl<M: TorchNames + Module> Trainable<M> {
         let spans: Vec<usize> =
             owners.iter().map(|owned| sizes.get(owned.clone()).unwrap_or_default().iter().sum()).collect();
         let owned = owners.get(world.rank()).cloned().unwrap_or_default();
-        let mut own: Vec<f32> = Vec::new();
-        for values in params::shared(self.module()?)?.get(owned).unwrap_or_default() {
-            own.extend(params::on_host(values)?);
-        }
+        let own: Values = params::shared(self.module()?)?.drain(..).skip(owned.start).take(owned.len()).collect();
         // The numbers of all ranks, in the order of the parameters.
         let mut all: Vec<Vec<f32>> = sizes.iter().map(|size| vec![0.0; *size]).collect();
         let starts: Vec<usize> = running(spans.iter().copied()).collect();
@@ -137,10 +133,10 @@ impl<M: TorchNames + Module> Trainable<M> {
         let mut bucket = Vec::new();
         for from in (0..longest).step_by(step) {
             let counts: Vec<usize> = spans.iter().map(|span| (from + step).min(*span).saturating_sub(from)).collect();
-            let part = own.get(from.min(own.len())..(from + step).min(own.len())).unwrap_or_default();
+            let part = numbers_of(&own, from..from + step)?;
             bucket.resize(counts.iter().sum(), 0.0f32);
             let bytes: Vec<usize> = counts.iter().map(|count| count * size_of::<f32>()).collect();
-            world.all_gather(bytemuck::cast_slice(part), &bytes, bytemuck::cast_slice_mut(&mut bucket))?;
+            world.all_gather(bytemuck::cast_slice(&part), &bytes, bytemuck::cast_slice_mut(&mut bucket))?;
             let mut rest = bucket.as_slice();
             for (start, count) in starts.iter().zip(&counts) {
                 within(&mut all, start + from..start + from + count, |part| {
@@ -179,6 +175,21 @@ impl<M: TorchNames + Module> Trainable<M> {
         }
         Ok(())
     }
+}
+
+/// The numbers of tensors that lie in a range of all their numbers, one tensor behind the other: copied a tensor at a time.
+fn numbers_of(tensors: &Values, range: Range<usize>) -> Result<Vec<f32>> {
+    let (mut numbers, mut start) = (Vec::new(), 0);
+    for tensor in tensors {
+        let end = start + tensor.dims()[0];
+        if end > range.start && start < range.end {
+            let values = params::on_host(tensor)?;
+            let part = range.start.max(start) - start..range.end.min(end) - start;
+            numbers.extend_from_slice(values.get(part).unwrap_or_default());
+        }
+        start = end;
+    }
+    Ok(numbers)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::io::Cursor;
 use std::path::Path;
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
+use zip::{CompressionMethod, DateTime, ZipWriter};
 
 /// The numbers of an array file.
 struct Arrays<'a> {
@@ -103,6 +103,8 @@ fn add<T: npyz::Serialize + npyz::AutoSerialize>(
     let shape: Vec<u64> = shape.iter().map(|&length| length as u64).collect();
     let is_large = shape.iter().product::<u64>().saturating_mul(size_of::<T>() as u64) > u64::from(u32::MAX) / 2;
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(is_large);
+    // Without the time of writing: the same samples are the same bytes.
+    let options = options.last_modified_time(DateTime::default());
     archive.start_file(file_name_from_array_name(name), options)?;
     let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(archive).begin_nd()?;
     writer.extend(values)?;
