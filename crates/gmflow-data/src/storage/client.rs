@@ -132,11 +132,10 @@ pub(super) fn explain(url: &Path, error: &StoreError) -> Error {
     let scheme = gmflow_files::scheme(url).unwrap_or_default();
     let words = plain_words(error);
     let (kind, text) = match error {
-        StoreError::NotFound { .. } if words.contains("NoSuchBucket") => {
-            (ErrorKind::NotFound, "there is no such bucket".to_owned())
-        }
+        // Of a list the answer is known by its words alone.
+        _ if words.contains("NoSuchBucket") => (ErrorKind::NotFound, "there is no such bucket".to_owned()),
         StoreError::NotFound { .. } => (ErrorKind::NotFound, "there is no such file behind this URL".to_owned()),
-        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
+        _ if is_refused(error, &words) => {
             (ErrorKind::PermissionDenied, format!("the server refuses access; {} ({words})", keys(scheme)))
         }
         StoreError::Precondition { .. } => {
@@ -148,6 +147,12 @@ pub(super) fn explain(url: &Path, error: &StoreError) -> Error {
         _ => (ErrorKind::Other, format!("no answer that can be used: {words}; is the network there?")),
     };
     Error::io(url, std::io::Error::new(kind, text))
+}
+
+/// Whether the server does not let everybody, or not whoever has these keys, do this.
+fn is_refused(error: &StoreError, words: &str) -> bool {
+    matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. })
+        || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| words.contains(status))
 }
 
 /// Whether a request failed because nothing gave a key: then the one place that is left is asked, which only machines of a cloud have.

@@ -72,11 +72,12 @@ impl Server {
         self.put(&format!("/{name}"), "");
     }
 
-    /// Lets everybody read a bucket.
+    /// Lets everybody read a bucket. moto asks for an action of its own where only the head of an answer is asked for.
     pub fn publish(&self, name: &str) {
         let resource = format!("arn:aws:s3:::{name}/*");
-        let allow =
-            format!(r#"{{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"{resource}"}}"#);
+        let allow = format!(
+            r#"{{"Effect":"Allow","Principal":"*","Action":["s3:GetObject","s3:HeadObject"],"Resource":"{resource}"}}"#
+        );
         self.put(&format!("/{name}?policy"), &format!(r#"{{"Version":"2012-10-17","Statement":[{allow}]}}"#));
     }
 
