@@ -3,8 +3,9 @@
 use burn::tensor::{Device, Tensor};
 use gmflow_world::BUCKET;
 
+use super::Team;
+use super::shard::{self, within};
 use super::status::Status;
-use super::{Team, shard};
 use crate::params::{self, Values};
 use crate::{Error, Result};
 
@@ -125,21 +126,6 @@ impl Team {
         }
         self.bucket = bucket;
         Ok(())
-    }
-}
-
-/// Hands over the parts of lists that lie in a range of all their numbers, one list behind the other.
-pub(super) fn within(lists: &mut [Vec<f32>], range: std::ops::Range<usize>, mut take: impl FnMut(&mut [f32])) {
-    let mut start = 0;
-    for list in lists {
-        let end = start + list.len();
-        if end > range.start && start < range.end {
-            let part = range.start.max(start) - start..range.end.min(end) - start;
-            if let Some(part) = list.get_mut(part) {
-                take(part);
-            }
-        }
-        start = end;
     }
 }
 

@@ -12,7 +12,6 @@ use gmflow::network::TorchNames;
 use gmflow_world::{BUCKET, World};
 
 use super::Team;
-use super::exchange::within;
 use crate::params::{self, Values};
 use crate::trainable::Trainable;
 use crate::{Error, Result};
@@ -72,6 +71,21 @@ pub(super) fn sum_own(team: &mut Team, lists: &mut [Vec<f32>], owners: &[Range<u
     let others = lists.iter_mut().enumerate().filter(|(place, _)| !owned.contains(place));
     others.for_each(|(_, list)| *list = Vec::new());
     Ok(())
+}
+
+/// Hands over the parts of lists that lie in a range of all their numbers, one list behind the other.
+pub(super) fn within(lists: &mut [Vec<f32>], range: Range<usize>, mut take: impl FnMut(&mut [f32])) {
+    let mut start = 0;
+    for list in lists {
+        let end = start + list.len();
+        if end > range.start && start < range.end {
+            let part = range.start.max(start) - start..range.end.min(end) - start;
+            if let Some(part) = list.get_mut(part) {
+                take(part);
+            }
+        }
+        start = end;
+    }
 }
 
 /// 0 and the sums of the numbers so far.
