@@ -64,11 +64,14 @@ pub fn expect_beside<'a>(checkpoint: &Path, paths: impl IntoIterator<Item = &'a 
     if checkpoint.exists() { Ok(()) } else { expect(paths.into_iter().map(PathBuf::as_path)) }
 }
 
-/// Fails where one of these is not there: to be called before anything is downloaded or computed. What is behind a URL, or matches a
-/// pattern, is found when it is opened.
+/// Whether only opening tells what is there: behind a URL, or of what matches a pattern or a range.
+pub fn is_elsewhere(path: &Path) -> bool {
+    is_url(path) || path.to_string_lossy().contains(['*', '?', '[', '{'])
+}
+
+/// Fails where one of these is not there: to be called before anything is downloaded or computed. What [`is_elsewhere`] passes.
 pub fn expect<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let is_pattern = |path: &Path| path.to_string_lossy().contains(['*', '?', '[', '{']);
-    match paths.into_iter().find(|path| !path.exists() && !is_url(path) && !is_pattern(path)) {
+    match paths.into_iter().find(|path| !path.exists() && !is_elsewhere(path)) {
         None => Ok(()),
         Some(path) => Err(anyhow!("{}: no such file or folder; {}", path.display(), Near::to(path).words())),
     }

@@ -54,7 +54,7 @@ pub fn run(arguments: &EvalArgs, job: &Job) -> Result<()> {
 
 /// Everything on this machine must be there before anything is downloaded.
 fn expect_local(arguments: &EvalArgs) -> Result<()> {
-    if !arguments.real.exists() {
+    if !arguments.real.exists() && !local::is_elsewhere(&arguments.real) {
         let got = format!("{}, which is not there; {}", arguments.real.display(), Near::to(&arguments.real).words());
         return Err(usage("--real", "data or statistics", got));
     }

@@ -241,7 +241,11 @@ mod tests {
     }
 
     fn fill(cache: &Cache, entry: &Entry, byte: u8) -> Option<File> {
-        cache.copy(entry, |mut file| Ok(file.write_all(&vec![byte; entry.bytes as usize]).unwrap())).unwrap()
+        let write = |mut file: &File| {
+            file.write_all(&vec![byte; entry.bytes as usize]).unwrap();
+            Ok(())
+        };
+        cache.copy(entry, write).unwrap()
     }
 
     fn age(cache: &Cache, entry: &Entry, seconds: u64) {
@@ -311,7 +315,8 @@ mod tests {
                     let copied = cache.copy(&a, |mut file| {
                         made.fetch_add(1, Ordering::Relaxed);
                         std::thread::sleep(Duration::from_millis(20));
-                        Ok(file.write_all(&[7; 100]).unwrap())
+                        file.write_all(&[7; 100]).unwrap();
+                        Ok(())
                     });
                     assert!(copied.unwrap().is_some());
                 });
