@@ -20,6 +20,9 @@ const PORTS: u16 = 20;
 
 /// Runs `gmflow serve`.
 pub fn run(arguments: &ServeArgs) -> Result<()> {
+    if arguments.models.is_empty() && arguments.runs.is_none() {
+        return Err(usage("MODEL", "at least one model, or --runs DIR for training runs", "neither"));
+    }
     let models = arguments.models.iter().map(|named| source(named, &arguments.model)).collect::<Result<Vec<_>>>()?;
     if let Some(runs) = &arguments.runs {
         local::expect([runs.as_path()])?;

@@ -6,7 +6,7 @@ use gmflow::mixture::{DataMixture, GaussianMixture};
 use gmflow::rng::Purpose;
 use gmflow::solver::{
     Context, DdpmLarge, DdpmSmall, Deis, Dpmpp2m, Dpmpp2mSde, Dpmpp2s, Euler, GmOde, GmSde, Heun, NoiseSource,
-    SaSolver, SecondOrder, SecondOrderMode, SolverConfig, Span, UniPc,
+    PiFlow, SaSolver, SecondOrder, SecondOrderMode, SolverConfig, Span, UniPc,
 };
 use std::collections::BTreeSet;
 
@@ -89,6 +89,8 @@ fn cases() -> Vec<Case> {
         (Deis {}.into(), 0.0, 2.0, 16),
         (UniPc {}.into(), 0.0, 3.0, 8),
         (SaSolver { tau: 0.0 }.into(), 0.0, 2.0, 32),
+        // One sub-step for each step.
+        (PiFlow { substeps: 1, ..PiFlow::default() }.into(), 0.0, 1.0, 32),
         // The reverse transition of these is exact in the mean and misses the posterior's variance.
         (DdpmSmall { order: 1, substeps: 1 }.into(), 0.0, 1.0, 32),
         (DdpmSmall { order: 2, substeps: 1 }.into(), 0.0, 2.0, 32),

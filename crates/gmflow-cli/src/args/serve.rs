@@ -16,7 +16,7 @@ and asks for no key.",
 gmflow serve models/mnist --bind 0.0.0.0:8080 --host models.example.org --key-file key"
 )]
 pub struct ServeArgs {
-    #[arg(value_name = "[NAME=]DIR|ID", required_unless_present = "runs", help = CHECKPOINT)]
+    #[arg(value_name = "[NAME=]DIR|ID", help = CHECKPOINT)]
     pub models: Vec<String>,
     /// Show the training runs below this folder, and sample their checkpoints
     #[arg(long, value_name = "DIR")]

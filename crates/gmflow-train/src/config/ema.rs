@@ -37,8 +37,8 @@ pub enum EmaDecay {
         /// Standard deviation of the average's time profile, relative to the length of training; in (0, 0.28).
         std: f64,
     },
-    /// The same by its exponent, begun late: a copy of the weights until step `start`, then
-    /// `decay = (1 - 1/(step - start))^(gamma + 1)`.
+    /// The same by its exponent, begun late: until step `start` a copy of the weights, then a decay of
+    /// `(1 - 1/(step - start))^(gamma + 1)`.
     PowerFrom {
         /// The exponent of the average's time profile.
         gamma: f64,

@@ -59,7 +59,6 @@ const TABLES: &[(&str, &str)] = &[
     ("[sample]", "SampleConfig"),
     ("sample.sampler", "SamplerConfig"),
     ("sample.sampler.solver", "SolverConfig"),
-    ("sample.sampler.solver of kind policy", "PiFlow"),
     ("sample.sampler.guidance", "Guidance"),
     ("sample.sampler.second_order", "SecondOrder"),
 ];
@@ -208,17 +207,28 @@ fn one_line(doc: &str) -> String {
 /// The same in lines of 120 columns, `indent` before all but the first. Code is not broken.
 fn wrapped(text: &str, indent: &str) -> String {
     const WIDTH: usize = 120;
-    let (mut lines, mut line, mut code) = (Vec::new(), String::new(), false);
-    for (i, word) in text.split(' ').enumerate() {
-        if i > 0 && !code && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            lines.push(std::mem::replace(&mut line, format!("{indent}{word}")));
-        } else {
-            line += if i > 0 { " " } else { "" };
-            line += word;
+    let (mut pieces, mut code): (Vec<String>, _) = (Vec::new(), false);
+    for word in text.split(' ') {
+        match pieces.last_mut() {
+            Some(piece) if code => {
+                piece.push(' ');
+                piece.push_str(word);
+            }
+            _ => pieces.push(word.to_owned()),
         }
         code ^= word.matches('`').count() % 2 == 1;
     }
-    lines.push(line);
+    let mut lines: Vec<String> = Vec::new();
+    for piece in pieces {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + piece.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(&piece);
+            }
+            Some(_) => lines.push(format!("{indent}{piece}")),
+            None => lines.push(piece),
+        }
+    }
     lines.join("\n")
 }
 
