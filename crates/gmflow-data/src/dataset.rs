@@ -158,7 +158,7 @@ impl Batches {
     /// The same stream, of which only these samples of every batch are formed: those of one process of several.
     ///
     /// # Errors
-    /// [`Error::Config`] for a part that is empty or not within the batch.
+    /// [`crate::FilesError::Config`] for a part that is empty or not within the batch.
     pub fn part(self, part: Range<usize>) -> Result<Self> {
         if part.is_empty() || part.end > self.batch_size {
             let expected = format!("at least one of the {} samples of a batch", self.batch_size);

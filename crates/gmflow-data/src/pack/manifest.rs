@@ -55,7 +55,8 @@ impl Manifest {
     /// Writes the manifest of a set that is begun, or finds that the set in `out` is the same one, interrupted.
     ///
     /// # Errors
-    /// [`Error::File`] for a set that is complete or of other images, and for files that are no set's; nothing of them is changed.
+    /// [`crate::FilesError::File`] for a set that is complete or of other images, and for files that are no set's; nothing of them is
+    /// changed.
     pub fn begin(&self, files: &Files, out: &Path, force: bool) -> Result<()> {
         let found = Self::read(files, out)?;
         match found {

@@ -70,13 +70,14 @@ fn shard_name(number: usize) -> String {
     format!("shard-{number:06}.tar")
 }
 
-/// Writes every image of a set into tar shards in `out`, a folder or a URL that starts with `s3://` or `gs://`. Image files are copied as they
-/// are; images of other sets become PNG files. `progress` is told of the number of images that are done, and stops the work after a shard
-/// where it returns `false`.
+/// Writes every image of a set into tar shards in `out`, a folder or a URL that starts with `s3://` or `gs://`. Image files are copied as
+/// they are; images of other sets become PNG files. `progress` is told of the number of images that are done, and stops the work after a
+/// shard where it returns `false`.
 ///
 /// # Errors
-/// Those of [`ImageDataset::file`] and [`ImageDataset::get`]; [`Error::Config`] for more shards than images; [`Error::File`] for files in
-/// `out` that would be overwritten; [`Error::Io`] and [`Error::Lock`] for a place that cannot be written to.
+/// Those of [`ImageDataset::file`] and [`ImageDataset::get`]; [`crate::FilesError::Config`] for more shards than images;
+/// [`crate::FilesError::File`] for files in
+/// `out` that would be overwritten; [`crate::FilesError::Io`] and [`Error::Lock`] for a place that cannot be written to.
 pub fn pack(
     images: &dyn ImageDataset,
     out: &Path,

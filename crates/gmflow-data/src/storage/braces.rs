@@ -8,7 +8,7 @@ const MOST: usize = 1 << 20;
 /// The names that a text stands for, in order: the last pair of braces counts fastest. A text without braces stands for itself.
 ///
 /// # Errors
-/// [`Error::Config`] for braces that do not close, a range that runs backwards, or more than a million names.
+/// [`crate::FilesError::Config`] for braces that do not close, a range that runs backwards, or more than a million names.
 pub(super) fn expand(text: &str) -> Result<Vec<String>> {
     let wrong = |expected: &str, got: &str| Error::config("path", expected, format!("{got:?} in {text:?}"));
     let mut names = vec![String::new()];

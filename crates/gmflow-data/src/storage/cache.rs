@@ -39,7 +39,7 @@ impl Cache {
     /// The cache in the folder that the settings name, which is made.
     ///
     /// # Errors
-    /// [`Error::Config`] without a folder; [`Error::Io`] for one that cannot be made.
+    /// [`crate::FilesError::Config`] without a folder; [`crate::FilesError::Io`] for one that cannot be made.
     pub fn new(storage: &Storage) -> Result<Self> {
         let folder = storage.cache_folder().ok_or_else(|| {
             Error::config("storage.cache", "a folder, as there is no home folder and no GMFLOW_CACHE", "none")
@@ -59,7 +59,7 @@ impl Cache {
     /// The copy of a file, if there is one and it is whole.
     ///
     /// # Errors
-    /// [`Error::Io`] for a copy that cannot be read.
+    /// [`crate::FilesError::Io`] for a copy that cannot be read.
     pub fn get(&self, entry: &Entry) -> Result<Option<File>> {
         let (path, key) = (self.path(entry), key(entry));
         let file = match File::open(&path) {
@@ -85,7 +85,7 @@ impl Cache {
     /// room, as other copies are being made.
     ///
     /// # Errors
-    /// Those of `fill`; [`Error::Io`] for a disk that cannot be written to.
+    /// Those of `fill`; [`crate::FilesError::Io`] for a disk that cannot be written to.
     pub fn copy(&self, entry: &Entry, fill: impl FnOnce(&File) -> Result<()>) -> Result<Option<File>> {
         let (path, key) = (self.path(entry), key(entry));
         let io = |error| Error::io(&path, error);

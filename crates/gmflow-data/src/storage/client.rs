@@ -37,7 +37,7 @@ impl Parts {
     /// Takes a URL apart.
     ///
     /// # Errors
-    /// [`Error::Config`] for a scheme that is not known, no bucket or host, a query, or a path with empty parts.
+    /// [`crate::FilesError::Config`] for a scheme that is not known, no bucket or host, a query, or a path with empty parts.
     pub fn of(url: &Path) -> Result<Self> {
         let text = url.to_str().unwrap_or_default();
         let wrong =
@@ -77,7 +77,7 @@ impl Parts {
 /// Opens what a URL names. Keys and the like come from the variables that the provider's own programs read.
 ///
 /// # Errors
-/// [`Error::Config`] for a variable or an endpoint that the provider's rules do not allow.
+/// [`crate::FilesError::Config`] for a variable or an endpoint that the provider's rules do not allow.
 pub(super) fn connect(parts: &Parts, storage: &Storage) -> Result<Arc<dyn ObjectStore>> {
     install_cryptography();
     let retry =

@@ -52,8 +52,8 @@ impl Files {
     /// range in braces (in its order), or the file itself. The path may be a URL.
     ///
     /// # Errors
-    /// [`Error::Io`] for what is not there or cannot be listed; [`Error::File`] for a folder without such files; [`Error::Config`] for a
-    /// pattern that matches nothing, or a URL in a program that was built without them.
+    /// [`crate::FilesError::Io`] for what is not there or cannot be listed; [`crate::FilesError::File`] for a folder without such files;
+    /// [`crate::FilesError::Config`] for a pattern that matches nothing, or a URL in a program that was built without them.
     pub fn find(&self, path: &Path, ending: &str) -> Result<Vec<Entry>> {
         let text = path.to_str().unwrap_or_default();
         let there = !is_url(path) && path.exists();
@@ -86,7 +86,7 @@ impl Files {
     /// The files directly in a folder that end in `.ending`, sorted.
     ///
     /// # Errors
-    /// [`Error::Io`] for a folder that cannot be listed.
+    /// [`crate::FilesError::Io`] for a folder that cannot be listed.
     pub fn in_folder(&self, folder: &Path, ending: &str) -> Result<Vec<Entry>> {
         let mut found = match local(folder)? {
             Some(local) => {
@@ -111,7 +111,7 @@ impl Files {
     /// Everything below a URL, at any depth, sorted.
     ///
     /// # Errors
-    /// [`Error::Io`] for what cannot be listed, as a web server cannot.
+    /// [`crate::FilesError::Io`] for what cannot be listed, as a web server cannot.
     pub fn list(&self, url: &Path) -> Result<Vec<Entry>> {
         let mut found = self.remote(url)?.list(url, true)?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -145,7 +145,7 @@ impl Files {
     /// Size and tag of a file.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that is not there or may not be read.
+    /// [`crate::FilesError::Io`] for a file that is not there or may not be read.
     pub fn stat(&self, path: &Path) -> Result<Entry> {
         self.stat_if_there(path)?.ok_or_else(|| Error::io(path, std::io::ErrorKind::NotFound.into()))
     }
@@ -187,7 +187,7 @@ impl Files {
     /// for the cache: it can only be read in ranges.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for a pipe or a device.
+    /// [`crate::FilesError::Io`]; [`crate::FilesError::File`] for a pipe or a device.
     pub fn open(&self, entry: &Entry) -> Result<Option<File>> {
         match local(&entry.path)? {
             Some(local) => open_local(&entry.path, &local).map(Some),
@@ -198,7 +198,7 @@ impl Files {
     /// The same for a file that must be opened as a whole.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`Error::Config`] for one that is too large for the cache.
+    /// As [`open`](Self::open); [`crate::FilesError::Config`] for one that is too large for the cache.
     pub fn open_whole(&self, path: &Path) -> Result<File> {
         if let Some(local) = local(path)? {
             return open_local(path, &local);
@@ -214,7 +214,7 @@ impl Files {
     /// Bytes of a file. One behind a URL is read from its copy in the cache if there is one; no copy is made.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for a file that is shorter.
+    /// [`crate::FilesError::Io`]; [`crate::FilesError::File`] for a file that is shorter.
     pub fn read(&self, entry: &Entry, range: Range<u64>) -> Result<Vec<u8>> {
         if range.end > entry.bytes || range.start > range.end {
             let expected = format!("{} bytes", range.end);
@@ -258,7 +258,7 @@ impl Files {
     /// machine; for a path it must be on the same file system, and is moved.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::FilesError::Io`].
     pub fn put(&self, from: &Path, to: &Path) -> Result<()> {
         match local(to)? {
             Some(local) => std::fs::rename(from, local).map_err(|error| Error::io(to, error)),
@@ -269,7 +269,7 @@ impl Files {
     /// Removes a file; one that is not there is no error.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::FilesError::Io`].
     pub fn remove(&self, path: &Path) -> Result<()> {
         match local(path)? {
             Some(local) => match std::fs::remove_file(local) {
@@ -292,7 +292,7 @@ impl Files {
 /// The path on this machine of a path or of a `file://` URL; `None` of other URLs.
 ///
 /// # Errors
-/// [`Error::Config`] for a `file://` URL with a host.
+/// [`crate::FilesError::Config`] for a `file://` URL with a host.
 fn local(path: &Path) -> Result<Option<PathBuf>> {
     match scheme(path) {
         None => Ok(Some(path.to_path_buf())),
@@ -321,7 +321,7 @@ fn open_local(path: &Path, local: &Path) -> Result<File> {
 /// Bytes of an open file, whatever its position is.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] for a file that is shorter.
+/// [`crate::FilesError::Io`]; [`crate::FilesError::File`] for a file that is shorter.
 pub(crate) fn read_at(path: &Path, file: &File, range: Range<u64>) -> Result<Vec<u8>> {
     let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();

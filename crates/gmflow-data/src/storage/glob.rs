@@ -14,7 +14,7 @@ pub(super) fn is_pattern(text: &str) -> bool {
 /// The files of this machine that match a pattern, in any order.
 ///
 /// # Errors
-/// [`Error::Config`] for what is no pattern; [`Error::Io`] for a folder that cannot be listed.
+/// [`crate::FilesError::Config`] for what is no pattern; [`crate::FilesError::Io`] for a folder that cannot be listed.
 pub(super) fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     let paths = glob::glob(pattern).map_err(|error| Error::config("path", "a file, folder or pattern", error))?;
     let mut found = Vec::new();

@@ -53,7 +53,8 @@ pub struct Storage {
     /// Seconds without an answer, or without a byte of it, after which a request has failed.
     #[serde(default = "timeout", skip_serializing_if = "is_timeout")]
     pub timeout_seconds: u64,
-    /// The address of a server that speaks S3, such as MinIO, for URLs with `s3://`; by default that of `AWS_ENDPOINT_URL`, or else Amazon's.
+    /// The address of a server that speaks S3, such as MinIO, for URLs with `s3://`; by default that of `AWS_ENDPOINT_URL`, or else
+    /// Amazon's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Read public buckets without keys.
@@ -107,7 +108,7 @@ impl Storage {
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first setting outside its domain.
+    /// [`crate::FilesError::Config`] naming the first setting outside its domain.
     pub fn validate(&self) -> Result<()> {
         let wrong =
             |name: &str, expected: &str, got: String| Err(Error::config(format!("storage.{name}"), expected, got));

@@ -68,7 +68,7 @@ impl Remote {
     /// Access with these settings.
     ///
     /// # Errors
-    /// [`Error::Config`] and [`Error::Io`] of the cache's folder; [`Error::Loader`] where no thread can be started.
+    /// [`crate::FilesError::Config`] and [`crate::FilesError::Io`] of the cache's folder; [`Error::Loader`] where no thread can be started.
     pub fn new(storage: &Storage, url: &Path) -> Result<Self> {
         // What is wrong with the URL is told before folders are made.
         Parts::of(url)?;
@@ -87,7 +87,7 @@ impl Remote {
     /// What lies directly below a URL, or at any depth.
     ///
     /// # Errors
-    /// [`Error::Config`] for a web server, which has no lists; [`Error::Io`].
+    /// [`crate::FilesError::Config`] for a web server, which has no lists; [`crate::FilesError::Io`].
     pub fn list(&self, url: &Path, deep: bool) -> Result<Vec<Entry>> {
         let (parts, store) = self.inner.store(url)?;
         if parts.is_web() {
@@ -106,7 +106,7 @@ impl Remote {
     /// Sizes and tags of files, each `None` where it is not there.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::FilesError::Io`].
     pub fn stat_all(&self, urls: &[PathBuf]) -> Result<Vec<Option<Entry>>> {
         let places = urls.iter().map(|url| Ok((url, self.inner.store(url)?))).collect::<Result<Vec<_>>>()?;
         let heads = stream::iter(places.into_iter().map(|(url, (parts, store))| async move {
@@ -122,7 +122,7 @@ impl Remote {
     /// Opens the copy of a file in the cache, which is made where there is none; `None` where it does not fit.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::FilesError::Io`].
     pub fn open(&self, entry: &Entry) -> Result<Option<File>> {
         self.inner.open(entry)
     }
@@ -130,7 +130,7 @@ impl Remote {
     /// Bytes of a file, from its copy if there is one.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::FilesError::Io`].
     pub fn read(&self, entry: &Entry, range: Range<u64>) -> Result<Vec<u8>> {
         if let Some(file) = self.inner.cache.get(entry)? {
             return super::read_at(&entry.path, &file, range);
@@ -175,7 +175,7 @@ impl Remote {
     /// Writes a file of this machine to a URL, in place of one that is there: it appears whole.
     ///
     /// # Errors
-    /// [`Error::Config`] for a web server; [`Error::Io`].
+    /// [`crate::FilesError::Config`] for a web server; [`crate::FilesError::Io`].
     pub fn write(&self, from: &Path, url: &Path) -> Result<()> {
         let (parts, store) = self.inner.store(url)?;
         if parts.is_web() {
@@ -212,7 +212,7 @@ impl Remote {
     /// Removes a file; one that is not there is no error.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::FilesError::Io`].
     pub fn remove(&self, url: &Path) -> Result<()> {
         let (parts, store) = self.inner.store(url)?;
         match self.inner.runtime.block_on(store.delete(&parts.location)) {

@@ -72,7 +72,7 @@ impl Imitation {
     /// Checks every field, naming the first that is out of range.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// [`crate::FilesError::Config`].
     pub fn validate(&self) -> Result<()> {
         limits::count("states", self.states, limits::MOST_STEPS)?;
         let positive = |field: &str, value: f64| match value.is_finite() && value > 0.0 {
@@ -92,7 +92,8 @@ impl Imitation {
     }
 
     /// The loss of `policy` on the segment from each sample's raw time on, of one length in raw time or of each sample's own. `rolling` is
-    /// its copy without gradients, possibly with components left out: it makes the path. `teacher` is asked at points `[b c h w]` and times.
+    /// its copy without gradients, possibly with components left out: it makes the path. `teacher` is asked at points `[b c h w]` and
+    /// times.
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of draws.

@@ -28,7 +28,7 @@ pub enum StudentHead {
 /// student its head is copied.
 ///
 /// # Errors
-/// [`Error::Config`] where the architectures differ in more, or the teacher has another number of components that is not 1.
+/// [`crate::FilesError::Config`] where the architectures differ in more, or the teacher has another number of components that is not 1.
 pub fn student(
     teacher: &Network,
     config: &NetworkConfig,

@@ -23,11 +23,11 @@ pub struct GridPolicy {
 }
 
 impl GridPolicy {
-    /// From velocities `[b n c h w]` that were predicted at `x_src` `[b c h w]` and the time of each sample, for a segment of this length in
-    /// raw time before this shift.
+    /// From velocities `[b n c h w]` that were predicted at `x_src` `[b c h w]` and the time of each sample, for a segment of this length
+    /// in raw time before this shift.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the shapes do not fit each other; [`Error::Config`] for a segment or shift that is not positive.
+    /// [`Error::Shape`] where the shapes do not fit each other; [`crate::FilesError::Config`] for a segment or shift that is not positive.
     pub fn new(
         velocities: Tensor<5>,
         x_src: Tensor<4>,

@@ -24,7 +24,7 @@ impl Segments {
     /// Checks every field, naming the first that is out of range.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// [`crate::FilesError::Config`].
     pub fn validate(&self) -> Result<()> {
         limits::count("steps", self.steps, limits::MOST_STEPS)?;
         if !(SHORTEST_LAST..=1.0).contains(&self.final_step_scale) {

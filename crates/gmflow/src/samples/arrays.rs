@@ -76,7 +76,7 @@ impl Samples {
     /// The bytes of the file that [`Samples::save_npz`] writes.
     ///
     /// # Errors
-    /// [`Error::Io`] where there are more than an archive can hold.
+    /// [`crate::FilesError::Io`] where there are more than an archive can hold.
     pub fn npz(&self) -> Result<Vec<u8>> {
         Arrays::of(self).npz().map_err(|error| Error::io("samples.npz", error))
     }

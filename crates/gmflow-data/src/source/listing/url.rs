@@ -13,7 +13,7 @@ impl Listing {
     /// Lists what lies below a URL in the order of [`Listing::of`]. Files are told by their endings, as opening each takes long.
     ///
     /// # Errors
-    /// Those of [`Files::list`]; [`Error::File`] when there are no images, or images beside class folders.
+    /// Those of [`Files::list`]; [`crate::FilesError::File`] when there are no images, or images beside class folders.
     pub(in crate::source) fn of_url(files: &Files, url: &Path) -> Result<Self> {
         let mut listing = Self::default();
         let mut found: Vec<(Vec<String>, Entry)> = Vec::new();

@@ -46,7 +46,7 @@ fn warn_of_splits(path: &Path, files: &[PathBuf]) {
 /// Opens a file that starts as a Parquet file does.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] that says what the file is instead.
+/// [`crate::FilesError::Io`]; [`crate::FilesError::File`] that says what the file is instead.
 pub(super) fn open(files: &Files, path: &Path) -> Result<File> {
     let file = files.open_whole(path)?;
     let start = start_of(path, &file)?;

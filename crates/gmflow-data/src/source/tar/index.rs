@@ -86,7 +86,8 @@ impl Index {
     /// The samples of a shard: as the list beside it says, or the one in the cache, or else its own headers, of which a list is kept.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for a damaged shard, naming the member and the offset, unless damage is passed over.
+    /// [`crate::FilesError::Io`]; [`crate::FilesError::File`] for a damaged shard, naming the member and the offset, unless damage is
+    /// passed over.
     pub fn of(files: &Files, shard: &Entry, choice: &Choice, corrupt: Corrupt) -> Result<Self> {
         let kept = kept_at(files, shard, choice);
         if let Some(index) = kept.as_deref().and_then(|path| Self::kept(path, shard, choice)) {
@@ -140,7 +141,7 @@ impl Index {
     /// The bytes of the list as a file.
     ///
     /// # Errors
-    /// [`Error::File`] for a list that JSON cannot hold, which there is not.
+    /// [`crate::FilesError::File`] for a list that JSON cannot hold, which there is not.
     pub fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|error| Error::file(path, "content", "what JSON can hold", error))
     }
@@ -301,7 +302,7 @@ fn first_line(error: &std::io::Error) -> String {
 /// Says what a file is that is no tar archive.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] for a compressed archive or another file.
+/// [`crate::FilesError::Io`]; [`crate::FilesError::File`] for a compressed archive or another file.
 fn expect_tar(files: &Files, shard: &Entry) -> Result<()> {
     let start = files.read(shard, 0..shard.bytes.min(BLOCK))?;
     let is_tar = start.get(257..262) == Some(b"ustar".as_slice());

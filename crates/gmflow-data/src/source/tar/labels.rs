@@ -22,7 +22,7 @@ pub(super) const NO_LABEL: u32 = u32::MAX;
 /// Others are names: of `names`, or else sorted by their bytes. A set in which no sample has a label has no classes.
 ///
 /// # Errors
-/// [`Error::File`] for numbers without names that are too large to be classes, and for too many different names.
+/// [`crate::FilesError::File`] for numbers without names that are too large to be classes, and for too many different names.
 pub(super) fn classes<'a>(
     path: &Path,
     labels: impl Iterator<Item = Option<&'a str>> + Clone,
@@ -68,7 +68,7 @@ pub(super) fn classes<'a>(
 /// The names in a file: one a line, or a JSON list of texts.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] for a name that is empty or there twice.
+/// [`crate::FilesError::Io`]; [`crate::FilesError::File`] for a name that is empty or there twice.
 pub(super) fn read_names(files: &Files, entry: &Entry) -> Result<Vec<String>> {
     let wrong = |field: String, expected: &str, got: String| Error::file(&entry.path, field, expected, got);
     if entry.bytes > MOST_BYTES {

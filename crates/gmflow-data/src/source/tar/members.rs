@@ -120,7 +120,7 @@ impl<'a> Members<'a> {
     /// Adds a member with its place and its size, and its content where it may be a label. Those of one sample follow each other.
     ///
     /// # Errors
-    /// [`Error::File`] for a second image of a sample, or a label that cannot be read.
+    /// [`crate::FilesError::File`] for a second image of a sample, or a label that cannot be read.
     pub fn add(&mut self, shard: &Path, name: Name, place: (u64, u64), label: Option<Vec<u8>>) -> Result<()> {
         if self.open.as_ref().is_none_or(|open| open.key != name.key) {
             self.close();

@@ -76,8 +76,8 @@ impl TarDataset {
     /// from the cache, or else made by reading the headers of the shard's members.
     ///
     /// # Errors
-    /// [`Error::Io`] for what cannot be read; [`Error::File`] for a damaged shard, naming the member and the offset, labels that are none,
-    /// and a set without images; [`Error::Config`] for a setting outside its domain.
+    /// [`crate::FilesError::Io`] for what cannot be read; [`crate::FilesError::File`] for a damaged shard, naming the member and the
+    /// offset, labels that are none, and a set without images; [`crate::FilesError::Config`] for a setting outside its domain.
     pub fn open(data: &TarData, base_dir: &Path) -> Result<Self> {
         Self::open_as(data, base_dir, false)
     }

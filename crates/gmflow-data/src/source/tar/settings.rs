@@ -29,8 +29,8 @@ pub struct TarData {
     /// The ending of the members that are images, such as `jpg`; by default every usual one. Needed where a sample has several images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_member: Option<String>,
-    /// The ending of the members with labels, or an empty text for none; by default `cls`, or else `json` where it has the field. `txt` takes
-    /// the text for the name of a class.
+    /// The ending of the members with labels, or an empty text for none; by default `cls`, or else `json` where it has the field. `txt`
+    /// takes the text for the name of a class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_member: Option<String>,
     /// The field of JSON members with the label; by default `label`. Dots lead into objects within.
@@ -43,8 +43,8 @@ pub struct TarData {
     /// buffer. 0 draws from all images at random. By default 10000 for shards behind URLs and 0 for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shuffle: Option<usize>,
-    /// Shards that are read at the same time, with a shuffle buffer; by default 8. Image i of a batch of B is from lane i lanes / B, so that
-    /// each of several processes reads its own shards; at least their number.
+    /// Shards that are read at the same time, with a shuffle buffer; by default 8. Image i of a batch of B is from lane i lanes / B, so
+    /// that each of several processes reads its own shards; at least their number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<usize>,
     /// Shape and treatment of the images.
@@ -108,7 +108,7 @@ impl TarData {
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first setting outside its domain.
+    /// [`crate::FilesError::Config`] naming the first setting outside its domain.
     pub fn validate(&self) -> Result<()> {
         if self.path.all().is_empty() {
             return Err(Error::config("path", "at least one path", "an empty list"));
