@@ -76,8 +76,8 @@ fn shard_name(number: usize) -> String {
 ///
 /// # Errors
 /// Those of [`ImageDataset::file`] and [`ImageDataset::get`]; [`crate::FilesError::Config`] for more shards than images;
-/// [`crate::FilesError::File`] for files in
-/// `out` that would be overwritten; [`crate::FilesError::Io`] and [`Error::Lock`] for a place that cannot be written to.
+/// [`crate::FilesError::File`] for files in `out` that would be overwritten; [`crate::FilesError::Io`] and [`Error::Lock`] for a place
+/// that cannot be written to.
 pub fn pack(
     images: &dyn ImageDataset,
     out: &Path,

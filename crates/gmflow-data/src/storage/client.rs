@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(parts("gs://bucket").unwrap(), is("gs://bucket", ""));
         assert_eq!(parts("https://host:8080/a%20b/c").unwrap(), is("https://host:8080", "a b/c"));
         for url in ["ftp://host/a", "s3:///a", "https://host/a?b=c", "https://me@host/a", "s3://bucket/a//b"] {
-            assert!(matches!(parts(url), Err(Error::Config { .. })), "{url}");
+            assert!(matches!(parts(url), Err(Error::Files(gmflow_files::Error::Config { .. }))), "{url}");
         }
     }
 }
