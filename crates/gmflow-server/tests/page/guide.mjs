@@ -1,4 +1,4 @@
-// Makes the pictures of the guide: node guide.mjs. Needs the program; trains three small runs for the picture of the runs.
+// Makes the pictures of the guide: node guide.mjs. Needs the program; trains three small runs for the picture of runs.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { browse, drawn, gmflow, open, root, scratch, serve, set } from "./lib.mjs";
