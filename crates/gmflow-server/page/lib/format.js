@@ -45,7 +45,7 @@ export function span(seconds) {
 /** How long ago a Unix time was. */
 export function ago(time) {
   const seconds = Math.max(0, Date.now() / 1000 - time);
-  return seconds < 5 ? "just now" : `${span(seconds)} ago`;
+  return seconds < 5 ? "just now" : `${span(Math.round(seconds))} ago`;
 }
 
 /** A noun with its number. */

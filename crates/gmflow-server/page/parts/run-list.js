@@ -1,6 +1,6 @@
 // The list of runs. Ticked runs are shown together; a click on a name shows that run alone.
 import { h } from "../lib/dom.js";
-import { ago, number, span, whole } from "../lib/format.js";
+import { ago, count, number, span, whole } from "../lib/format.js";
 
 const MANY = 8;
 
@@ -83,8 +83,8 @@ export class RunList {
     row.state.dataset.state = alert ? "alert" : run.state;
     row.progress.value = run.total_steps ? run.step / run.total_steps : 0;
     row.facts.textContent = [
-      `${whole(run.step)} of ${whole(run.total_steps)}`,
-      Number.isFinite(run.last?.loss) ? `loss ${number(run.last.loss, 4)}` : null,
+      run.step === run.total_steps ? count(run.step, "step") : `${whole(run.step)} of ${whole(run.total_steps)}`,
+      Number.isFinite(run.last?.loss) ? `loss ${number(run.last.loss, 3)}` : null,
       run.state === "running" && run.eta_s ? `${span(run.eta_s)} left` : ago(run.updated),
     ]
       .filter(Boolean)

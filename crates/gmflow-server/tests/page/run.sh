@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Drives the page in a browser. Needs the program in release mode, Node and Chromium; installs the browser and the npm packages.
-# Without them it says so and succeeds; with CI=true it fails.
+# Drives the page in a browser. Needs the program in release mode, Node and Chromium. Installs Node and Chromium where
+# it can, and the npm packages. Without them it says so and succeeds; with CI=true it fails.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -12,7 +12,12 @@ describe("the page before a stand-in server", () => {
 
   before(async () => {
     program = spawn(process.execPath, [fileURLToPath(new URL("mock/server.mjs", import.meta.url)), "0", "20"]);
-    url = await new Promise((done) => program.stdout.once("data", (data) => done(String(data).trim())));
+    let complaint = "";
+    program.stderr.on("data", (data) => (complaint += data));
+    url = await new Promise((done, fail) => {
+      program.stdout.once("data", (data) => done(String(data).trim()));
+      program.once("close", () => fail(new Error(`the stand-in server did not start:\n${complaint}`)));
+    });
     browser = await browse();
   });
 

@@ -1,5 +1,15 @@
 // Writes PNG files of 8 bits per channel.
-import { crc32, deflateSync } from "node:zlib";
+import { deflateSync } from "node:zlib";
+
+/** The checksum of PNG, bit by bit; zlib has it from Node 20.15 on only. */
+function crc32(data) {
+  let sum = ~0;
+  for (const byte of data) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return ~sum >>> 0;
+}
 
 function chunk(type, data) {
   const body = Buffer.concat([Buffer.from(type, "latin1"), data]);
