@@ -34,8 +34,9 @@ done
 
 "$venv/bin/python" scripts/check_server.py "$url"
 # Events of jobs that run long would be waited for.
-"$venv/bin/schemathesis" run "$url/openapi.json" --phases examples,coverage,fuzzing --max-examples 25 --seed 1 \
-    --checks not_a_server_error,content_type_conformance,response_schema_conformance --request-timeout 60 \
-    --suppress-health-check all --warnings off --no-color
-kill -0 "$server"
+"$venv/bin/schemathesis" run "$url/openapi.json" --phases examples,coverage,fuzzing,stateful --max-examples 25 --seed 1 \
+    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
+    --request-timeout 60 --suppress-health-check all --warnings off --no-color
 echo "the server still answers: $("$venv/bin/python" -c "import urllib.request as u; print(u.urlopen('$url/readyz').read().decode())")"
+kill "$server"
+wait "$server"

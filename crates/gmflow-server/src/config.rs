@@ -142,6 +142,13 @@ impl ServerConfig {
                 return Err(Error::config("model id", "one that no other model has: NAME=FOLDER names it", id));
             }
         }
+        for origin in &self.origins {
+            let host = origin.strip_prefix("https://").or(origin.strip_prefix("http://")).unwrap_or_default();
+            if host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic()) || host.contains(['/', '*']) {
+                let expected = "https:// or http://, a host and nothing behind it, such as https://example.org";
+                return Err(Error::config("cors-origin", expected, origin));
+            }
+        }
         let limits = &self.limits;
         for (field, value) in [
             ("max-samples", limits.samples[0]),
@@ -177,6 +184,18 @@ mod tests {
 
     fn refused(config: &ServerConfig) -> String {
         config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_origin_is_a_scheme_and_a_host() {
+        let mut shared = config();
+        shared.origins = vec!["https://example.org".into(), "http://localhost:3000".into()];
+        assert!(shared.check().is_ok());
+        for wrong in ["*", "example.org", "https://", "https://*.example.org", "https://example.org/", "https://a b"]
+        {
+            shared.origins = vec![wrong.into()];
+            assert!(refused(&shared).starts_with("cors-origin: expected https://"), "{wrong}");
+        }
     }
 
     #[test]
