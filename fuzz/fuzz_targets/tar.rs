@@ -5,7 +5,7 @@
 
 mod scratch;
 
-use gmflow_data::{Corrupt, Error, ImageDataset, ImageSettings, Storage, TarData, TarDataset};
+use gmflow_data::{Corrupt, Error, FilesError, ImageDataset, ImageSettings, Storage, TarData, TarDataset};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn open(path: &Path, corrupt: Corrupt) -> Option<TarDataset> {
     let storage = Storage { cache: Some("/dev/null/none".into()), ..Storage::default() };
     match TarDataset::open(&TarData { image, storage, ..TarData::at(path) }, Path::new("")) {
         Ok(set) => Some(set),
-        Err(Error::File { .. }) => None,
+        Err(Error::Files(FilesError::File { .. })) => None,
         Err(error) => panic!("not the file's fault: {error}"),
     }
 }
