@@ -132,8 +132,16 @@ fn places_in_the_queue_fall() {
     assert!(positions.len() >= 2 && positions.is_sorted_by(|a, b| a > b), "{positions:?}");
     assert!(queued.iter().all(|event| event.data["eta_s"].as_f64().unwrap() > 0.0));
     assert_eq!(events.last().unwrap().name, "completed");
-    let queue = get(server.address, "/v1/queue").json();
-    assert_eq!((queue["queued"].as_u64(), queue["running"].as_u64()), (Some(0), Some(0)), "{queue}");
+    // The event may arrive before the job has left the queue.
+    let left = |_| {
+        let queue = get(server.address, "/v1/queue").json();
+        let empty = (queue["queued"].as_u64(), queue["running"].as_u64()) == (Some(0), Some(0));
+        if !empty {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        empty
+    };
+    assert!((0..500).any(left), "jobs stay in the queue after they are completed");
 }
 
 #[test]
