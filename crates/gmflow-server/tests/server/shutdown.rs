@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 #[test]
 fn work_that_was_taken_is_done_before_the_end() {
     let mut server = plain();
-    let id = submit(server.address, &json!({ "steps": 200, "n": 4, "trace": { "planes": [] } }));
+    let id = submit(server.address, &json!({ "steps": 1000, "n": 16, "trace": { "planes": [] } }));
     let mut events = open(server.address, "GET", &format!("/v1/jobs/{id}/events"), &[], "");
     while events.event().expect("a step").name != "step" {}
     server.stop.store(true, Ordering::SeqCst);
