@@ -1,6 +1,6 @@
 // What the views that draw have in common: the models, the seed, the buttons, the keys.
 import { h, later } from "../lib/dom.js";
-import { listModels } from "../lib/models.js";
+import { findModel, listModels } from "../lib/models.js";
 import { randomSeed } from "../lib/settings.js";
 import { keepsSeed } from "./panel.js";
 import { Problem } from "./problem.js";
@@ -116,5 +116,32 @@ export class DrawView {
     this.scrubber.pause();
     this.panel.stop();
     for (const job of this.jobs()) job.forget();
+  }
+}
+
+/** A view that draws one job at a time from one model: its `settings` name the model, and `setModel()` takes another. */
+export class OneModelView extends DrawView {
+  start() {
+    return this.startWith(this.settings.model);
+  }
+
+  begin() {
+    this.setModel(this.settings.model);
+  }
+
+  get seeded() {
+    return this.settings;
+  }
+
+  jobs() {
+    return this.job ? [this.job] : [];
+  }
+
+  /** Takes the model with the id `id`, or says that there is none and takes the usual one. */
+  takeModel(id) {
+    const known = findModel(this.models, id);
+    if (id && !known) this.missing(id);
+    this.model = known ?? this.usualModel;
+    this.settings.model = this.model.id;
   }
 }

@@ -4,12 +4,12 @@ import { Chart } from "../lib/chart.js";
 import { h } from "../lib/dom.js";
 import { count, number } from "../lib/format.js";
 import { Job } from "../lib/job.js";
-import { choices, findModel } from "../lib/models.js";
+import { choices } from "../lib/models.js";
 import * as route from "../lib/route.js";
 import { addTo, complete, planesFor, settingsFrom } from "../lib/settings.js";
 import { Answers } from "../parts/answers.js";
 import { byName, shortName } from "../parts/classes.js";
-import { DrawView } from "../parts/draw-view.js";
+import { OneModelView } from "../parts/draw-view.js";
 import { Panel, classField, countField, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
 import { PixelStage } from "../parts/pixel-stage.js";
 import { PlaneStage } from "../parts/plane-stage.js";
@@ -22,7 +22,7 @@ export function mount(root, params) {
   return view;
 }
 
-class InsideView extends DrawView {
+class InsideView extends OneModelView {
   constructor(params) {
     super("Draw");
     this.settings = settingsFrom(params);
@@ -70,27 +70,8 @@ class InsideView extends DrawView {
     );
   }
 
-  start() {
-    return this.startWith(this.settings.model);
-  }
-
-  begin() {
-    this.setModel(this.settings.model);
-  }
-
-  get seeded() {
-    return this.settings;
-  }
-
-  jobs() {
-    return this.job ? [this.job] : [];
-  }
-
   setModel(id) {
-    const known = findModel(this.models, id);
-    if (id && !known) this.missing(id);
-    this.model = known ?? this.usualModel;
-    this.settings.model = this.model.id;
+    this.takeModel(id);
     const classes = this.model.classes ?? [];
     this.settings.classes = this.settings.classes.filter((name) => byName(classes, name)).slice(0, 1);
     if (!this.settings.classes.length && classes.length)

@@ -8,7 +8,7 @@ import { choices, findModel, listModels } from "../lib/models.js";
 import * as route from "../lib/route.js";
 import { addTo, complete, planesFor, seedAt, settingsFrom, startCount } from "../lib/settings.js";
 import { byName, shortName } from "../parts/classes.js";
-import { DrawView } from "../parts/draw-view.js";
+import { OneModelView } from "../parts/draw-view.js";
 import { check, copyable, segments } from "../parts/fields.js";
 import { Panel, classField, countField, modelField, samplerFields, seedField, settingsLine } from "../parts/panel.js";
 import { Plane } from "../parts/plane.js";
@@ -25,7 +25,7 @@ export function mount(root, params) {
   return view;
 }
 
-class SampleView extends DrawView {
+class SampleView extends OneModelView {
   constructor(params) {
     super("Draw");
     this.settings = settingsFrom(params);
@@ -93,27 +93,8 @@ class SampleView extends DrawView {
     );
   }
 
-  start() {
-    return this.startWith(this.settings.model);
-  }
-
-  begin() {
-    this.setModel(this.settings.model);
-  }
-
-  get seeded() {
-    return this.settings;
-  }
-
-  jobs() {
-    return this.job ? [this.job] : [];
-  }
-
   setModel(id) {
-    const known = findModel(this.models, id);
-    if (id && !known) this.missing(id);
-    this.model = known ?? this.usualModel;
-    this.settings.model = this.model.id;
+    this.takeModel(id);
     if (this.model.classes?.length) {
       this.settings.classes = this.settings.classes.filter((name) => byName(this.model.classes, name));
     } else this.settings.classes = [];
