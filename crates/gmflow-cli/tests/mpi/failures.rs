@@ -48,6 +48,15 @@ pub fn end(id: u32) {
     let _ = Command::new("kill").args(["-9", &id.to_string()]).stderr(Stdio::null()).status();
 }
 
+/// Waits until a run has written 15 lines of its log.
+pub fn wait_for_steps(out: &Path) {
+    let (log, begun) = (out.join("log.jsonl"), Instant::now());
+    while std::fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < 15 {
+        assert!(begun.elapsed() < super::PATIENCE, "the run does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_rank_that_is_killed_ends_the_job() {
     if !has_mpirun() {
@@ -57,12 +66,7 @@ fn a_rank_that_is_killed_ends_the_job() {
         let folder = tempfile::tempdir().unwrap();
         let (config, out) = (config(folder.path(), DIT), folder.path().join("run"));
         let child = train(3, &config, &out, &["train.steps=1000000"]).spawn().unwrap();
-        let log = out.join("log.jsonl");
-        let begun = Instant::now();
-        while std::fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < 15 {
-            assert!(begun.elapsed() < super::PATIENCE, "the run does not begin");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_steps(&out);
         let ranks = children(child.id());
         assert_eq!(ranks.len(), 3, "{ranks:?}");
         let killed = Instant::now();
@@ -242,12 +246,7 @@ fn a_rank_that_hangs_is_ended_by_the_watchdog() {
     let (config, out) = (config(folder.path(), DIT), folder.path().join("run"));
     let mut job = train(2, &config, &out, &["train.steps=1000000"]);
     let child = job.args(["--timeout", "2"]).spawn().unwrap();
-    let log = out.join("log.jsonl");
-    let begun = Instant::now();
-    while std::fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < 15 {
-        assert!(begun.elapsed() < super::PATIENCE, "the run does not begin");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_steps(&out);
     let ranks = children(child.id());
     let stopped = Instant::now();
     assert!(Command::new("kill").args(["-STOP", &ranks[1].to_string()]).status().unwrap().success());

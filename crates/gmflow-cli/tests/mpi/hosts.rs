@@ -1,6 +1,6 @@
 //! Two hosts, which are network namespaces on this machine, where it allows that: root, and `ip` of iproute2.
 
-use super::failures::end;
+use super::failures::{end, wait_for_steps};
 use super::training::newest;
 use super::{DIT, config, ended, expect_same, gmflow, has_mpirun, path, tensors, text, well};
 use std::path::{Path, PathBuf};
@@ -75,12 +75,7 @@ fn two_hosts_train_to_the_same_bits_and_end_when_the_cable_is_cut() {
     let out = folder.path().join("cut");
     let arguments = ["train", path(&config), "--out", path(&out), "--set", "train.steps=1000000", "--timeout", "3"];
     let child = hosts.run(&arguments).spawn().unwrap();
-    let log = out.join("log.jsonl");
-    let begun = Instant::now();
-    while std::fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < 15 {
-        assert!(begun.elapsed() < super::PATIENCE, "the run does not begin");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_steps(&out);
     assert!(Command::new(script()).arg("cut").status().unwrap().success());
     let cut = Instant::now();
     // Both ranks end by themselves. The launcher waits for the other host until TCP gives up, which takes minutes.

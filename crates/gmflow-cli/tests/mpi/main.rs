@@ -7,6 +7,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough for a machine that does much else; a job that hangs takes it.
@@ -29,7 +30,13 @@ fn gmflow() -> PathBuf {
 
 /// `mpirun` with the options that a test needs on a small machine.
 fn mpirun() -> Command {
+    // Jobs that start at the same moment fail where they make one folder for their sessions: each has its own.
+    static JOBS: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("mpi-{}-{}", std::process::id(), JOBS.fetch_add(1, Ordering::Relaxed));
+    let sessions = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&sessions).expect("a folder");
     let mut command = Command::new("mpirun");
+    command.args(["--mca", "orte_tmpdir_base", path(&sessions)]);
     command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]).env("RAYON_NUM_THREADS", "1");
     // Ranks that wait leave the core to the others: there are more of them than cores.
     command.args(["--mca", "mpi_yield_when_idle", "1"]);
