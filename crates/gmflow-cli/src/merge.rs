@@ -10,16 +10,8 @@ use crate::sample::files::Files;
 use anyhow::{Context, Result, bail};
 use gmflow::samples::Samples;
 use gmflow_data::{LatentDataset, LatentManifest, LatentWriter};
-use npyz::NpyFile;
-use npyz::npz::file_name_from_array_name;
-use safetensors::SafeTensors;
 use serde_json::Value;
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use zip::ZipArchive;
-use zip::result::ZipError;
 
 /// Runs the command.
 pub fn run(arguments: &MergeArgs) -> Result<()> {
@@ -91,71 +83,12 @@ fn extension(path: &Path) -> String {
 
 /// The name of the part in a file, and its samples.
 fn read(path: &Path) -> Result<(String, Samples)> {
-    let named = || path.display().to_string();
-    let file = match extension(path).as_str() {
-        "npz" => npz(path).with_context(named)?,
-        "safetensors" => tensors(path).with_context(named)?,
-        _ => return Err(usage("PART", "files ending in .npz or .safetensors", path.display())),
-    };
-    let mut made_by: Value = serde_json::from_str(&file.made_by).unwrap_or_default();
-    let part = made_by.as_object_mut().and_then(|entries| entries.remove(PART));
-    let Some(Value::String(part)) = part else {
-        return Err(usage("PART", "a file that gmflow sample --shard wrote", path.display()));
-    };
-    let (points, shape) = match file.shape.as_slice() {
-        [_, channels] => (true, [*channels, 1, 1]),
-        [_, channels, height, width] => (false, [*channels, *height, *width]),
-        other => bail!("{}: expected samples [n c h w] or [n 2], got {other:?}", path.display()),
-    };
-    let count = file.seeds.len();
-    if file.values.len() != count * shape.iter().product::<usize>() {
-        bail!("{}: expected {count} samples of {shape:?}, got {} values", path.display(), file.values.len());
+    let mut samples = Samples::load(path)?;
+    let part = samples.made_by.as_object_mut().and_then(|entries| entries.remove(PART));
+    match part {
+        Some(Value::String(part)) => Ok((part, samples)),
+        _ => Err(usage("PART", "a file that gmflow sample --shard wrote", path.display())),
     }
-    let classes = file.classes.map(|classes| classes.into_iter().map(|class| class as usize).collect());
-    let class_names = Arc::from([]);
-    Ok((part, Samples { values: file.values, shape, points, seeds: file.seeds, classes, class_names, made_by }))
-}
-
-/// The arrays of a file of samples.
-struct Arrays {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-    seeds: Vec<u64>,
-    classes: Option<Vec<i64>>,
-    made_by: String,
-}
-
-fn npz(path: &Path) -> Result<Arrays> {
-    let mut archive = ZipArchive::new(BufReader::new(File::open(path)?))?;
-    let made_by = String::from_utf8_lossy(archive.comment()).into_owned();
-    let samples = array(&mut archive, "samples")?.context("expected an array samples, got none")?;
-    let shape = samples.shape().iter().map(|length| *length as usize).collect();
-    let values = samples.into_vec()?;
-    let seeds = array(&mut archive, "seeds")?.context("expected an array seeds, got none")?.into_vec()?;
-    let classes = array(&mut archive, "classes")?.map(|classes| classes.into_vec()).transpose()?;
-    Ok(Arrays { shape, values, seeds, classes, made_by })
-}
-
-/// The array of that name, if there is one.
-fn array<'a>(archive: &'a mut ZipArchive<BufReader<File>>, name: &str) -> Result<Option<NpyFile<impl Read + 'a>>> {
-    match archive.by_name(&file_name_from_array_name(name)) {
-        Ok(file) => Ok(Some(NpyFile::new(file)?)),
-        Err(ZipError::FileNotFound) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn tensors(path: &Path) -> Result<Arrays> {
-    let bytes = std::fs::read(path)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes)?;
-    let made_by = header.metadata().as_ref().and_then(|entries| entries.get("gmflow")).cloned().unwrap_or_default();
-    let file = SafeTensors::deserialize(&bytes)?;
-    let samples = file.tensor("samples")?;
-    let values = samples.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    let seeds = file.tensor("seeds")?.data().as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
-    let classes = file.tensor("classes").ok();
-    let classes = classes.map(|c| c.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect());
-    Ok(Arrays { shape: samples.shape().to_vec(), values, seeds, classes, made_by })
 }
 
 /// Joins the parts of a cache of latents, which lie in one folder.

@@ -16,6 +16,7 @@
 mod arrays;
 mod layout;
 mod picture;
+mod read;
 
 pub use layout::Layout;
 pub use picture::{Picture, grid};
