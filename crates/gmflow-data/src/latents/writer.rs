@@ -164,9 +164,9 @@ impl LatentWriter {
     /// Adds encoded images; full shards are written.
     ///
     /// # Errors
-    /// [`crate::FilesError::Config`] for another number of values than the manifest says, values that are not finite or too large for the
-    /// precision, negative standard deviations, labels without a class, or positions that do not rise; [`crate::FilesError::Io`] where a
-    /// shard cannot be written.
+    /// - [`crate::FilesError::Config`] for another number of values than the manifest says; values that are not finite or too large for
+    ///   the precision; negative standard deviations; labels without a class; positions that do not rise.
+    /// - [`crate::FilesError::Io`] if a shard cannot be written.
     pub fn push(&mut self, batch: &EncodedBatch) -> Result<()> {
         self.check(batch)?;
         let (waiting, precision) = (&mut self.waiting, self.manifest.precision);
