@@ -175,7 +175,7 @@ impl Lesson<'_> {
                 self.segment((&policy, &rolling), &vec![begin; b], vec![length; b], i as u64 - 1)?;
             learn(losses, length)?;
             let end = vec![(begin - length).max(0.0); b];
-            let x = rolling.roll_out(&x, (&raw, &end), self.imitation.pace);
+            let x = rolling.roll_out(&x, (&raw, &end), self.imitation.substep_grid);
             x_src = Tensor::from_data(x.into_data(), &self.device);
         }
         Ok(())

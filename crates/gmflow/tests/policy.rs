@@ -9,7 +9,7 @@ use gmflow::network::{
     named_tensors,
 };
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
-use gmflow::policy::{GridPolicy, MixturePolicy, Pace, Policy, raw_time, time};
+use gmflow::policy::{GridPolicy, MixturePolicy, Policy, SubstepGrid, raw_time, time};
 use gmflow::rng::{Purpose, normals};
 use gmflow::solver::{GmOde, PiFlow, SolverConfig};
 use std::collections::BTreeMap;
@@ -105,19 +105,19 @@ fn the_exact_posterior_is_the_exact_velocity_everywhere_behind_it() {
 /// Imitation of the exact flow has no loss, and the roll-out is the teacher's own way.
 #[test]
 fn an_exact_student_has_no_loss() {
-    let imitation = Imitation { pace: Pace { shift: 1.0, substeps: 64.0 }, ..Imitation::default() };
+    let imitation = Imitation { substep_grid: SubstepGrid { shift: 1.0, substeps: 64.0 }, ..Imitation::default() };
     let policy = exact_policy(&noise(4, [4, 2, 3, 3]), &[1.0; 4]);
     let draws =
         SegmentDraws { student: vec![0.1, 0.9, 0.4, 0.6, 0.3, 0.2, 0.8, 0.7], teacher: vec![0.5, 0.1, 0.9, 0.3] };
     let segment = imitation.segment((&policy, &policy), (&[1.0; 4], 1.0), &draws, &mut |x, t| exact(x, t));
     let losses = values(segment.expect("as many draws as wanted").losses);
     assert!(losses.iter().all(|loss| *loss < 1e-5), "{losses:?}");
-    let (x, pace) = (noise(4, [4, 2, 3, 3]), imitation.pace);
+    let (x, substep_grid) = (noise(4, [4, 2, 3, 3]), imitation.substep_grid);
     let mut own = x.clone();
-    for ends in pace.times(1.0, 0.2).windows(2) {
+    for ends in substep_grid.times(1.0, 0.2).windows(2) {
         own = own.clone() + exact(&own, &[ends[0]; 4]) * (ends[1] - ends[0]);
     }
-    assert_close("way", policy.roll_out(&x, (&[1.0; 4], &[0.2; 4]), pace), own, 1e-3);
+    assert_close("way", policy.roll_out(&x, (&[1.0; 4], &[0.2; 4]), substep_grid), own, 1e-3);
 }
 
 #[test]
@@ -137,9 +137,9 @@ fn one_certain_component_ends_where_it_points_in_any_number_of_substeps() {
     let policy = MixturePolicy::new(velocity, noise(3, [4, 2, 3, 3]), SOURCES.to_vec()).expect("shapes fit");
     let x0 = policy.data().0.mean();
     for substeps in [1.0, 7.0, 64.0] {
-        let pace = Pace { shift: 1.0, substeps };
+        let substep_grid = SubstepGrid { shift: 1.0, substeps };
         let from = SOURCES.map(|source| source * 0.9);
-        let end = Policy::from(policy.clone()).roll_out(&noise(6, [4, 2, 3, 3]), (&from, &[0.0; 4]), pace);
+        let end = Policy::from(policy.clone()).roll_out(&noise(6, [4, 2, 3, 3]), (&from, &[0.0; 4]), substep_grid);
         assert_close("end", end, x0.clone(), 1e-4);
     }
 }
@@ -163,13 +163,13 @@ fn temperature_one_and_no_dropout_change_nothing_and_all_dropped_keeps_all() {
 
 #[test]
 fn roll_outs_compose_where_their_substeps_match() {
-    let pace = Pace { shift: 3.2, substeps: 64.0 };
+    let substep_grid = SubstepGrid { shift: 3.2, substeps: 64.0 };
     let policy = MixturePolicy::new(prediction(), noise(3, [4, 2, 3, 3]), vec![1.0; 4]).expect("shapes fit").into();
     let (policy, x): (Policy, Tensor<4>) = (policy, noise(6, [4, 2, 3, 3]));
     let [begin, half, end] = [[0.75, 1.0, 0.5, 0.25], [0.5, 0.75, 0.25, 0.125], [0.25, 0.5, 0.0, 0.0]];
-    let there = policy.roll_out(&x, (&begin, &half), pace);
-    let twice = policy.roll_out(&there, (&half, &end), pace);
-    assert_close("end", twice, policy.roll_out(&x, (&begin, &end), pace), 2e-5);
+    let there = policy.roll_out(&x, (&begin, &half), substep_grid);
+    let twice = policy.roll_out(&there, (&half, &end), substep_grid);
+    assert_close("end", twice, policy.roll_out(&x, (&begin, &end), substep_grid), 2e-5);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_grid_of_one_point_is_one_euler_step() {
     let policy =
         GridPolicy::new(velocities.clone(), x_src.clone(), SOURCES.to_vec(), (1.0, 1.0)).expect("shapes fit");
     let to = SOURCES.map(|source| source * 0.3);
-    let end = Policy::from(policy).roll_out(&x_src, (&SOURCES, &to), Pace { shift: 1.0, substeps: 32.0 });
+    let end = Policy::from(policy).roll_out(&x_src, (&SOURCES, &to), SubstepGrid { shift: 1.0, substeps: 32.0 });
     let lengths: Vec<f32> = SOURCES.iter().zip(to).map(|(from, to)| (to - from) as f32).collect();
     let lengths = Tensor::<4>::from_data(TensorData::new(lengths, [4, 1, 1, 1]), &device());
     assert_close("end", end, x_src + velocities.squeeze_dim::<4>(1) * lengths, 1e-5);

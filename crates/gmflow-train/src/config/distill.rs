@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gmflow::checkpoint::{StudentInfo, TeacherInfo};
 use gmflow::distill::Imitation;
 use gmflow::guidance::{Guidance, ReweightScale, interval};
-use gmflow::policy::{Pace, Segments};
+use gmflow::policy::{Segments, SubstepGrid};
 use gmflow::solver::PiFlow;
 use serde::{Deserialize, Serialize};
 
@@ -118,8 +118,14 @@ impl DistillConfig {
     pub(crate) fn imitation(&self, step: u64) -> Imitation {
         let decay = self.teacher_decay_steps;
         let teacher_ratio = if decay == 0 { 0.0 } else { 1.0 - step.min(decay) as f64 / decay as f64 };
-        let pace = Pace { shift: self.shift, substeps: self.substeps as f64 };
-        Imitation { pace, states: self.states, window: self.window, teacher_ratio, loss_scale: self.loss_scale }
+        let substep_grid = SubstepGrid { shift: self.shift, substeps: self.substeps as f64 };
+        Imitation {
+            substep_grid,
+            states: self.states,
+            window: self.window,
+            teacher_ratio,
+            loss_scale: self.loss_scale,
+        }
     }
 
     /// How a trained student is sampled.

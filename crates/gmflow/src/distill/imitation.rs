@@ -1,6 +1,6 @@
 //! The loss of one segment.
 
-use crate::policy::{Pace, Policy, time};
+use crate::policy::{Policy, SubstepGrid, time};
 use crate::{Error, Result, limits};
 use burn::tensor::{Tensor, TensorData};
 
@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Imitation {
     /// The shift of the time grid, and the sub-steps of roll-outs.
-    pub pace: Pace,
+    pub substep_grid: SubstepGrid,
     /// Points of a segment at which the teacher is asked.
     pub states: usize,
     /// The length in sub-steps over which the policy's velocity is averaged; 0 for the velocity at the point itself.
@@ -23,7 +23,7 @@ impl Default for Imitation {
     /// Two states, no window, on the student's own path, with the factor of the published training on images.
     fn default() -> Self {
         Self {
-            pace: Pace { shift: 1.0, substeps: 128.0 },
+            substep_grid: SubstepGrid { shift: 1.0, substeps: 128.0 },
             states: 2,
             window: 0.0,
             teacher_ratio: 0.0,
@@ -79,8 +79,8 @@ impl Imitation {
             true => Ok(()),
             false => Err(Error::config(field, "a positive number", value)),
         };
-        positive("shift", self.pace.shift)?;
-        positive("substeps", self.pace.substeps)?;
+        positive("shift", self.substep_grid.shift)?;
+        positive("substeps", self.substep_grid.substeps)?;
         positive("loss_scale", self.loss_scale)?;
         if !(self.window.is_finite() && self.window >= 0.0) {
             return Err(Error::config("window", "a number of at least 0", self.window));
@@ -116,7 +116,7 @@ impl Imitation {
         teacher: &mut dyn FnMut(&Tensor<4>, &[f64]) -> Tensor<4>,
     ) -> Result<Segment> {
         let gaps = self.gaps(lengths, draws)?;
-        let (pace, mut raw) = (self.pace, begin.to_vec());
+        let (substep_grid, mut raw) = (self.substep_grid, begin.to_vec());
         let mut x = rolling.source().clone();
         let recording = policy.source().device();
         let mut losses: Option<Tensor<1>> = None;
@@ -128,17 +128,18 @@ impl Imitation {
                 from.iter().zip(gap).map(|(raw, gap)| (raw - gap).max(0.0)).collect::<Vec<f64>>()
             };
             let at = less(&raw, &student);
-            x = rolling.roll_out(&x, (&raw, &at), pace);
-            let t: Vec<f64> = at.iter().map(|raw| time(*raw, pace.shift)).collect();
+            x = rolling.roll_out(&x, (&raw, &at), substep_grid);
+            let t: Vec<f64> = at.iter().map(|raw| time(*raw, substep_grid.shift)).collect();
             let wanted = teacher(&x, &t);
             let next = less(&at, &teachers);
             let window_end = less(&next, &gaps.window);
-            let of_policy = policy.mean_velocity(&on(&x, &recording), (&at, &window_end), pace);
+            let of_policy = policy.mean_velocity(&on(&x, &recording), (&at, &window_end), substep_grid);
             let error = (of_policy.clone() - on(&wanted, &recording)).powi_scalar(2);
             let [b, c, h, w] = error.dims();
             let loss = error.reshape([b, c * h * w]).mean_dim(1).squeeze_dim::<1>(1);
             losses = Some(losses.map_or_else(|| loss.clone(), |sum| sum + loss.clone()));
-            let moved: Vec<f32> = t.iter().zip(&next).map(|(t, next)| (time(*next, pace.shift) - t) as f32).collect();
+            let moved: Vec<f32> =
+                t.iter().zip(&next).map(|(t, next)| (time(*next, substep_grid.shift) - t) as f32).collect();
             let moved = Tensor::<4>::from_data(TensorData::new(moved, [b, 1, 1, 1]), &x.device());
             let after = x.clone() + wanted.clone() * moved;
             asked.push(Asked { x, t, teacher: wanted, policy: of_policy });
@@ -160,7 +161,7 @@ impl Imitation {
         expect("draws of the teacher", &draws.teacher, n.saturating_sub(1))?;
         let mut gaps = Gaps { student: Vec::new(), teacher: Vec::new(), window: Vec::new() };
         for (i, &length) in lengths.iter().enumerate() {
-            let substeps = (length * self.pace.substeps).round_ties_even().max(1.0);
+            let substeps = (length * self.substep_grid.substeps).round_ties_even().max(1.0);
             let window = (self.window * length / substeps).min(length);
             let sorted = |values: &[f32]| {
                 let mut values: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();

@@ -10,7 +10,7 @@
 //! use burn::tensor::{Device, Tensor};
 //! use gmflow::distill::{Imitation, SegmentDraws, Teacher};
 //! use gmflow::network::{Denoiser, Mlp2dConfig, NetworkConfig};
-//! use gmflow::policy::{MixturePolicy, Pace, Policy};
+//! use gmflow::policy::{MixturePolicy, SubstepGrid, Policy};
 //!
 //! let device = Device::flex().autodiff();
 //! let config = |num_gaussians| {
@@ -23,7 +23,7 @@
 //! let x_src = Tensor::<4>::ones([2, 2, 1, 1], &device);
 //! let prediction = student.forward(x_src.clone(), Tensor::full([2], 1.0, &device), None);
 //! let policy = Policy::from(MixturePolicy::new(prediction, x_src.clone(), vec![1.0; 2])?);
-//! let imitation = Imitation { pace: Pace { shift: 1.0, substeps: 32.0 }, ..Imitation::default() };
+//! let imitation = Imitation { substep_grid: SubstepGrid { shift: 1.0, substeps: 32.0 }, ..Imitation::default() };
 //! let draws = SegmentDraws { student: vec![0.2, 0.7, 0.4, 0.5], teacher: vec![0.5; 2] };
 //! let ends = imitation.segment((&policy, &policy.detached()), (&[1.0; 2], 1.0), &draws, &mut |x, t| teacher.velocity(x, t, None))?;
 //! let gradients = ends.losses.mean().backward();

@@ -1,16 +1,16 @@
 //! x0 at points of time as a policy.
 
-use super::pace::raw_time;
+use super::substep_grid::raw_time;
 use super::{Policy, plain};
-use crate::kernel::mixture::policy::Way;
+use crate::kernel::mixture::policy::SamplePath;
 use crate::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
 
 /// The smallest length in raw time that an interpolation is divided by.
 const SHORTEST: f64 = 1e-4;
 
-/// N predictions g_i = `x_src` - `t_src` u_i of x0 at raw times that are evenly spaced from the end of the segment (i = 0) to its beginning
-/// (i = N - 1); between them x0 is interpolated linearly. It depends on the time and not on x, so that errors are not corrected.
+/// N predictions of x0: g_i = `x_src` - `t_src` u_i. Their raw times are evenly spaced, from the end of the segment (i = 0) to its beginning
+/// (i = N - 1). Between them x0 is interpolated linearly. It depends on the time and not on x, so errors are not corrected.
 #[derive(Clone, Debug)]
 pub struct GridPolicy {
     /// u_i `[b n c h w]`.
@@ -66,19 +66,19 @@ impl GridPolicy {
         &self.x_src
     }
 
-    /// Every way ends at a weighted sum of x and the g_i.
-    pub(super) fn ends(&self, x: &Tensor<4>, ways: &[Way]) -> Tensor<4> {
+    /// Every path ends at a weighted sum of x and the g_i.
+    pub(super) fn ends(&self, x: &Tensor<4>, paths: &[SamplePath]) -> Tensor<4> {
         let [b, n, ..] = self.velocities.dims();
         // Of x, of x_src, and of -u_i.
         let (mut kept, mut of_source, mut of_velocities) = (Vec::new(), Vec::new(), Vec::new());
-        for (way, &t_src) in ways.iter().zip(&self.t_src) {
+        for (path, &t_src) in paths.iter().zip(&self.t_src) {
             let (mut keep, mut weights) = (1.0, vec![0.0; n]);
-            match way {
-                Way::ToMean(t) => {
+            match path {
+                SamplePath::ToMean(t) => {
                     keep = 0.0;
                     self.add_weights(t_src, *t, 1.0, &mut weights);
                 }
-                Way::Along(times) => {
+                SamplePath::Along(times) => {
                     for ends in times.windows(2) {
                         let share = if ends[0] > 0.0 { ends[1] / ends[0] } else { 1.0 };
                         keep *= share;

@@ -1,7 +1,7 @@
 //! The mixture as a policy.
 
 use super::{Policy, plain};
-use crate::kernel::mixture::policy::{RollOut, Way, roll_out};
+use crate::kernel::mixture::policy::{RollOut, SamplePath, roll_out};
 use crate::mixture::{DataMixture, GaussianMixture, VelocityMixture};
 use crate::{Error, Result};
 use burn::tensor::{Tensor, TensorData, activation::log_softmax};
@@ -37,8 +37,8 @@ impl MixturePolicy {
         &self.x_src
     }
 
-    pub(super) fn ends(&self, x: &Tensor<4>, ways: &[Way]) -> Tensor<4> {
-        let plan = Arc::new(RollOut::new(&self.t_src, ways));
+    pub(super) fn ends(&self, x: &Tensor<4>, paths: &[SamplePath]) -> Tensor<4> {
+        let plan = Arc::new(RollOut::new(&self.t_src, paths));
         roll_out(&self.velocity.0, &self.x_src, x, &plan)
     }
 

@@ -5,13 +5,13 @@
 //! crate predict is such a policy as it is ([`MixturePolicy`]), and a step along it is GM-ODE of order 1. [`GridPolicy`] is the baseline:
 //! x0 at points of time, between which it is interpolated.
 //!
-//! Roll-outs go along *raw* times r, those before the shift m of the time grid: t = m r/(1 + (m - 1) r). [`Pace`] says how many sub-steps
-//! they take, [`Segments`] how the steps of a sampler divide the way from r = 1 to r = 0.
+//! Roll-outs go along *raw* times r, those before the shift m of the time grid: t = m r/(1 + (m - 1) r). [`SubstepGrid`]
+//! says how many sub-steps they take, [`Segments`] how the steps of a sampler divide the way from r = 1 to r = 0.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
 //! use gmflow::mixture::{GaussianMixture, VelocityMixture};
-//! use gmflow::policy::{MixturePolicy, Pace, Policy};
+//! use gmflow::policy::{MixturePolicy, SubstepGrid, Policy};
 //!
 //! // Two certain components, at x0 = -1 and x0 = 1 seen from x = 0 at t = 1.
 //! let device = Device::flex();
@@ -23,7 +23,7 @@
 //! let policy = Policy::Mixture(MixturePolicy::new(velocity, Tensor::zeros([1, 1, 1, 1], &device), vec![1.0])?);
 //! // From a point nearer to one of them the roll-out ends there.
 //! let x = Tensor::<4>::full([1, 1, 1, 1], 0.4, &device);
-//! let end = policy.roll_out(&x, (&[0.5], &[0.0]), Pace { shift: 1.0, substeps: 64.0 });
+//! let end = policy.roll_out(&x, (&[0.5], &[0.0]), SubstepGrid { shift: 1.0, substeps: 64.0 });
 //! assert!((end.into_scalar::<f32>() - 1.0).abs() < 0.1);
 //! # Ok::<(), gmflow::Error>(())
 //! ```
@@ -32,15 +32,15 @@
 
 mod grid;
 mod mixture;
-mod pace;
 mod segments;
+mod substep_grid;
 
 pub use grid::GridPolicy;
 pub use mixture::MixturePolicy;
-pub use pace::{Pace, raw_time, time};
 pub use segments::{Renoising, Segments};
+pub use substep_grid::{SubstepGrid, raw_time, time};
 
-use crate::kernel::mixture::policy::Way;
+use crate::kernel::mixture::policy::SamplePath;
 use crate::path::per_sample;
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -67,18 +67,18 @@ impl Policy {
         }
     }
 
-    /// Where each sample's way ends `[b c h w]`, from `x` `[b c h w]`.
-    fn ends(&self, x: &Tensor<4>, ways: &[Way]) -> Tensor<4> {
+    /// Where each sample's path ends `[b c h w]`, from `x` `[b c h w]`.
+    fn ends(&self, x: &Tensor<4>, paths: &[SamplePath]) -> Tensor<4> {
         match self {
-            Self::Mixture(policy) => policy.ends(x, ways),
-            Self::Grid(policy) => policy.ends(x, ways),
+            Self::Mixture(policy) => policy.ends(x, paths),
+            Self::Grid(policy) => policy.ends(x, paths),
         }
     }
 
     /// The velocity `[b c h w]` at (`x` `[b c h w]`, t), t of each sample at most that of its source: (x - X)/t with the policy's x0 there.
     pub fn velocity(&self, x: &Tensor<4>, t: &[f64]) -> Tensor<4> {
-        let ways: Vec<Way> = t.iter().map(|t| Way::ToMean(*t)).collect();
-        let x0 = self.ends(x, &ways);
+        let paths: Vec<SamplePath> = t.iter().map(|t| SamplePath::ToMean(*t)).collect();
+        let x0 = self.ends(x, &paths);
         (x.clone() - x0) / lengths(t.iter().map(|t| self.divisor(*t)), &x.device())
     }
 
@@ -88,26 +88,27 @@ impl Policy {
     }
 
     /// The samples `[b c h w]` after the Euler sub-steps from `x` `[b c h w]` at each sample's raw time `from` down to its raw time `to`.
-    pub fn roll_out(&self, x: &Tensor<4>, (from, to): (&[f64], &[f64]), pace: Pace) -> Tensor<4> {
-        let ways: Vec<Way> = from.iter().zip(to).map(|(from, to)| Way::Along(pace.times(*from, *to))).collect();
-        self.ends(x, &ways)
+    pub fn roll_out(&self, x: &Tensor<4>, (from, to): (&[f64], &[f64]), substep_grid: SubstepGrid) -> Tensor<4> {
+        let paths: Vec<SamplePath> =
+            from.iter().zip(to).map(|(from, to)| SamplePath::Along(substep_grid.times(*from, *to))).collect();
+        self.ends(x, &paths)
     }
 
     /// The mean velocity `[b c h w]` of the roll-out from `x` at the raw times `from` down to `to`: its displacement by the time that it
     /// takes. Where that is shorter than a sub-step and a half, the velocity at its beginning.
-    pub fn mean_velocity(&self, x: &Tensor<4>, (from, to): (&[f64], &[f64]), pace: Pace) -> Tensor<4> {
-        let (mut ways, mut spans) = (Vec::with_capacity(from.len()), Vec::with_capacity(from.len()));
+    pub fn mean_velocity(&self, x: &Tensor<4>, (from, to): (&[f64], &[f64]), substep_grid: SubstepGrid) -> Tensor<4> {
+        let (mut paths, mut spans) = (Vec::with_capacity(from.len()), Vec::with_capacity(from.len()));
         for (&from, &to) in from.iter().zip(to) {
-            let t = time(from, pace.shift);
-            if ((from - to) * pace.substeps).round_ties_even() < 2.0 {
-                ways.push(Way::ToMean(t));
+            let t = time(from, substep_grid.shift);
+            if ((from - to) * substep_grid.substeps).round_ties_even() < 2.0 {
+                paths.push(SamplePath::ToMean(t));
                 spans.push(self.divisor(t));
             } else {
-                ways.push(Way::Along(pace.times(from, to)));
-                spans.push(t - time(to, pace.shift));
+                paths.push(SamplePath::Along(substep_grid.times(from, to)));
+                spans.push(t - time(to, substep_grid.shift));
             }
         }
-        (x.clone() - self.ends(x, &ways)) / lengths(spans.into_iter(), &x.device())
+        (x.clone() - self.ends(x, &paths)) / lengths(spans.into_iter(), &x.device())
     }
 
     /// The same without gradients, on the plain device.

@@ -1,6 +1,6 @@
 //! The steps of a sampler as segments of raw time, and noise between them.
 
-use super::pace::{raw_time, time};
+use super::substep_grid::{raw_time, time};
 use crate::{Error, Result, limits};
 
 /// The smallest share of a full step that the last one may be.

@@ -4,7 +4,7 @@ use super::built_in::{BuiltIn, check_substeps};
 use super::interface::{Context, Solver, SolverState, Span, SubStep};
 use super::mixture_step::{self, MixtureStep, Motion};
 use super::transition::euler_step;
-use crate::policy::{GridPolicy, Pace, Policy, Renoising, raw_time};
+use crate::policy::{GridPolicy, SubstepGrid, Policy, Renoising, raw_time};
 use crate::rng::Purpose;
 use crate::{Error, Result};
 use burn::tensor::Tensor;
@@ -50,9 +50,9 @@ impl BuiltIn for PiFlow {
 
 impl PiFlow {
     /// Follows the mixture that is predicted at the beginning of the span to its end.
-    fn follow_mixture(&self, x: Tensor<4>, span: Span, context: &mut Context, pace: Pace) -> Result<Tensor<4>> {
-        let raw = |t| raw_time(t, pace.shift);
-        let substeps = pace.count(raw(span.t), raw(span.to));
+    fn follow_mixture(&self, x: Tensor<4>, span: Span, context: &mut Context, substep_grid: SubstepGrid) -> Result<Tensor<4>> {
+        let raw = |t| raw_time(t, substep_grid.shift);
+        let substeps = substep_grid.count(raw(span.t), raw(span.to));
         let Context { predict, draws, spectrum, second_order, observe } = context;
         let temperature = self.temperature;
         let mut predict = |x: &Tensor<4>, t: f64| predict(x, t).tempered(temperature);
@@ -73,18 +73,18 @@ impl PiFlow {
         x: Tensor<4>,
         span: Span,
         context: &mut Context,
-        (pace, segment): (Pace, f64),
+        (substep_grid, segment): (SubstepGrid, f64),
     ) -> Result<Tensor<4>> {
         // Over x0 the components are the grid's points themselves: at time 1 they are x - g.
         let mixture = (context.predict)(&x, span.t).mixture();
         let b = x.dims()[0];
         let velocities = (x.clone().unsqueeze_dim::<5>(1) - mixture.0.means.clone()) / span.t;
-        let policy = Policy::Grid(GridPolicy::new(velocities, x.clone(), vec![span.t; b], (segment, pace.shift))?);
-        let (from, to) = (raw_time(span.t, pace.shift), raw_time(span.to, pace.shift));
+        let policy = Policy::Grid(GridPolicy::new(velocities, x.clone(), vec![span.t; b], (segment, substep_grid.shift))?);
+        let (from, to) = (raw_time(span.t, substep_grid.shift), raw_time(span.to, substep_grid.shift));
         let Some(observe) = &mut context.observe else {
-            return Ok(policy.roll_out(&x, (&vec![from; b], &vec![to; b]), pace));
+            return Ok(policy.roll_out(&x, (&vec![from; b], &vec![to; b]), substep_grid));
         };
-        let (times, mut x) = (pace.times(from, to), x);
+        let (times, mut x) = (substep_grid.times(from, to), x);
         for (substep, ends) in times.windows(2).enumerate() {
             let (t, to) = (ends[0], ends[1]);
             let x0 = x.clone() - policy.velocity(&x, &vec![t; b]) * t;
@@ -98,15 +98,15 @@ impl PiFlow {
 
 impl Solver for PiFlow {
     fn step(&self, state: SolverState, span: Span, context: &mut Context) -> Result<SolverState> {
-        let pace = Pace { shift: f64::from(span.shift), substeps: self.substeps as f64 };
+        let substep_grid = SubstepGrid { shift: f64::from(span.shift), substeps: self.substeps as f64 };
         let renoising = Renoising::new((span.t, span.to), self.renoise);
         let followed = Span { to: renoising.to, ..span };
         // The last step is taken as it was predicted.
         let last = span.to <= 0.0;
         let settings = Self { temperature: if last { 1.0 } else { self.temperature }, ..*self };
         let x = match self.grid_segment {
-            None => settings.follow_mixture(state.into_x(), followed, context, pace)?,
-            Some(segment) => settings.follow_grid(state.into_x(), followed, context, (pace, segment))?,
+            None => settings.follow_mixture(state.into_x(), followed, context, substep_grid)?,
+            Some(segment) => settings.follow_grid(state.into_x(), followed, context, (substep_grid, segment))?,
         };
         if renoising.kept >= 1.0 || last {
             return Ok(SolverState::new(x));

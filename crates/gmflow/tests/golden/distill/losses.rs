@@ -11,7 +11,7 @@ use gmflow::guidance::ReweightScale;
 use gmflow::network::{Denoiser, Network, named_tensors};
 use gmflow::optim::{AdamW, Optimizer};
 use gmflow::path::forward_diffusion;
-use gmflow::policy::{GridPolicy, MixturePolicy, Pace, Policy, Segments, time};
+use gmflow::policy::{GridPolicy, MixturePolicy, Policy, Segments, SubstepGrid, time};
 use std::collections::VecDeque;
 
 pub fn run(case: &Case) -> Option<Computed> {
@@ -87,7 +87,7 @@ struct Setting<'a> {
 impl<'a> Setting<'a> {
     fn new(case: &'a Case) -> Self {
         let imitation = Imitation {
-            pace: Pace { shift: case.f64("shift"), substeps: case.f64("total_substeps") },
+            substep_grid: SubstepGrid { shift: case.f64("shift"), substeps: case.f64("total_substeps") },
             states: case.usize("num_intermediate_states"),
             window: case.f64("window_substeps"),
             teacher_ratio: case.f64("teacher_ratio"),
@@ -196,7 +196,7 @@ fn data_free(case: &Case) -> Computed {
         let (segment, rolling) = setting.segment(&student, x_src, (vec![begin; b], vec![length; b]), &mut draws);
         losses.push(segment.losses.mean() * length);
         let end = vec![(begin - length).max(0.0); b];
-        let x = rolling.roll_out(&segment.x, (&segment.raw, &end), setting.imitation.pace);
+        let x = rolling.roll_out(&segment.x, (&segment.raw, &end), setting.imitation.substep_grid);
         x_src = Tensor::from_data(x.into_data(), &recording());
         all.extend(segment.asked);
     }

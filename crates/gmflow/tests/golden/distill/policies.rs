@@ -4,7 +4,7 @@ use super::numbers;
 use crate::harness::{Array, Case, Computed, device};
 use burn::tensor::{Gradients, Tensor};
 use gmflow::mixture::{GaussianMixture, VelocityMixture};
-use gmflow::policy::{GridPolicy, MixturePolicy, Pace, Policy};
+use gmflow::policy::{GridPolicy, MixturePolicy, Policy, SubstepGrid};
 
 pub fn run(case: &Case) -> Option<Computed> {
     match case.op.as_str() {
@@ -120,16 +120,16 @@ fn dropout(case: &Case) -> Computed {
     ])
 }
 
-fn pace(case: &Case) -> Pace {
-    Pace { shift: case.f64("shift"), substeps: case.f64("total_substeps") }
+fn substep_grid(case: &Case) -> SubstepGrid {
+    SubstepGrid { shift: case.f64("shift"), substeps: case.f64("total_substeps") }
 }
 
 fn roll_out(case: &Case) -> Computed {
     let policy = policy(case, &mut Leaves { named: Vec::new() }).detached();
-    let (from, to, pace) = (numbers(case, "raw_start"), numbers(case, "raw_end"), pace(case));
-    let x = policy.roll_out(&case.input("x_start").tensor(), (&from, &to), pace);
-    let counts: Vec<f32> = from.iter().zip(&to).map(|(from, to)| pace.count(*from, *to) as f32).collect();
-    let ends: Vec<f32> = to.iter().map(|to| gmflow::policy::time(*to, pace.shift) as f32).collect();
+    let (from, to, substep_grid) = (numbers(case, "raw_start"), numbers(case, "raw_end"), substep_grid(case));
+    let x = policy.roll_out(&case.input("x_start").tensor(), (&from, &to), substep_grid);
+    let counts: Vec<f32> = from.iter().zip(&to).map(|(from, to)| substep_grid.count(*from, *to) as f32).collect();
+    let ends: Vec<f32> = to.iter().map(|to| gmflow::policy::time(*to, substep_grid.shift) as f32).collect();
     let row = |values: Vec<f32>| Array { shape: vec![values.len()], values };
     Computed::from([("x_end".into(), x.into()), ("t_end".into(), row(ends)), ("substeps".into(), row(counts))])
 }
@@ -137,14 +137,15 @@ fn roll_out(case: &Case) -> Computed {
 fn mean_velocity(case: &Case) -> Computed {
     let mut leaves = Leaves { named: Vec::new() };
     let policy = policy(case, &mut leaves);
-    let (from, to, pace) = (numbers(case, "raw_start"), numbers(case, "raw_end"), pace(case));
+    let (from, to, substep_grid) = (numbers(case, "raw_start"), numbers(case, "raw_end"), substep_grid(case));
     let x = leaves.of4(case, "x_start");
-    let u = policy.mean_velocity(&x, (&from, &to), pace);
+    let u = policy.mean_velocity(&x, (&from, &to), substep_grid);
     let mut computed = probed(case, u, leaves);
-    let counts = from.iter().zip(&to).map(|(from, to)| match ((from - to) * pace.substeps).round_ties_even() < 2.0 {
-        true => 0.0,
-        false => pace.count(*from, *to) as f32,
-    });
+    let counts =
+        from.iter().zip(&to).map(|(from, to)| match ((from - to) * substep_grid.substeps).round_ties_even() < 2.0 {
+            true => 0.0,
+            false => substep_grid.count(*from, *to) as f32,
+        });
     let counts: Vec<f32> = counts.collect();
     computed.insert("substeps".into(), Array { shape: vec![counts.len()], values: counts });
     computed

@@ -6,7 +6,7 @@ use crate::harness::{Array, Case, Computed, device};
 use burn::tensor::{Int, Tensor, TensorData};
 use gmflow::mixture::GaussianMixture;
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig, keep_going};
-use gmflow::policy::{Pace, Renoising, Segments, raw_time};
+use gmflow::policy::{Renoising, Segments, SubstepGrid, raw_time};
 use gmflow::rng::Purpose;
 use gmflow::solver::{NoiseSource, PiFlow, SolverConfig, SubStep};
 use std::collections::VecDeque;
@@ -115,11 +115,10 @@ fn sampled(case: &Case) -> Computed {
     };
     pipeline.run(&config, &request, &mut draws(), &mut keep_going, Some(&mut observe)).expect("samples");
     let (renoisings, times) = (renoisings(case), segments(case).times());
-    let pace = Pace { shift: case.f64("shift"), substeps: case.f64("total_substeps") };
-    let counts = renoisings
-        .iter()
-        .zip(&times)
-        .map(|(renoising, t)| pace.count(raw_time(*t, pace.shift), raw_time(renoising.to, pace.shift)) as f64);
+    let substep_grid = SubstepGrid { shift: case.f64("shift"), substeps: case.f64("total_substeps") };
+    let counts = renoisings.iter().zip(&times).map(|(renoising, t)| {
+        substep_grid.count(raw_time(*t, substep_grid.shift), raw_time(renoising.to, substep_grid.shift)) as f64
+    });
     let counts = row(counts);
     let fresh = |i: usize, x: &Tensor<4>| match case.draws.get(i) {
         Some(draw) => x.clone() * renoisings[i].scale + draw.array.tensor::<4>() * renoisings[i].noise,

@@ -1,6 +1,6 @@
-//! The way back of a roll-out in one pass: every sub-step is computed once more and then taken back, pixel by pixel.
+//! The backward pass of a roll-out: pixel by pixel, every sub-step is computed again and then differentiated.
 //!
-//! With y_k = a_k - m the components over x0 measured from their mean m, a sub-step is
+//! Let m be the mean of the mixture over x0, and y_k = a_k - m its components measured from it. A sub-step is
 //!
 //! ```text
 //! nu = p x - q x_src - zeta m        s = 1/(1 + v zeta)
@@ -8,7 +8,7 @@
 //! X = m + s (sum_k w_k y_k + v nu)        x' = keep x + (1 - keep) X
 //! ```
 //!
-//! and does not depend on m, which is therefore a constant of the gradient.
+//! x' does not depend on m, so the gradient takes m for a constant.
 
 use super::RollOut;
 use super::forward::{EARLIEST_SOURCE, Inputs};

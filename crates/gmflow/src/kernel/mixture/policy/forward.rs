@@ -22,8 +22,8 @@ pub(crate) struct Inputs<'a> {
     pub x: &'a [f32],
 }
 
-/// The ends `[b c n]`. A velocity u at time t and t u at time 1 stand for the same x0, so that samples with times of their own take the
-/// passes of samples of one time.
+/// The ends `[b c n]`. A velocity u at time t stands for the same x0 as t u at time 1. With means scaled in this way, samples of different
+/// times go through the passes for samples of one time.
 pub(crate) fn roll_out(inputs: Inputs, plan: &RollOut, sizes: Sizes) -> Vec<f32> {
     let Sizes { k, c, n } = sizes;
     let (b, of_sample) = (plan.sources.len(), (k * c * n).max(1));

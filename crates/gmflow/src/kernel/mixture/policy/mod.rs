@@ -30,9 +30,9 @@ pub struct RollOut {
     pub(crate) count: usize,
 }
 
-/// The way of one sample.
+/// The path of one sample.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Way {
+pub(crate) enum SamplePath {
     /// Euler sub-steps between these times.
     Along(Vec<f64>),
     /// To the mean of the mixture's x0 at the point where the sample is, at this time.
@@ -40,15 +40,15 @@ pub(crate) enum Way {
 }
 
 impl RollOut {
-    /// From the time at which each sample's mixture was predicted, and its way.
-    pub(crate) fn new(sources: &[f64], ways: &[Way]) -> Self {
-        let substeps = |(source, way): (&f64, &Way)| match way {
-            Way::ToMean(t) => vec![OdeSubstep::to_mean((*source, *t), true)],
-            Way::Along(times) => {
+    /// From the time at which each sample's mixture was predicted, and its path.
+    pub(crate) fn new(sources: &[f64], paths: &[SamplePath]) -> Self {
+        let substeps = |(source, path): (&f64, &SamplePath)| match path {
+            SamplePath::ToMean(t) => vec![OdeSubstep::to_mean((*source, *t), true)],
+            SamplePath::Along(times) => {
                 times.windows(2).map(|ends| OdeSubstep::from_point(*source, ends[0], ends[1])).collect::<Vec<_>>()
             }
         };
-        Self::of_samples(sources, sources.iter().zip(ways).map(substeps).collect())
+        Self::of_samples(sources, sources.iter().zip(paths).map(substeps).collect())
     }
 
     fn of_samples(sources: &[f64], of_samples: Vec<Vec<OdeSubstep>>) -> Self {

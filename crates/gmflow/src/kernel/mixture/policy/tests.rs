@@ -1,6 +1,6 @@
-//! Fused roll-outs and their gradients against tensor operations, on random shapes and ways.
+//! Fused roll-outs and their gradients against tensor operations, on random shapes and paths.
 
-use super::{RollOut, Way, reference, roll_out};
+use super::{RollOut, SamplePath, reference, roll_out};
 use crate::mixture::GaussianMixture;
 use crate::rng::{Purpose, normals, uniforms};
 use burn::tensor::activation::log_softmax;
@@ -14,7 +14,7 @@ struct Case {
     components: usize,
     /// `[b c h w]`.
     shape: [usize; 4],
-    /// The most sub-steps of a way.
+    /// The most sub-steps of a path.
     most: usize,
 }
 
@@ -34,26 +34,26 @@ impl Case {
         Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
     }
 
-    /// A way of its own for each sample: nothing, to the mean, or so many sub-steps.
+    /// A path of its own for each sample: nothing, to the mean, or so many sub-steps.
     fn plan(&self) -> Arc<RollOut> {
         let draws = uniforms(self.seed, Purpose::Gaps, 0, 4 * self.shape[0]);
-        let (mut sources, mut ways) = (Vec::new(), Vec::new());
+        let (mut sources, mut paths) = (Vec::new(), Vec::new());
         for draw in draws.chunks(4) {
             let source = if draw[0] < 0.3 { 1.0 } else { f64::from(draw[0]) };
             let from = source * (0.3 + 0.7 * f64::from(draw[1]));
             let to = from * f64::from(draw[2]);
             let n = (f64::from(draw[3]) * (self.most + 2) as f64) as usize;
             sources.push(source);
-            ways.push(match n {
-                0 => Way::Along(vec![from, from]),
-                1 => Way::ToMean(to.max(0.02)),
-                _ => Way::Along((0..n).map(|i| from + (to - from) * i as f64 / (n - 1) as f64).collect()),
+            paths.push(match n {
+                0 => SamplePath::Along(vec![from, from]),
+                1 => SamplePath::ToMean(to.max(0.02)),
+                _ => SamplePath::Along((0..n).map(|i| from + (to - from) * i as f64 / (n - 1) as f64).collect()),
             });
         }
-        Arc::new(RollOut::new(&sources, &ways))
+        Arc::new(RollOut::new(&sources, &paths))
     }
 
-    /// The end of the way and the gradients of its product with constants.
+    /// The end of the path and the gradients of its product with constants.
     fn run(&self, f: fn(&GaussianMixture, &Tensor<4>, &Tensor<4>, &Arc<RollOut>) -> Tensor<4>) -> Vec<Vec<f32>> {
         let ([b, c, h, w], k) = (self.shape, self.components);
         let mixture = GaussianMixture {
@@ -95,7 +95,7 @@ proptest! {
     }
 }
 
-/// A batch of N is N batches of one, to the last bit, also with ways of different lengths.
+/// A batch of N is N batches of one, to the last bit, also with paths of different lengths.
 #[test]
 fn a_sample_does_not_depend_on_the_others() {
     for shape in [[5, 2, 1, 1], [4, 3, 5, 7]] {

@@ -16,14 +16,14 @@ const SLACK: f64 = 1e-3;
 
 /// How roll-outs are divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pace {
+pub struct SubstepGrid {
     /// The shift m of the time grid.
     pub shift: f64,
     /// Sub-steps in a raw time of 1.
     pub substeps: f64,
 }
 
-impl Pace {
+impl SubstepGrid {
     /// Euler sub-steps from the raw time `from` down to `to`: at least one.
     pub fn count(&self, from: f64, to: f64) -> usize {
         // A conversion of a number that is not finite, or too large, ends at the bounds.
@@ -54,12 +54,12 @@ mod tests {
 
     #[test]
     fn substeps_are_even_in_raw_time_and_an_ulp_makes_none() {
-        let pace = Pace { shift: 3.2, substeps: 128.0 };
-        assert_eq!(pace.count(1.0, 1.0 - 2.0 / 7.0), 37);
-        assert_eq!(pace.count(1.0 / 7.0, 0.0), 19);
+        let substep_grid = SubstepGrid { shift: 3.2, substeps: 128.0 };
+        assert_eq!(substep_grid.count(1.0, 1.0 - 2.0 / 7.0), 37);
+        assert_eq!(substep_grid.count(1.0 / 7.0, 0.0), 19);
         let half = f64::from(raw_time(time(0.5, 3.2), 3.2) as f32 + f32::EPSILON);
-        assert_eq!((pace.count(half, 0.25), pace.count(0.5, 0.5)), (32, 1));
-        let times = pace.times(0.5, 0.25);
+        assert_eq!((substep_grid.count(half, 0.25), substep_grid.count(0.5, 0.5)), (32, 1));
+        let times = substep_grid.times(0.5, 0.25);
         assert_eq!((times.len(), times[0], times[32]), (33, time(0.5, 3.2), time(0.25, 3.2)));
     }
 }
