@@ -12,7 +12,7 @@ pub struct PlanArgs {
     /// Height and width to resize the pictures to [default: 32; small pictures of one size stay as they are]
     #[arg(long, value_name = "PIXELS", value_parser = count)]
     pub size: Option<usize>,
-    /// How long training may take: the network and the number of steps follow from it [default: 120]
+    /// How long training may take: the network and the number of steps follow from it [default: 30]
     #[arg(long, value_name = "MIN", value_parser = minutes)]
     pub minutes: Option<u64>,
     /// Number of training steps, however long they take
@@ -25,7 +25,7 @@ pub struct PlanArgs {
 
 const NETWORKS: &[Choice<NetworkSize>] = &[
     ("tiny", NetworkSize::Tiny, "For a few minutes: pictures of simple shapes"),
-    ("small", NetworkSize::Small, "For an hour or two on a laptop"),
+    ("small", NetworkSize::Small, "For half an hour to two hours on a laptop"),
     ("medium", NetworkSize::Medium, "For a night on a laptop"),
     ("large", NetworkSize::Large, "For a GPU"),
 ];
@@ -36,7 +36,7 @@ const NETWORKS: &[Choice<NetworkSize>] = &[
     long_about = "Looks at a set of pictures: how many, which classes, sizes and formats. Chooses the size to learn, a network that fits the \
 machine and the time, and the number of steps; takes a few steps to see how fast they are; and writes a short configuration with comments for \
 `gmflow train`, with the expected time to the first pictures that look like the data and to the end.",
-    after_help = "Examples:\n  gmflow init photos\n  gmflow init photos --minutes 30 --size 64 --out photos-64.toml\n  \
+    after_help = "Examples:\n  gmflow init photos\n  gmflow init photos --minutes 120 --size 64 --out photos-64.toml\n  \
 gmflow init train-images-idx3-ubyte.gz --out digits.toml"
 )]
 pub struct InitArgs {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
     long_about = "Trains the model that a TOML file describes: network, data, loss, optimiser, schedule. The run folder \
 holds the resolved configuration, checkpoints, logs (JSON lines and TensorBoard) and sample pictures. Ctrl-C, SIGTERM, SIGHUP and \
 SIGUSR1 write a checkpoint and stop, with the exit code 128 + the signal's number; --resume continues as if nothing had happened.",
-    after_help = "Examples:\n  gmflow train photos --minutes 30\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
+    after_help = "Examples:\n  gmflow train photos\n  gmflow train configs/mnist.toml --out runs/mnist\n  \
 gmflow train configs/mnist.toml --out runs/mnist --resume\n  \
 gmflow train configs/mnist.toml --out runs/short --set train.steps=100 --set train.lr=1e-4\n  \
 gmflow train configs/mnist.toml --out runs/tuned --from models/mnist --set train.steps=1000 --set train.lr=1e-4"

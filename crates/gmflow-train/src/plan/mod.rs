@@ -46,14 +46,14 @@ const LARGEST_AS_THEY_ARE: usize = 64;
 /// Images of fewer pixels to a side are not trained on.
 const SMALLEST: usize = 8;
 /// The time that training may take where nothing else is asked for.
-const BUDGET: Duration = Duration::from_secs(2 * 3600);
+const BUDGET: Duration = Duration::from_secs(30 * 60);
 
 /// What is asked for; everything else is chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanOptions {
     /// Height and width that pictures are brought to.
     pub size: Option<usize>,
-    /// The time that training may take; by default two hours.
+    /// The time that training may take; by default half an hour.
     pub budget: Option<Duration>,
     /// Optimiser steps, in place of a time.
     pub steps: Option<u64>,
