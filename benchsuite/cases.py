@@ -25,6 +25,8 @@ class Case:
     memory: bool = False
     unit: str = "s"
     precision: str = "bf16"
+    # A sample of a student in one network call, in place of a guided one.
+    student: bool = False
     # Operations of a call, where a share of the device's peak is wanted.
     gflop: float | None = None
 
@@ -99,6 +101,10 @@ CASES = [
     Case(
         "sample xl int8", "the same in int8, against bf16", 1.5,
         kind="sample", modes=("bf16",), memory=True, precision="int8",
+    ),
+    Case(
+        "sample xl student", "XL/2, a student of 32 components in one call, decoded, from process start to PNG, in bf16", 2.0,
+        kind="sample", modes=("bf16", "f32"), memory=True, student=True,
     ),
     *xl("bf16", 1.0, ("eager", "compile", "autocast")),
     *xl("int8", 1.0, EAGER),

@@ -179,12 +179,12 @@ class Suite:
             raise RuntimeError(f"no benchmark is called {pattern}")
         return found, peak
 
-    def checkpoint(self):
-        """A GM-DiT-XL/2 with random weights in the published layout."""
-        folder = self.scratch / "xl2-bf16"
+    def checkpoint(self, student):
+        """A GM-DiT-XL/2, or a student of it, with random weights in the published layout."""
+        folder = self.scratch / ("xl2-student" if student else "xl2-bf16")
         if not (folder / "model_index.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            run([self.binaries["random_checkpoint"], folder, "bf16"], self.env)
+            run([self.binaries["random_checkpoint"], folder, "bf16", *(["student"] if student else [])], self.env)
         return folder
 
     def sample(self, checkpoint, out, *extra):
@@ -217,15 +217,18 @@ class Suite:
         return results
 
     def end_to_end(self, case):
-        checkpoint = self.checkpoint()
+        checkpoint = self.checkpoint(case.student)
         out = self.scratch / "samples"
         results = {side: {"times": [], "peak_gb": 0} for side in ("ours", *case.modes)}
-        settings = ["--class", "207", "--num", "1", "--steps", "6", "--guidance", "0.45"]
+        # A student knows its steps, and its guidance is built in.
+        guided = [] if case.student else ["--steps", "6", "--guidance", "0.45"]
+        settings = ["--class", "207", "--num", "1", *guided]
         for _ in range(self.rounds(case)):
             self.add(results, "ours", lambda: self.sample(checkpoint, out, *settings, "--precision", case.precision))
             for precision in case.modes:
                 command = [self.python, HERE / "rival/sample.py", checkpoint, self.scratch / "rival.png"]
                 command += ["--precision", precision, "--threads", self.args.threads]
+                command += ["--student"] if case.student else []
                 self.add(results, precision, lambda: run(command, self.env))
         return results
 

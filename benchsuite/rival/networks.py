@@ -35,9 +35,9 @@ class Block(nn.Module):
 
 
 class GmDit(nn.Module):
-    """A diffusion transformer with a mixture head."""
+    """A diffusion transformer with a mixture head; that of a student has a layer for the means and one for the weights."""
 
-    def __init__(self, heads, head_dim, layers, size, patch, channels, classes, k):
+    def __init__(self, heads, head_dim, layers, size, patch, channels, classes, k, two_parts=False):
         super().__init__()
         c = heads * head_dim
         self.patch, self.k, self.channels = patch, k, channels
@@ -47,7 +47,10 @@ class GmDit(nn.Module):
         self.labels = nn.Embedding(classes + 1, c)
         self.blocks = nn.ModuleList(Block(heads, head_dim) for _ in range(layers))
         self.out_modulation = nn.Linear(c, 2 * c)
-        self.out = nn.Linear(c, patch * patch * k * (channels + 1))
+        outputs = {"out_means": k * channels, "out_weights": k} if two_parts else {"out": k * (channels + 1)}
+        self.outputs = list(outputs)
+        for name, values in outputs.items():
+            setattr(self, name, nn.Linear(c, patch * patch * values))
         self.log_std = nn.Sequential(nn.SiLU(), nn.Linear(c, 1024), nn.SiLU(), nn.Linear(1024, 1))
 
     def forward(self, x, t, label):
@@ -61,9 +64,10 @@ class GmDit(nn.Module):
         for block in self.blocks:
             x = block(x, activated)
         shift, scale = self.out_modulation(activated)[:, None].chunk(2, -1)
-        x = self.out(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+        x = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
         p, k, c = self.patch, self.k, self.channels
-        x = x.view(b, h // p, w // p, p, p, -1).permute(0, 5, 1, 3, 2, 4).reshape(b, -1, h, w)
+        values = [getattr(self, name)(x).view(b, h // p, w // p, p, p, -1) for name in self.outputs]
+        x = torch.cat(values, -1).permute(0, 5, 1, 3, 2, 4).reshape(b, -1, h, w)
         means = x[:, : k * c].view(b, k, c, h, w)
         return means, x[:, k * c :].log_softmax(1)[:, :, None], self.log_std(embedding.detach())[:, :, None, None, None]
 
