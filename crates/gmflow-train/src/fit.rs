@@ -1,7 +1,9 @@
 //! The network of a configuration and the data: what the one leaves open the other tells, and where both speak they must agree.
 
 use burn::tensor::Device;
-use gmflow::limits::{self, Training};
+use gmflow::checkpoint::{ModelInfo, model_folder};
+use gmflow::kernel::MatmulPrecision;
+use gmflow::limits::{self, Teacher, Training};
 use gmflow::network::{GmDitConfig, NetworkConfig, UnetConfig};
 
 use crate::config::{Config, FromData, below};
@@ -75,6 +77,16 @@ impl Split {
 /// # Errors
 /// [`gmflow::Error::Memory`].
 pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device, split: Split) -> Result<()> {
+    let teacher = match &config.distill {
+        Some(distill) => Some(ModelInfo::load(&model_folder(&distill.teacher)?)?),
+        None => None,
+    };
+    let guidance = config.distill.as_ref().and_then(|distill| distill.guidance);
+    let teacher = teacher.as_ref().map(|teacher| Teacher {
+        network: &teacher.network,
+        weight_bytes: if config.train.precision == MatmulPrecision::F32 { 4 } else { 2 },
+        is_guided: guidance.unwrap_or(teacher.guidance).is_active(),
+    });
     Ok(limits::check_training(&Training {
         network: &config.network,
         shape,
@@ -86,6 +98,7 @@ pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device, 
         averages: config.ema.len(),
         all_trained: config.train.trains_all(),
         recomputed: config.train.gradient_checkpointing,
+        teacher,
         device,
     })?)
 }

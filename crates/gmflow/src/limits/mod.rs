@@ -17,8 +17,8 @@ mod sizes;
 
 pub use memory::{Available, available};
 pub use sizes::{
-    Activations, Training, check_training, check_weights, decoding, fastest_pass_of_points, numbers_in_training,
-    parameters, parameters_of_autoencoder, parameters_of_spectrum, prediction,
+    Activations, Teacher, Training, check_training, check_weights, decoding, fastest_pass_of_points,
+    numbers_in_training, parameters, parameters_of_autoencoder, parameters_of_spectrum, prediction,
 };
 
 use crate::{Error, Result};

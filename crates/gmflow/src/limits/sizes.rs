@@ -85,8 +85,21 @@ pub struct Training<'a> {
     pub processes: usize,
     /// Processes that each hold a part of the moments and averages; 1 where every process holds all of them.
     pub state_shares: usize,
-    /// Where the network is.
+    /// The network that distillation asks beside the one in training.
+    pub teacher: Option<Teacher<'a>>,
+    /// Where the networks are.
     pub device: &'a Device,
+}
+
+/// A frozen network that is asked for velocities in training.
+#[derive(Clone, Copy, Debug)]
+pub struct Teacher<'a> {
+    /// The network.
+    pub network: &'a NetworkConfig,
+    /// Bytes of a weight: 4 in f32, 2 in bf16.
+    pub weight_bytes: usize,
+    /// Whether each sample is asked about with its class and without.
+    pub is_guided: bool,
 }
 
 /// Checks that the weights of a network in training fit in memory, with so many averages, and with their gradients and the optimiser's
@@ -135,6 +148,18 @@ pub fn check_training(training: &Training) -> Result<()> {
     };
     let each = Activations::of(network, shape, recomputed).training;
     let need = if kernel::on_cpu(device) { need.floats("activations", &[pass as u128, each]) } else { need };
+    let need = match training.teacher.filter(|_| kernel::on_cpu(device)) {
+        None => need,
+        Some(teacher) => {
+            let weights = parameters(teacher.network)?;
+            let each = Activations::of(teacher.network, shape, false).prediction;
+            let asked = pass as u128 * if teacher.is_guided { 2 } else { 1 };
+            let bytes = weights.saturating_mul(teacher.weight_bytes as u128);
+            let need = need.bytes(&format!("{weights} weights of the teacher"), bytes);
+            need.check("distill.teacher", weights, "take a smaller teacher")?;
+            need.floats("activations of the teacher", &[asked, each])
+        }
+    };
     let advice = if pass == batch && batch > 1 {
         "lower train.batch_size, or set train.micro_batch to compute it in parts"
     } else {
@@ -337,8 +362,24 @@ mod tests {
             recomputed: false,
             processes: 1,
             state_shares: 1,
+            teacher: None,
             device,
         }
+    }
+
+    #[test]
+    fn a_teacher_counts() {
+        let device = Device::flex();
+        let [network, ..] = small();
+        let wide =
+            NetworkConfig::Mlp2d(Mlp2dConfig { hidden_dim: 1 << 16, num_layers: 1 << 10, ..Mlp2dConfig::default() });
+        let with = |teacher| Training {
+            teacher: Some(Teacher { network: teacher, weight_bytes: 2, is_guided: true }),
+            ..training(&network, &device)
+        };
+        assert!(check_training(&with(&network)).is_ok());
+        let error = check_training(&with(&wide)).unwrap_err().to_string();
+        assert!(error.starts_with("distill.teacher: expected a value that fits in memory"), "{error}");
     }
 
     #[test]
