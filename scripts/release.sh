@@ -43,11 +43,12 @@ rm -rf "$folder"
 mkdir -p "$folder/completions"
 cp "$binary" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$folder/"
 cp -r configs models book "$folder/"
-if [ "$target" = "$host" ]; then
+if "$binary" --version >/dev/null 2>&1; then
     for shell in bash zsh fish; do
         "$binary" completions "$shell" > "$folder/completions/gmflow.$shell"
     done
 else
+    # A program for another system.
     rmdir "$folder/completions"
 fi
 tar -C dist --sort=name --owner=0 --group=0 --numeric-owner -czf "dist/$name.tar.gz" "$name"
@@ -55,6 +56,7 @@ tar -C dist --sort=name --owner=0 --group=0 --numeric-owner -czf "dist/$name.tar
 echo "dist/$name.tar.gz"
 
 if [ "$container" = yes ]; then
-    "$engine" build -f scripts/Containerfile --build-arg "NAME=$name" -t "gmflow:$version" dist
+    case "$target" in *-musl) base=scratch ;; *) base=debian:stable-slim ;; esac
+    "$engine" build -f scripts/Containerfile --build-arg "BASE=$base" --build-arg "NAME=$name" -t "gmflow:$version" dist
     echo "gmflow:$version"
 fi
