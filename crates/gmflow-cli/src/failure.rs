@@ -1,8 +1,8 @@
 //! Exit codes and error messages, decided in one place: 0 done, 1 failed while running, 2 asked for wrongly, 128 and the signal's number
 //! stopped by a signal.
 
+use crate::rank;
 use crate::signals::Signal;
-use crate::world;
 use gmflow::FilesError;
 use std::io::Write;
 
@@ -93,7 +93,7 @@ pub fn report(result: anyhow::Result<()>) -> u8 {
         return signal.exit_code();
     }
     let code = if is_usage(&error) { 2 } else { 1 };
-    if world::is_of_another(&error) {
+    if rank::is_of_another(&error) {
         // That rank and the first one say it.
         return code;
     }
@@ -102,9 +102,9 @@ pub fn report(result: anyhow::Result<()>) -> u8 {
     let _ = match error.downcast_ref() {
         // Each on a line of its own.
         Some(gmflow_train::Error::Several(errors)) => {
-            errors.iter().try_for_each(|error| writeln!(stderr, "error: {}{error}", world::prefix()))
+            errors.iter().try_for_each(|error| writeln!(stderr, "error: {}{error}", rank::prefix()))
         }
-        _ => writeln!(stderr, "error: {}{}", world::prefix(), one_line(&error)),
+        _ => writeln!(stderr, "error: {}{}", rank::prefix(), one_line(&error)),
     };
     code
 }

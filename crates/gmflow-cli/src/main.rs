@@ -21,6 +21,7 @@ mod merge;
 mod output;
 mod pack;
 mod plot;
+mod rank;
 mod sample;
 mod sampler;
 #[cfg(feature = "serve")]
@@ -58,10 +59,10 @@ fn start_log() {
     log.target(env_logger::Target::Pipe(Box::new(terminal::Log)));
     if std::env::var_os("RUST_LOG").is_none() {
         log.format(|out, record| match record.level() {
-            log::Level::Error => writeln!(out, "error: {}{}", world::prefix(), record.args()),
+            log::Level::Error => writeln!(out, "error: {}{}", rank::prefix(), record.args()),
             log::Level::Info if record.target() == FOUND && !is_new(record.args().to_string()) => Ok(()),
-            log::Level::Info if !world::speaks() => Ok(()),
-            log::Level::Warn => writeln!(out, "warning: {}{}", world::prefix(), record.args()),
+            log::Level::Info if !rank::speaks() => Ok(()),
+            log::Level::Warn => writeln!(out, "warning: {}{}", rank::prefix(), record.args()),
             _ => writeln!(out, "{}", record.args()),
         });
     }

@@ -1,14 +1,14 @@
 //! Writing results: to stdout without minding a closed pipe, to files without destroying what is there.
 
 use crate::failure::usage;
-use crate::world;
+use crate::rank;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::path::Path;
 
 /// Writes all of `bytes` to stdout; of several processes the first one does.
 pub fn write_stdout(bytes: &[u8]) -> Result<()> {
-    if !world::speaks() {
+    if !rank::speaks() {
         return Ok(());
     }
     let mut stdout = std::io::stdout().lock();
@@ -23,7 +23,7 @@ pub fn line(text: &str) -> Result<()> {
 
 /// Prints `value` as indented JSON.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
-    if !world::speaks() {
+    if !rank::speaks() {
         return Ok(());
     }
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());

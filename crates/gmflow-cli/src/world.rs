@@ -2,33 +2,16 @@
 
 use crate::args::WorldArgs;
 use crate::failure::usage;
-use crate::{device, terminal};
+use crate::{device, rank, terminal};
 use anyhow::{Result, anyhow};
 use burn::tensor::Device;
 use gmflow_world::{Shard, World};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The number of this process, for messages.
-static RANK: AtomicUsize = AtomicUsize::new(0);
 /// The variable by which a user says how many threads there are.
 const THREADS: &str = "RAYON_NUM_THREADS";
-
-/// Whether this is the process that speaks to the user: the only one, or rank 0.
-pub fn speaks() -> bool {
-    rank() == 0
-}
-
-/// The number of this process among those that work together.
-pub fn rank() -> usize {
-    RANK.load(Ordering::Relaxed)
-}
-
-/// What stands before messages of all processes but the first.
-pub fn prefix() -> String {
-    if speaks() { String::new() } else { format!("[rank {}] ", rank()) }
-}
 
 /// This process and those that it works with.
 pub struct Job {
@@ -56,7 +39,7 @@ impl Job {
             other => other.into(),
         })?;
         if world.size() > 1 {
-            RANK.store(world.rank(), Ordering::Relaxed);
+            rank::set(world.rank());
             gmflow_world::end_on_panic(Arc::downgrade(&world));
         }
         Ok(Self { world, settled: AtomicBool::new(false) })
@@ -160,7 +143,7 @@ fn threads(world: &dyn World) -> Result<usize> {
     let threads = threads.clamp(1, most.max(1));
     let on_host = std::fs::read_to_string("/proc/cpuinfo").map_or(most, |text| text.matches("processor\t").count());
     let could = on_host / world.place().local_ranks.max(1);
-    if speaks() && !own.is_empty() && threads < could {
+    if rank::speaks() && !own.is_empty() && threads < could {
         log::warn!(
             "the launcher has bound each process to {} of {on_host} cores, so that it has {threads} thread{} where {could} are possible; \
              mpirun --bind-to none leaves the choice to gmflow, and {THREADS} says how many",
@@ -212,11 +195,6 @@ pub fn say_ranks(world: &dyn World, work: &str) {
         let threads = rayon::current_num_threads();
         terminal::say(&format!("processes {} on {hosts}, threads {threads} each on rank 0; {work}", world.size()));
     }
-}
-
-/// An error of several ranks that is none of this one's.
-pub fn is_of_another(error: &anyhow::Error) -> bool {
-    !speaks() && matches!(error.downcast_ref(), Some(gmflow_train::Error::Rank { .. }))
 }
 
 /// A message of another rank that cannot be read.

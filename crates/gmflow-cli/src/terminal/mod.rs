@@ -7,7 +7,7 @@ mod training;
 pub use parts::Parts;
 pub use training::Training;
 
-use crate::world;
+use crate::rank;
 use gmflow_train::progress::duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use screen::Screen;
@@ -25,7 +25,7 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
 
 /// Whether there is a terminal to draw on.
 pub fn is_there() -> bool {
-    world::speaks() && std::io::stderr().is_terminal()
+    rank::speaks() && std::io::stderr().is_terminal()
 }
 
 /// A bar that shows its message in the whole line; its owner words it.
@@ -75,7 +75,7 @@ pub fn download(bytes: u64, file: &str) -> ProgressBar {
 
 /// Says something on stderr, above the bar where one is drawn. Of several processes the first one speaks.
 pub fn say(text: &str) {
-    if !world::speaks() {
+    if !rank::speaks() {
         return;
     }
     BARS.suspend(|| {

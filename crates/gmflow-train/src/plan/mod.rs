@@ -12,6 +12,7 @@
 //! ```
 
 mod networks;
+mod size;
 mod text;
 mod timing;
 
@@ -28,6 +29,7 @@ use crate::config::overrides::is_overridden;
 use crate::fit::{Split, check_memory};
 use crate::source::{WORKERS, most_kept};
 use crate::{Config, Error, Result};
+use size::{SIZE, size};
 
 pub use networks::NetworkSize;
 
@@ -39,12 +41,6 @@ const RECOGNISABLE: u64 = 2000;
 const FEWEST: u64 = 10_000;
 /// More steps than this bring little.
 const MOST: u64 = 100_000;
-/// Pictures are brought to this size where nothing else is asked for.
-const SIZE: usize = 32;
-/// Images of one size up to this are left as they are.
-const LARGEST_AS_THEY_ARE: usize = 64;
-/// Images of fewer pixels to a side are not trained on.
-const SMALLEST: usize = 8;
 /// The time that training may take where nothing else is asked for.
 const BUDGET: Duration = Duration::from_secs(30 * 60);
 
@@ -327,26 +323,6 @@ impl Plan {
     }
 }
 
-/// The size that pictures are brought to: what is asked for; small ones of one size as they are; or 32, or less where they are smaller.
-fn size(survey: &Survey, asked: Option<usize>) -> Result<usize> {
-    let multiple = NetworkSize::MULTIPLE;
-    if let Some(asked) = asked {
-        let fits = asked >= SMALLEST && asked.is_multiple_of(multiple);
-        let expected = format!("a multiple of {multiple} of at least {SMALLEST} pixels");
-        return if fits { Ok(asked) } else { Err(Error::config("size", expected, asked)) };
-    }
-    let smallest = survey.smallest();
-    let as_they_are =
-        survey.one_square_size() && smallest <= LARGEST_AS_THEY_ARE && smallest.is_multiple_of(multiple);
-    let size = if as_they_are { smallest } else { SIZE.min(smallest / multiple * multiple) };
-    if size < SMALLEST {
-        let [height, width] = survey.sizes[0];
-        let got = format!("{}, which is {width}x{height}", survey.smallest_image);
-        return Err(Error::config("data", format!("pictures of at least {SMALLEST} pixels to a side"), got));
-    }
-    Ok(size)
-}
-
 /// The number with two digits that count.
 fn rounded(number: u64) -> u64 {
     let unit = 10u64.pow(number.max(1).ilog10().saturating_sub(1));
@@ -370,21 +346,6 @@ mod tests {
             grey: false,
             damaged: None,
         }
-    }
-
-    #[test]
-    fn sizes_follow_the_pictures() {
-        let of = |sizes, asked| size(&survey(sizes), asked).map_err(|error| error.to_string());
-        assert_eq!(of([[28, 28], [28, 28]], None), Ok(28), "digits stay as they are");
-        assert_eq!(of([[480, 640], [3000, 4000]], None), Ok(32), "photos");
-        assert_eq!(of([[22, 30], [640, 480]], None), Ok(20), "nothing is made larger");
-        assert_eq!(of([[480, 640], [480, 640]], Some(64)), Ok(64));
-        assert!(
-            of([[480, 640], [480, 640]], Some(30)).is_err_and(|error| error.contains("size: expected a multiple"))
-        );
-        assert!(
-            of([[4, 9], [480, 640]], None).is_err_and(|error| error.contains("got photos/icon.png, which is 9x4"))
-        );
     }
 
     /// A plan for photos of which a step takes 100 ms and reading a picture 50 ms for each thread.

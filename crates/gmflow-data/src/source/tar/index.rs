@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType};
 
 use super::members::{Choice, Listed, Members, Name};
+use super::sample::Sample;
 use crate::settings::Corrupt;
 use crate::source::MAX_FILE_BYTES;
 use crate::storage::{Entry, Files};
@@ -30,23 +31,6 @@ const MOST_LABEL_BYTES: u64 = 1 << 20;
 
 /// Most bytes of a list of samples.
 const MOST_INDEX_BYTES: u64 = 1 << 32;
-
-/// Where one sample of a shard is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Sample {
-    /// The name of its members, without the endings.
-    pub key: String,
-    /// The ending of the image.
-    pub ending: String,
-    /// The first byte of the image in the shard.
-    pub offset: u64,
-    /// The image's size.
-    pub bytes: u64,
-    /// The label as it is written; none in a set without labels, or of a sample that lacks it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-}
 
 /// The samples of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

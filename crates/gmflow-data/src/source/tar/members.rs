@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::index::Sample;
+use super::sample::Sample;
 use crate::source::listing::IMAGES;
 use crate::{Error, Result};
 

@@ -4,6 +4,7 @@
 mod index;
 mod labels;
 mod members;
+mod sample;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gmflow_files::is_url;
 
-pub(crate) use index::{Index, Sample, index_name};
+pub(crate) use index::{Index, index_name};
+pub(crate) use sample::Sample;
 pub use settings::{ShardPaths, TarData};
 
 use self::index::{BLOCK, header_size};
