@@ -88,6 +88,7 @@ fn config(server: &ServerArgs, model: &ModelArgs, device_name: &str) -> Result<S
         queue: server.max_queue,
         wait: seconds(server.max_wait),
         time: Duration::from_secs(server.max_seconds as u64),
+        run: Duration::from_secs(server.max_job_seconds as u64),
         streams: server.max_streams,
         connections: server.max_connections,
         keep: seconds(server.keep),
@@ -112,9 +113,9 @@ fn config(server: &ServerArgs, model: &ModelArgs, device_name: &str) -> Result<S
 
 /// The key in a file, without the end of the line.
 fn key(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = fs::read_to_string(path).with_context(|| format!("--key-file {}", path.display()))?;
     match text.trim() {
-        "" => Err(anyhow!("{}: expected a key, got an empty file", path.display())),
+        "" => Err(anyhow!("--key-file {}: expected a key, got an empty file", path.display())),
         key => Ok(key.to_owned()),
     }
 }
@@ -123,7 +124,9 @@ fn key(path: &Path) -> Result<String> {
 fn of_server(error: Error) -> anyhow::Error {
     match error {
         Error::Config { field, expected, got } if field == "key" => usage("--key-file", expected, got),
-        Error::Config { field, expected, got } => usage(&field, expected, got),
+        // What stands on the command line without an option.
+        Error::Config { field, expected, got } if field.starts_with("model") => usage(&field, expected, got),
+        Error::Config { field, expected, got } => usage(&format!("--{field}"), expected, got),
         Error::Bind { address, source } => anyhow!("--bind {address}: {source}"),
         other => other.into(),
     }
