@@ -6,14 +6,16 @@
 # Installs what it needs into target/server-check. Takes about a minute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-gmflow=${1:-target/release/gmflow}
-venv=target/server-check
+target=${CARGO_TARGET_DIR:-target}
+gmflow=${1:-$target/release/gmflow}
+venv=$target/server-check
+[ -x "$gmflow" ] || { echo "there is no $gmflow; cargo build --release makes it" >&2; exit 1; }
 
 if ! python3 -c "import venv, ensurepip" 2>/dev/null; then
     apt-get update -qq && apt-get install -y -qq python3 python3-venv
 fi
 if ! "$venv/bin/python" -c "import openai, schemathesis" 2>/dev/null; then
-    python3 -m venv "$venv"
+    python3 -m venv --clear "$venv"
     "$venv/bin/pip" install -q schemathesis==4.32.5 openai==3.57.0
 fi
 
