@@ -1,9 +1,10 @@
 """Sends requests to servers on this machine and times the answers. Runs as a process of its own, so that it measures with a core's help.
 
-    python3 loads.py '{"ports": [8080], "body": {"steps": 4}, "seconds": 10, "connections": 32, "rate": null}'
+    python3 loads.py '{"ports": [8080], "body": {"steps": 4}, "seconds": 10, "connections": 32, "rate": null, "random": false}'
 
-Without a rate every connection sends its next request when it has an answer. With a rate requests come at random moments, as those of
-many users do, whether or not earlier ones were answered, and their time counts from that moment. Prints one JSON object.
+Without a rate every connection sends its next request when it has an answer. With a rate requests come evenly spaced, or with "random"
+at random moments, as those of many users do. They come whether or not earlier ones were answered, and their time counts from the
+moment that they come. Prints one JSON object.
 """
 
 import asyncio
@@ -50,11 +51,13 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    def __init__(self, ports, body, seconds, connections, rate):
+    def __init__(self, ports, body, seconds, connections, rate, random):
         body = json.dumps(body).encode()
         head = "POST /v1/samples HTTP/1.1\r\nHost: localhost\r\nAccept: image/png\r\nContent-Type: application/json\r\n"
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-        self.ports, self.seconds, self.connections, self.rate = ports, seconds, connections, rate
+        self.ports, self.seconds, self.connections, self.rate, self.random = (
+            ports, seconds, connections, rate, random
+        )
         # Seconds of every answer, by status.
         self.times, self.errors, self.opened = {}, 0, 0
 
@@ -79,7 +82,7 @@ class Load:
                 connection = await self.connect()
 
     async def paced(self, end):
-        """Moments are drawn; requests that find no connection wait, and their time runs."""
+        """Requests that find no connection wait, and their time runs."""
         waiting, workers, busy, moments = asyncio.Queue(), [], 0, random.Random(1)
 
         async def worker(connection):
@@ -91,8 +94,9 @@ class Load:
                 await self.one(connection, due)
                 busy -= 1
 
+        gap = lambda: moments.expovariate(self.rate) if self.random else 1 / self.rate
         due = time.perf_counter()
-        while (due := due + moments.expovariate(self.rate)) < end:
+        while (due := due + gap()) < end:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             waiting.put_nowait(time.perf_counter())
             if busy + waiting.qsize() > len(workers) and len(workers) < self.connections:

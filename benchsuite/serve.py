@@ -75,9 +75,10 @@ class Server:
         return next(round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmRSS:"))
 
 
-def load(ports, body, seconds, connections, rate=None):
+def load(ports, body, seconds, connections, rate=None, spaced="evenly"):
     """What loads.py tells of a load."""
-    asked = {"ports": ports, "body": body, "seconds": seconds, "connections": connections, "rate": rate}
+    asked = {"ports": ports, "body": body, "seconds": seconds, "connections": connections, "rate": rate,
+             "random": spaced == "randomly"}
     command = [sys.executable, str(HERE / "loads.py"), json.dumps(asked)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
@@ -166,7 +167,7 @@ def ours(args):
         row["first_digit_ms"] = first_digit(port)
         row["load"] = load([port], OURS, args.seconds, CONNECTIONS)
         rate = row["load"]["images_per_s"]
-        row["half"] = load([port], OURS, args.seconds, MANY, rate / 2)
+        row["half"] = {spaced: load([port], OURS, args.seconds, MANY, rate / 2, spaced) for spaced in ("evenly", "randomly")}
         if args.overload:
             row["overload"] = overload(server, 2 * rate, args.overload)
         return row

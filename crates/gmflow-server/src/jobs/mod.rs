@@ -2,6 +2,8 @@
 
 mod body;
 mod forecast;
+#[cfg(test)]
+mod forecast_tests;
 mod job;
 mod plan;
 mod queue;

@@ -96,6 +96,16 @@ fn a_body_that_is_too_long_is_refused_before_it_comes() {
 }
 
 #[test]
+fn a_body_without_a_length_is_cut_at_the_limit() {
+    let server = plain();
+    let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+    let head = "POST /v1/samples HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+    // A MB and one chunk more; its end is never sent.
+    let answer = answer_to(server.address, &(head + &chunk.repeat(17)));
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("at most 1048576 bytes"), "{answer}");
+}
+
+#[test]
 fn a_body_that_does_not_come_is_waited_for_so_long() {
     let server = start(|config, _| config.limits.body_time = Duration::from_millis(200));
     let head = "POST /v1/samples HTTP/1.1\r\nHost: localhost\r\n";
