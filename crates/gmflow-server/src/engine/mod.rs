@@ -173,9 +173,12 @@ impl Shared {
             Ok(mixtures) => {
                 self.metrics.network_call(rows, began.elapsed());
                 model.pace.add(rows, start.elapsed());
-                for (call, mixture) in calls.into_iter().zip(mixtures) {
+                // Who has an answer may find that nobody uses the model any more.
+                let answers: Vec<SyncSender<Prediction>> = calls.into_iter().map(|call| call.answer).collect();
+                drop(model);
+                for (answer, mixture) in answers.into_iter().zip(mixtures) {
                     // A solver that is gone needs no answer.
-                    let _ = call.answer.send(Prediction { mixture, rows });
+                    let _ = answer.send(Prediction { mixture, rows });
                 }
             }
             Err(_) => log::error!("model {}: a network call of {rows} rows failed", model.id),

@@ -170,7 +170,7 @@ impl Job {
         // Rows of parts that have ended are none of those that are worked on.
         let ended = taken.saturating_sub(open) * rows * plan.calls;
         let done = self.calls.own_rows().saturating_sub(ended) as f64 / (rows * open).max(1) as f64;
-        let joined = plan.entry.loaded().is_none_or(|served| served.joined);
+        let joined = plan.entry.is_joined();
         let most = Engine::most_rows(batch)[usize::from(plan.entry.is_points())];
         Load {
             model,

@@ -96,6 +96,14 @@ impl Entry {
         }
     }
 
+    /// Whether requests share network calls, as far as is known.
+    pub fn is_joined(&self) -> bool {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Loaded(served) => served.joined,
+            _ => true,
+        }
+    }
+
     /// The model, which is loaded where it is not in memory; `make_room` is called before.
     pub fn load(&self, device: &Device, make_room: impl FnOnce()) -> Answer<Arc<Served>> {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -229,7 +237,7 @@ impl Entry {
             "parameters": self.parameters, "classes": classes, "sampler": sampler.unwrap_or_default(),
             "precision": loaded.as_ref().map_or(self.options.precision, |served| served.precision),
             "device": device, "spectrum": info.spectrum.is_some(),
-            "joined": loaded.is_none_or(|served| served.joined), "run": self.run, "progress": info.progress,
+            "joined": self.is_joined(), "run": self.run, "progress": info.progress,
         });
         if let Some(error) = error {
             told["error"] = json!(error);
