@@ -6,8 +6,8 @@
 use crate::engine::Cost;
 use std::collections::VecDeque;
 
-/// Parts that are worked on at once, each on a thread of its own.
-pub(crate) const MOST_PARTS: usize = 64;
+/// Parts that are worked on at once, each on a thread of its own. Every thread keeps some megabytes of freed memory.
+pub(crate) const MOST_PARTS: usize = 32;
 /// Parts of a job that are counted one by one. More of them are counted as so many longer ones.
 const MOST_COUNTED: usize = 64;
 
