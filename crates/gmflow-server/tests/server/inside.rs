@@ -52,7 +52,7 @@ fn a_pixel_has_weights_that_sum_to_one_and_the_mean_that_is_shown() {
         ("x=-1&y=0", "x", "a whole number of at least 0", "-1"),
         ("x=1.5&y=0", "x", "a whole number of at least 0", "1.5"),
         ("x=1", "y", "a value", "none: the setting is missing"),
-        ("x=1&y=0&z=0", "z", "x or y", "z"),
+        ("x=1&y=0&z=0", "z", "x or y", "an unknown name (did you mean x?)"),
         ("x=1&y=0&x=2", "x", "one value", "two"),
     ] {
         let answer = get(server.address, &path(&format!("0/0/pixel?{query}")));
