@@ -1,5 +1,6 @@
 //! `gmflow serve` and `gmflow ui`: models and runs over HTTP.
 
+use crate::allocator;
 use crate::args::{ModelArgs, ServeArgs, ServerArgs, UiArgs};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
@@ -57,6 +58,7 @@ pub fn show(arguments: &UiArgs) -> Result<()> {
 
 /// Says where, and serves until a signal comes.
 fn serve(server: Server) -> Result<()> {
+    allocator::give_freed_memory_back();
     let signals = Signals::listen("finishing what was begun")?;
     output::line(&format!("http://{}", server.address()))?;
     server.run(signals.stop()).map_err(of_server)
