@@ -22,6 +22,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// How long to wait after a connection could not be taken, as where there are too many files.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A connection that has just come, or has just had its answer, may be about to ask: so long it need not make room.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// Answers requests until `closing` is set, and then until all connections have ended.
 pub(crate) async fn serve(listener: TcpListener, router: Router, most: usize, mut closing: watch::Receiver<bool>) {
@@ -126,7 +128,9 @@ impl Places {
     fn longest_idle(&self) -> Option<Arc<Link>> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = taken.iter().filter_map(Weak::upgrade).filter(|link| link.asked.load(Ordering::SeqCst) == 0);
-        idle.min_by_key(|link| *link.idle.lock().unwrap_or_else(PoisonError::into_inner))
+        let since = |link: &Arc<Link>| *link.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, longest) = idle.map(|link| (since(&link), link)).min_by_key(|(since, _)| *since)?;
+        (since.elapsed() >= SETTLED).then_some(longest)
     }
 }
 

@@ -248,6 +248,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
+    fn the_description_has_every_field_once() {
+        for field in ["guidance_interval", "orthogonal", "reweight_by", "renoise", "partial_images"] {
+            assert_eq!(OPENAPI.matches(&format!("\"{field}\"")).count(), 1, "{field}");
+        }
+    }
+
+    #[test]
     fn the_description_and_the_book_have_every_route() {
         let routes = include_str!("mod.rs").split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
         let routes: BTreeSet<String> = routes.map(|route| route.replace("{*path}", "{path}")).collect();

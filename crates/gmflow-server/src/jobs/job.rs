@@ -247,14 +247,16 @@ impl Job {
         runs
     }
 
-    /// Ends the job with a failure: parts that are worked on end within one network call.
-    pub fn fail(&self, refusal: Refusal) {
+    /// Ends the job with a failure: parts that are worked on end within one network call. Returns whether it went on until now.
+    pub fn fail(&self, refusal: Refusal) -> bool {
         let mut state = self.lock();
-        if !state.phase.has_ended() && !self.is_cancelled() {
+        let runs = !state.phase.has_ended() && !self.is_cancelled();
+        if runs {
             state.failure = Some(refusal);
             self.cancelled.store(true, Ordering::SeqCst);
             self.end_if_done(&mut state);
         }
+        runs
     }
 
     /// How long the job has been running, where it runs.

@@ -225,9 +225,10 @@ impl Queue {
         let overdue: Vec<Arc<Job>> = self.lock().active.iter().filter(overdue).cloned().collect();
         for job in overdue {
             let message = format!("the job ran longer than {} s, which is all that a job may", limit.as_secs());
-            log::warn!("{}: {message}", job.id);
-            job.fail(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message));
-            self.leave(&job);
+            if job.fail(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timeout", &*message)) {
+                log::warn!("{}: {message}", job.id);
+                self.leave(&job);
+            }
         }
     }
 

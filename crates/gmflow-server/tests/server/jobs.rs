@@ -145,7 +145,10 @@ fn places_in_the_queue_fall() {
     let queued: Vec<&Event> = events.iter().filter(|event| event.name == "queued").collect();
     let positions: Vec<u64> = queued.iter().map(|event| event.data["position"].as_u64().unwrap()).collect();
     assert!(positions.len() >= 2 && positions.is_sorted_by(|a, b| a > b), "{positions:?}");
-    assert!(queued.iter().all(|event| event.data["eta_s"].as_f64().unwrap() > 0.0));
+    for event in queued {
+        let eta = event.data["eta_s"].as_f64().unwrap();
+        assert!(eta > 0.0 && eta == (eta * 1e3).round() / 1e3, "in milliseconds: {eta}");
+    }
     assert_eq!(events.last().unwrap().name, "completed");
     // The event may arrive before the job has left the queue.
     let left = |_| {

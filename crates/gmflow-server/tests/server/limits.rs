@@ -5,7 +5,7 @@ use crate::jobs::{submit, wait_for};
 use crate::{plain, source, start, tiny};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_full_queue_refuses_with_the_time_to_come_again() {
@@ -125,17 +125,20 @@ fn a_body_that_does_not_come_is_waited_for_so_long() {
 fn idle_connections_make_room() {
     let server = start(|config, _| config.limits.connections = 4);
     let connect = || std::net::TcpStream::connect(server.address).unwrap();
+    let began = Instant::now();
     let idle: Vec<_> = (0..10).map(|_| connect()).collect();
     assert_eq!(get(server.address, "/healthz").status, 200, "they have asked for nothing");
     let mut half: Vec<_> = (0..10).map(|_| connect()).collect();
     half.iter_mut().for_each(|stream| stream.write_all(b"GET /healthz HTTP/1.1\r\nHo").unwrap());
     assert_eq!(get(server.address, "/healthz").status, 200, "they have not asked to the end");
+    // Far less than the 30 s after which a client that does not ask is cut off.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     drop((idle, half));
     // Connections that wait for an answer stay.
     let id = submit(server.address, &json!({ "steps": 1000, "n": 1024, "trace": { "planes": [] } }));
     let path = format!("/v1/jobs/{id}/events");
     let mut streams: Vec<_> = (0..3).map(|_| open(server.address, "GET", &path, &[], "")).collect();
-    for _ in 0..20 {
+    for _ in 0..3 {
         let _idle = connect();
         assert_eq!(get(server.address, "/healthz").status, 200);
     }
@@ -143,6 +146,18 @@ fn idle_connections_make_room() {
     for stream in &mut streams {
         assert_eq!(stream.events().last().unwrap().name, "cancelled");
     }
+}
+
+#[test]
+fn more_requests_at_once_than_connections_are_all_answered() {
+    let server = start(|config, _| config.limits.connections = 4);
+    let address = server.address;
+    let asking: Vec<_> = (0..40)
+        .map(|seed| {
+            std::thread::spawn(move || post(address, "/v1/samples", &json!({ "steps": 2, "seed": seed })).status)
+        })
+        .collect();
+    assert!(asking.into_iter().all(|asking| asking.join().unwrap() == 200));
 }
 
 #[test]
