@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// mimalloc's number for the delay before unused memory goes back to the system, in milliseconds; -1 is never.
 const PURGE_DELAY: i32 = 15;
+/// Milliseconds after which a server gives memory back.
+#[cfg(feature = "serve")]
+const SOON: std::ffi::c_long = 100;
 /// The exit code of a program that failed while running.
 const FAILED: i32 = 1;
 
@@ -16,6 +19,13 @@ const FAILED: i32 = 1;
 pub fn keep_freed_memory() {
     // SAFETY: an option of the allocator in use; MIMALLOC_PURGE_DELAY in the environment goes before it.
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1) };
+}
+
+/// Gives freed memory back soon, for a process that runs for days: many threads free each other's memory, and kept for ever it grows.
+#[cfg(feature = "serve")]
+pub fn give_freed_memory_back() {
+    // SAFETY: an option of the allocator in use; MIMALLOC_PURGE_DELAY in the environment goes before it.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, SOON) };
 }
 
 /// mimalloc. The system's allocator gives every large tensor back to the kernel and has it cleared again on the next step.
@@ -110,6 +120,19 @@ fn write_stderr(text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "serve")]
+    #[test]
+    fn a_server_gives_back_what_other_commands_keep() {
+        // SAFETY: the value of an option.
+        let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
+        keep_freed_memory();
+        let kept = delay();
+        give_freed_memory_back();
+        if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+            assert_eq!((kept, delay()), (-1, SOON));
+        }
+    }
 
     #[test]
     fn the_message_has_the_size() {

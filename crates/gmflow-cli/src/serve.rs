@@ -1,5 +1,6 @@
 //! `gmflow serve` and `gmflow ui`: models and runs over HTTP.
 
+use crate::allocator;
 use crate::args::{ModelArgs, ServeArgs, ServerArgs, UiArgs};
 use crate::checkpoint_path::resolve;
 use crate::device::device;
@@ -57,6 +58,7 @@ pub fn show(arguments: &UiArgs) -> Result<()> {
 
 /// Says where, and serves until a signal comes.
 fn serve(server: Server) -> Result<()> {
+    allocator::give_freed_memory_back();
     let signals = Signals::listen("finishing what was begun")?;
     output::line(&format!("http://{}", server.address()))?;
     server.run(signals.stop()).map_err(of_server)
@@ -88,6 +90,7 @@ fn config(server: &ServerArgs, model: &ModelArgs, device_name: &str) -> Result<S
         queue: server.max_queue,
         wait: seconds(server.max_wait),
         time: Duration::from_secs(server.max_seconds as u64),
+        run: Duration::from_secs(server.max_job_seconds as u64),
         streams: server.max_streams,
         connections: server.max_connections,
         keep: seconds(server.keep),
@@ -112,9 +115,9 @@ fn config(server: &ServerArgs, model: &ModelArgs, device_name: &str) -> Result<S
 
 /// The key in a file, without the end of the line.
 fn key(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = fs::read_to_string(path).with_context(|| format!("--key-file {}", path.display()))?;
     match text.trim() {
-        "" => Err(anyhow!("{}: expected a key, got an empty file", path.display())),
+        "" => Err(anyhow!("--key-file {}: expected a key, got an empty file", path.display())),
         key => Ok(key.to_owned()),
     }
 }
@@ -123,7 +126,9 @@ fn key(path: &Path) -> Result<String> {
 fn of_server(error: Error) -> anyhow::Error {
     match error {
         Error::Config { field, expected, got } if field == "key" => usage("--key-file", expected, got),
-        Error::Config { field, expected, got } => usage(&field, expected, got),
+        // What stands on the command line without an option.
+        Error::Config { field, expected, got } if field.starts_with("model") => usage(&field, expected, got),
+        Error::Config { field, expected, got } => usage(&format!("--{field}"), expected, got),
         Error::Bind { address, source } => anyhow!("--bind {address}: {source}"),
         other => other.into(),
     }

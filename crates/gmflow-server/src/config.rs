@@ -58,10 +58,14 @@ pub struct ServerLimits {
     pub batch: [usize; 2],
     /// Jobs that wait or run.
     pub queue: usize,
-    /// Work that may wait before a request, as the time that it takes.
+    /// How much later than alone a request may end, because of the work of others.
     pub wait: Duration,
-    /// Time that a request may take.
+    /// Time that a request may take: its work as it is estimated, and a plain request as a whole.
     pub time: Duration,
+    /// Time that a job may run, beside others.
+    pub run: Duration,
+    /// Time that a client may take to send a body.
+    pub body_time: Duration,
     /// Open streams of events.
     pub streams: usize,
     /// Open connections.
@@ -90,6 +94,8 @@ impl Default for ServerLimits {
             queue: 256,
             wait: Duration::from_secs(60),
             time: Duration::from_secs(600),
+            run: Duration::from_secs(3600),
+            body_time: Duration::from_secs(30),
             streams: 64,
             connections: 512,
             keep: Duration::from_secs(600),
@@ -149,6 +155,13 @@ impl ServerConfig {
                 return Err(Error::config("cors-origin", expected, origin));
             }
         }
+        for host in &self.hosts {
+            // A number is always allowed.
+            if host.is_empty() || !host.chars().all(is_plain) {
+                let expected = "a name without scheme, port and path, such as models.example.org";
+                return Err(Error::config("host", expected, host));
+            }
+        }
         let limits = &self.limits;
         for (field, value) in [
             ("max-samples", limits.samples[0]),
@@ -195,6 +208,17 @@ mod tests {
         {
             shared.origins = vec![wrong.into()];
             assert!(refused(&shared).starts_with("cors-origin: expected https://"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_alone() {
+        let mut named = config();
+        named.hosts = vec!["models.example.org".into(), "gpu-1".into()];
+        assert!(named.check().is_ok());
+        for wrong in ["", "http://x", "models.example.org:8080", "models.example.org/", "*.example.org", "a b"] {
+            named.hosts = vec![wrong.into()];
+            assert!(refused(&named).starts_with("host: expected a name without scheme"), "{wrong}");
         }
     }
 

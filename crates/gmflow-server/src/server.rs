@@ -95,6 +95,7 @@ impl Server {
             let serving = tokio::spawn(connections::serve(listener, router(&app), limits.connections, closing));
             while !stop.load(Ordering::SeqCst) {
                 tokio::time::sleep(LOOK).await;
+                queue.end_overdue();
             }
             // Work that was taken is done, as far as the time allows; streams of runs, which have no end, end now.
             queue.drain();

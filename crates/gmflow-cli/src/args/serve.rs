@@ -74,10 +74,13 @@ pub struct ServerArgs {
     /// Network calls for a sample
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = steps)]
     pub max_steps: usize,
-    /// Seconds that a request may take
+    /// Seconds that a request may take: its work by itself, and a plain request until its answer
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = count)]
     pub max_seconds: usize,
-    /// Seconds of work that may wait; more is refused with 429 and the time to come again
+    /// Seconds that a job may run, beside others; it then ends with an error
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = count)]
+    pub max_job_seconds: usize,
+    /// Seconds that a request may wait because of others; what would wait longer is refused with 429 and the time to come again
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub max_wait: u32,
     /// Requests that may wait or run

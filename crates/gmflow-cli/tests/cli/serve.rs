@@ -102,6 +102,10 @@ fn what_is_wrong_is_said_before_anything_is_loaded() {
     assert!(code == 2 && said.contains("NAME=FOLDER"), "{said}");
     let (code, _, said) = run(&["serve"]);
     assert!(code == 2 && said.contains("--runs"), "{said}");
+    for (option, value) in [("--host", "http://x"), ("--cors-origin", "example.org"), ("--key-file", "no-such-key")] {
+        let (code, _, said) = run(&["serve", &model, "--bind", "127.0.0.1:0", option, value]);
+        assert!(code != 0 && said.contains(option) && said.contains(value), "{said}");
+    }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let bind = taken.local_addr().unwrap().to_string();
     let (code, _, said) = run(&["serve", &model, "--bind", &bind]);

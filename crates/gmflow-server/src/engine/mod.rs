@@ -7,7 +7,7 @@ mod denoiser;
 mod pace;
 
 pub(crate) use denoiser::{Calls, Joined, Watch};
-pub(crate) use pace::Pace;
+pub(crate) use pace::{Cost, Pace};
 
 use crate::metrics::Metrics;
 use crate::models::Served;
@@ -17,7 +17,7 @@ use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::Denoiser;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
@@ -49,9 +49,9 @@ impl Call {
         self.x_t.dims()[0]
     }
 
-    fn pixels(&self) -> usize {
+    fn is_points(&self) -> bool {
         let [_, _, h, w] = self.x_t.dims();
-        h * w
+        h * w == 1
     }
 }
 
@@ -71,16 +71,48 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// Rows of images, and of points, that are computed together at the most.
     most_rows: [usize; 2],
+    /// Solvers at work.
+    solvers: AtomicUsize,
+    /// Set where the last solver ended: nobody worked from then on.
+    rested: AtomicBool,
+}
+
+/// A solver at work, until it is dropped. The time between its calls belongs to them.
+pub(crate) struct AtWork<'a>(&'a Shared);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        if self.0.solvers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.rested.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Engine {
     /// Starts the engine's thread. `batch` images or points may come doubled by guidance.
     pub fn start(batch: [usize; 2], metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let most_rows = batch.map(|batch| batch.saturating_mul(2));
-        let shared = Arc::new(Shared { waiting: Mutex::default(), wake: Condvar::new(), metrics, most_rows });
+        let shared = Arc::new(Shared {
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
+            metrics,
+            most_rows: Self::most_rows(batch),
+            solvers: AtomicUsize::new(0),
+            rested: AtomicBool::new(true),
+        });
         let engine = Self(Arc::clone(&shared));
         std::thread::Builder::new().name("engine".into()).spawn(move || shared.run())?;
         Ok(engine)
+    }
+
+    /// Rows of images, and of points, that are computed together at the most.
+    pub fn most_rows(batch: [usize; 2]) -> [usize; 2] {
+        batch.map(|batch| batch.saturating_mul(2))
+    }
+
+    /// Counts a solver.
+    pub fn at_work(&self) -> AtWork<'_> {
+        self.0.solvers.fetch_add(1, Ordering::SeqCst);
+        AtWork(&self.0)
     }
 
     /// Adds a call. After the end it is dropped, which its solver sees.
@@ -103,10 +135,11 @@ impl Engine {
 
 impl Shared {
     fn run(&self) {
-        // When the call before ended, as long as work has been waiting since.
+        // When the call before ended, as long as somebody has been at work since.
         let mut since: Option<Instant> = None;
         while let Some((calls, waited)) = self.take() {
-            let start = since.filter(|_| !waited).unwrap_or_else(Instant::now);
+            let rested = self.rested.swap(false, Ordering::SeqCst);
+            let start = since.filter(|_| !(waited && rested)).unwrap_or_else(Instant::now);
             self.compute(calls, start);
             since = Some(Instant::now());
         }
@@ -132,17 +165,20 @@ impl Shared {
 
     fn compute(&self, calls: Vec<Call>, start: Instant) {
         let Some(first) = calls.first() else { return };
-        let (model, pixels) = (Arc::clone(&first.model), first.pixels());
+        let model = Arc::clone(&first.model);
         let rows: usize = calls.iter().map(Call::rows).sum();
         let began = Instant::now();
         // A failure of a kernel ends these requests and no others.
         match catch_unwind(AssertUnwindSafe(|| in_pool(|| predict(&model, &calls)))) {
             Ok(mixtures) => {
                 self.metrics.network_call(rows, began.elapsed());
-                model.pace.add((rows * pixels) as f64, start.elapsed());
-                for (call, mixture) in calls.into_iter().zip(mixtures) {
+                model.pace.add(rows, start.elapsed());
+                // Who has an answer may find that nobody uses the model any more.
+                let answers: Vec<SyncSender<Prediction>> = calls.into_iter().map(|call| call.answer).collect();
+                drop(model);
+                for (answer, mixture) in answers.into_iter().zip(mixtures) {
                     // A solver that is gone needs no answer.
-                    let _ = call.answer.send(Prediction { mixture, rows });
+                    let _ = answer.send(Prediction { mixture, rows });
                 }
             }
             Err(_) => log::error!("model {}: a network call of {rows} rows failed", model.id),
@@ -153,7 +189,7 @@ impl Shared {
 /// Takes the first call and all others of the same model that fit beside it, in their order.
 fn joined(waiting: &mut VecDeque<Call>, most_rows: [usize; 2]) -> Vec<Call> {
     let Some(first) = waiting.pop_front() else { return Vec::new() };
-    let most = most_rows[usize::from(first.pixels() == 1)];
+    let most = most_rows[usize::from(first.is_points())];
     let (model, mut rows) = (Arc::clone(&first.model), first.rows());
     let mut calls = vec![first];
     if !model.joined {

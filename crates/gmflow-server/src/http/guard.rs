@@ -18,12 +18,17 @@ const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; object-src
 const COOKIE: &str = "gmflow_key=";
 
 /// Lets a request pass, or refuses it; counts it and gives the answer its headers.
-pub(crate) async fn guard(State(app): Shared, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(app): Shared, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let mut response = match check(&app, &request) {
         Ok(()) => in_one_form(next.run(request).await),
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) if request.method() == Method::OPTIONS => refusal.into_response(),
+        // A page of another origin that is listed reads refusals too: they get the headers for it on their way.
+        Err(refusal) => {
+            request.extensions_mut().insert(refusal);
+            next.run(request).await
+        }
     };
     app.metrics.request(route, response.status().as_u16(), start.elapsed());
     set(&mut response, "x-request-id", &format!("{:016x}", rand::random::<u64>()));
@@ -36,6 +41,14 @@ pub(crate) async fn guard(State(app): Shared, request: Request, next: Next) -> R
         set(&mut response, "cache-control", "no-store");
     }
     response
+}
+
+/// Answers requests that the guard has refused.
+pub(crate) async fn refused(mut request: Request, next: Next) -> Response {
+    match request.extensions_mut().remove::<Refusal>() {
+        Some(refusal) => refusal.into_response(),
+        None => next.run(request).await,
+    }
 }
 
 /// Refusals of the library, such as of a path that is no text, in the form of all others.
@@ -67,8 +80,14 @@ fn check(app: &App, request: &Request) -> Answer<()> {
             let message = "expected the key as Authorization: Bearer KEY, got none or another";
             Err(Refusal::new(StatusCode::UNAUTHORIZED, "wrong_key", message))
         }
-        _ => Ok(()),
+        _ => check_length(headers, app.config.limits.body),
     }
+}
+
+/// A body that is too long need not be sent.
+fn check_length(headers: &HeaderMap, most: usize) -> Answer<()> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most as u64) { Err(super::large_body(most)) } else { Ok(()) }
 }
 
 /// The name that the client calls the server by, without the port.

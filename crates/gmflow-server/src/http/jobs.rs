@@ -18,9 +18,9 @@ pub(crate) async fn submit(State(app): Shared, sent: Body) -> Answer<Response> {
     let plan = app.planner.plan(fields, Answering::Followed)?;
     let job = app.queue.submit(plan, true)?;
     app.store.insert(&job);
-    let eta = (app.queue.eta(&job) * 1e3).round() / 1e3;
+    let described = job.describe(app.queue.eta(&job));
     let told = json!({
-        "id": job.id, "position": job.describe(eta)["position"], "eta_s": eta, "url": job.url(""),
+        "id": job.id, "position": described["position"], "eta_s": described["eta_s"], "url": job.url(""),
         "events": job.url("/events"),
     });
     let mut response = json_response(StatusCode::ACCEPTED, &told);

@@ -11,7 +11,7 @@ mod runs;
 mod samples;
 
 use crate::config::ServerConfig;
-use crate::jobs::{Planner, Queue, Store};
+use crate::jobs::{Planner, Queue, Store, read_body};
 use crate::metrics::Metrics;
 use crate::models::Registry;
 use crate::refusal::{Answer, Refusal};
@@ -19,17 +19,13 @@ use crate::runs::Runs;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, CorsLayer};
-
-/// How long a client may take to send a body.
-const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The description of the API for programs; `VERSION` stands for the program's own.
 const OPENAPI: &str = include_str!("../openapi.json");
@@ -87,12 +83,12 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this route does not have this method")
         })
-        .with_state(Arc::clone(app));
+        .with_state(Arc::clone(app))
+        .layer(axum::middleware::from_fn(guard::refused));
     let routes = match cors(&app.config) {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
-    // Refusals of the guard pass through no other layer.
     let guarded = Arc::clone(app);
     routes.layer(axum::middleware::from_fn_with_state(guarded, guard::guard))
 }
@@ -101,12 +97,23 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 fn cors(config: &ServerConfig) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = config.origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     (!origins.is_empty()).then(|| {
-        let exposed = ["x-request-id", "x-gmflow-job", "x-gmflow-seeds", "x-gmflow-timing", "x-next", "x-size"];
+        let exposed = [
+            "x-request-id",
+            "x-gmflow-job",
+            "x-gmflow-seeds",
+            "x-gmflow-timing",
+            "x-next",
+            "x-size",
+            "x-restarted",
+            "location",
+            "retry-after",
+        ];
+        let last = HeaderName::from_static("last-event-id");
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT])
-            .expose_headers(exposed.map(header::HeaderName::from_static))
+            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, last])
+            .expose_headers(exposed.map(HeaderName::from_static))
     })
 }
 
@@ -153,28 +160,44 @@ async fn queue(State(app): Shared) -> Response {
 /// The parameter of a path.
 pub(crate) type Parameter = axum::extract::Path<String>;
 
-/// The text of a query as what the caller needs; unknown names are refused.
+/// The text of a query as what the caller needs; unknown names, and names that stand twice, are refused.
 pub(crate) fn query<T: serde::de::DeserializeOwned>(uri: &axum::http::Uri) -> Answer<T> {
-    let query = axum::extract::Query::<T>::try_from_uri(uri);
-    query.map(|query| query.0).map_err(|error| {
-        let message = error.body_text();
-        let said = message.rsplit(": ").next().unwrap_or_default().to_owned();
-        Refusal::field("query", format!("the parameters of this route ({said})"), uri.query().unwrap_or_default())
-    })
+    let given = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri).map(|given| given.0);
+    let given =
+        given.map_err(|_| Refusal::field("query", "NAME=VALUE, with & between them", uri.query().unwrap_or("")))?;
+    let mut fields = Map::new();
+    for (name, text) in given {
+        let value = match serde_json::from_str::<Value>(&text) {
+            Ok(number @ Value::Number(_)) => number,
+            _ => Value::String(text),
+        };
+        if fields.insert(name.clone(), value).is_some() {
+            return Err(Refusal::field(name, "one value", "two"));
+        }
+    }
+    read_body(fields)
 }
 
 /// The body of a request.
 pub(crate) async fn body(app: &App, body: Body) -> Answer<Bytes> {
-    let most = app.config.limits.body;
-    let read = tokio::time::timeout(BODY_TIME, to_bytes(body, most)).await;
-    let slow = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in 30 s");
+    let (most, time) = (app.config.limits.body, app.config.limits.body_time);
+    let read = tokio::time::timeout(time, to_bytes(body, most)).await;
+    let slow = |_| {
+        let message = format!("the body did not come within {} s", time.as_secs_f64());
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", message)
+    };
     read.map_err(slow)?.map_err(|error| {
         let too_long = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("limit"));
         match too_long {
-            true => Refusal::too_large("body", format!("at most {most} bytes"), "more"),
+            true => large_body(most),
             false => Refusal::new(StatusCode::BAD_REQUEST, "invalid_body", "the body is cut short"),
         }
     })
+}
+
+/// The refusal of a body of more bytes than are taken.
+pub(crate) fn large_body(most: usize) -> Refusal {
+    Refusal::too_large("body", format!("at most {most} bytes"), "more")
 }
 
 /// Does work that takes a thread.
@@ -223,6 +246,13 @@ pub(crate) fn gone(id: &str, state: &str) -> Value {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn the_description_has_every_field_once() {
+        for field in ["guidance_interval", "orthogonal", "reweight_by", "renoise", "partial_images"] {
+            assert_eq!(OPENAPI.matches(&format!("\"{field}\"")).count(), 1, "{field}");
+        }
+    }
 
     #[test]
     fn the_description_and_the_book_have_every_route() {

@@ -1,9 +1,10 @@
 //! A request on its way: its state, its events and its result.
 
+use super::forecast::Load;
 use super::plan::Plan;
 use super::results;
 use super::trace::StepTrace;
-use crate::engine::Calls;
+use crate::engine::{Calls, Engine};
 use crate::refusal::Refusal;
 use gmflow::samples::Samples;
 use rand::RngExt;
@@ -13,6 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
+
+/// Seconds as they are told.
+pub(crate) fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
+}
 
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,23 +154,53 @@ impl Job {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Work that is left, in rows times pixels.
-    pub fn work_left(&self) -> f64 {
-        let rows = self.plan.rows.saturating_sub(self.calls.own_rows());
-        rows as f64 * self.plan.entry.pixels() as f64
+    /// Parts that are worked on.
+    pub fn open_parts(&self) -> usize {
+        self.lock().open
     }
 
-    /// Seconds of work that are left.
-    pub fn seconds_left(&self) -> f64 {
-        self.plan.entry.pace.seconds(self.work_left())
+    /// What is left of the job, for a forecast; `batch` images or points are computed at once, and `model` is a number for its model.
+    pub fn load(&self, model: usize, batch: [usize; 2]) -> Load {
+        let plan = &self.plan;
+        let (open, taken) = {
+            let state = self.lock();
+            (state.open, state.next.div_ceil(plan.batch.max(1)))
+        };
+        let (rows, calls) = (plan.batch * plan.rows_of_sample, plan.calls as f64);
+        // Rows of parts that have ended are none of those that are worked on.
+        let ended = taken.saturating_sub(open) * rows * plan.calls;
+        let done = self.calls.own_rows().saturating_sub(ended) as f64 / (rows * open).max(1) as f64;
+        let joined = plan.entry.is_joined();
+        let most = Engine::most_rows(batch)[usize::from(plan.entry.is_points())];
+        Load {
+            model,
+            joined: joined.then_some(most),
+            cost: plan.entry.pace.cost().unwrap_or_default(),
+            size: self.size(batch),
+            rows,
+            calls,
+            open,
+            calls_left: (calls - done).clamp(0.0, calls),
+            parts: plan.parts().saturating_sub(taken),
+        }
+    }
+
+    /// How much of a network call a part of it fills. Images and points are counted in what fills the same share of a call.
+    pub fn size(&self, batch: [usize; 2]) -> u64 {
+        self.plan.batch as u64 * batch[usize::from(!self.plan.entry.is_points())] as u64
     }
 
     /// Tells the place in the queue, where it is another one than before.
     pub fn tell_position(&self, position: usize, eta: impl FnOnce() -> f64) {
+        if self.lock().position == Some(position) {
+            return;
+        }
+        // The forecast looks at every job, at this one too.
+        let eta = rounded(eta());
         let mut state = self.lock();
-        if state.position != Some(position) {
+        if !state.phase.has_ended() {
             state.position = Some(position);
-            self.add(&mut state, "queued", || json!({ "id": self.id, "position": position, "eta_s": eta() }));
+            self.add(&mut state, "queued", || json!({ "id": self.id, "position": position, "eta_s": eta }));
         }
     }
 
@@ -209,6 +245,24 @@ impl Job {
             self.end_if_done(&mut state);
         }
         runs
+    }
+
+    /// Ends the job with a failure: parts that are worked on end within one network call. Returns whether it went on until now.
+    pub fn fail(&self, refusal: Refusal) -> bool {
+        let mut state = self.lock();
+        let runs = !state.phase.has_ended() && !self.is_cancelled();
+        if runs {
+            state.failure = Some(refusal);
+            self.cancelled.store(true, Ordering::SeqCst);
+            self.end_if_done(&mut state);
+        }
+        runs
+    }
+
+    /// How long the job has been running, where it runs.
+    pub fn running(&self) -> Option<Duration> {
+        let state = self.lock();
+        state.started.filter(|_| !state.phase.has_ended()).map(|started| started.elapsed())
     }
 
     fn end_if_done(&self, state: &mut State) {
@@ -320,16 +374,16 @@ impl Job {
         traced.sort_unstable();
         traced.dedup();
         let created = self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let steps_done = plan.steps() * self.calls.own_rows() / plan.rows.max(1);
+        let steps_done = plan.steps() * self.calls.own_rows() / plan.rows().max(1);
         let mut told = plan.started(&self.id);
         // Their number in an event, and a list where they are there.
         told["samples"] = json!([]);
         told["state"] = json!(state.phase.name());
         told["model"] = json!(plan.entry.id);
-        told["created"] = json!((created * 1e3).round() / 1e3);
+        told["created"] = json!(rounded(created));
         told["request"] = plan.request.clone();
         told["position"] = json!(if state.phase == Phase::Queued { state.position.unwrap_or(0) } else { 0 });
-        told["eta_s"] = json!(if state.phase.has_ended() { 0.0 } else { (eta * 1e3).round() / 1e3 });
+        told["eta_s"] = json!(if state.phase.has_ended() { 0.0 } else { rounded(eta) });
         told["steps_done"] = json!(if state.phase == Phase::Completed { plan.steps() } else { steps_done });
         told["traced"] = json!(traced);
         told["planes"] = json!(plan.trace.planes());

@@ -35,8 +35,10 @@ pub(crate) struct Plan {
     pub trace: Trace,
     /// Samples that are computed at once.
     pub batch: usize,
-    /// Rows of the network for all samples and steps together.
-    pub rows: usize,
+    /// Network calls for a sample.
+    pub calls: usize,
+    /// Rows of the network for a sample in one call.
+    pub rows_of_sample: usize,
     /// The request as it was written.
     pub request: Value,
 }
@@ -77,14 +79,21 @@ impl Plan {
         self.config.steps
     }
 
-    /// Work in rows times pixels.
-    pub fn work(&self) -> f64 {
-        self.rows as f64 * self.entry.pixels() as f64
+    /// Rows of the network for all samples and steps together.
+    pub fn rows(&self) -> usize {
+        self.seeds.len().saturating_mul(self.calls).saturating_mul(self.rows_of_sample)
     }
 
-    /// Rows of the network for a sample in one call.
-    fn rows_of_sample(config: &SamplerConfig) -> usize {
-        if config.guidance.is_active() { 2 } else { 1 }
+    /// Parts that it is computed in.
+    pub fn parts(&self) -> usize {
+        self.seeds.len().div_ceil(self.batch.max(1))
+    }
+
+    /// The seconds that it takes alone; nothing is known of them before the model is loaded.
+    pub fn seconds(&self) -> f64 {
+        let cost = self.entry.pace.cost().unwrap_or_default();
+        let calls = self.parts() as f64 * self.calls as f64;
+        calls * cost.call + self.rows() as f64 * cost.row
     }
 }
 
@@ -116,7 +125,8 @@ impl Planner {
         let classes = classes(body, &entry, seeds.len())?;
         let kind = usize::from(entry.is_points());
         let batch = self.limits.batch[kind].min(seeds.len());
-        let rows_at_once = batch * Plan::rows_of_sample(&config);
+        let rows_of_sample = if config.guidance.is_active() { 2 } else { 1 };
+        let rows_at_once = batch * rows_of_sample;
         let need = limits::prediction(&entry.info.network, entry.shape(), rows_at_once, &self.device)?;
         need.check("n", seeds.len(), "lower n, or --batch of the server")?;
         let trace = self.trace(body, answering, &entry, (&config, seeds.len()))?;
@@ -125,10 +135,10 @@ impl Planner {
             SolverConfig::Heun(_) => 2 * config.steps - 1,
             _ => config.steps,
         };
-        let rows = seeds.len().saturating_mul(calls).saturating_mul(Plan::rows_of_sample(&config));
         let plan = Plan {
             made_by: entry.made_by(sampler.clone()),
-            rows,
+            calls,
+            rows_of_sample,
             entry,
             config,
             sampler,
@@ -144,7 +154,7 @@ impl Planner {
 
     /// Refuses what would take longer than a request may.
     fn check_time(&self, plan: &Plan) -> Answer<()> {
-        let time = Duration::try_from_secs_f64(plan.entry.pace.seconds(plan.work())).unwrap_or(Duration::MAX);
+        let time = Duration::try_from_secs_f64(plan.seconds()).unwrap_or(Duration::MAX);
         if time <= self.limits.time {
             return Ok(());
         }

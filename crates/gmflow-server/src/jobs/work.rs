@@ -24,6 +24,7 @@ pub(crate) fn draw(job: &Job, range: Range<usize>, model: &Arc<Served>, engine: 
     let shape = plan.entry.shape();
     let seeds = plan.seeds.get(range.clone()).unwrap_or_default().to_vec();
     let classes = plan.classes.as_ref().and_then(|classes| classes.get(range.clone())).map(<[usize]>::to_vec);
+    let _at_work = engine.at_work();
     let follow = Follow { job, range: range.clone(), step: AtomicUsize::new(0), seen: AtomicUsize::new(usize::MAX) };
     let watch = |x: &Tensor<4>, t: &Tensor<1>, velocity: &VelocityMixture| follow.predicted(x, t, velocity);
     let network = Joined {

@@ -4,7 +4,7 @@ use crate::engine::Pace;
 use crate::refusal::{Answer, Refusal};
 use burn::tensor::{Device, Tensor};
 use gmflow::checkpoint::{DataKind, Model, ModelInfo};
-use gmflow::kernel::{MatmulPrecision, is_same_in_any_batch};
+use gmflow::kernel::{MatmulPrecision, in_pool, is_same_in_any_batch};
 use gmflow::limits;
 use gmflow::network::Denoiser;
 use gmflow_eval::models::average;
@@ -62,6 +62,7 @@ impl Entry {
     pub fn new(id: String, folder: PathBuf, options: ModelOptions, run: Option<String>) -> Answer<Self> {
         let info = ModelInfo::load(&folder)?;
         let average = average(&folder, options.ema.as_deref())?;
+        let pace = Arc::new(Pace::new(info.data.kind == DataKind::Points));
         let parameters = u64::try_from(limits::parameters(&info.network)?).unwrap_or(u64::MAX);
         let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         Ok(Self {
@@ -72,7 +73,7 @@ impl Entry {
             info,
             run,
             parameters,
-            pace: Arc::new(Pace::default()),
+            pace,
             created,
             state: RwLock::default(),
             loading: Mutex::new(()),
@@ -92,6 +93,14 @@ impl Entry {
         match self.state() {
             State::Loaded(served) => Some(served),
             _ => None,
+        }
+    }
+
+    /// Whether requests share network calls, as far as is known.
+    pub fn is_joined(&self) -> bool {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Loaded(served) => served.joined,
+            _ => true,
         }
     }
 
@@ -228,7 +237,7 @@ impl Entry {
             "parameters": self.parameters, "classes": classes, "sampler": sampler.unwrap_or_default(),
             "precision": loaded.as_ref().map_or(self.options.precision, |served| served.precision),
             "device": device, "spectrum": info.spectrum.is_some(),
-            "joined": loaded.is_none_or(|served| served.joined), "run": self.run, "progress": info.progress,
+            "joined": self.is_joined(), "run": self.run, "progress": info.progress,
         });
         if let Some(error) = error {
             told["error"] = json!(error);
@@ -238,18 +247,18 @@ impl Entry {
 }
 
 impl Served {
-    /// Computes a sample, so that the first request finds everything in its place, and measures how fast it is.
+    /// Makes a few network calls, so that the first request finds everything in its place, and measures how fast they are.
     fn warm_up(&self) {
         let data = self.model.info.data;
         let [c, h, w] = [data.channels, data.height, data.width];
         let device = &self.device;
-        for _ in 0..2 {
+        self.pace.measure(|rows| {
+            let (x_t, t) = (Tensor::zeros([rows, c, h, w], device), Tensor::full([rows], 0.5, device));
             let start = Instant::now();
-            let mixture =
-                self.model.network.forward(Tensor::zeros([1, c, h, w], device), Tensor::full([1], 0.5, device), None);
+            let mixture = in_pool(|| self.model.network.forward(x_t, t, None));
             // Work on a GPU is done once its result is read.
             drop(mixture.0.log_std.into_data());
-            self.pace.add((h * w) as f64, start.elapsed());
-        }
+            start.elapsed()
+        });
     }
 }

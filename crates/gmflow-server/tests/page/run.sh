@@ -20,5 +20,5 @@ export GMFLOW_BIN
 [ -x "$GMFLOW_BIN" ] || missing "there is no $GMFLOW_BIN; cargo build --release makes it"
 command -v npm >/dev/null || install nodejs npm || missing "there is no npm"
 command -v chromium >/dev/null || install chromium || missing "there is no chromium"
-npm ci --silent --no-audit --no-fund || missing "npm could not install playwright-core and axe-core"
+npm ci --loglevel=error --no-audit --no-fund || missing "npm could not install playwright-core and axe-core"
 exec node --test --test-concurrency=1 ./*.test.mjs

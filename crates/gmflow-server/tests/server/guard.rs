@@ -31,7 +31,50 @@ fn an_origin_that_is_listed_may_ask() {
     let answer = open(server.address, "OPTIONS", "/v1/samples", &[origin, asks], "").rest();
     assert_eq!((answer.status, answer.header("access-control-allow-methods")), (200, Some("GET,POST,DELETE")));
     let answer = open(server.address, "GET", "/v1/models", &[("Origin", "https://b.example.org")], "").rest();
-    assert_eq!(answer.status, 403);
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (403, None));
+    let foreign = ("Origin", "https://b.example.org");
+    let answer = open(server.address, "OPTIONS", "/v1/samples", &[foreign, asks], "").rest();
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (403, None));
+}
+
+#[test]
+fn a_page_elsewhere_can_read_refusals_and_come_again() {
+    let server = start(|config, _| {
+        config.origins = vec!["https://a.example.org".into()];
+        config.key = Some("a-long-secret".into());
+        (config.limits.queue, config.limits.streams) = (1, 0);
+    });
+    let (origin, key) = (("Origin", "https://a.example.org"), ("Authorization", "Bearer a-long-secret"));
+    let asks =
+        [origin, ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "last-event-id")];
+    let answer = open(server.address, "OPTIONS", "/v1/jobs/j-1/events", &asks, "").rest();
+    let allowed = answer.header("access-control-allow-headers").unwrap_or_default();
+    assert!(answer.status == 200 && allowed.split(',').any(|name| name == "last-event-id"), "{allowed}");
+    let long = r#"{"steps":1000,"n":16,"trace":{"planes":[]}}"#;
+    let taken = open(server.address, "POST", "/v1/jobs", &[origin, key], long).rest();
+    assert_eq!(taken.status, 202);
+    let wrong = ("Authorization", "Bearer another-secret");
+    let large = ("Content-Type", "x");
+    for (status, headers, body) in [
+        (401, vec![origin], "{}".to_owned()),
+        (401, vec![origin, wrong], "{}".to_owned()),
+        (403, vec![origin, ("Host", "evil.example.org")], "{}".to_owned()),
+        (413, vec![origin, key, large], "x".repeat((1 << 20) + 1)),
+        (422, vec![origin, key], r#"{"stepz":1}"#.to_owned()),
+        (429, vec![origin, key], "{}".to_owned()),
+        (429, vec![origin, key], r#"{"stream":true}"#.to_owned()),
+    ] {
+        let answer = open(server.address, "POST", "/v1/samples", &headers, &body).rest();
+        assert_eq!(answer.status, status, "{}", answer.json());
+        assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example.org"), "{status}");
+        let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
+        for name in ["retry-after", "location", "x-restarted", "x-request-id"] {
+            assert!(exposed.split(',').any(|known| known == name), "{status}: {name} is not in {exposed}");
+        }
+        assert!(answer.header("x-request-id").is_some());
+    }
+    let id = taken.json()["id"].as_str().unwrap().to_owned();
+    open(server.address, "DELETE", &format!("/v1/jobs/{id}"), &[key], "");
 }
 
 #[test]

@@ -47,7 +47,19 @@ fn a_pixel_has_weights_that_sum_to_one_and_the_mean_that_is_shown() {
         assert_eq!(get(server.address, &path(missing)).status, 404, "{missing}");
     }
     assert_eq!(get(server.address, &path("0/0/pixel?x=8&y=0")).wrong_field(), "x");
-    assert_eq!(get(server.address, &path("0/0/pixel?x=a&y=0")).status, 422);
+    for (query, field, expected, got) in [
+        ("x=a&y=0", "x", "a whole number of at least 0", "the text \"a\""),
+        ("x=-1&y=0", "x", "a whole number of at least 0", "-1"),
+        ("x=1.5&y=0", "x", "a whole number of at least 0", "1.5"),
+        ("x=1", "y", "a value", "none: the setting is missing"),
+        ("x=1&y=0&z=0", "z", "x or y", "an unknown name (did you mean x?)"),
+        ("x=1&y=0&x=2", "x", "one value", "two"),
+    ] {
+        let answer = get(server.address, &path(&format!("0/0/pixel?{query}")));
+        let error = &answer.json()["error"];
+        let told = (answer.status, &error["field"], &error["expected"], &error["got"]);
+        assert_eq!(told, (422, &json!(field), &json!(expected), &json!(got)), "{query}");
+    }
     assert_eq!(get(server.address, &path("0/density")).status, 404, "images have none");
 }
 

@@ -68,6 +68,21 @@ fn a_job_tells_every_step_and_its_last_one_is_the_result() {
     assert_eq!(get(server.address, &format!("/v1/jobs/{id}")).status, 404);
 }
 
+#[test]
+fn pictures_are_there_before_the_end() {
+    let server = plain();
+    let id = submit(server.address, &json!({ "steps": 1000, "n": 64, "seed": 1, "trace": { "planes": ["x0"] } }));
+    let mut events = open(server.address, "GET", &format!("/v1/jobs/{id}/events"), &[], "");
+    let step = std::iter::from_fn(|| events.event()).find(|event| event.name == "step").expect("a step");
+    let picture = get(server.address, step.data["x0"][0].as_str().unwrap());
+    assert!(picture.status == 200 && picture.body.starts_with(b"\x89PNG"));
+    let told = get(server.address, &format!("/v1/jobs/{id}")).json();
+    assert_eq!(told["state"], "running", "{told}");
+    assert!(told["steps_done"].as_u64().unwrap() < 1000 / 3, "before a third of the steps: {told}");
+    delete(server.address, &format!("/v1/jobs/{id}"));
+    wait_for(server.address, &id, "cancelled");
+}
+
 /// The compressed pixels of a PNG file, without what is said beside them.
 fn pixels(png: &[u8]) -> Vec<u8> {
     let mut rest = png.get(8..).expect("a PNG file");
@@ -130,7 +145,10 @@ fn places_in_the_queue_fall() {
     let queued: Vec<&Event> = events.iter().filter(|event| event.name == "queued").collect();
     let positions: Vec<u64> = queued.iter().map(|event| event.data["position"].as_u64().unwrap()).collect();
     assert!(positions.len() >= 2 && positions.is_sorted_by(|a, b| a > b), "{positions:?}");
-    assert!(queued.iter().all(|event| event.data["eta_s"].as_f64().unwrap() > 0.0));
+    for event in queued {
+        let eta = event.data["eta_s"].as_f64().unwrap();
+        assert!(eta > 0.0 && eta == (eta * 1e3).round() / 1e3, "in milliseconds: {eta}");
+    }
     assert_eq!(events.last().unwrap().name, "completed");
     // The event may arrive before the job has left the queue.
     let left = |_| {

@@ -4,7 +4,8 @@ use crate::client::{get, metric, open, post};
 use crate::jobs::{submit, wait_for};
 use crate::{plain, source, start, tiny};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_full_queue_refuses_with_the_time_to_come_again() {
@@ -28,11 +29,135 @@ fn a_full_queue_refuses_with_the_time_to_come_again() {
 #[test]
 fn work_that_would_wait_too_long_is_refused() {
     let server = start(|config, _| config.limits.wait = Duration::ZERO);
-    let id = submit(server.address, &json!({ "steps": 1000, "n": 16, "trace": { "planes": [] } }));
+    // It fills network calls, so that others have calls of their own.
+    let id = submit(server.address, &json!({ "steps": 1000, "n": 1024, "trace": { "planes": [] } }));
     assert_eq!(post(server.address, "/v1/samples", &json!({ "steps": 1 })).status, 429);
     crate::client::delete(server.address, &format!("/v1/jobs/{id}"));
     wait_for(server.address, &id, "cancelled");
     assert_eq!(post(server.address, "/v1/samples", &json!({ "steps": 1 })).status, 200, "nothing waits");
+}
+
+#[test]
+fn a_long_job_does_not_shut_others_out() {
+    let server = start(|config, _| config.limits.wait = Duration::from_secs(1));
+    let long = json!({ "steps": 1000, "n": 1024, "seed": 1, "trace": { "planes": [] } });
+    let id = submit(server.address, &long);
+    let queue = get(server.address, "/v1/queue").json();
+    assert!(queue["wait_s"].as_f64().unwrap() > 1.0, "the job takes longer than may be waited for: {queue}");
+    let answer = post(server.address, "/v1/samples", &json!({ "steps": 2 }));
+    assert_eq!(answer.status, 200, "a short request shares the engine with it: {}", answer.json());
+    let refused = post(server.address, "/v1/jobs", &long);
+    assert_eq!(refused.status, 429, "another long one ends too late");
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with("0 requests wait and 1 run, this one would wait for "), "{message}");
+    let left: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=3600).contains(&left));
+    crate::client::delete(server.address, &format!("/v1/jobs/{id}"));
+    wait_for(server.address, &id, "cancelled");
+    let queue = get(server.address, "/v1/queue");
+    assert!(String::from_utf8_lossy(&queue.body).contains("\"wait_s\":0.0,"), "{}", queue.json());
+}
+
+#[test]
+fn a_job_that_runs_too_long_is_ended() {
+    let server = start(|config, _| config.limits.run = Duration::from_millis(200));
+    let long = json!({ "steps": 1000, "n": 1024, "seed": 1, "trace": { "planes": [] } });
+    let id = submit(server.address, &long);
+    let told = wait_for(server.address, &id, "failed");
+    assert_eq!(told["error"]["code"], "timeout", "{told}");
+    let events = open(server.address, "GET", &format!("/v1/jobs/{id}/events"), &[], "").events();
+    let last = events.last().unwrap();
+    assert_eq!((last.name.as_str(), &last.data["status"]), ("error", &json!(504)));
+    let plain = post(server.address, "/v1/samples", &long);
+    assert_eq!((plain.status, plain.json()["error"]["code"].as_str()), (504, Some("timeout")));
+    assert_eq!(post(server.address, "/v1/samples", &json!({ "steps": 1 })).status, 200, "there is room again");
+    assert_eq!(get(server.address, "/v1/queue").json()["jobs"], json!([]));
+}
+
+/// What a server answers to these bytes, until it closes the connection.
+fn answer_to(address: std::net::SocketAddr, bytes: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // A connection that is reset has said what it had to say.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_body_that_is_too_long_is_refused_before_it_comes() {
+    let server = plain();
+    for path in ["/v1/samples", "/v1/jobs", "/v1/images/generations", "/v1/models", "/nothing"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048577\r\n\r\n");
+        let answer = answer_to(server.address, &head);
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn a_body_without_a_length_is_cut_at_the_limit() {
+    let server = plain();
+    let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+    let head = "POST /v1/samples HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+    // A MB and one chunk more; its end is never sent.
+    let answer = answer_to(server.address, &(head + &chunk.repeat(17)));
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("at most 1048576 bytes"), "{answer}");
+}
+
+#[test]
+fn a_body_that_does_not_come_is_waited_for_so_long() {
+    let server = start(|config, _| config.limits.body_time = Duration::from_millis(200));
+    let head = "POST /v1/samples HTTP/1.1\r\nHost: localhost\r\n";
+    for rest in ["Content-Length: 1000\r\n\r\n{\"n\":", "Transfer-Encoding: chunked\r\n\r\n3\r\n{\"n\r\n"] {
+        let answer = answer_to(server.address, &format!("{head}{rest}"));
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 0.2 s"), "{answer}");
+    }
+    // One that dribbles for ever ends at the same time.
+    let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+    stream.write_all(format!("{head}Content-Length: 1000000\r\n\r\n").as_bytes()).unwrap();
+    while stream.write_all(b" ").is_ok() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn idle_connections_make_room() {
+    let server = start(|config, _| config.limits.connections = 4);
+    let connect = || std::net::TcpStream::connect(server.address).unwrap();
+    let began = Instant::now();
+    let idle: Vec<_> = (0..10).map(|_| connect()).collect();
+    assert_eq!(get(server.address, "/healthz").status, 200, "they have asked for nothing");
+    let mut half: Vec<_> = (0..10).map(|_| connect()).collect();
+    half.iter_mut().for_each(|stream| stream.write_all(b"GET /healthz HTTP/1.1\r\nHo").unwrap());
+    assert_eq!(get(server.address, "/healthz").status, 200, "they have not asked to the end");
+    // Far less than the 30 s after which a client that does not ask is cut off.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    drop((idle, half));
+    // Connections that wait for an answer stay.
+    let id = submit(server.address, &json!({ "steps": 1000, "n": 1024, "trace": { "planes": [] } }));
+    let path = format!("/v1/jobs/{id}/events");
+    let mut streams: Vec<_> = (0..3).map(|_| open(server.address, "GET", &path, &[], "")).collect();
+    for _ in 0..3 {
+        let _idle = connect();
+        assert_eq!(get(server.address, "/healthz").status, 200);
+    }
+    crate::client::delete(server.address, &format!("/v1/jobs/{id}"));
+    for stream in &mut streams {
+        assert_eq!(stream.events().last().unwrap().name, "cancelled");
+    }
+}
+
+#[test]
+fn more_requests_at_once_than_connections_are_all_answered() {
+    let server = start(|config, _| config.limits.connections = 4);
+    let address = server.address;
+    let asking: Vec<_> = (0..40)
+        .map(|seed| {
+            std::thread::spawn(move || post(address, "/v1/samples", &json!({ "steps": 2, "seed": seed })).status)
+        })
+        .collect();
+    assert!(asking.into_iter().all(|asking| asking.join().unwrap() == 200));
 }
 
 #[test]

@@ -2,10 +2,37 @@
 
 use crate::client::{get, open, post};
 use crate::jobs::submit;
-use crate::{plain, start};
+use crate::{Running, mnist, plain, source, start};
+use burn::tensor::Device;
+use gmflow_server::{Server, ServerConfig};
 use serde_json::json;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+#[test]
+fn a_server_that_loads_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = ServerConfig::new(Device::flex(), "cpu");
+    config.bind = "127.0.0.1:0".parse().unwrap();
+    // The first question comes long before the last of them is loaded.
+    config.models = (0..24).map(|index| source(&format!("mnist-{index}"), mnist())).collect();
+    let server = Server::bind(config).unwrap();
+    let (address, stop) = (server.address(), Arc::new(AtomicBool::new(false)));
+    let flag = Arc::clone(&stop);
+    let thread = std::thread::spawn(move || server.run(&flag).unwrap());
+    let _running = Running { address, stop, thread: Some(thread), _folder: folder };
+    let ready = get(address, "/readyz");
+    assert_eq!((ready.status, ready.json()["error"]["code"].as_str()), (503, Some("loading")));
+    assert_eq!(ready.header("retry-after"), Some("1"));
+    let drawn = post(address, "/v1/samples", &json!({ "model": "mnist-23", "steps": 1 }));
+    assert_eq!((drawn.status, drawn.json()["error"]["code"].as_str()), (503, Some("loading")));
+    assert_eq!(get(address, "/healthz").status, 200);
+    while get(address, "/readyz").status != 200 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(post(address, "/v1/samples", &json!({ "model": "mnist-23", "steps": 1 })).status, 200);
+}
 
 #[test]
 fn work_that_was_taken_is_done_before_the_end() {
