@@ -35,6 +35,7 @@ mod jobs;
 mod metrics;
 mod models;
 mod refusal;
+mod response;
 mod runs;
 mod server;
 

@@ -1,6 +1,6 @@
 //! Answers that are no success, in one form.
 
-use crate::http::json_response;
+use crate::response::json_response;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use gmflow::FilesError;

@@ -2,7 +2,6 @@
 
 use super::forecast::Load;
 use super::plan::Plan;
-use super::results;
 use super::trace::StepTrace;
 use crate::engine::{Calls, Engine};
 use crate::refusal::Refusal;
@@ -121,6 +120,19 @@ impl Job {
 
     pub fn phase(&self) -> Phase {
         self.lock().phase.clone()
+    }
+
+    /// The samples with the URLs of their pictures. Thousands of points have nothing to say one by one.
+    fn samples_by_url(&self) -> Value {
+        if self.plan.entry.is_points() {
+            return json!([]);
+        }
+        let told = (0..self.plan.seeds.len()).map(|index| {
+            let mut told = self.plan.sample(index);
+            told["png"] = json!(self.url(&format!("/samples/{index}.png")));
+            told
+        });
+        told.collect()
     }
 
     /// The URL of something of the job.
@@ -293,7 +305,7 @@ impl Job {
         let data = || match &phase {
             Phase::Failed(refusal) => json!({ "status": refusal.status.as_u16(), "error": refusal.body() }),
             Phase::Completed => json!({
-                "id": self.id, "model": self.plan.entry.id, "samples": results::samples_by_url(self), "timing": timing,
+                "id": self.id, "model": self.plan.entry.id, "samples": self.samples_by_url(), "timing": timing,
             }),
             _ => json!({ "id": self.id }),
         };
@@ -392,7 +404,7 @@ impl Job {
         }
         match &state.phase {
             Phase::Failed(refusal) => told["error"] = refusal.body(),
-            Phase::Completed => told["samples"] = results::samples_by_url(self),
+            Phase::Completed => told["samples"] = self.samples_by_url(),
             _ => {}
         }
         told

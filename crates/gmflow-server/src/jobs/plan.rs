@@ -264,4 +264,15 @@ impl Plan {
             "points": self.entry.info.data.kind == DataKind::Points,
         })
     }
+
+    /// What is known of sample `index` before it is drawn.
+    pub fn sample(&self, index: usize) -> Value {
+        let seed = self.seeds.get(index).copied().unwrap_or_default();
+        let mut told = json!({ "seed": seed.to_string() });
+        if let Some(class) = self.classes.as_ref().and_then(|classes| classes.get(index)) {
+            told["class"] = json!(class);
+            told["class_name"] = json!(self.entry.class_name(*class));
+        }
+        told
+    }
 }
