@@ -88,8 +88,8 @@ fn start_job(command: &args::Command) -> anyhow::Result<Job> {
         Command::Sample(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
         Command::Encode(arguments) => Job::start(&arguments.world, arguments.part),
         Command::Sweep(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
-        Command::Eval(arguments) => Job::start(&arguments.world, None),
-        Command::Stats(arguments) => Job::start(&arguments.world, None),
+        Command::Eval(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
+        Command::Stats(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
         Command::BenchWorld(arguments) => Job::start(&arguments.world, None),
         _ => Ok(Job::alone()),
     }
