@@ -69,8 +69,11 @@ fn start_log() {
 }
 
 fn main() -> ExitCode {
-    allocator::keep_freed_memory();
     let cli = args::Cli::parse();
+    // Training does this when it has begun.
+    if !matches!(cli.command, args::Command::Train(_)) {
+        allocator::keep_freed_memory();
+    }
     start_log();
     let job = match start_job(&cli.command) {
         Ok(job) => job,
