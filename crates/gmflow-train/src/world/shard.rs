@@ -16,25 +16,33 @@ use crate::Result;
 use crate::params;
 use crate::trainable::Trainable;
 
-/// The parameters of each rank, by their places: neighbouring ones, of about as many numbers on every rank.
+/// The parameters of each rank, by their places: neighbouring ones, so that the rank with the most numbers has as few as can be.
 pub(crate) fn owners(sizes: &[usize], ranks: usize) -> Vec<Range<usize>> {
-    let total: u128 = sizes.iter().map(|size| *size as u128).sum();
-    let mut owners = vec![0..0; ranks.max(1)];
-    let (mut before, mut place) = (0u128, 0);
-    for (rank, owned) in owners.iter_mut().enumerate() {
-        let start = place;
-        let end = total * (rank as u128 + 1) / ranks.max(1) as u128;
-        // A parameter is the rank's in whose share its middle lies.
-        while let Some(size) = sizes.get(place).filter(|size| before * 2 + **size as u128 <= end * 2) {
-            before += *size as u128;
+    let ranks = ranks.max(1);
+    // The smallest number that all parameters fit into, found by halving.
+    let (mut low, mut high) = (0u128, sizes.iter().map(|size| *size as u128).sum());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match filled(sizes, ranks, middle).last().is_some_and(|last| last.end == sizes.len()) {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    filled(sizes, ranks, high)
+}
+
+/// The parameters of each rank where every one takes as many as do not exceed `most` numbers.
+fn filled(sizes: &[usize], ranks: usize, most: u128) -> Vec<Range<usize>> {
+    let mut place = 0;
+    let fill = |_| {
+        let (start, mut own) = (place, 0u128);
+        while let Some(size) = sizes.get(place).filter(|size| own + **size as u128 <= most) {
+            own += *size as u128;
             place += 1;
         }
-        if rank + 1 == ranks {
-            place = sizes.len();
-        }
-        *owned = start..place;
-    }
-    owners
+        start..place
+    };
+    (0..ranks).map(fill).collect()
 }
 
 /// Replaces the numbers of this rank's own lists by their sums over all ranks, and empties the others.
@@ -261,6 +269,10 @@ mod tests {
             assert!(owners.windows(2).all(|pair| pair[0].end == pair[1].start), "{owners:?}");
             let most = owners.iter().map(|owned| sizes[owned.clone()].iter().sum::<usize>()).max().unwrap();
             assert!(most <= 104 / ranks + 40, "{owners:?}");
+            assert!(
+                (0..most).all(|less| filled(&sizes, ranks, less as u128)[ranks - 1].end < sizes.len()),
+                "{owners:?}"
+            );
         }
         assert_eq!(owners(&[5], 3).iter().map(Range::len).sum::<usize>(), 1, "more ranks than parameters");
         assert_eq!(owners(&[], 2), [0..0, 0..0]);
