@@ -70,8 +70,11 @@ fn start_log() {
 }
 
 fn main() -> ExitCode {
-    allocator::keep_freed_memory();
     let cli = args::Cli::parse();
+    // Training does this when it has begun.
+    if !matches!(cli.command, args::Command::Train(_)) {
+        allocator::keep_freed_memory();
+    }
     start_log();
     let job = match start_job(&cli.command) {
         Ok(job) => job,
@@ -89,8 +92,8 @@ fn start_job(command: &args::Command) -> anyhow::Result<Job> {
         Command::Sample(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
         Command::Encode(arguments) => Job::start(&arguments.world, arguments.part),
         Command::Sweep(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
-        Command::Eval(arguments) => Job::start(&arguments.world, None),
-        Command::Stats(arguments) => Job::start(&arguments.world, None),
+        Command::Eval(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
+        Command::Stats(arguments) => Job::start(&arguments.shard.world, arguments.shard.shard),
         Command::BenchWorld(arguments) => Job::start(&arguments.world, None),
         _ => Ok(Job::alone()),
     }

@@ -2,14 +2,19 @@
 
 use crate::args::{Format, MergeArgs};
 use crate::encode::PART as LATENT_PART;
+use crate::eval::parts::{About, Joined, What, join};
+use crate::eval::{self, stats};
 use crate::failure::usage;
 use crate::local;
 use crate::output;
 use crate::sample::PART;
 use crate::sample::files::Files;
+use crate::table::{Form, tables};
 use anyhow::{Context, Result, bail};
+use gmflow::kernel;
 use gmflow::samples::Samples;
 use gmflow_data::{LatentDataset, LatentManifest, LatentWriter};
+use gmflow_eval::PartFile;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +23,7 @@ pub fn run(arguments: &MergeArgs) -> Result<()> {
     local::expect(arguments.parts.iter().map(PathBuf::as_path))?;
     match arguments.parts.as_slice() {
         [folder] if folder.is_dir() => latents(folder, arguments),
+        files if files.iter().any(|file| PartFile::<About>::is_one(file)) => measured(files, arguments),
         files => samples(files, arguments),
     }
 }
@@ -75,6 +81,34 @@ fn samples(files: &[PathBuf], arguments: &MergeArgs) -> Result<()> {
     output::create_parent(&arguments.out)?;
     Files::Array { path: arguments.out.clone(), format, picture }.write(&whole)?;
     output::line(&format!("{} samples in {}", whole.len(), arguments.out.display()))
+}
+
+/// Joins the parts of statistics or of figures.
+fn measured(files: &[PathBuf], arguments: &MergeArgs) -> Result<()> {
+    let mut parts = files.iter().map(|path| Ok(PartFile::<About>::load(path)?)).collect::<Result<Vec<_>>>()?;
+    let names: Vec<(String, &Path)> =
+        parts.iter().zip(files).map(|(part, path)| (part.about.part.clone(), path.as_path())).collect();
+    expect_all(&names)?;
+    parts.sort_by_key(|part| number(&part.about.part));
+    let out = &arguments.out;
+    match parts.first().map(|part| &part.about.of) {
+        Some(What::Stats) => {
+            output::require_ending(out, "safetensors")?;
+            output::refuse_existing([out.as_path()], arguments.force)?;
+        }
+        _ => eval::expect_files(out, arguments.force)?,
+    }
+    match kernel::in_pool(|| join(parts))? {
+        Joined::Stats(set) => {
+            output::create_parent(out)?;
+            set.save(out)?;
+            output::line(&stats::words(out, &set))
+        }
+        Joined::Eval(rows) => {
+            eval::write(out, &rows)?;
+            output::line(tables(&rows, Form::new(false)).trim_end())
+        }
+    }
 }
 
 fn extension(path: &Path) -> String {

@@ -1,5 +1,6 @@
 //! `gmflow train`: a run in a folder, which a signal stops at a checkpoint.
 
+use crate::allocator;
 use crate::args::{PlanArgs, PublishedArgs, TrainArgs};
 use crate::checkpoint_path::resolve;
 use crate::data::locate::{locate, relocate};
@@ -59,6 +60,7 @@ pub fn run(arguments: &TrainArgs, job: &Job) -> Result<()> {
     // From here on the ranks tell each other of every failure.
     job.settle();
     run.lead()?;
+    allocator::keep_freed_memory();
     terminal::say(&Summary::new(run.trainer(), &arguments.device.name, &folder)?.to_string());
     let before = run.trainer().steps_taken();
     let outcome = run.run(signals.stop(), observer(run.trainer()).as_mut())?;
@@ -87,6 +89,7 @@ fn follow(arguments: &TrainArgs, job: &Job, signals: &Signals) -> Result<()> {
     let (device, own) = job.agree(prepared)?;
     job.settle();
     let mut follower = Follower::join(Arc::clone(job.world()), &device, own.as_ref())?;
+    allocator::keep_freed_memory();
     follower.run(signals.stop())?;
     signals.caught().map_or(Ok(()), |signal| Err(Signalled(signal).into()))
 }

@@ -38,8 +38,19 @@ pub struct RealImages {
     pub count: usize,
 }
 
-/// Takes images `[n c h w]` and their labels.
-type TakeImages<'a> = dyn FnMut(&[f32], &[u32]) -> Result<()> + 'a;
+/// Images that were read at once.
+#[derive(Clone, Copy, Debug)]
+pub struct RealBatch<'a> {
+    /// `[n c h w]`
+    pub pixels: &'a [f32],
+    /// The class of each.
+    pub labels: &'a [u32],
+    /// The place of each in the data set.
+    pub places: &'a [u64],
+}
+
+/// Takes images.
+type TakeImages<'a> = dyn FnMut(RealBatch) -> Result<()> + 'a;
 
 impl RealImages {
     /// The first `limit` images, or all.
@@ -48,23 +59,25 @@ impl RealImages {
         Self { images, corrupt, count }
     }
 
-    /// Hands the images over, some at a time, with their labels; damaged ones are left out where that is asked for.
+    /// The images that a process reads: whole batches, so that no figure depends on how many processes there are.
+    pub fn part_of(&self, world: &dyn World) -> Range<usize> {
+        share_of_batches(self.count, AT_ONCE, world.rank(), world.size())
+    }
+
+    /// Hands the images of a range over, some at a time; damaged ones are left out where that is asked for. A batch is read from as many
+    /// images as every other, damaged ones included, so that a range that begins between two batches has the batches that it has in the
+    /// whole.
     ///
     /// # Errors
     /// A file that cannot be read; whatever `take` fails with.
-    pub fn for_each_batch(&self, take: &mut TakeImages) -> Result<()> {
-        self.for_each_batch_of(0..self.count, take)
-    }
-
-    /// [`for_each_batch`](Self::for_each_batch) of the images of a range. A batch is read from as many images as every other, damaged ones
-    /// included, so that a range that begins between two batches has the batches that it has in the whole.
-    fn for_each_batch_of(&self, range: Range<usize>, take: &mut TakeImages) -> Result<()> {
-        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    pub fn for_each_batch_of(&self, range: Range<usize>, take: &mut TakeImages) -> Result<()> {
+        let (mut pixels, mut labels, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for index in range.clone() {
             match self.images.get(index) {
                 Ok(image) => {
                     pixels.extend(image.pixels);
                     labels.push(image.label);
+                    places.push(index as u64);
                 }
                 Err(error) if self.corrupt == Corrupt::Skip && error.is_corrupt() => {
                     log::warn!("{error}; it is left out");
@@ -73,9 +86,10 @@ impl RealImages {
             }
             let ends = (index + 1).is_multiple_of(AT_ONCE) || index + 1 == range.end;
             if ends && !labels.is_empty() {
-                take(&pixels, &labels)?;
+                take(RealBatch { pixels: &pixels, labels: &labels, places: &places })?;
                 pixels.clear();
                 labels.clear();
+                places.clear();
             }
         }
         Ok(())
@@ -109,19 +123,19 @@ impl RealImages {
         progress: &mut dyn Progress,
     ) -> Result<Option<SampleSet>> {
         let images = self.images.as_ref();
-        let range = share_of_batches(self.count, AT_ONCE, world.rank(), world.size());
+        let range = self.part_of(world);
         let mut builder = SetBuilder::of_rank(network, images.shape(), keep, world);
         let mut part = Part::begin(progress, "features", range.len() as u64, "images");
         let mut done = 0;
         let class = |label: &u32| images.class_names().get(*label as usize).map(String::as_str);
-        self.for_each_batch_of(range, &mut |pixels, labels| {
+        self.for_each_batch_of(range, &mut |RealBatch { pixels, labels, .. }| {
             builder.add_asked(pixels, &labels.iter().filter_map(class).collect::<Vec<_>>())?;
             done += labels.len() as u64;
             part.at(done);
             Ok(())
         })?;
-        let Some(builder) = builder.joined(world, on_all)? else { return Ok(None) };
-        builder.finish(described(name, self.count, images.len()), images.class_names().to_vec()).map(Some)
+        let whole = described(name, self.count, images.len());
+        builder.finish_in((world, on_all), whole, images.class_names().to_vec())
     }
 }
 
@@ -168,8 +182,7 @@ impl Samples {
             done += (chunk.len() / size) as u64;
             part.at(done);
         }
-        let Some(builder) = builder.joined(world, on_all)? else { return Ok(None) };
-        builder.finish(described(name, count, all), Vec::new()).map(Some)
+        builder.finish_in((world, on_all), described(name, count, all), Vec::new())
     }
 }
 

@@ -20,7 +20,7 @@
 //! ```
 
 use crate::features::FeatureNetwork;
-use crate::images::RealImages;
+use crate::images::{RealBatch, RealImages};
 use crate::models::LoadedModel;
 use crate::points::{PointsConfig, PointsDistance};
 use crate::progress::{Part, Progress};
@@ -137,6 +137,11 @@ impl Judge {
         Row::new(fake.to_owned(), samples, self.reference.info())
     }
 
+    /// What samples are compared with, in words.
+    pub fn reference_info(&self) -> ReferenceInfo {
+        self.reference.info()
+    }
+
     /// Checks, before any sample is drawn, that a model's samples can be compared with the reference, and that a batch in its network and
     /// what is kept of all samples fit in memory.
     ///
@@ -169,12 +174,11 @@ impl Judge {
         options: DrawOptions,
         progress: &mut dyn Progress,
     ) -> Result<Measured> {
-        let measured = self.model_in(&Solo::default(), loaded, sampler, options, progress)?;
-        measured.ok_or_else(|| Error::config("fake", "a measurement", "none"))
+        self.model_in(&Solo::default(), loaded, sampler, options, progress)
     }
 
     /// [`model`](Self::model) by several processes, each of which draws a part; the figures are on the first one, and have the bits of one
-    /// process.
+    /// process. The others have the row without them.
     ///
     /// # Errors
     /// As [`model`](Self::model).
@@ -185,7 +189,7 @@ impl Judge {
         sampler: &SamplerConfig,
         options: DrawOptions,
         progress: &mut dyn Progress,
-    ) -> Result<Option<Measured>> {
+    ) -> Result<Measured> {
         let LoadedModel { name, model, precision } = loaded;
         self.check(&model.info, sampler, options)?;
         let drawing =
@@ -198,12 +202,13 @@ impl Judge {
                     values.extend_from_slice(drawn);
                     Ok(())
                 })?;
-                let Some(parts) = world.collect(bytemuck::cast_slice(&values))? else { return Ok(None) };
-                let points = parts.iter().flat_map(|part| part.as_chunks::<8>().0).map(|[a, b, c, d, e, f, g, h]| {
-                    [f32::from_le_bytes([*a, *b, *c, *d]), f32::from_le_bytes([*e, *f, *g, *h])]
-                });
-                let points: Vec<[f32; 2]> = points.collect();
-                (self.pairs(name, &points)?, Some(points), seconds)
+                match world.collect(bytemuck::cast_slice(&values))? {
+                    Some(parts) => {
+                        let points = points_of_parts(&parts);
+                        (self.pairs(name, &points)?, Some(points), seconds)
+                    }
+                    None => (self.row(name, num as u64), None, seconds),
+                }
             }
             Reference::Set(real) => {
                 let network = self.network_for(real)?;
@@ -217,8 +222,10 @@ impl Judge {
                 // A process without a batch still takes part.
                 let shape = self.shape_of(model)?;
                 let builder = builder.unwrap_or_else(|| SetBuilder::of_rank(network, shape, keep, world));
-                let Some(builder) = builder.joined(world, false)? else { return Ok(None) };
-                (self.set(name, &builder.finish(name.clone(), Vec::new())?, progress)?, None, seconds)
+                match builder.finish_in((world, false), name.clone(), Vec::new())? {
+                    Some(set) => (self.set(name, &set, progress)?, None, seconds),
+                    None => (self.row(name, num as u64), None, seconds),
+                }
             }
         };
         let row = Row {
@@ -229,7 +236,7 @@ impl Judge {
             seconds: Some(seconds),
             ..row
         };
-        Ok(Some(Measured { row, points }))
+        Ok(Measured { row, points })
     }
 
     /// `[c h w]` of a model's samples, decoded where they are latents.
@@ -275,6 +282,22 @@ impl Judge {
     /// # Errors
     /// There are no real images, or they are not of the model's shape; a likelihood that is not finite.
     pub fn likelihood(&self, model: &Model, times: usize, progress: &mut dyn Progress) -> Result<Likelihood> {
+        let likelihood = self.likelihood_in(&Solo::default(), model, times, progress)?;
+        likelihood.ok_or_else(|| Error::config("nll", "a likelihood", "none"))
+    }
+
+    /// [`likelihood`](Self::likelihood) by several processes, each of which measures a part of the images; on the first one, with the bits
+    /// of one process.
+    ///
+    /// # Errors
+    /// As [`likelihood`](Self::likelihood).
+    pub fn likelihood_in(
+        &self,
+        world: &dyn World,
+        model: &Model,
+        times: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<Likelihood>> {
         let none = || Error::config("nll", "a reference of images", "another reference");
         let real = self.images.as_ref().ok_or_else(none)?;
         let data = model.info.data;
@@ -283,19 +306,29 @@ impl Judge {
             let got = format!("{:?}", [data.channels, data.height, data.width]);
             return Err(Error::config("nll", expected, got));
         }
-        let mut sum = LikelihoodSum::new(times)?;
-        let mut part = Part::begin(progress, "likelihood", real.count as u64, "images");
-        let mut index = 0;
-        real.for_each_batch(&mut |pixels, labels| {
-            let seeds: Vec<u64> = (index..index + labels.len() as u64).collect();
+        let own = real.part_of(world);
+        let mut sum = LikelihoodSum::of_rank(times, own.start as u64, world)?;
+        let mut part = Part::begin(progress, "likelihood", own.len() as u64, "images");
+        let mut done = 0;
+        real.for_each_batch_of(own, &mut |RealBatch { pixels, labels, places }| {
             let networks = (&model.network, model.spectrum.as_ref());
-            sum.add(networks, (pixels, real.images.shape()), (&seeds, labels), &self.device)?;
-            index += labels.len() as u64;
-            part.at(index);
+            sum.add(networks, (pixels, real.images.shape()), (places, labels), &self.device)?;
+            done += labels.len() as u64;
+            part.at(done);
             Ok(())
         })?;
-        sum.likelihood().ok_or_else(|| Error::config("reference", "at least 1 image", 0))
+        let Some(sum) = sum.joined(world)? else { return Ok(None) };
+        sum.likelihood().map(Some).ok_or_else(|| Error::config("reference", "at least 1 image", 0))
     }
+}
+
+/// The points `[n 2]` that processes have drawn, in order: what they have sent, or kept where they work apart ([`gmflow_world::Apart`]).
+pub fn points_of_parts<B: AsRef<[u8]>>(parts: &[B]) -> Vec<[f32; 2]> {
+    let points = parts.iter().flat_map(|part| part.as_ref().as_chunks::<8>().0);
+    let point = |[a, b, c, d, e, f, g, h]: &[u8; 8]| {
+        [f32::from_le_bytes([*a, *b, *c, *d]), f32::from_le_bytes([*e, *f, *g, *h])]
+    };
+    points.map(point).collect()
 }
 
 /// How many samples are computed at once where nothing else is asked for.

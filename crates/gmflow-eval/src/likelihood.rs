@@ -32,6 +32,7 @@ use gmflow::mixture::spectral::Bases;
 use gmflow::network::{Denoiser, Network, SpectrumMlp};
 use gmflow::path::forward_diffusion;
 use gmflow::rng::{Purpose, normal_batch, uniforms};
+use gmflow_world::World;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::{LN_2, TAU};
 
@@ -76,9 +77,13 @@ pub struct LikelihoodAt {
 pub struct LikelihoodSum {
     images: u64,
     parts: Vec<Part>,
+    /// Images of the processes before this one, for messages.
+    before: u64,
+    /// The bytes of what was added, batch by batch, where they are kept for another process.
+    own: Option<Vec<u8>>,
 }
 
-/// Running sums within a part of the time.
+/// Sums within a part of the time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
     bits: f64,
@@ -87,7 +92,7 @@ struct Part {
 
 impl Default for LikelihoodSum {
     fn default() -> Self {
-        Self { images: 0, parts: vec![Part::default(); TIMES] }
+        Self { images: 0, parts: vec![Part::default(); TIMES], before: 0, own: None }
     }
 }
 
@@ -100,7 +105,71 @@ impl LikelihoodSum {
         if !(1..=MOST_TIMES).contains(&times) {
             return Err(Error::config("times", format!("1 to {MOST_TIMES}"), times));
         }
-        Ok(Self { images: 0, parts: vec![Part::default(); times] })
+        Ok(Self { images: 0, parts: vec![Part::default(); times], before: 0, own: None })
+    }
+
+    /// The same sums of one process of several, which are joined by [`joined`](Self::joined); those before it add `before` images.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_rank(times: usize, before: u64, world: &dyn World) -> Result<Self> {
+        let own = (!world.is_alone()).then(|| (times as u64).to_le_bytes().to_vec());
+        Ok(Self { before, own, ..Self::new(times)? })
+    }
+
+    /// The sums of all processes, on the first one. They have the bits of one process that has added all batches.
+    ///
+    /// # Errors
+    /// Those of the world; as [`of_parts`](Self::of_parts).
+    pub fn joined(self, world: &dyn World) -> Result<Option<Self>> {
+        let Some(own) = &self.own else { return Ok(Some(self)) };
+        world.collect(own)?.map(|parts| Self::of_parts(&parts)).transpose()
+    }
+
+    /// Joins what processes have sent, or kept where they work apart ([`gmflow_world::Apart`]), in order.
+    ///
+    /// # Errors
+    /// Parts of different numbers of times, or of another version.
+    pub fn of_parts<B: AsRef<[u8]>>(parts: &[B]) -> Result<Self> {
+        let wrong = || Error::config("parts", "likelihoods of this version of gmflow", "others");
+        let mut sum: Option<Self> = None;
+        for part in parts {
+            let (times, batches) = part.as_ref().split_first_chunk().ok_or_else(wrong)?;
+            let times = usize::try_from(u64::from_le_bytes(*times)).map_err(|_| wrong())?;
+            let sum = match &mut sum {
+                Some(sum) => sum,
+                none => none.insert(Self::new(times)?),
+            };
+            let numbers = batches.as_chunks::<8>().0;
+            if sum.parts.len() != times || !batches.len().is_multiple_of((1 + 2 * times) * 8) {
+                return Err(wrong());
+            }
+            for batch in numbers.chunks_exact(1 + 2 * times) {
+                let (images, parts) = batch.split_first().ok_or_else(wrong)?;
+                let part = |[bits, spectral]: &[[u8; 8]; 2]| {
+                    let spectral = f64::from_le_bytes(*spectral);
+                    Part { bits: f64::from_le_bytes(*bits), spectral: (!spectral.is_nan()).then_some(spectral) }
+                };
+                sum.take(u64::from_le_bytes(*images), &parts.as_chunks::<2>().0.iter().map(part).collect::<Vec<_>>());
+            }
+        }
+        sum.ok_or_else(|| Error::config("parts", "at least 1", 0))
+    }
+
+    /// Adds what a batch has.
+    fn take(&mut self, images: u64, parts: &[Part]) {
+        for (sums, part) in self.parts.iter_mut().zip(parts) {
+            sums.bits += part.bits;
+            if let Some(spectral) = part.spectral {
+                *sums.spectral.get_or_insert(0.0) += spectral;
+            }
+        }
+        self.images += images;
+        if let Some(own) = &mut self.own {
+            own.extend(images.to_le_bytes());
+            let numbers = parts.iter().flat_map(|part| [part.bits, part.spectral.unwrap_or(f64::NAN)]);
+            own.extend(numbers.flat_map(f64::to_le_bytes));
+        }
     }
 
     /// Adds images `[n c h w]` with their classes. Noise and times depend on the seeds of the images only.
@@ -134,11 +203,13 @@ impl LikelihoodSum {
         let times = self.parts.len();
         let finite = |name: &str, part: usize, bits: f64| {
             let (from, to) = (part as f64 / times as f64, (part + 1) as f64 / times as f64);
-            let images = format!("images {} to {}", self.images + 1, self.images + b as u64);
+            let before = self.before + self.images;
+            let images = format!("images {} to {}", before + 1, before + b as u64);
             let figure = format!("{name} of {images} at t from {from} to {to}");
             if bits.is_finite() { Ok(bits) } else { Err(Error::NotFinite { figure, got: bits }) }
         };
-        for (part, sums) in self.parts.iter_mut().enumerate() {
+        let mut parts = Vec::with_capacity(times);
+        for part in 0..times {
             let within = |seed: &u64| uniforms(*seed, Purpose::Estimate, part as u64, 1)[0];
             let t: Vec<f32> = seeds.iter().map(|seed| (part as f32 + 1.0 - within(seed)) / times as f32).collect();
             let t = Tensor::<1>::from_data(TensorData::new(t, [b]), device);
@@ -147,15 +218,17 @@ impl LikelihoodSum {
             let velocity = network.forward(x_t.clone(), t.clone(), labels.clone());
             let density = nll(&velocity.0, &(noise - x0.clone())).mean().into_scalar::<f32>();
             let nats = f64::from(density) / c as f64 + 0.5 * TAU.ln();
-            sums.bits += finite("bits/dim", part, nats / LN_2)? * b as f64;
+            let bits = finite("bits/dim", part, nats / LN_2)? * b as f64;
+            let mut measured = Part { bits, spectral: None };
             if let Some(spectrum) = spectrum {
                 let gain = spectral_loss(spectrum, &velocity.to_data(&x_t, &t), &x0, Bases::Shared)?;
                 let nats = f64::from(gain.into_scalar::<f32>()) / c as f64;
                 let bits = finite("bits/dim with the spectrum", part, nats / LN_2)?;
-                *sums.spectral.get_or_insert(0.0) += bits * b as f64;
+                measured.spectral = Some(bits * b as f64);
             }
+            parts.push(measured);
         }
-        self.images += b as u64;
+        self.take(b as u64, &parts);
         Ok(())
     }
 

@@ -127,12 +127,27 @@ pub fn on_host(tensor: &Tensor<1>) -> Result<Vec<f32>> {
     into_values(tensor.clone().into_data())
 }
 
-/// A tensor's values on the host, in its own memory where nothing else has a part in it.
+/// A tensor's values on the host; on the CPU in their own memory, where nothing else has a part in it. [`from_data`] gives the tensor back.
 ///
 /// # Errors
 /// A tensor that is not f32.
-pub fn into_host(tensor: Tensor<1>) -> Result<Vec<f32>> {
-    into_values(tensor.into_data())
+pub fn into_data(tensor: Tensor<1>) -> Result<TensorData> {
+    let data = tensor.into_data();
+    if data.dtype() == DType::F32 { Ok(data) } else { Err(dtype_error(data.dtype())) }
+}
+
+/// A flat tensor of these values on the plain device; on the CPU in their own memory.
+pub fn from_data(data: TensorData, device: &Device) -> Tensor<1> {
+    Tensor::from_data(data, &device.clone().inner())
+}
+
+/// The values of [`into_data`].
+///
+/// # Errors
+/// Values that are not f32.
+pub fn numbers(data: &mut TensorData) -> Result<&mut [f32]> {
+    let dtype = data.dtype();
+    data.as_mut_slice().map_err(|_| dtype_error(dtype))
 }
 
 /// The values of a tensor of any shape, without gradients.

@@ -17,6 +17,7 @@ use burn::tensor::Tensor;
 use gmflow::kernel::{lerp, square_sums};
 use gmflow::network::{TorchNames, parameter_shapes};
 use std::mem::take;
+use std::ops::Range;
 
 pub use crate::ema::Ema;
 pub use crate::optimizer::AdamW;
@@ -54,12 +55,34 @@ impl<M: TorchNames> Trainable<M> {
     /// # Errors
     /// A parameter that is not f32.
     pub fn new(module: M, averages: &[EmaConfig]) -> Result<Self> {
+        let mut trainable = Self::bare(module, averages);
+        trainable.begin_state(0..trainable.infos.len())?;
+        Ok(trainable)
+    }
+
+    /// A module without moments and averages; [`begin_state`](Self::begin_state) follows.
+    pub(crate) fn bare(module: M, averages: &[EmaConfig]) -> Self {
         let named = parameter_shapes(&module).into_iter();
         let infos = named.map(|(name, shape)| ParamInfo { name, shape }).collect();
-        let values = params::shared(&module)?;
-        let optimizer = AdamW::new(&values);
-        let averages = averages.iter().map(|config| Ema { config: config.clone(), values: values.clone() }).collect();
-        Ok(Self { module: Some(module), infos, optimizer, averages })
+        let optimizer = AdamW { exp_avg: Values::new(), exp_avg_sq: Values::new(), step: 0 };
+        let averages = averages.iter().map(|config| Ema { config: config.clone(), values: Values::new() }).collect();
+        Self { module: Some(module), infos, optimizer, averages }
+    }
+
+    /// Zero moments, and averages at the weights, of the parameters whose places in the order are in `own`; of the others none.
+    ///
+    /// # Errors
+    /// A parameter that is not f32.
+    pub(crate) fn begin_state(&mut self, own: Range<usize>) -> Result<()> {
+        let mut values = params::shared(self.module()?)?;
+        for (place, values) in values.iter_mut().enumerate() {
+            if !own.contains(&place) {
+                *values = Tensor::zeros([0], &values.device());
+            }
+        }
+        self.optimizer = AdamW { step: self.optimizer.step, ..AdamW::new(&values) };
+        self.averages.iter_mut().for_each(|ema| ema.values.clone_from(&values));
+        Ok(())
     }
 
     /// Leaves the parameters that `trained` does not name as they are from now on.
@@ -129,13 +152,31 @@ impl<M: TorchNames> Trainable<M> {
         self.infos.iter().map(|info| info.shape.iter().product()).collect()
     }
 
-    /// Takes these values in the place of the weights.
+    /// Hands over the numbers of every parameter, in order, to be read or changed in their own memory; `wanted` says of a parameter's
+    /// place whether they are.
     ///
     /// # Errors
-    /// Another number of parameters, or another length of one.
-    pub(crate) fn replace(&mut self, values: &Values) -> Result<()> {
-        self.module = self.module.take().map(|module| params::filled(module, values)).transpose()?;
-        Ok(())
+    /// A parameter that is not f32; what `take` fails with, after which it is not called again.
+    pub(crate) fn in_place(
+        &mut self,
+        wanted: impl Fn(usize) -> bool,
+        mut take: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let Some(module) = self.module.take() else { return self.module().map(|_| ()) };
+        let (mut place, mut done) = (0, Ok(()));
+        let module = params::update(module, |values| {
+            place += 1;
+            if done.is_err() || !wanted(place - 1) {
+                return values;
+            }
+            let device = values.device();
+            // The numbers are f32, which `update` has seen to.
+            let mut data = values.into_data();
+            done = params::numbers(&mut data).and_then(|numbers| take(place - 1, numbers));
+            params::from_data(data, &device)
+        })?;
+        self.module = Some(module);
+        done
     }
 
     /// Both moments and the averages, in this order.

@@ -5,6 +5,7 @@
 //! | [`World`] | the ranks of a job, and what they do together |
 //! | [`Solo`] | one process alone |
 //! | [`threads`] | ranks that are threads of one process, for tests without MPI |
+//! | [`Apart`] | ranks that do not talk: what they would send is kept and joined later |
 //! | `Mpi` | ranks that are processes on one or several machines (feature `mpi`) |
 //! | [`Sums`] | sums of gradients in the order of the ranks |
 //! | [`share`], [`share_of_batches`] | which part of a range a rank works on |
@@ -32,6 +33,7 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
+mod apart;
 mod error;
 mod exit;
 mod launcher;
@@ -44,6 +46,7 @@ mod threads;
 mod watchdog;
 mod world;
 
+pub use apart::Apart;
 pub use error::{Error, Result};
 pub use exit::end_on_panic;
 pub use launcher::{Launched, connect, launched};

@@ -14,7 +14,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 use mpi::{Count, Threading};
 use std::io::Write;
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// Bytes of one broadcast.
@@ -53,12 +53,26 @@ pub(crate) fn library() -> String {
 }
 
 impl Mpi {
-    /// Starts MPI. An operation that no other rank has answered within `timeout` ends the process.
+    /// Starts MPI. A start or an operation that no other rank has answered within `timeout` ends the process.
     ///
     /// # Errors
     /// [`Error::Config`] where MPI has been started before, or cannot be called from several threads in turn.
     pub fn start(timeout: Duration) -> Result<Self> {
-        let started = mpi::initialize_with_threading(Threading::Serialized);
+        let known = Arc::new(OnceLock::new());
+        let own = Arc::clone(&known);
+        let bite = move || {
+            let rank = own.get().map_or_else(String::new, |rank: &usize| format!("[rank {rank}] "));
+            let text = format!(
+                "error: {rank}no answer of all ranks within {} s: a rank or the network between them hangs; this rank ends\n",
+                timeout.as_secs()
+            );
+            // Nobody is left to be told that stderr is gone.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            exit::now(FAILED)
+        };
+        let watchdog = Watchdog::start(timeout, bite);
+        // The start waits for all ranks too.
+        let started = watchdog.watch(|| mpi::initialize_with_threading(Threading::Serialized));
         let (universe, threading) =
             started.ok_or_else(|| Error::config("MPI", "to be started once", "a second start"))?;
         if threading < Threading::Serialized {
@@ -70,23 +84,16 @@ impl Mpi {
         }
         let world = universe.world();
         let (rank, size) = (world.rank() as usize, world.size() as usize);
+        // It is set once, here.
+        let _ = known.set(rank);
         let host = environment::processor_name().unwrap_or_default();
         let host = host.trim_end_matches('\0').to_owned();
-        let bite = move || {
-            let text = format!(
-                "error: [rank {rank}] no answer of all ranks within {} s: a rank or the network between them hangs; this rank ends\n",
-                timeout.as_secs()
-            );
-            // Nobody is left to be told that stderr is gone.
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            exit::now(FAILED)
-        };
         let mut started = Self {
             rank,
             size,
             place: Place { host, local_rank: 0, local_ranks: 1, hosts: 1 },
             connection: Mutex::new(Connection { world, _universe: universe }),
-            watchdog: Watchdog::start(timeout, bite),
+            watchdog,
         };
         let hosts = started.gather(started.place.host.as_bytes())?;
         let own = started.place.host.as_bytes();

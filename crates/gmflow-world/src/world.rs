@@ -45,6 +45,16 @@ pub trait World: Send + Sync + Debug {
     /// How many ranks there are.
     fn size(&self) -> usize;
 
+    /// Whether the ranks hear each other. Where they do not, [`collect`](Self::collect) alone can be called.
+    fn talks(&self) -> bool {
+        true
+    }
+
+    /// Whether this process does all of the work, and nothing has to be joined.
+    fn is_alone(&self) -> bool {
+        self.size() == 1 && self.talks()
+    }
+
     /// Where this rank runs.
     fn place(&self) -> &Place;
 

@@ -3,7 +3,7 @@
 use super::groups::{DeviceArgs, ModelArgs, OverwriteArgs, ReferenceArgs, TableArgs};
 use super::sampler::SamplerArgs;
 use super::values::{count, steps};
-use super::world::WorldArgs;
+use super::world::ShardArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -64,7 +64,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]
-    pub world: WorldArgs,
+    pub shard: ShardArgs,
     #[command(flatten)]
     pub overwrite: OverwriteArgs,
     #[command(flatten)]

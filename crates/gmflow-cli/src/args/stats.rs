@@ -1,7 +1,7 @@
 //! The arguments of `gmflow stats`.
 
 use super::groups::{OutcomeArgs, OverwriteArgs, ReferenceArgs};
-use super::world::WorldArgs;
+use super::world::ShardArgs;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub struct StatsArgs {
     #[command(flatten)]
     pub overwrite: OverwriteArgs,
     #[command(flatten)]
-    pub world: WorldArgs,
+    pub shard: ShardArgs,
     #[command(flatten)]
     pub outcome: OutcomeArgs,
 }

@@ -34,12 +34,13 @@ pub fn part(text: &str) -> Result<Shard, String> {
 /// `gmflow merge`.
 #[derive(Args, Debug)]
 #[command(
-    long_about = "Joins the parts that calls with --shard wrote: files of samples (.npz, .safetensors), parts of a cache of latents, \
-parts of a sweep. The result has the bytes of a call without --shard. All parts must be there, and of one call's settings.",
-    after_help = "Examples:\n  gmflow merge samples.*-of-8.npz --out samples.npz\n  gmflow merge latents --out latents"
+    long_about = "Joins the parts that calls with --shard wrote: files of samples (.npz, .safetensors), of statistics, of figures, \
+or parts of a cache of latents. The result has the bytes of a call without --shard. All parts must be there, and of one call's settings.",
+    after_help = "Examples:\n  gmflow merge samples.*-of-8.npz --out samples.npz\n  \
+gmflow merge eval.*-of-8.safetensors --out eval.json\n  gmflow merge latents --out latents"
 )]
 pub struct MergeArgs {
-    /// The parts: files of samples; or the folder that holds the parts of a cache of latents
+    /// The parts: files of samples, statistics or figures; or the folder that holds the parts of a cache of latents
     #[arg(required = true, value_name = "PART")]
     pub parts: Vec<PathBuf>,
     /// The file or folder to write

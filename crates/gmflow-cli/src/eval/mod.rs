@@ -1,6 +1,7 @@
 //! `gmflow eval`: samples and models against real data.
 
 pub mod features;
+pub mod parts;
 pub mod source;
 pub mod stats;
 
@@ -18,38 +19,62 @@ use burn::tensor::Device;
 use gmflow::checkpoint::hub::HubId;
 use gmflow::checkpoint::{DataKind, model_folder, write_atomic};
 use gmflow::kernel;
+use gmflow_data::Corrupt;
 use gmflow_eval::arrays::Samples;
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::images::RealImages;
-use gmflow_eval::{CompareConfig, DrawOptions, Judge, KernelDistanceConfig, LoadedModel, Neighbours, Reference, Row};
+use gmflow_eval::{
+    CompareConfig, DrawOptions, Judge, KernelDistanceConfig, LoadedModel, Moments, Neighbours, Reference, Row,
+    SampleSet, SetInfo,
+};
 use gmflow_world::World;
+use parts::{Figures, Part, Real, What};
 use source::{PRECOMPUTED, Reading, Source};
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(arguments: &EvalArgs, job: &Job) -> Result<()> {
     arguments.sampler.options().check().map_err(of_options)?;
-    // Another ending could be that of the table beside it.
-    arguments.out.as_deref().map_or(Ok(()), |out| output::require_ending(out, "json"))?;
-    let markdown = arguments.out.as_ref().map(|out| out.with_extension("md"));
-    let files = arguments.out.iter().chain(&markdown).map(|path| path.as_path());
-    output::refuse_existing(files, arguments.overwrite.force)?;
+    let force = arguments.overwrite.force;
+    let part = arguments.shard.shard.map(|shard| Part::new(arguments.out.as_deref(), shard, force)).transpose()?;
+    if part.is_none() {
+        arguments.out.as_deref().map_or(Ok(()), |out| expect_files(out, force))?;
+    }
     expect_local(arguments)?;
     let device = job.device(&arguments.device.name)?;
-    let rows = kernel::in_pool(|| rows(arguments, &device, job.world().as_ref()))?;
+    let world = part.as_ref().map_or(job.world().as_ref(), Part::world);
+    let (judge, rows) = kernel::in_pool(|| rows(arguments, &device, world))?;
+    if let Some(part) = part {
+        let real = Real::of(&judge.reference, &arguments.real, is_precomputed(arguments));
+        return part.write(What::Eval(Figures { real, config: judge.config, nll: arguments.nll, rows }));
+    }
     if !job.is_first() {
         return Ok(());
     }
-    if let (Some(out), Some(markdown)) = (&arguments.out, &markdown) {
-        output::create_parent(out)?;
-        write_atomic(out, serde_json::to_string_pretty(&rows)?.as_bytes())?;
-        write_atomic(markdown, tables(&rows, Form::Markdown).as_bytes())?;
-    }
+    arguments.out.as_deref().map_or(Ok(()), |out| write(out, &rows))?;
     if arguments.table.json {
         output::json(&rows)
     } else {
         output::line(tables(&rows, Form::new(arguments.table.markdown)).trim_end())
     }
+}
+
+fn is_precomputed(arguments: &EvalArgs) -> bool {
+    arguments.reference.features.features == PRECOMPUTED
+}
+
+/// The figures and the table beside them may be written.
+pub fn expect_files(out: &Path, force: bool) -> Result<()> {
+    // Another ending could be that of the table beside it.
+    output::require_ending(out, "json")?;
+    output::refuse_existing([out, &out.with_extension("md")], force)
+}
+
+/// Writes figures, and a table beside them.
+pub fn write(out: &Path, rows: &[Row]) -> Result<()> {
+    output::create_parent(out)?;
+    write_atomic(out, serde_json::to_string_pretty(rows)?.as_bytes())?;
+    Ok(write_atomic(&out.with_extension("md"), tables(rows, Form::Markdown).as_bytes())?)
 }
 
 /// Everything on this machine must be there before anything is downloaded.
@@ -63,8 +88,8 @@ fn expect_local(arguments: &EvalArgs) -> Result<()> {
     local::expect(fakes.chain(&arguments.model.vae).map(PathBuf::as_path))
 }
 
-/// The rows of all models and samples, on the first of several processes.
-fn rows(arguments: &EvalArgs, device: &Device, world: &dyn World) -> Result<Vec<Row>> {
+/// The rows of all models and samples; of several processes, the first one has the figures.
+fn rows(arguments: &EvalArgs, device: &Device, world: &dyn World) -> Result<(Judge, Vec<Row>)> {
     let config = CompareConfig {
         kernel: KernelDistanceConfig {
             subsets: arguments.kid_subsets,
@@ -74,7 +99,7 @@ fn rows(arguments: &EvalArgs, device: &Device, world: &dyn World) -> Result<Vec<
         neighbours: Neighbours { precision: arguments.neighbours, ..Neighbours::default() },
         moments_only: arguments.moments_only,
     };
-    let precomputed = arguments.reference.features.features == PRECOMPUTED;
+    let precomputed = is_precomputed(arguments);
     let data = arguments.reference.named.data_dir.as_deref();
     let reading =
         Reading { precomputed, size: arguments.reference.size, data, like: None, arrays: arguments.reference.arrays };
@@ -90,8 +115,8 @@ fn rows(arguments: &EvalArgs, device: &Device, world: &dyn World) -> Result<Vec<
     if arguments.nll && !arguments.fake.iter().any(|fake| is_checkpoint(fake)) {
         return Err(usage("--nll", "--fake naming a model, which gives the likelihood", "no model"));
     }
-    let rows = arguments.fake.iter().map(|fake| measured(arguments, fake, &judge, world));
-    rows.filter_map(Result::transpose).collect()
+    let rows: Result<_> = arguments.fake.iter().map(|fake| measured(arguments, fake, &judge, world)).collect();
+    Ok((judge, rows?))
 }
 
 /// Whether a model is named, here or on the hub.
@@ -121,21 +146,30 @@ pub fn judge(
             ));
         }
         other => {
-            // Every process needs to know what samples are compared with.
-            let set = other.into_set(path, network.as_ref(), (limit, !config.moments_only), (world, true))?;
-            Reference::Set(Box::new(set.ok_or_else(unreadable)?))
+            let outline = network.as_ref().and_then(|network| other.outline(path, network, limit));
+            // Every process needs to know what samples are compared with; one that works apart, what is to be computed of them.
+            let set =
+                other.into_set(path, network.as_ref(), (limit, !config.moments_only), (world, world.talks()))?;
+            let set = set.map_or_else(|| outline.ok_or_else(unreadable).and_then(not_computed), Ok)?;
+            Reference::Set(Box::new(set))
         }
     };
     Ok(Judge { reference, images, network, config, device: device.clone() })
 }
 
-fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, world: &dyn World) -> Result<Option<Row>> {
+/// A set of which nothing is computed yet.
+fn not_computed(info: SetInfo) -> Result<SampleSet> {
+    Ok(SampleSet { info, moments: Moments::new(1)?, vectors: None, logits: None, read_as_asked: None })
+}
+
+/// The row of a model or of samples; of several processes, the first one has its figures.
+fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, world: &dyn World) -> Result<Row> {
     let name = fake.display().to_string();
     let shape = match &judge.reference {
         Reference::Set(set) => set.info.shape,
         Reference::Density(..) => None,
     };
-    let precomputed = arguments.reference.features.features == PRECOMPUTED;
+    let precomputed = is_precomputed(arguments);
     let reading =
         Reading { precomputed, size: None, data: None, like: shape.as_ref(), arrays: arguments.reference.arrays };
     let mut progress = Parts::default();
@@ -155,22 +189,38 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, world: &dyn World)
             }
             let config = sampler::config(&arguments.sampler.options(), &loaded.model.info)?;
             let draw = DrawOptions { num: arguments.num, seed: arguments.sampler.seed, batch: arguments.batch };
-            let measured = judge.model_in(world, &loaded, &config, draw, &mut progress).map_err(of_options)?;
-            let Some(mut row) = measured.map(|measured| measured.row) else { return Ok(None) };
-            // The first process alone; the others wait.
-            if arguments.nll {
-                let likelihood = judge.likelihood(&loaded.model, arguments.nll_times, &mut progress);
-                row.likelihood = Some(likelihood.map_err(of_options).context(name)?);
+            let leaves_out = judge.images.as_ref().is_some_and(|images| images.corrupt == Corrupt::Skip);
+            if !world.talks() && leaves_out && draw.num.is_none() {
+                let expected = "a number beside --shard, because no part knows how many images are left out";
+                return Err(usage("--num", expected, "none"));
             }
-            Ok(Some(row))
+            let measured = judge.model_in(world, &loaded, &config, draw, &mut progress).map_err(of_options)?;
+            let mut row = measured.row;
+            if arguments.nll {
+                let likelihood = judge.likelihood_in(world, &loaded.model, arguments.nll_times, &mut progress);
+                row.likelihood = likelihood.map_err(of_options).context(name)?;
+            }
+            Ok(row)
+        }
+        Source::Samples(Samples { values, shape: [2, 1, 1] }) if world.talks() => {
+            judge.points(&name, &values).map_err(of_options)
         }
         Source::Samples(Samples { values, shape: [2, 1, 1] }) => {
-            judge.points(&name, &values).map(Some).map_err(of_options)
+            // There is nothing to divide: they go with the first part.
+            let own = if world.rank() == 0 { bytemuck::cast_slice(&values) } else { &[] };
+            world.collect(own)?;
+            Ok(Row::new(name, 0, judge.reference_info()))
+        }
+        Source::Set(_) if !world.talks() => {
+            let expected = "samples or models beside --shard, whose features are computed";
+            Err(usage("--fake", expected, format!("{name}, whose features are there")))
         }
         other => {
             let keep = !judge.config.moments_only;
             let set = other.into_set(fake, judge.network.as_ref(), (None, keep), (world, false))?;
-            let Some(set) = set.filter(|_| world.rank() == 0) else { return Ok(None) };
+            let Some(set) = set.filter(|_| world.rank() == 0) else {
+                return Ok(Row::new(name, 0, judge.reference_info()));
+            };
             if let (Some(real), Some(fake)) = (shape, set.info.shape)
                 && real != fake
             {
@@ -179,7 +229,7 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, world: &dyn World)
             if set.info.count < 2 {
                 return Err(usage(&name, "at least 2 samples", set.info.count));
             }
-            judge.set(&name, &set, &mut progress).map(Some).map_err(of_options)
+            judge.set(&name, &set, &mut progress).map_err(of_options)
         }
     }
 }

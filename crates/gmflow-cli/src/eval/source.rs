@@ -8,13 +8,13 @@ use anyhow::{Result, anyhow};
 use gmflow_data::{
     Corrupt, Dataset, DatasetConfig, Density, FolderDataset, ImageDataset, ImageSettings, TarDataset, is_url,
 };
-use gmflow_eval::SampleSet;
 use gmflow_eval::arrays::{
     SampleReading, Samples, npz_has_samples, npz_names, read_features, read_mu_sigma, read_samples,
 };
 use gmflow_eval::features::FeatureNetwork;
 use gmflow_eval::images::RealImages;
 use gmflow_eval::models::model_folder;
+use gmflow_eval::{SampleSet, SetInfo};
 use gmflow_world::World;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,6 +98,25 @@ impl Source {
                 Err(usage(&name(), "a folder, or a file ending in .toml, .npy, .npz or .safetensors", "another file"))
             }
         }
+    }
+
+    /// What can be told of the features of images and samples before any is computed.
+    pub fn outline(&self, path: &Path, network: &FeatureNetwork, limit: Option<usize>) -> Option<SetInfo> {
+        let (count, shape) = match self {
+            Self::Images(images, _) => (images.len(), images.shape()),
+            Self::Samples(samples) => {
+                (samples.values.len() / samples.shape.iter().product::<usize>().max(1), samples.shape)
+            }
+            _ => return None,
+        };
+        Some(SetInfo {
+            count: count.min(limit.unwrap_or(usize::MAX)) as u64,
+            data: path.display().to_string(),
+            features: network.info.clone(),
+            shape: Some(shape),
+            classes: Vec::new(),
+            colours: None,
+        })
     }
 
     /// The features of images and samples; a set that is there already, without its vectors where they are not kept. Several processes

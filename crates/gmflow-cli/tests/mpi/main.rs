@@ -2,11 +2,12 @@
 
 mod failures;
 mod hosts;
+mod memory;
 mod sampling;
 mod training;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,12 @@ fn command(ranks: usize, arguments: &[&str]) -> Command {
 /// What a process said, and how it ended; it may not hang.
 fn ended(mut command: Command) -> (Output, Duration) {
     let begun = Instant::now();
-    let child = command.spawn().expect("it starts");
+    let output = output_of(command.spawn().expect("it starts"));
+    (output, begun.elapsed())
+}
+
+/// [`ended`] of a process that runs already.
+fn output_of(child: Child) -> Output {
     let id = child.id();
     let (tell, told) = std::sync::mpsc::channel();
     let watch = std::thread::spawn(move || {
@@ -71,10 +77,9 @@ fn ended(mut command: Command) -> (Output, Duration) {
         hangs
     });
     let output = child.wait_with_output().expect("its output");
-    let took = begun.elapsed();
     let _ = tell.send(());
     assert!(!watch.join().expect("no panic"), "the job hung: {}", text(&output.stderr));
-    (output, took)
+    output
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -91,7 +91,8 @@ fn a_thousand_samples_are_the_same_files_for_any_number_of_processes() {
 fn figures(file: &Path) -> serde_json::Value {
     let mut rows: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     for row in rows.as_array_mut().unwrap() {
-        assert!(row.as_object_mut().unwrap().remove("seconds").is_some(), "{row}");
+        let took = row.as_object_mut().unwrap().remove("seconds");
+        assert_eq!(took.is_some(), row["sampler"].is_object(), "{row}");
         assert!(row["metrics"].is_object(), "{row}");
     }
     rows
@@ -106,22 +107,59 @@ fn figures_and_statistics_are_identical_for_any_number_of_processes() {
     let model = model(folder.path());
     let data = folder.path().join("data.toml");
     std::fs::write(&data, "data.source = { kind = 'shapes', size = 8, count = 500 }").unwrap();
+    let files =
+        |name: &str| (folder.path().join(format!("{name}.safetensors")), folder.path().join(format!("{name}.json")));
+    let statistics = |ranks: usize, out: &Path, extra: &[&str]| {
+        well(ranks, &[&["stats", path(&data), "--features", "pixels", "--out", path(out)], extra].concat());
+    };
+    // Also samples in files, and the likelihood.
+    let samples = folder.path().join("samples.npz");
+    well(1, &["sample", "--checkpoint", path(&model), "--num", "200", "--steps", "1", "--out", path(&samples)]);
+    let figures_of = |ranks: usize, real: &Path, out: &Path, extra: &[&str]| {
+        let fakes = ["eval", "--real", path(real), "--fake", path(&model), path(&samples), "--features", "pixels"];
+        let rest = ["--num", "300", "--steps", "1", "--batch", "32", "--kid-subset-size", "100", "--out", path(out)];
+        well(ranks, &[&fakes[..], &rest[..], extra].concat());
+    };
+    let likelihood = ["--nll", "--nll-times", "3"];
     let measure = |ranks: usize| {
-        let (stats, out) =
-            (folder.path().join(format!("{ranks}.safetensors")), folder.path().join(format!("{ranks}.json")));
-        well(ranks, &["stats", path(&data), "--features", "pixels", "--out", path(&stats)]);
-        let arguments =
-            ["eval", "--real", path(&data), "--fake", path(&model), "--features", "pixels", "--num", "300"];
-        let rest = ["--steps", "1", "--batch", "32", "--kid-subset-size", "100", "--out", path(&out)];
-        well(ranks, &[&arguments[..], &rest[..]].concat());
+        let (stats, out) = files(&ranks.to_string());
+        statistics(ranks, &stats, &[]);
+        figures_of(ranks, &data, &out, &likelihood);
         (std::fs::read(stats).unwrap(), figures(&out))
     };
     let (stats, rows) = measure(1);
+    assert!(rows[0]["likelihood"]["bits_per_dim"].is_number() && rows[1]["metrics"].is_object(), "{rows}");
     for ranks in [3, 4] {
         let (other_stats, other_rows) = measure(ranks);
         assert!(stats == other_stats, "statistics of {ranks} ranks");
         assert_eq!(rows, other_rows, "{ranks} ranks");
     }
+
+    // Three processes that do not talk. The third has no batch of the samples in files.
+    let (merged_stats, merged) = (files("merged-stats").0, files("merged").1);
+    let merge = |out: &Path| {
+        let part = |part: usize| out.with_extension(format!("{part}-of-3.safetensors"));
+        let parts = [3, 1, 2].map(part);
+        let [a, b, c] = parts.each_ref().map(|part| path(part));
+        well(1, &["merge", a, b, c, "--out", path(out)]);
+    };
+    for part in ["1/3", "2/3", "3/3"] {
+        statistics(1, &merged_stats, &["--shard", part]);
+        figures_of(1, &data, &merged, &[&likelihood[..], &["--shard", part]].concat());
+    }
+    merge(&merged_stats);
+    assert!(std::fs::read(&merged_stats).unwrap() == stats, "statistics of three parts");
+    merge(&merged);
+    assert_eq!(figures(&merged), rows, "three parts");
+    let against = folder.path().join("against.json");
+    let known = files("1").0;
+    figures_of(1, &known, &against, &[]);
+    let parts_against = folder.path().join("parts-against.json");
+    for part in ["1/3", "2/3", "3/3"] {
+        figures_of(1, &known, &parts_against, &["--shard", part]);
+    }
+    merge(&parts_against);
+    assert_eq!(figures(&parts_against), figures(&against), "three parts, against statistics");
 }
 
 #[test]

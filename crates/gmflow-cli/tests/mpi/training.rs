@@ -133,13 +133,14 @@ fn sigterm_to_the_launcher_ends_the_job_and_leaves_a_whole_checkpoint() {
     if !has_mpirun() {
         return;
     }
+    let mut ends = super::failures::Ends::of("SIGTERM to the launcher");
     for _ in 0..super::failures::tries() {
         let folder = tempfile::tempdir().unwrap();
         let (config, out) = (config(folder.path(), DIT), folder.path().join("run"));
         let arguments = ["train", path(&config), "--out", path(&out), "--set", "train.steps=1000000"];
         let (output, took) = signalled(command(3, &arguments), &out, 25, "-TERM");
         assert!(!output.status.success(), "{}", text(&output.stderr));
-        assert!(took < Duration::from_secs(10), "it took {took:?}");
+        ends.add(took);
         assert!(newest(&out) >= 10);
     }
 }

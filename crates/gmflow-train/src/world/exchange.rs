@@ -1,6 +1,6 @@
 //! The sum of the gradients of all ranks.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use gmflow_world::BUCKET;
 
 use super::Team;
@@ -92,9 +92,10 @@ impl Team {
     fn sum(&mut self, gradients: &mut Values, sizes: &[usize], how: &Joined) -> Result<()> {
         // Parameters without a gradient on any rank take no part.
         let taken: Vec<usize> = gradients.iter().map(|gradient| gradient.dims()[0]).collect();
+        // In their own memory: a second copy of all gradients would be as large as the weights.
         let mut host = Vec::with_capacity(gradients.len());
         for gradient in std::mem::take(gradients) {
-            host.push(params::into_host(gradient)?);
+            host.push(params::into_data(gradient)?);
         }
         if how.sharded {
             // By the sizes of the parameters, so that gradients and state have the same owners.
@@ -103,25 +104,26 @@ impl Team {
         } else {
             self.sum_all(&mut host, taken.iter().sum())?;
         }
-        gradients.extend(host.into_iter().map(|values| params::on_device(values, how.device)));
+        gradients.extend(host.into_iter().map(|values| params::from_data(values, how.device)));
         Ok(())
     }
 
     /// Replaces the numbers of all lists by their sums over all ranks, some at a time.
-    fn sum_all(&mut self, lists: &mut [Vec<f32>], total: usize) -> Result<()> {
+    fn sum_all(&mut self, lists: &mut [TensorData], total: usize) -> Result<()> {
         let mut bucket = std::mem::take(&mut self.bucket);
+        bucket.reserve_exact(total.min(BUCKET).saturating_sub(bucket.len()));
         let mut done = 0;
         while done < total {
             let range = done..(done + BUCKET).min(total);
             bucket.clear();
-            within(lists, range.clone(), |part| bucket.extend_from_slice(part));
+            within(lists, range.clone(), |part| bucket.extend_from_slice(part))?;
             self.sums.sum(self.world.as_ref(), &mut bucket)?;
             let mut rest = bucket.as_slice();
             within(lists, range.clone(), |part| {
                 let (sums, behind) = rest.split_at(part.len());
                 part.copy_from_slice(sums);
                 rest = behind;
-            });
+            })?;
             done = range.end;
         }
         self.bucket = bucket;

@@ -114,12 +114,9 @@ impl Trainer {
             check_memory(&config, data.info.shape, device, Split::of(&team, &config)?)?;
             let mut network = config.network.init(config.train.seed, &training_device(&config, device))?;
             network.compute_in(config.train.precision);
-            let mut network = Trainable::new(network, &config.ema)?;
+            // Moments and averages come with the weights of rank 0: memory never holds more than the part of this rank.
+            let mut network = Trainable::bare(network, &config.ema);
             network.optimizer.step = hello.step;
-            if config.train.shard_state {
-                // Before the weights of rank 0 come: memory never holds more than the part of this rank.
-                network.keep_own_state(team.world(), device);
-            }
             let networks = Networks { network, spectrum: None, earlier: Vec::new() };
             Ok((networks, data.start(&config, hello.step, part)?, config, hello))
         });
@@ -204,20 +201,20 @@ fn give<M: TorchNames + Module>(
     device: &Device,
 ) -> Result<()> {
     let sizes = trainable.sizes();
-    let all = 0..sizes.len();
-    let weights = given(world, &params::shared(trainable.module()?)?, (&sizes, &all), device)?;
-    if world.rank() > 0 {
-        trainable.replace(&weights)?;
-    }
-    drop(weights);
-    if !has_state {
-        if world.rank() > 0 {
-            let weights = params::shared(trainable.module()?)?;
-            trainable.averages.iter_mut().for_each(|ema| ema.values.clone_from(&weights));
+    let own = trainable.owners(world.size()).into_iter().nth(world.rank()).filter(|_| sharded);
+    let own = own.unwrap_or(0..sizes.len());
+    if world.rank() == 0 {
+        for values in params::shared(trainable.module()?)? {
+            let mut data = params::into_data(values)?;
+            world.broadcast_into(bytemuck::cast_slice_mut(params::numbers(&mut data)?))?;
         }
+    } else {
+        trainable.in_place(|_| true, |_, numbers| Ok(world.broadcast_into(bytemuck::cast_slice_mut(numbers))?))?;
+        trainable.begin_state(own.clone())?;
+    }
+    if !has_state {
         return Ok(());
     }
-    let own = trainable.owners(world.size()).into_iter().nth(world.rank()).filter(|_| sharded).unwrap_or(all);
     for list in trainable.state_mut() {
         let values = given(world, list, (&sizes, &own), device)?;
         if world.rank() > 0 {
@@ -252,7 +249,8 @@ fn given(
 fn digest<M: TorchNames + Module>(trainable: &Trainable<M>, before: u32) -> Result<u32> {
     let mut digest = before;
     for values in params::shared(trainable.module()?)? {
-        digest = crc32c::crc32c_append(digest, bytemuck::cast_slice(&params::on_host(&values)?));
+        let mut data = params::into_data(values)?;
+        digest = crc32c::crc32c_append(digest, bytemuck::cast_slice(params::numbers(&mut data)?));
     }
     Ok(digest)
 }

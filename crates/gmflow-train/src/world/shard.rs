@@ -7,39 +7,47 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::network::TorchNames;
-use gmflow_world::{BUCKET, World};
+use gmflow_world::{BUCKET, Counts, World};
 
 use super::Team;
-use crate::params::{self, Values};
+use crate::Result;
+use crate::params;
 use crate::trainable::Trainable;
-use crate::{Error, Result};
 
-/// The parameters of each rank, by their places: neighbouring ones, of about as many numbers on every rank.
+/// The parameters of each rank, by their places: neighbouring ones, so that the rank with the most numbers has as few as can be.
 pub(crate) fn owners(sizes: &[usize], ranks: usize) -> Vec<Range<usize>> {
-    let total: u128 = sizes.iter().map(|size| *size as u128).sum();
-    let mut owners = vec![0..0; ranks.max(1)];
-    let (mut before, mut place) = (0u128, 0);
-    for (rank, owned) in owners.iter_mut().enumerate() {
-        let start = place;
-        let end = total * (rank as u128 + 1) / ranks.max(1) as u128;
-        // A parameter is the rank's in whose share its middle lies.
-        while let Some(size) = sizes.get(place).filter(|size| before * 2 + **size as u128 <= end * 2) {
-            before += *size as u128;
+    let ranks = ranks.max(1);
+    // The smallest number that all parameters fit into, found by halving.
+    let (mut low, mut high) = (0u128, sizes.iter().map(|size| *size as u128).sum());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match filled(sizes, ranks, middle).last().is_some_and(|last| last.end == sizes.len()) {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    filled(sizes, ranks, high)
+}
+
+/// The parameters of each rank where every one takes as many as do not exceed `most` numbers.
+fn filled(sizes: &[usize], ranks: usize, most: u128) -> Vec<Range<usize>> {
+    let mut place = 0;
+    let fill = |_| {
+        let (start, mut own) = (place, 0u128);
+        while let Some(size) = sizes.get(place).filter(|size| own + **size as u128 <= most) {
+            own += *size as u128;
             place += 1;
         }
-        if rank + 1 == ranks {
-            place = sizes.len();
-        }
-        *owned = start..place;
-    }
-    owners
+        start..place
+    };
+    (0..ranks).map(fill).collect()
 }
 
 /// Replaces the numbers of this rank's own lists by their sums over all ranks, and empties the others.
-pub(super) fn sum_own(team: &mut Team, lists: &mut [Vec<f32>], owners: &[Range<usize>]) -> Result<()> {
-    let starts: Vec<usize> = running(lists.iter().map(Vec::len)).collect();
+pub(super) fn sum_own(team: &mut Team, lists: &mut [TensorData], owners: &[Range<usize>]) -> Result<()> {
+    let starts: Vec<usize> = running(lists.iter().map(TensorData::num_elements)).collect();
     let at = |place: usize| starts.get(place).copied().unwrap_or_default();
     // The numbers of each rank, one rank behind the other.
     let spans: Vec<Range<usize>> = owners.iter().map(|owned| at(owned.start)..at(owned.end)).collect();
@@ -47,13 +55,14 @@ pub(super) fn sum_own(team: &mut Team, lists: &mut [Vec<f32>], owners: &[Range<u
     let step = (BUCKET / size).max(1);
     let longest = spans.iter().map(Range::len).max().unwrap_or(0);
     let mut bucket = std::mem::take(&mut team.bucket);
+    bucket.reserve_exact(spans.iter().map(Range::len).sum::<usize>().min(BUCKET).saturating_sub(bucket.len()));
     for from in (0..longest).step_by(step) {
         bucket.clear();
         let mut blocks = Vec::with_capacity(size);
         for span in &spans {
             let part = (span.start + from).min(span.end)..(span.start + from + step).min(span.end);
             let start = bucket.len();
-            within(lists, part, |part| bucket.extend_from_slice(part));
+            within(lists, part, |part| bucket.extend_from_slice(part))?;
             blocks.push(start..bucket.len());
         }
         // The sums take the place of this rank's own numbers, so that they need no memory beside them.
@@ -64,28 +73,34 @@ pub(super) fn sum_own(team: &mut Team, lists: &mut [Vec<f32>], owners: &[Range<u
             let (sums, behind) = rest.split_at(part.len().min(rest.len()));
             part.copy_from_slice(sums);
             rest = behind;
-        });
+        })?;
     }
     team.bucket = bucket;
     let owned = owners.get(rank).cloned().unwrap_or_default();
     let others = lists.iter_mut().enumerate().filter(|(place, _)| !owned.contains(place));
-    others.for_each(|(_, list)| *list = Vec::new());
+    others.for_each(|(_, list)| *list = TensorData::new(Vec::<f32>::new(), [0]));
     Ok(())
 }
 
 /// Hands over the parts of lists that lie in a range of all their numbers, one list behind the other.
-pub(super) fn within(lists: &mut [Vec<f32>], range: Range<usize>, mut take: impl FnMut(&mut [f32])) {
+pub(super) fn within(lists: &mut [TensorData], range: Range<usize>, mut take: impl FnMut(&mut [f32])) -> Result<()> {
     let mut start = 0;
     for list in lists {
-        let end = start + list.len();
-        if end > range.start && start < range.end {
-            let part = range.start.max(start) - start..range.end.min(end) - start;
-            if let Some(part) = list.get_mut(part) {
-                take(part);
-            }
+        let own = start..start + list.num_elements();
+        start = own.end;
+        let both = common(&own, &range);
+        if !both.is_empty()
+            && let Some(part) = params::numbers(list)?.get_mut(both.start - own.start..both.end - own.start)
+        {
+            take(part);
         }
-        start = end;
     }
+    Ok(())
+}
+
+/// What two ranges have in common.
+fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    a.start.max(b.start)..a.end.min(b.end)
 }
 
 /// 0 and the sums of the numbers so far.
@@ -129,81 +144,116 @@ impl<M: TorchNames + Module> Trainable<M> {
         }
     }
 
-    /// Sends the weights that this rank has updated to the others, and takes theirs.
+    /// Sends the weights that this rank has updated to the others, and takes theirs, in the memory that they have. They travel in `bucket`.
     ///
     /// # Errors
     /// Those of [`World`].
-    pub(crate) fn share_weights(&mut self, world: &dyn World, device: &Device) -> Result<()> {
+    pub(crate) fn share_weights(&mut self, world: &dyn World, bucket: &mut Vec<f32>) -> Result<()> {
         let (sizes, owners) = (self.sizes(), self.owners(world.size()));
-        let spans: Vec<usize> =
-            owners.iter().map(|owned| sizes.get(owned.clone()).unwrap_or_default().iter().sum()).collect();
-        let owned = owners.get(world.rank()).cloned().unwrap_or_default();
-        let own: Values = params::shared(self.module()?)?.drain(..).skip(owned.start).take(owned.len()).collect();
-        // The numbers of all ranks, in the order of the parameters.
-        let mut all: Vec<Vec<f32>> = sizes.iter().map(|size| vec![0.0; *size]).collect();
-        let starts: Vec<usize> = running(spans.iter().copied()).collect();
+        let starts: Vec<usize> = running(sizes.iter().copied()).collect();
+        let at = |place: usize| starts.get(place).copied().unwrap_or_default();
+        // The numbers of each rank, one rank behind the other.
+        let spans: Vec<Range<usize>> = owners.iter().map(|owned| at(owned.start)..at(owned.end)).collect();
         let step = (BUCKET / world.size()).max(1);
-        let longest = spans.iter().copied().max().unwrap_or(0);
-        let mut bucket = Vec::new();
+        let longest = spans.iter().map(Range::len).max().unwrap_or(0);
+        let mut own = Vec::new();
         for from in (0..longest).step_by(step) {
-            let counts: Vec<usize> = spans.iter().map(|span| (from + step).min(*span).saturating_sub(from)).collect();
-            let part = numbers_of(&own, from..from + step)?;
-            bucket.resize(counts.iter().sum(), 0.0f32);
-            let bytes: Vec<usize> = counts.iter().map(|count| count * size_of::<f32>()).collect();
-            world.all_gather(bytemuck::cast_slice(&part), &bytes, bytemuck::cast_slice_mut(&mut bucket))?;
+            let parts: Vec<Range<usize>> = spans
+                .iter()
+                .map(|span| (span.start + from).min(span.end)..(span.start + from + step).min(span.end))
+                .collect();
+            own.clear();
+            let of_rank = parts.get(world.rank()).into_iter().cloned().collect::<Vec<_>>();
+            self.weights_within(&starts, &of_rank, |part| own.extend_from_slice(part))?;
+            bucket.resize(parts.iter().map(Range::len).sum(), 0.0f32);
+            let bytes: Vec<usize> = parts.iter().map(|part| part.len() * size_of::<f32>()).collect();
+            world.all_gather(bytemuck::cast_slice(&own), &bytes, bytemuck::cast_slice_mut(bucket))?;
             let mut rest = bucket.as_slice();
-            for (start, count) in starts.iter().zip(&counts) {
-                within(&mut all, start + from..start + from + count, |part| {
-                    let (values, behind) = rest.split_at(part.len());
-                    part.copy_from_slice(values);
-                    rest = behind;
-                });
-            }
+            self.weights_within(&starts, &parts, |part| {
+                let (values, behind) = rest.split_at(part.len().min(rest.len()));
+                part.copy_from_slice(values);
+                rest = behind;
+            })?;
         }
-        let all: Values = all.into_iter().map(|values| params::on_device(values, device)).collect();
-        self.replace(&all)
+        Ok(())
     }
 
-    /// The whole state on rank 0, which writes it; [`Self::keep_own_state`] follows. With `averages_only`, the averages alone.
+    /// Hands over the weights that lie in these ranges of all numbers, which stand one behind the other. `starts` says where each parameter
+    /// starts.
+    fn weights_within(
+        &mut self,
+        starts: &[usize],
+        ranges: &[Range<usize>],
+        mut take: impl FnMut(&mut [f32]),
+    ) -> Result<()> {
+        let own = |place: usize| match starts.get(place..place + 2) {
+            Some([start, end]) => *start..*end,
+            _ => 0..0,
+        };
+        let has = |place: usize| ranges.iter().any(|range| !common(&own(place), range).is_empty());
+        self.in_place(has, |place, numbers| {
+            for range in ranges {
+                let both = common(&own(place), range);
+                let start = own(place).start;
+                if !both.is_empty()
+                    && let Some(part) = numbers.get_mut(both.start - start..both.end - start)
+                {
+                    take(part);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The whole state on rank 0, which writes it; [`Self::keep_own_state`] follows. With `averages_only`, the averages alone. One tensor
+    /// travels at a time, so that the other ranks need no memory for it.
     ///
     /// # Errors
     /// Those of [`World`].
     pub(crate) fn collect_state(&mut self, world: &dyn World, device: &Device, averages_only: bool) -> Result<()> {
-        let sizes = self.sizes();
-        let owned = self.owners(world.size()).into_iter().nth(world.rank()).unwrap_or_default();
+        let (sizes, owners) = (self.sizes(), self.owners(world.size()));
         let moments = if averages_only { 2 } else { 0 };
         for list in self.state_mut().into_iter().skip(moments) {
-            let mut own: Vec<f32> = Vec::new();
-            for values in list.get(owned.clone()).unwrap_or_default() {
-                own.extend(params::on_host(values)?);
-            }
-            let Some(parts) = world.collect(bytemuck::cast_slice(&own))? else { continue };
-            let mut numbers = parts.iter().flat_map(|bytes| bytes.as_chunks::<4>().0).map(|b| f32::from_le_bytes(*b));
-            for (values, size) in list.iter_mut().zip(&sizes) {
-                let whole: Vec<f32> = numbers.by_ref().take(*size).collect();
-                if whole.len() != *size {
-                    return Err(Error::config("ranks", format!("a state of {size} numbers"), whole.len()));
+            for (owner, owned) in owners.iter().enumerate().skip(1) {
+                for place in owned.clone() {
+                    let (Some(values), Some(size)) = (list.get_mut(place), sizes.get(place)) else { continue };
+                    if world.rank() == 0 {
+                        let mut whole = vec![0.0f32; *size];
+                        whole.chunks_mut(BUCKET).try_for_each(|part| to_first(world, owner, part))?;
+                        *values = params::on_device(whole, device);
+                    } else if world.rank() == owner {
+                        let mut data = params::into_data(values.clone())?;
+                        params::numbers(&mut data)?
+                            .chunks_mut(BUCKET)
+                            .try_for_each(|part| to_first(world, owner, part))?;
+                    } else {
+                        (0..size.div_ceil(BUCKET)).try_for_each(|_| to_first(world, owner, &mut []))?;
+                    }
                 }
-                *values = params::on_device(whole, device);
             }
         }
         Ok(())
     }
 }
 
-/// The numbers of tensors that lie in a range of all their numbers, one tensor behind the other: copied a tensor at a time.
-fn numbers_of(tensors: &Values, range: Range<usize>) -> Result<Vec<f32>> {
-    let (mut numbers, mut start) = (Vec::new(), 0);
-    for tensor in tensors {
-        let end = start + tensor.dims()[0];
-        if end > range.start && start < range.end {
-            let values = params::on_host(tensor)?;
-            let part = range.start.max(start) - start..range.end.min(end) - start;
-            numbers.extend_from_slice(values.get(part).unwrap_or_default());
+/// Sends the numbers of a rank to rank 0, which takes them in the place of its own.
+fn to_first(world: &dyn World, owner: usize, numbers: &mut [f32]) -> Result<()> {
+    let none = vec![0; world.size()];
+    let one = |rank: usize| {
+        let mut counts = none.clone();
+        if let Some(count) = counts.get_mut(rank) {
+            *count = size_of_val(numbers);
         }
-        start = end;
-    }
-    Ok(numbers)
+        counts
+    };
+    let done = if world.rank() == 0 {
+        world.all_to_all(&[], Counts { send: &none, receive: &one(owner) }, bytemuck::cast_slice_mut(numbers))
+    } else if world.rank() == owner {
+        world.all_to_all(bytemuck::cast_slice(numbers), Counts { send: &one(0), receive: &none }, &mut [])
+    } else {
+        world.all_to_all(&[], Counts { send: &none, receive: &none }, &mut [])
+    };
+    Ok(done?)
 }
 
 #[cfg(test)]
@@ -219,6 +269,10 @@ mod tests {
             assert!(owners.windows(2).all(|pair| pair[0].end == pair[1].start), "{owners:?}");
             let most = owners.iter().map(|owned| sizes[owned.clone()].iter().sum::<usize>()).max().unwrap();
             assert!(most <= 104 / ranks + 40, "{owners:?}");
+            assert!(
+                (0..most).all(|less| filled(&sizes, ranks, less as u128)[ranks - 1].end < sizes.len()),
+                "{owners:?}"
+            );
         }
         assert_eq!(owners(&[5], 3).iter().map(Range::len).sum::<usize>(), 1, "more ranks than parameters");
         assert_eq!(owners(&[], 2), [0..0, 0..0]);

@@ -104,9 +104,12 @@ impl Trainer {
         if !self.is_sharded() {
             return Ok(());
         }
-        let device = self.device().clone();
-        self.network.share_weights(self.team.world(), &device)?;
-        self.spectrum.as_mut().map_or(Ok(()), |spectrum| spectrum.share_weights(self.team.world(), &device))
+        let mut bucket = std::mem::take(&mut self.team.bucket);
+        self.network.share_weights(self.team.world(), &mut bucket)?;
+        let spectrum = self.spectrum.as_mut();
+        let shared = spectrum.map_or(Ok(()), |spectrum| spectrum.share_weights(self.team.world(), &mut bucket));
+        self.team.bucket = bucket;
+        shared
     }
 
     /// A checkpoint, which rank 0 alone writes, of weights that are the same on all ranks and with the state of all.
