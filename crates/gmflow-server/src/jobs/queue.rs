@@ -273,8 +273,10 @@ impl Queue {
             .active
             .iter()
             .zip(&ends)
-            .map(|(job, end)| {
-                let phase = job.phase();
+            // One that has just ended is taken out of the list a moment later.
+            .map(|(job, end)| (job, job.phase(), end))
+            .filter(|(_, phase, _)| !phase.has_ended())
+            .map(|(job, phase, end)| {
                 let place = if phase == Phase::Queued { position } else { 0 };
                 position += usize::from(phase == Phase::Queued);
                 json!({
