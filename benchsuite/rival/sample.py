@@ -45,7 +45,7 @@ BLOCK_NAMES = {
 }
 
 
-def published_name(name, two_parts):
+def published_name(name, two_parts=False):
     """The name in the checkpoint of a parameter of `networks.GmDit`."""
     if two_parts and name.startswith("log_std."):
         return name.replace("log_std", "proj_out_logstds")
