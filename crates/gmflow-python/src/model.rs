@@ -1,11 +1,14 @@
 //! Models, and what is drawn from them.
 
-use crate::array::Buffer;
+use crate::array::{Array, Buffer};
 use crate::interrupt::Follower;
 use crate::{error, settings};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use gmflow::checkpoint::ModelInfo;
 use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
 use gmflow::kernel::MatmulPrecision;
+use gmflow::mixture::GaussianMixture;
+use gmflow::network::Denoiser;
 use gmflow::samples::{Picture, Samples};
 use gmflow_eval::models::model_folder;
 use gmflow_eval::sampler::{Source, describe};
@@ -86,6 +89,40 @@ impl Model {
     fn sampler(&self, options: &str) -> PyResult<String> {
         let options: SamplerOptions = settings::read(options)?;
         json_of(&options.config(&self.loaded.model.info).map_err(error::of)?)
+    }
+
+    /// The mixture over the velocity that the network predicts at `x` `[b c h w]` and times `[b]`: means, logweights, logstds. Without classes
+    /// all are the null class.
+    fn predict(
+        &self,
+        py: Python<'_>,
+        x: Bound<'_, PyAny>,
+        t: Bound<'_, PyAny>,
+        classes: Option<Vec<usize>>,
+    ) -> PyResult<(Buffer, Buffer, Buffer)> {
+        let info = self.info_of();
+        let (x, t) = (Array::new("x", &x)?, Array::new("t", &t)?);
+        let [b, c, h, w] = x.dims()?;
+        t.expect(&[b])?;
+        info.network.validate_data([c, h, w]).map_err(error::of)?;
+        let null = self.loaded.model.network.null_class().unwrap_or_default();
+        if let Some(classes) = &classes {
+            if classes.len() != b {
+                return Err(error::of(gmflow::Error::shape("class_labels", [b], [classes.len()])));
+            }
+            if let Some(wrong) = classes.iter().find(|&&class| class > null) {
+                return Err(error::of(gmflow::Error::config("class_labels", format!("0 to {null}"), wrong)));
+            }
+        }
+        let (x, t) = (x.expect_finite()?.tensor::<4>()?, t.expect_finite()?.tensor::<1>()?);
+        let GaussianMixture { means, log_weights, log_std } = py.detach(|| {
+            let class = classes.map(|classes| {
+                let classes: Vec<i64> = classes.into_iter().map(|class| class as i64).collect();
+                Tensor::<1, Int>::from_data(TensorData::new(classes, [b]), &Device::flex())
+            });
+            self.loaded.model.network.forward(x, t, class).0
+        });
+        Ok((Buffer::of(means)?, Buffer::of(log_weights)?, Buffer::of(log_std)?))
     }
 
     /// Draws samples.

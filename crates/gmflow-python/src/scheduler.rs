@@ -74,7 +74,11 @@ impl Stepper {
         let dims: [usize; 4] = x.dims()?;
         let (b, [rows, k, c, h, w]) = (dims[0], prediction.means.dims());
         if (rows != b && rows != 2 * b) || dims != [b, c, h, w] {
-            return Err(error::of(gmflow::Error::shape("means", [b, k, dims[1], dims[2], dims[3]], [rows, k, c, h, w])));
+            return Err(error::of(gmflow::Error::shape(
+                "means",
+                [b, k, dims[1], dims[2], dims[3]],
+                [rows, k, c, h, w],
+            )));
         }
         let x = x.expect_finite()?.tensor()?;
         py.detach(|| self.stepped(index, prediction, x)).map_err(error::of).and_then(Buffer::of)
@@ -136,7 +140,6 @@ impl Stepper {
         Ok(x)
     }
 }
-
 
 /// The first `b` mixtures of a batch.
 fn first(mixture: &GaussianMixture, b: usize) -> GaussianMixture {

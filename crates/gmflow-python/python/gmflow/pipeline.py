@@ -7,7 +7,8 @@ import os
 from typing import Any, Callable
 
 from . import _native
-from ._arrays import seeds_of
+from ._arrays import seeds_of, to_numpy
+from .mixture import GaussianMixture
 
 
 class PipelineOutput:
@@ -187,6 +188,24 @@ class Pipeline:
         drawn = self._model.draw(json.dumps(request), self._progress(callback_on_step_end, num_inference_steps))
         output = PipelineOutput(_images(drawn, output_type), drawn)
         return output if return_dict else (output.images,)
+
+    def predict(self, x: Any, t: Any, class_labels: Any = None) -> GaussianMixture:
+        """The network's prediction: a mixture over the velocity.
+
+        Args:
+            x: Samples `[b c h w]`.
+            t: Their times `[b]` in (0, 1], or a number.
+            class_labels: Numbers of classes; without them, and for the number of classes itself, no class.
+
+        It is a function that :func:`gmflow.sample` takes.
+        """
+        import numpy as np
+
+        array, times = to_numpy("x", x), to_numpy("t", t)
+        if times.ndim == 0:
+            times = np.full(len(array), times, np.float32)
+        classes = None if class_labels is None else [int(label) for label in class_labels]
+        return GaussianMixture._of_native(self._model.predict(array, times, classes), x)
 
     def _progress(self, callback: Callable[..., Any] | None, steps: int | None) -> Callable[[int, int], bool] | None:
         self._interrupt = False

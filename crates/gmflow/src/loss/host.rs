@@ -123,8 +123,7 @@ mod tests {
         let mut gradients = (values.clone() * factor).sum().backward();
 
         let dims = [b, k, c, h * w];
-        let inputs =
-            NllInputs { means: &means, log_weights: &weights, log_std: &log_std, target: &target, dims };
+        let inputs = NllInputs { means: &means, log_weights: &weights, log_std: &log_std, target: &target, dims };
         let got = nll(inputs).unwrap();
         let near = Tolerance::relative(1e-4).set_absolute(1e-4);
         let data = |values: &[f32], shape: &[usize]| TensorData::new(values.to_vec(), shape.to_vec());
