@@ -5,6 +5,8 @@
 //! JSON.
 
 #[cfg(feature = "python")]
+mod allocator;
+#[cfg(feature = "python")]
 mod array;
 #[cfg(feature = "python")]
 mod error;
@@ -36,6 +38,7 @@ use pyo3::prelude::*;
 #[cfg(feature = "python")]
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    allocator::keep_freed_memory();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<array::Buffer>()?;
     module.add_class::<model::Model>()?;
@@ -45,5 +48,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     eval::register(module)?;
     training::register(module)?;
     mixture::register(module)?;
-    likelihood::register(module)
+    likelihood::register(module)?;
+    // Users import names from the package.
+    module.delattr("__all__")
 }

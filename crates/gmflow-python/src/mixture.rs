@@ -166,12 +166,12 @@ fn mixture_to_data(
 fn mixture_at(
     py: Python<'_>,
     mixture: Bound<'_, PyAny>,
-    from: (Bound<'_, PyAny>, f64),
-    to: (Bound<'_, PyAny>, f64),
+    start: (Bound<'_, PyAny>, f64),
+    end: (Bound<'_, PyAny>, f64),
 ) -> PyResult<Parts> {
     let mixture = read(&mixture)?;
-    let (x_t, x) = (image("x_t", &from.0, &mixture)?, image("x", &to.0, &mixture)?);
-    let (t, tau) = (from.1, to.1);
+    let (x_t, x) = (image("x_t", &start.0, &mixture)?, image("x", &end.0, &mixture)?);
+    let (t, tau) = (start.1, end.1);
     if !(t > 0.0 && t <= 1.0) {
         return Err(error::of(gmflow::Error::config("t", "a time in (0, 1]", t)));
     }

@@ -133,13 +133,13 @@ def _figures(real: Any, fake: Any, **config: Any) -> dict:
 def frechet_distance(real: Any, fake: Any) -> float:
     """The Fréchet distance of two sets of vectors `[n d]`; of Inception's it is the FID."""
     figures = _figures(real, fake, moments_only=True)
-    return figures.get("fid", figures.get("frechet_distance"))
+    return figures["fid"] if "fid" in figures else figures["frechet_distance"]
 
 
 def kernel_distance(real: Any, fake: Any, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020) -> tuple[float, float]:
     """Mean and standard deviation of the kernel distance of two sets of vectors `[n d]` over subsets; of Inception's it is the KID."""
     figures = _figures(real, fake, kernel={"subsets": subsets, "subset_size": subset_size, "seed": seed})
-    distance = figures.get("kid", figures.get("kernel_distance"))
+    distance = figures["kid"] if "kid" in figures else figures["kernel_distance"]
     return distance["mean"], distance["std"]
 
 

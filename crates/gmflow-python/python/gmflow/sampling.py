@@ -134,7 +134,7 @@ def sample(
         def arguments(x: Any, t: Any) -> tuple[Any, Any]:
             return torch.from_numpy(_asarray(x)).to(target), torch.from_numpy(_asarray(t)).to(target)
 
-        def labels_of(classes: list[int]) -> Any:
+        def labels_of(classes: list[int] | None) -> Any:
             return torch.tensor(classes, dtype=torch.long, device=target)
     else:
         import numpy as np
@@ -142,7 +142,7 @@ def sample(
         def arguments(x: Any, t: Any) -> tuple[Any, Any]:
             return _asarray(x), _asarray(t)
 
-        def labels_of(classes: list[int]) -> Any:
+        def labels_of(classes: list[int] | None) -> Any:
             return np.asarray(classes, dtype=np.int64)
 
     def function(x: Any, t: Any, classes: list[int] | None) -> tuple[Any, Any, Any]:

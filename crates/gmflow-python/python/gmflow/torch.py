@@ -84,7 +84,7 @@ def _parts(prediction: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _bounded(logstds: Tensor) -> Tensor:
     """Bounded from below at -10 with a smooth knee, so that a network that is certain of everything gets a finite loss."""
-    return F.softplus(logstds + 10.0, beta=8.0, threshold=160.0) - 10.0
+    return F.softplus(logstds + 10.0, beta=8.0, threshold=20.0) - 10.0
 
 
 def _check(means: Tensor, logweights: Tensor, logstds: Tensor, target: Tensor) -> None:
