@@ -1,4 +1,4 @@
-"""Times the Python package against PyTorch, eager and compiled, and writes book/src/benchmarks/python.md.
+"""Times the Python package against PyTorch, eager and compiled, and writes book/src/benchmarks/python-speed.md.
 
     target/bench-python/bin/python benchsuite/python.py --wheel target/wheels/gmflow-*.whl [--rounds N] [--out FILE]
 
@@ -120,7 +120,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=pathlib.Path, required=True)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "book/src/benchmarks/python.md")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "book/src/benchmarks/python-speed.md")
     arguments = parser.parse_args()
     threads = torch.get_num_threads()
     gmflow.set_num_threads(threads)

@@ -32,7 +32,9 @@ def binary():
         absent(f"the program {path}")
 
     def run(*arguments):
-        return subprocess.run([path, *map(str, arguments)], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run
 

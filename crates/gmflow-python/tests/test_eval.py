@@ -58,11 +58,11 @@ def test_images_as_arrays_bytes_folders_and_pictures(tmp_path):
 
 def test_figures_are_those_of_the_program(mnist, binary, tmp_path):
     real, fake = mnist(num_samples=60, num_inference_steps=4), mnist(num_samples=50, seeds=100, num_inference_steps=1)
-    real.save(tmp_path / "real")
+    real.save(tmp_path / "real.npz")
     fake.save(tmp_path / "fake.npz")
-    arguments = ("--real", tmp_path / "real", "--fake", tmp_path / "fake.npz", "--features", "pixels", "--kid-subset-size", 20, "--json")
+    arguments = ("--real", tmp_path / "real.npz", "--fake", tmp_path / "fake.npz", "--features", "pixels", "--kid-subset-size", 20, "--json")
     theirs = json.loads(binary("eval", *arguments))[0]["metrics"]
-    ours = ge.compare(tmp_path / "real", tmp_path / "fake.npz", "pixels", kid_subset_size=20)
+    ours = ge.compare(tmp_path / "real.npz", tmp_path / "fake.npz", "pixels", kid_subset_size=20)
     assert ours["frechet_distance"] == pytest.approx(theirs["frechet_distance"], rel=1e-6)
     assert ours["kernel_distance"]["mean"] == pytest.approx(theirs["kernel_distance"]["mean"], rel=1e-6)
     assert (ours["precision"], ours["recall"], ours["coverage"]) == (theirs["precision"], theirs["recall"], theirs["coverage"])

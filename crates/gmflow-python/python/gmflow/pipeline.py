@@ -16,8 +16,6 @@ class PipelineOutput:
 
     Attributes:
         images: As `output_type` says: a list of `PIL.Image`, or values.
-        seeds: The seed of each sample.
-        class_labels: The class of each sample; `None` of models without classes.
     """
 
     def __init__(self, images: Any, drawn: Any):
@@ -26,10 +24,12 @@ class PipelineOutput:
 
     @property
     def seeds(self) -> list[int]:
+        """The seed of each sample."""
         return self._drawn.seeds
 
     @property
     def class_labels(self) -> list[int] | None:
+        """The class of each sample; `None` of models without classes."""
         return self._drawn.classes
 
     @property
