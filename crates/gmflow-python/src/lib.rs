@@ -19,6 +19,8 @@ mod interrupt;
 #[cfg(feature = "python")]
 mod likelihood;
 #[cfg(feature = "python")]
+mod logging;
+#[cfg(feature = "python")]
 mod mixture;
 #[cfg(feature = "python")]
 mod model;
@@ -39,6 +41,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     allocator::keep_freed_memory();
+    logging::start();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<array::Buffer>()?;
     module.add_class::<model::Model>()?;

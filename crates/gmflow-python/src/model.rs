@@ -48,7 +48,7 @@ struct Logged;
 
 impl DownloadProgress for Logged {
     fn start(&mut self, file: &str, bytes: u64) {
-        log::info!("downloading {file}, {bytes} bytes");
+        log::info!(target: gmflow_data::FOUND, "downloading {file}, {bytes} bytes");
     }
 
     fn advance(&mut self, _bytes: u64) {}
@@ -83,12 +83,6 @@ impl Model {
     #[getter]
     fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// The sampler's settings where these are asked for, as JSON.
-    fn sampler(&self, options: &str) -> PyResult<String> {
-        let options: SamplerOptions = settings::read(options)?;
-        json_of(&options.config(&self.loaded.model.info).map_err(error::of)?)
     }
 
     /// The mixture over the velocity that the network predicts at `x` `[b c h w]` and times `[b]`: means, logweights, logstds. Without classes

@@ -24,7 +24,6 @@ struct Request {
 /// Adds the functions.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sample, module)?)?;
-    module.add_function(wrap_pyfunction!(default_substeps, module)?)?;
     module.add_function(wrap_pyfunction!(solvers, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)
 }
@@ -56,12 +55,6 @@ fn sample(
         return Err(error);
     }
     follower.result(samples.map_err(error::of)).and_then(Buffer::of)
-}
-
-/// Sub-steps of GM-ODE where none are asked for.
-#[pyfunction]
-fn default_substeps(steps: usize, points: bool) -> usize {
-    gmflow::solver::SolverConfig::default_substeps(steps, points)
 }
 
 /// The names of the solvers with a few words about each.

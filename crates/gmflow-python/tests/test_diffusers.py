@@ -34,6 +34,7 @@ def noise_of(seeds, shape):
         dict(solver="gm-sde", order=1),
         dict(solver="gm-sde", order=2),
         dict(solver="gm-ode", order=2, shift=3.0),
+        dict(solver="gm-ode", order=2, second_order={"carry": "translate"}),
         dict(solver="euler"),
         dict(solver="dpmpp-2m"),
     ],

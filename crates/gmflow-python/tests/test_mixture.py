@@ -135,6 +135,24 @@ def test_logits_are_normalised_and_arrays_are_not_copied():
     assert _arrays.copies == before + 1
 
 
+def test_dlpack_is_taken_without_a_copy():
+    class Foreign:
+        """An array of a library that NumPy does not know."""
+
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **settings):
+            return self.array.__dlpack__(**settings)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    mixture = gmflow.GaussianMixture(Foreign(PARTS[0]), *PARTS[1:])
+    assert np.shares_memory(mixture.means, PARTS[0])
+    close(mixture.mean(), MIXTURE.mean())
+
+
 def test_what_is_given_is_never_written_to():
     parts = tuple(part.copy() for part in PARTS)
     for part in parts:
@@ -187,3 +205,5 @@ def test_tensors_in_tensors_out():
     close(mean.numpy(), MIXTURE.mean())
     assert mixture.means.data_ptr() == torch.from_numpy(PARTS[0]).data_ptr()
     assert mixture.sample(generator=torch.Generator().manual_seed(1)).shape == (2, 2, 4, 5)
+    with pytest.raises(NotImplementedError):
+        gmflow.GaussianMixture(torch.zeros(PARTS[0].shape, device="meta"), *map(torch.from_numpy, PARTS[1:]))

@@ -107,3 +107,14 @@ def test_exceptions_are_pythons_own():
     assert issubclass(gmflow.ConfigError, ValueError) and issubclass(gmflow.NotFoundError, FileNotFoundError)
     assert issubclass(gmflow.OutOfMemoryError, MemoryError) and issubclass(gmflow.HubError, ConnectionError)
     assert all(issubclass(getattr(gmflow, name), gmflow.GmflowError) for name in gmflow.__all__ if name.endswith("Error"))
+
+
+def test_warnings_go_to_logging(tmp_path, caplog):
+    from test_training import CONFIG
+
+    config = dict(CONFIG, train=dict(CONFIG["train"], steps=1, precision="bf16"))
+    with caplog.at_level("INFO", logger="gmflow"):
+        gmflow.Trainer(config).step()
+    said = [record.getMessage() for record in caplog.records if record.name == "gmflow"]
+    # A perceptron of one hidden layer has no layers for bf16, on any processor.
+    assert any("precision" in line for line in said), said

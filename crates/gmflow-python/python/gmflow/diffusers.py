@@ -49,6 +49,7 @@ class GMFlowScheduler(SchedulerMixin, ConfigMixin):
         orthogonal: The share of the guidance along the prediction that is removed.
         guidance_interval: The times [low, high] between which there is guidance.
         reweight_by: `"image"` or `"pixel"`: the variance that guidance divides by.
+        second_order: Details of steps of order 2: a dict of `ca`, `cb`, `corrections`, `convert`, `carry`.
     """
 
     _compatibles: list = []
@@ -67,6 +68,7 @@ class GMFlowScheduler(SchedulerMixin, ConfigMixin):
         orthogonal: float | None = None,
         guidance_interval: list | None = None,
         reweight_by: str = "image",
+        second_order: dict | None = None,
     ):
         self.init_noise_sigma = 1.0
         self.num_inference_steps: int | None = None
@@ -189,6 +191,7 @@ class GMFlowScheduler(SchedulerMixin, ConfigMixin):
                 guidance_interval=config.guidance_interval,
                 shift=self._shift,
                 reweight_by=config.reweight_by,
+                second_order=config.second_order,
             )
             self._stepper = _native.Stepper(json.dumps(settings), self._times, seeds)
         out = self._stepper.step(self._step_index, native_mixture(model_output), x)

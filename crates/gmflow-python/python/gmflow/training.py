@@ -99,6 +99,11 @@ class Trainer:
         """The resolved configuration, as TOML."""
         return self._native.config()
 
+    @property
+    def averages(self) -> list[str]:
+        """The names of the moving averages of the weights."""
+        return self._native.averages()
+
     def pipeline(self, average: str | None = None) -> Pipeline:
         """The model of the weights as they are now, or of the moving average with this name."""
         return Pipeline(self._native.model(average), "trainer")
