@@ -112,7 +112,8 @@ def test_exceptions_are_pythons_own():
 def test_warnings_go_to_logging(tmp_path, caplog):
     from test_training import CONFIG
 
-    config = dict(CONFIG, train=dict(CONFIG["train"], steps=1, precision="bf16"))
+    network = dict(CONFIG["network"], num_layers=1)
+    config = dict(CONFIG, network=network, train=dict(CONFIG["train"], steps=1, precision="bf16"))
     with caplog.at_level("INFO", logger="gmflow"):
         gmflow.Trainer(config).step()
     said = [record.getMessage() for record in caplog.records if record.name == "gmflow"]
