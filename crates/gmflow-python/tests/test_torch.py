@@ -1,6 +1,7 @@
 """The operators for PyTorch against formulas in plain PyTorch, in float64."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -178,6 +179,25 @@ def test_a_network_that_is_certain_of_everything_has_a_finite_loss():
     assert torch.isfinite(value)
     value.backward()
     assert sure["logstds"].grad.abs().max() < 1e3 and math.isfinite(value.item())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_thousand_steps_keep_no_memory():
+    from test_robust import resident
+
+    prediction, target = tensors(10, b=4, k=4, c=3, h=16, w=16)
+
+    def steps(n):
+        for _ in range(n):
+            for x in (*prediction.values(), target):
+                x.grad = None
+            gt.gm_nll(prediction, target).mean().backward()
+
+    steps(100)
+    before = resident()
+    steps(1000)
+    # The gradients of the means alone would be 49 MB.
+    assert resident() - before < 20e6
 
 
 def test_wrong_shapes_are_named():
