@@ -1,6 +1,6 @@
 """Times the Python package against PyTorch, eager and compiled, and writes book/src/benchmarks/python-speed.md.
 
-    target/bench-python/bin/python benchsuite/python.py --wheel target/wheels/gmflow-*.whl [--rounds N] [--out FILE]
+    target/bench-python/bin/python benchsuite/python.py --wheel target/wheels/gmflow-*.whl [--rounds N] [--threads N] [--out FILE]
 
 The interpreter has the wheel and torch installed (`scripts/check_python.sh` makes a wheel). Ours and PyTorch's take turns in one process,
 on the same number of threads; the shortest and the median sample count.
@@ -120,9 +120,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=pathlib.Path, required=True)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "book/src/benchmarks/python-speed.md")
     arguments = parser.parse_args()
-    threads = torch.get_num_threads()
+    threads = arguments.threads
+    torch.set_num_threads(threads)
     gmflow.set_num_threads(threads)
     nll = turns(likelihood(), arguments.rounds, 10)
     steps = turns(guided_steps(), arguments.rounds, 3)
@@ -139,7 +141,7 @@ Written by `benchsuite/python.py`. Do not edit it.
 - Machine: {machine()}; {threads} threads on both sides
 - Commit: {commit()}, {datetime.date.today()}
 - {python}
-- Command: `python benchsuite/python.py --wheel WHEEL --rounds {arguments.rounds}`
+- Command: `python benchsuite/python.py --wheel WHEEL --rounds {arguments.rounds} --threads {threads}`
 
 | what | target | ratios | gmflow | PyTorch eager | compiled |
 |---|---|---|---|---|---|
