@@ -82,23 +82,21 @@ impl Array {
     }
 
     /// Refuses numbers that are not finite.
-    pub fn expect_finite(self) -> PyResult<Self> {
-        /// The bits of the exponent, which are all ones in what is not finite.
-        const EXPONENT: u32 = 0x7f80_0000;
-        let is_bad = |x: &f32| u32::from(x.to_bits() & EXPONENT == EXPONENT);
-        // Without a way out of the loop, so that it goes through vector instructions.
-        if self.values().iter().fold(0, |bad, x| bad | is_bad(x)) == 0 {
+    pub fn expect_finite(&self) -> PyResult<&Self> {
+        if all_finite(self.values()) {
             return Ok(self);
         }
         let found = self.values().iter().enumerate().find(|(_, x)| !x.is_finite());
-        match found {
-            None => Ok(self),
-            Some((index, x)) => {
-                let place = place(index, &self.shape);
-                let message = format!("{}: expected finite numbers, got {x} at {place:?}", self.what);
-                Err(PyValueError::new_err(message))
-            }
-        }
+        found.map_or(Ok(self), |(index, x)| {
+            let place = place(index, &self.shape);
+            Err(PyValueError::new_err(format!("{}: expected finite numbers, got {x} at {place:?}", self.what)))
+        })
+    }
+
+    /// A tensor of finite numbers.
+    pub fn finite_tensor<const D: usize>(self) -> PyResult<Tensor<D>> {
+        self.expect_finite()?;
+        self.tensor()
     }
 
     /// A tensor of the same memory, which is copied where it is written to.
@@ -109,6 +107,14 @@ impl Array {
         let bytes = unsafe { Bytes::from_controller(Box::new(self.memory), len) };
         Ok(Tensor::from_data(TensorData::from_bytes(bytes.shared(), shape, DType::F32), &Device::flex()))
     }
+}
+
+/// Whether all numbers are finite.
+pub fn all_finite(values: &[f32]) -> bool {
+    /// The bits of the exponent, which are all ones in what is not finite.
+    const EXPONENT: u32 = 0x7f80_0000;
+    // Without a way out of the loop, so that it goes through vector instructions.
+    values.iter().fold(0, |bad, x| bad | u32::from(x.to_bits() & EXPONENT == EXPONENT)) == 0
 }
 
 /// The place of a number in an array.

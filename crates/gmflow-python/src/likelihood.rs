@@ -2,7 +2,7 @@
 
 use crate::array::{Array, Buffer};
 use crate::error;
-use crate::function::mixture as read;
+use crate::function::finite_mixture as read;
 use gmflow::loss::host::{self, NllInputs};
 use gmflow::mixture::spectral::Bases;
 use pyo3::prelude::*;
@@ -91,6 +91,6 @@ fn spectral_power(py: Python<'_>, mixture: Bound<'_, PyAny>, x0: Bound<'_, PyAny
     let [b, _, c, h, w] = mixture.means.dims();
     let x0 = Array::new("x0", &x0)?;
     x0.expect(&[b, c, h, w])?;
-    let x0 = x0.expect_finite()?.tensor()?;
+    let x0 = x0.finite_tensor()?;
     py.detach(|| gmflow::loss::spectral_power(&mixture, &x0, Bases::Shared)).map_err(error::of).and_then(Buffer::of)
 }

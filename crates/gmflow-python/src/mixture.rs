@@ -4,7 +4,7 @@
 
 use crate::array::{Array, Buffer};
 use crate::error;
-use crate::function::mixture as read;
+use crate::function::finite_mixture as read;
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::mixture::spectral::Bases;
 use gmflow::mixture::{DataMixture, GaussianMixture, IsoGaussian, VelocityMixture};
@@ -41,7 +41,7 @@ fn image(what: &'static str, array: &Bound<'_, PyAny>, mixture: &GaussianMixture
     let [b, _, c, h, w] = mixture.means.dims();
     let array = Array::new(what, array)?;
     array.expect(&[b, c, h, w])?;
-    array.expect_finite()?.tensor()
+    array.finite_tensor()
 }
 
 /// An array of shape `[b n c h w]`, as the mixture's.
@@ -50,7 +50,7 @@ fn draws(what: &'static str, array: &Bound<'_, PyAny>, mixture: &GaussianMixture
     let array = Array::new(what, array)?;
     let n = array.dims::<5>()?[1];
     array.expect(&[b, n, c, h, w])?;
-    array.expect_finite()?.tensor()
+    array.finite_tensor()
 }
 
 /// Refuses what is no mixture.
@@ -157,7 +157,7 @@ fn mixture_to_data(
     let x_t = image("x_t", &x_t, &mixture)?;
     let t = Array::new("t", &t)?;
     t.expect(&[x_t.dims()[0]])?;
-    let t = t.expect_finite()?.tensor()?;
+    let t = t.finite_tensor()?;
     parts(py.detach(|| VelocityMixture(mixture).to_data(&x_t, &t).0))
 }
 

@@ -108,7 +108,7 @@ impl Model {
                 return Err(error::of(gmflow::Error::config("class_labels", format!("0 to {null}"), wrong)));
             }
         }
-        let (x, t) = (x.expect_finite()?.tensor::<4>()?, t.expect_finite()?.tensor::<1>()?);
+        let (x, t) = (x.finite_tensor::<4>()?, t.finite_tensor::<1>()?);
         let GaussianMixture { means, log_weights, log_std } = py.detach(|| {
             let class = classes.map(|classes| {
                 let classes: Vec<i64> = classes.into_iter().map(|class| class as i64).collect();

@@ -4,7 +4,7 @@ use crate::array::{Array, Buffer};
 use crate::function::Function;
 use crate::interrupt::Follower;
 use crate::{error, settings};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
 use pyo3::prelude::*;
 use serde::Deserialize;
@@ -39,7 +39,7 @@ fn sample(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Buffer> {
     let Request { sampler, seeds, shape, classes, num_classes } = settings::read(request)?;
-    let noise = noise.map(|noise| Array::new("noise", &noise)?.expect_finite()?.tensor()).transpose()?;
+    let noise = noise.map(|noise| Array::new("noise", &noise)?.finite_tensor()).transpose()?;
     let network = Function::new(function, num_classes);
     let request = SampleRequest { seeds, classes, shape, noise };
     let mut follower = Follower::new(progress);
@@ -51,10 +51,12 @@ fn sample(
         };
         pipeline.sample(&sampler, &request, &mut told)
     });
-    if let Some(error) = network.raised() {
-        return Err(error);
-    }
-    follower.result(samples.map_err(error::of)).and_then(Buffer::of)
+    let samples = match samples {
+        Ok(samples) => network.checked(samples),
+        // What the function raised has stopped it.
+        Err(error) => network.checked(Tensor::zeros([1; 4], &Device::flex())).and(Err(error::of(error))),
+    };
+    follower.result(samples).and_then(Buffer::of)
 }
 
 /// The names of the solvers with a few words about each.

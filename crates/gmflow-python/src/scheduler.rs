@@ -1,7 +1,7 @@
 //! Steps of a solver, one at a time, between predictions that are made elsewhere.
 
 use crate::array::{Array, Buffer};
-use crate::function::mixture;
+use crate::function::finite_mixture;
 use crate::{error, settings};
 use burn::tensor::{Device, Tensor};
 use gmflow::guidance::{GuidanceRule, GuidedPrediction, interval};
@@ -69,7 +69,7 @@ impl Stepper {
         prediction: Bound<'_, PyAny>,
         sample: Bound<'_, PyAny>,
     ) -> PyResult<Buffer> {
-        let prediction = mixture(&prediction)?;
+        let prediction = finite_mixture(&prediction)?;
         let x = Array::new("sample", &sample)?;
         let dims: [usize; 4] = x.dims()?;
         let (b, [rows, k, c, h, w]) = (dims[0], prediction.means.dims());
@@ -80,7 +80,7 @@ impl Stepper {
                 [rows, k, c, h, w],
             )));
         }
-        let x = x.expect_finite()?.tensor()?;
+        let x = x.finite_tensor()?;
         py.detach(|| self.stepped(index, prediction, x)).map_err(error::of).and_then(Buffer::of)
     }
 }

@@ -141,6 +141,25 @@ def nan(out):
     out["means"][0, 0, 0, 1, 0] = np.nan
 
 
+def spoil(name, value):
+    def change(out):
+        out[name] = np.concatenate([out[name]] * 3, 1) if name != "logstds" else out[name].copy()
+        if name != "logstds":
+            out.update({other: np.concatenate([out[other]] * 3, 1) for other in ("means", "logweights") if other != name})
+        out[name][(0, -1) + (0,) * (out[name].ndim - 2)] = value
+
+    return change
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+@pytest.mark.parametrize("name", ["means", "logweights", "logstds"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("solver", ["gm-ode", "gm-sde", "euler"])
+def test_no_prediction_that_is_not_finite_is_taken(steps, name, value, solver):
+    with pytest.raises(ValueError, match=f"{name}: expected finite numbers"):
+        gmflow.sample(broken(spoil(name, value)), (1, 2, 2), steps=steps, solver=solver, framework="numpy")
+
+
 @pytest.mark.parametrize(
     "change, error, words",
     [
