@@ -141,6 +141,26 @@ mod tests {
     }
 
     #[test]
+    fn a_component_that_explains_nothing_has_no_gradient() {
+        // Two components of equal weight, the second so far away that its responsibility is about exp(-distance^2/2).
+        let gradient = |distance: f32| {
+            let (means, target) = ([0.0, distance], [0.0]);
+            let inputs = NllInputs {
+                means: &means,
+                log_weights: &[0.0, 0.0],
+                log_std: &[0.0],
+                target: &target,
+                dims: [1, 2, 1, 1],
+            };
+            let result = nll(inputs).unwrap();
+            nll_gradient(inputs, &result, &[1e-5]).unwrap().means[1]
+        };
+        let expected = 1e-5 * 11.0 * (-60.5f32).exp();
+        assert!((gradient(11.0) / expected - 1.0).abs() < 1e-3, "{}", gradient(11.0));
+        assert_eq!(gradient(12.0), 0.0);
+    }
+
+    #[test]
     fn too_few_numbers_are_refused_by_name() {
         let inputs =
             NllInputs { means: &[1.0], log_weights: &[0.0], log_std: &[0.0], target: &[], dims: [1, 1, 1, 1] };
