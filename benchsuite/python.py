@@ -123,7 +123,7 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "book/src/benchmarks/python-speed.md")
     arguments = parser.parse_args()
-    threads = arguments.threads
+    threads, load = arguments.threads, os.getloadavg()[0]
     torch.set_num_threads(threads)
     gmflow.set_num_threads(threads)
     nll = turns(likelihood(), arguments.rounds, 10)
@@ -138,7 +138,7 @@ Written by `benchsuite/python.py`. Do not edit it.
 - Ours and PyTorch's took turns in one process. First calls do not count.
 - The 8 steps have ready predictions, so that they are the time beyond the network's. PyTorch's formulas are those of
   `benchsuite/rival/mixture.py`.
-- Machine: {machine()}; {threads} threads on both sides
+- Machine: {machine()}; {threads} threads on both sides; load average before it began: {load:.1f}
 - Commit: {commit()}, {datetime.date.today()}
 - {python}
 - Command: `python benchsuite/python.py --wheel WHEEL --rounds {arguments.rounds} --threads {threads}`
