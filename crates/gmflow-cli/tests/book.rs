@@ -9,7 +9,7 @@ use std::process::Command;
 /// Columns of a line of prose.
 const WIDTH: usize = 120;
 /// Pages that a program writes; a line of theirs may be longer.
-const WRITTEN_BY_PROGRAMS: &[&str] = &["speed.md", "table.md", "best.md"];
+const WRITTEN_BY_PROGRAMS: &[&str] = &["speed.md", "python-speed.md", "table.md", "best.md"];
 /// Commands that are run when they stand in a `sh` block: they take less than a few seconds and need no network.
 const CHEAP: &[&str] =
     &["data list", "data make shapes", "info models/mnist", "sample --checkpoint models/mnist", "completions"];

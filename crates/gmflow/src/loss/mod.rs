@@ -9,9 +9,10 @@
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 
+pub mod host;
 mod spectral;
 
-pub use spectral::spectral_loss;
+pub use spectral::{spectral_loss, spectral_power};
 
 use crate::kernel::mixture_nll;
 use crate::mixture::{GaussianMixture, VelocityMixture};

@@ -28,15 +28,23 @@ pub fn spectral_loss(
     bases: Bases,
 ) -> Result<Tensor<1>> {
     let [_, channels, ..] = x0.dims();
-    let normals = prediction.0.to_normals(x0, bases)?.clamp(-LARGEST_NORMAL, LARGEST_NORMAL);
-    let frequencies = hartley(&normals);
-    let power = Tensor::from_inner(frequencies.powi_scalar(2)); // [b c h w]
+    let power = Tensor::from_inner(spectral_power(&prediction.0, x0, bases)?); // [b c h w]
     let mut surrogate = prediction.0.to_iso_gaussian();
     surrogate.mean = Tensor::from_inner(surrogate.mean);
     surrogate.var = Tensor::from_inner(surrogate.var);
     let log_power = spectrum.forward(&surrogate);
     let gain = power.clone() * (log_power.clone() * -1.0).exp() + log_power - power;
     Ok(gain.mean() * (0.5 * channels as f64))
+}
+
+/// The squared frequencies z^2 `[b c h w]` of the normals that data `x0` `[b c h w]` comes from under a mixture over x0: what
+/// [`spectral_loss`] compares the predicted power spectrum S with.
+///
+/// # Errors
+/// As [`spectral_loss`].
+pub fn spectral_power(prediction: &GaussianMixture, x0: &Tensor<4>, bases: Bases) -> Result<Tensor<4>> {
+    let normals = prediction.to_normals(x0, bases)?.clamp(-LARGEST_NORMAL, LARGEST_NORMAL);
+    Ok(hartley(&normals).powi_scalar(2))
 }
 
 impl DataMixture {

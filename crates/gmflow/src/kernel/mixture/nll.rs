@@ -13,6 +13,10 @@ use std::mem::MaybeUninit;
 /// Pixels that are worked on at a time.
 pub(crate) const LANES: usize = 64;
 
+/// Smaller responsibilities count as 0. Their products with the gradient of a mean over a batch are too small for normal numbers, and
+/// processors take many times as long for those.
+const NEGLIGIBLE: f32 = 1e-30;
+
 /// Maps with fewer pixels are gathered.
 const FEW: usize = 16;
 
@@ -153,7 +157,8 @@ impl Loop for Backward<'_> {
             let squares = tile.squares(k);
             let mut share = tile.log_joint(k, &squares, &precision);
             for (share, (&nll, &g)) in share.iter_mut().zip(nll.iter().zip(grad)) {
-                *share = exp(*share + nll) * g;
+                let part = exp(*share + nll);
+                *share = if part < NEGLIGIBLE { 0.0 } else { part * g };
             }
             for (out, &share) in tile.row_mut(out.log_weights, k).iter_mut().zip(&share) {
                 out.write(-share);

@@ -1,0 +1,255 @@
+"""Trained models."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Callable
+
+from . import _native
+from ._arrays import seeds_of, to_numpy
+from .mixture import GaussianMixture
+
+
+class PipelineOutput:
+    """Samples with what is known of them.
+
+    Attributes:
+        images: As `output_type` says: a list of `PIL.Image`, or values.
+    """
+
+    def __init__(self, images: Any, drawn: Any):
+        self.images = images
+        self._drawn = drawn
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each sample."""
+        return self._drawn.seeds
+
+    @property
+    def class_labels(self) -> list[int] | None:
+        """The class of each sample; `None` of models without classes."""
+        return self._drawn.classes
+
+    @property
+    def made_by(self) -> dict:
+        """How the samples were made."""
+        return json.loads(self._drawn.made_by())
+
+    def save(self, path: str | os.PathLike, *, grid: bool = False) -> None:
+        """Writes the files that `gmflow sample` writes: arrays where `path` ends in .npz or .safetensors, else a folder of PNG; with
+        `grid` one PNG."""
+        self._drawn.save(os.fspath(path), grid)
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    def __getitem__(self, key: Any) -> Any:
+        # Diffusers' outputs are read by position and by name.
+        if key in (0, "images"):
+            return self.images
+        raise KeyError(key)
+
+    def __repr__(self) -> str:
+        what = "points" if self._drawn.points else "images"
+        return f"<{len(self)} {what}, seeds {_short(self.seeds)}, {json.dumps(self.made_by.get('solver'))}>"
+
+    def _repr_png_(self) -> bytes | None:
+        return None if self._drawn.points else self._drawn.grid_png()
+
+
+def _short(values: list[int]) -> str:
+    return str(values) if len(values) <= 4 else f"[{values[0]}, {values[1]}, ..., {values[-1]}]"
+
+
+class Pipeline:
+    """A trained model, ready to sample from. :meth:`from_pretrained` opens one.
+
+    The picture of a seed is the one that `gmflow sample` draws, pixel for pixel.
+    """
+
+    def __init__(self, model: Any, name: str):
+        self._model = model
+        self.name = name
+        self.info: dict = json.loads(model.info())
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike,
+        *,
+        ema: str | None = None,
+        precision: str = "f32",
+        variant: str | None = None,
+        revision: str | None = None,
+        vae: str | os.PathLike | None = None,
+    ) -> "Pipeline":
+        """Opens a model.
+
+        Args:
+            name: A model's folder, ours or in the layout of diffusers; a training run, whose latest checkpoint counts; or `owner/name` of a
+                repository on the Hugging Face hub, which is downloaded to its standard cache.
+            ema: The moving average of the weights; the first by name where none is given, `"none"` for the weights themselves.
+            precision: `"f32"`, `"bf16"` or `"int8"`: the arithmetic of large layers.
+            variant: Of published checkpoints, such as `"bf16"`.
+            revision: A branch, tag or commit on the hub.
+            vae: The folder of the autoencoder of a model of latents; its own where none is given.
+
+        Raises:
+            gmflow.NotFoundError: There is no such folder.
+            gmflow.FileError: A file is not what it should be.
+            gmflow.HubError: The repository cannot be had.
+        """
+        name = os.fspath(name)
+        options = {"ema": ema, "precision": precision, "variant": variant, "revision": revision}
+        options["vae"] = None if vae is None else os.fspath(vae)
+        return cls(_native.Model.open(name, json.dumps(options)), name)
+
+    @property
+    def folder(self) -> str:
+        """The folder of the weights."""
+        return str(self._model.folder)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of the classes, where the model has them."""
+        return self.info.get("classes")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of what the network predicts."""
+        data = self.info["data"]
+        return data["channels"], data["height"], data["width"]
+
+    def __call__(
+        self,
+        class_labels: Any = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        *,
+        num_samples: int | None = None,
+        seeds: Any = None,
+        generator: Any = None,
+        solver: str | dict | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., Any] | None = None,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Draws samples. What is not asked for is the model's own choice.
+
+        Args:
+            class_labels: A label, synonym or number, or a list of them, one for each sample (in turn where there are more samples).
+            num_inference_steps: Calls of the network for each sample.
+            guidance_scale: Probabilistic guidance in [0, 1); 0 is off.
+            num_samples: How many; as many as there are labels or seeds where it is not given, or 1.
+            seeds: One seed for each sample, or the first of them; from 0 on where none are given. A seed gives the same sample in any batch.
+            generator: In place of seeds: a generator of PyTorch or NumPy, or a list of them, that seeds are drawn from.
+            solver: One of :func:`gmflow.solvers`.
+            output_type: `"pil"`: a list of `PIL.Image`. `"np"`: `[n h w c]` in [0, 1]. `"pt"`: a tensor `[n c h w]` in [0, 1]. `"raw"`: an
+                array `[n c h w]` as the model gives it, in about [-1, 1]; of models of points `[n 2]`. `"latent"`: the latents.
+            return_dict: Without it a tuple of the images alone.
+            callback_on_step_end: As in diffusers: called as `callback(pipeline, step, timestep, {})` after each step. It stops with
+                :class:`gmflow.Cancelled` by returning `False`, or by setting `pipeline._interrupt`.
+            batch_size: Samples that are computed at once. The samples do not depend on it.
+            **settings: `order`, `substeps`, `cfg`, `orthogonal`, `guidance_interval`, `spectral`, `reweight_by`, `second_order`, `renoise`,
+                `temperature`, as the options of `gmflow sample`.
+
+        Raises:
+            gmflow.ConfigError: A setting that is out of range, or that the model has no use for.
+        """
+        if output_type not in ("pil", "np", "pt", "raw", "latent"):
+            raise ValueError(f"output_type: expected pil, np, pt, raw or latent, got {output_type}")
+        labels = _labels(class_labels)
+        count = num_samples
+        if count is None and seeds is not None and hasattr(seeds, "__len__"):
+            count = len(seeds)
+        if count is None:
+            count = len(labels) if labels else 1
+        wanted = seeds_of(seeds, count, generator)
+        if not wanted:
+            raise ValueError("num_samples: expected at least 1, got 0")
+        sampler = {
+            "steps": num_inference_steps,
+            "guidance": guidance_scale,
+            "solver": solver,
+            **settings,
+        }
+        request = {
+            "sampler": {key: value for key, value in sampler.items() if value is not None},
+            "classes": labels,
+            "seeds": wanted,
+            "batch": batch_size,
+            "latents": output_type == "latent",
+        }
+        drawn = self._model.draw(json.dumps(request), self._progress(callback_on_step_end, num_inference_steps))
+        output = PipelineOutput(_images(drawn, output_type), drawn)
+        return output if return_dict else (output.images,)
+
+    def predict(self, x: Any, t: Any, class_labels: Any = None) -> GaussianMixture:
+        """The network's prediction: a mixture over the velocity.
+
+        Args:
+            x: Samples `[b c h w]`.
+            t: Their times `[b]` in (0, 1], or a number.
+            class_labels: Numbers of classes; without them, and for the number of classes itself, no class.
+
+        It is a function that :func:`gmflow.sample` takes.
+        """
+        import numpy as np
+
+        array, times = to_numpy("x", x), to_numpy("t", t)
+        if times.ndim == 0:
+            times = np.full(len(array), times, np.float32)
+        classes = None if class_labels is None else [int(label) for label in class_labels]
+        return GaussianMixture._of_native(self._model.predict(array, times, classes), x)
+
+    def _progress(self, callback: Callable[..., Any] | None, steps: int | None) -> Callable[[int, int], bool] | None:
+        self._interrupt = False
+        if callback is None:
+            return None
+
+        def progress(done: int, of: int) -> bool:
+            answer = callback(self, done - 1, 1000.0 * (1.0 - done / of), {})
+            return answer is not False and not self._interrupt
+
+        return progress
+
+    def __repr__(self) -> str:
+        network, data = self.info["network"], self.info["data"]
+        classes = len(self.class_names or [])
+        of_classes = f", {classes} classes" if classes else ""
+        size = f"{data['channels']}x{data['height']}x{data['width']}"
+        return f"<gmflow.Pipeline {self.name}: {network['type']}, {network.get('num_gaussians')} components, {size}{of_classes}>"
+
+
+def _labels(class_labels: Any) -> list[str] | None:
+    if class_labels is None:
+        return None
+    if isinstance(class_labels, (str, int)) or getattr(class_labels, "ndim", 1) == 0:
+        class_labels = [class_labels]
+    return [label if isinstance(label, str) else str(int(label)) for label in class_labels]
+
+
+def _images(drawn: Any, output_type: str) -> Any:
+    import numpy as np
+
+    values = np.asarray(drawn.values())
+    if drawn.points:
+        return values.reshape(len(drawn), -1)
+    if output_type in ("raw", "latent"):
+        return values
+    if output_type == "pil":
+        from PIL import Image
+
+        pictures = [np.asarray(drawn.picture(index)) for index in range(len(drawn))]
+        return [Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture) for picture in pictures]
+    unit = np.clip(values / 2 + 0.5, 0, 1)
+    if output_type == "np":
+        return unit.transpose(0, 2, 3, 1)
+    import torch
+
+    return torch.from_numpy(unit)

@@ -1,0 +1,180 @@
+"""Samples of any Python function."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable
+
+from . import _native
+from ._arrays import from_native, is_torch, seeds_of, to_numpy
+from ._settings import sampler_config
+
+
+def mixture_parts(predicted: Any) -> tuple[Any, Any, Any] | None:
+    """The arrays of a mixture in any of its forms; `None` for a plain velocity."""
+    if isinstance(predicted, dict):
+        missing = [key for key in ("means", "logweights", "logstds") if key not in predicted]
+        if missing:
+            raise KeyError(f"prediction: expected means, logweights and logstds, got no {', '.join(missing)}")
+        return predicted["means"], predicted["logweights"], predicted["logstds"]
+    if all(hasattr(predicted, key) for key in ("means", "logweights", "logstds")):
+        return predicted.means, predicted.logweights, predicted.logstds
+    if isinstance(predicted, (tuple, list)):
+        if len(predicted) == 3:
+            return tuple(predicted)
+        if len(predicted) == 1:
+            return mixture_parts(predicted[0])
+        raise TypeError(f"prediction: expected means, logweights and logstds, got a tuple of {len(predicted)}")
+    if hasattr(predicted, "sample") and not callable(predicted.sample):  # diffusers' model outputs
+        return mixture_parts(predicted.sample)
+    return None
+
+
+def native_mixture(predicted: Any, plain: bool = True) -> tuple[Any, Any, Any]:
+    """A prediction as the library takes it. A plain velocity `[b c h w]` is a mixture of one component with standard deviation 1."""
+    import numpy as np
+
+    parts = mixture_parts(predicted)
+    if parts is not None:
+        means, logweights, logstds = (to_numpy(name, x) for name, x in zip(("means", "logweights", "logstds"), parts))
+        return means, logweights, logstds
+    if not plain:
+        raise TypeError("solver: expected a name beside a function of plain velocities, such as 'euler', got none")
+    if hasattr(predicted, "sample") and not callable(predicted.sample):
+        predicted = predicted.sample
+    velocity = to_numpy("velocity", predicted)
+    if velocity.ndim != 4:
+        raise _shape_error(f"velocity: expected shape [b, c, h, w], got {list(velocity.shape)}")
+    b, _, h, w = velocity.shape
+    return velocity[:, None], np.zeros((b, 1, 1, h, w), np.float32), np.zeros((b, 1, 1, 1, 1), np.float32)
+
+
+def _shape_error(message: str) -> Exception:
+    from ._errors import ShapeError
+
+    return ShapeError(message)
+
+
+def sample(
+    denoise_fn: Callable[..., Any],
+    shape: Any,
+    *,
+    solver: str | dict | None = None,
+    steps: int = 8,
+    seeds: Any = None,
+    generator: Any = None,
+    class_labels: Any = None,
+    num_classes: int | None = None,
+    guidance_scale: float = 0.0,
+    noise: Any = None,
+    framework: str | None = None,
+    device: Any = None,
+    callback: Callable[[int, int], Any] | None = None,
+    **settings: Any,
+) -> Any:
+    """Draws samples with a network that is any Python function.
+
+    Args:
+        denoise_fn: `denoise_fn(x, t)` with samples `x` `[b c h w]` and times `t` `[b]` in (0, 1], where 1 is noise. It returns a mixture over
+            the velocity u = noise - x0: a dict with `means` `[b k c h w]`, `logweights` `[b k 1 h w]` (logits will do) and `logstds`
+            `[b 1 1 1 1]`, as the authors' networks do; or the velocity itself `[b c h w]`. With `num_classes` it is called as
+            `denoise_fn(x, t, class_labels)`, where the label `num_classes` means no class; with guidance, on a batch twice as large.
+        shape: `(c, h, w)` of one sample, or `(b, c, h, w)`.
+        solver: One of :func:`gmflow.solvers`, or a dict such as `{"kind": "gm-ode", "order": 2}`. Without it GM-ODE of order 2; a function
+            of plain velocities needs a name here, such as `"euler"`.
+        steps: Calls of the function for each sample; a guided call on a doubled batch counts as one.
+        seeds: One seed for each sample, 0 to 2**64 - 1, or the first of them. A seed gives the same sample in any batch.
+        generator: In place of seeds: a generator of NumPy or PyTorch, or a list of them, that seeds are drawn from.
+        class_labels: One label for each sample.
+        num_classes: How many classes the function knows.
+        guidance_scale: Probabilistic guidance w in [0, 1), (7) and (8) of the paper; 0 is off. `cfg_scale` is classifier-free guidance.
+        noise: The noise to start from, `[b c h w]`; drawn from the seeds where it is not given.
+        framework: `"numpy"` or `"torch"`: what the function takes. By default it is torch where that has been imported.
+        device: Of torch: where the function wants its arguments. They go through the host.
+        callback: Called with (steps done, steps) after each step; `False` stops with :class:`gmflow.Cancelled`.
+        **settings: `order`, `substeps`, `cfg_scale`, `orthogonal`, `guidance_interval`, `shift`, `reweight_by`, `second_order`.
+
+    Returns:
+        Samples `[b c h w]`, an array or a tensor.
+
+    Raises:
+        gmflow.ConfigError: A setting out of range, which the message names.
+        gmflow.ShapeError: Arrays of the wrong shape.
+        ValueError: A prediction that is not finite.
+
+    The interpreter is free for other threads meanwhile, but for the calls of the function. What the function raises is raised here.
+    """
+    dims = [int(n) for n in shape]
+    if len(dims) not in (3, 4):
+        raise _shape_error(f"shape: expected (c, h, w) or (b, c, h, w), got {tuple(shape)}")
+    count = dims[0] if len(dims) == 4 else None
+    labels = None if class_labels is None else [int(label) for label in class_labels]
+    if count is None and labels is not None:
+        count = len(labels)
+    if count is None and seeds is None and noise is not None:
+        count = len(noise)
+    if count is None and seeds is not None and hasattr(seeds, "__len__"):
+        count = len(seeds)
+    wanted = seeds_of(seeds, count, generator)
+    in_torch = framework == "torch" or framework is None and _torch_is_there(noise)
+    plain = solver is not None
+    config = sampler_config(solver or "gm-ode", steps, guidance_scale=guidance_scale, **settings)
+    request = {
+        "sampler": config,
+        "seeds": wanted,
+        "shape": dims[-3:],
+        "classes": labels,
+        "num_classes": num_classes,
+    }
+    if in_torch:
+        import torch
+
+        target = torch.device("cpu" if device is None else device)
+
+        def arguments(x: Any, t: Any) -> tuple[Any, Any]:
+            return torch.from_numpy(_asarray(x)).to(target), torch.from_numpy(_asarray(t)).to(target)
+
+        def labels_of(classes: list[int] | None) -> Any:
+            return torch.tensor(classes, dtype=torch.long, device=target)
+    else:
+        import numpy as np
+
+        def arguments(x: Any, t: Any) -> tuple[Any, Any]:
+            return _asarray(x), _asarray(t)
+
+        def labels_of(classes: list[int] | None) -> Any:
+            return np.asarray(classes, dtype=np.int64)
+
+    def function(x: Any, t: Any, classes: list[int] | None) -> tuple[Any, Any, Any]:
+        x, t = arguments(x, t)
+        if in_torch:
+            with torch.no_grad():
+                predicted = denoise_fn(x, t) if num_classes is None else denoise_fn(x, t, labels_of(classes))
+        else:
+            predicted = denoise_fn(x, t) if num_classes is None else denoise_fn(x, t, labels_of(classes))
+        return native_mixture(predicted, plain)
+
+    noise = None if noise is None else to_numpy("noise", noise)
+    drawn = from_native(_native.sample(function, json.dumps(request), noise, callback))
+    if not in_torch:
+        return drawn
+    return torch.from_numpy(drawn).to(target)
+
+
+def _asarray(buffer: Any) -> Any:
+    import numpy as np
+
+    return np.asarray(buffer)
+
+
+def _torch_is_there(noise: Any) -> bool:
+    import sys
+
+    if noise is not None:
+        return is_torch(noise)
+    return "torch" in sys.modules
+
+
+def solvers() -> dict[str, str]:
+    """The names of the solvers, with a few words about each."""
+    return dict(_native.solvers())
