@@ -72,7 +72,7 @@ def page(row):
     preview, digit = ours["first_preview"], ours["first_digit_ms"]
     steps = row["settings"]["preview_steps"]
     rows = [
-        f"| images/s at {row['settings']['connections']} connections, against `gmflow sample --num` "
+        f"| images/s at {row['settings']['connections']} connections, against `gmflow sample` "
         f"({row['sample_images_per_s']}/s) | 0.8 | {marked(ratio(of_sample), of_sample >= 0.8)} |",
         f"| the same, against the rival ({best}) | 3 | {marked(ratio(of_rival), of_rival >= 3)} |",
         f"| p99 at half of saturation, against one image alone ({ours['alone']['p50_ms']:.1f} ms) | at most 3 | "
