@@ -4,7 +4,7 @@ use super::built_in::{BuiltIn, check_substeps};
 use super::interface::{Context, Solver, SolverState, Span, SubStep};
 use super::mixture_step::{self, MixtureStep, Motion};
 use super::transition::euler_step;
-use crate::policy::{GridPolicy, SubstepGrid, Policy, Renoising, raw_time};
+use crate::policy::{GridPolicy, Policy, Renoising, SubstepGrid, raw_time};
 use crate::rng::Purpose;
 use crate::{Error, Result};
 use burn::tensor::Tensor;
@@ -50,7 +50,13 @@ impl BuiltIn for PiFlow {
 
 impl PiFlow {
     /// Follows the mixture that is predicted at the beginning of the span to its end.
-    fn follow_mixture(&self, x: Tensor<4>, span: Span, context: &mut Context, substep_grid: SubstepGrid) -> Result<Tensor<4>> {
+    fn follow_mixture(
+        &self,
+        x: Tensor<4>,
+        span: Span,
+        context: &mut Context,
+        substep_grid: SubstepGrid,
+    ) -> Result<Tensor<4>> {
         let raw = |t| raw_time(t, substep_grid.shift);
         let substeps = substep_grid.count(raw(span.t), raw(span.to));
         let Context { predict, draws, spectrum, second_order, observe } = context;
@@ -79,7 +85,8 @@ impl PiFlow {
         let mixture = (context.predict)(&x, span.t).mixture();
         let b = x.dims()[0];
         let velocities = (x.clone().unsqueeze_dim::<5>(1) - mixture.0.means.clone()) / span.t;
-        let policy = Policy::Grid(GridPolicy::new(velocities, x.clone(), vec![span.t; b], (segment, substep_grid.shift))?);
+        let policy =
+            Policy::Grid(GridPolicy::new(velocities, x.clone(), vec![span.t; b], (segment, substep_grid.shift))?);
         let (from, to) = (raw_time(span.t, substep_grid.shift), raw_time(span.to, substep_grid.shift));
         let Some(observe) = &mut context.observe else {
             return Ok(policy.roll_out(&x, (&vec![from; b], &vec![to; b]), substep_grid));
