@@ -4,40 +4,26 @@
 //! What users call is in `python/gmflow`; here is what it calls, with arguments in one form: arrays of `float32` in C order, and settings as
 //! JSON.
 
-#[cfg(feature = "python")]
+#![cfg(feature = "python")]
+
 mod allocator;
-#[cfg(feature = "python")]
 mod array;
-#[cfg(feature = "python")]
 mod error;
-#[cfg(feature = "python")]
 mod eval;
-#[cfg(feature = "python")]
 mod function;
-#[cfg(feature = "python")]
 mod interrupt;
-#[cfg(feature = "python")]
 mod likelihood;
-#[cfg(feature = "python")]
 mod logging;
-#[cfg(feature = "python")]
 mod mixture;
-#[cfg(feature = "python")]
 mod model;
-#[cfg(feature = "python")]
 mod sampling;
-#[cfg(feature = "python")]
 mod scheduler;
-#[cfg(feature = "python")]
 mod settings;
-#[cfg(feature = "python")]
 mod training;
 
-#[cfg(feature = "python")]
 use pyo3::prelude::*;
 
 /// What `gmflow` is made of.
-#[cfg(feature = "python")]
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     allocator::keep_freed_memory();

@@ -1,7 +1,7 @@
 //! When jobs will end: the queue and the engine, counted out in advance.
 //!
-//! The forecast takes parts from the line by the rule of the queue, lets every part that is at work make one network call in each round,
-//! as the engine does, and adds up what the calls cost.
+//! The forecast counts in rounds, as the engine works. It takes parts from the line by the rule of the queue. In each round every part at
+//! work makes one network call. The costs of the calls add up to the time.
 
 use crate::engine::Cost;
 use std::collections::VecDeque;

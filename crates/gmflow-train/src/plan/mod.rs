@@ -332,21 +332,7 @@ fn rounded(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
-    fn survey(sizes: [[usize; 2]; 2]) -> Survey {
-        Survey {
-            images: 10,
-            classes: Vec::new(),
-            looked_at: 10,
-            sizes,
-            smallest_image: "photos/icon.png".into(),
-            read_time: Duration::ZERO,
-            formats: BTreeMap::new(),
-            grey: false,
-            damaged: None,
-        }
-    }
+    use crate::plan::size::tests::survey;
 
     /// A plan for photos of which a step takes 100 ms and reading a picture 50 ms for each thread.
     fn plan(images: usize) -> Plan {

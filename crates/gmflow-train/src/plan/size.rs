@@ -33,12 +33,13 @@ pub(super) fn size(survey: &Survey, asked: Option<usize>) -> Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    fn survey(sizes: [[usize; 2]; 2]) -> Survey {
+    /// Ten pictures without classes, from the smallest size to the largest.
+    pub(in crate::plan) fn survey(sizes: [[usize; 2]; 2]) -> Survey {
         Survey {
             images: 10,
             classes: Vec::new(),
