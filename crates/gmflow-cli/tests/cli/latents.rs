@@ -302,9 +302,11 @@ fn numbers(shard: &Path, name: &str) -> Vec<u32> {
     data.chunks_exact(4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
-/// A file beside the checkout; where it is absent this is said, and fails with `CI=true`.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
+/// A file of the folder that the variable names, or of `folder` in `shared` beside the checkout; where it is absent this is said, and
+/// fails with `CI=true`.
+fn shared(variable: &str, folder: &str, name: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(folder);
+    let path = std::env::var_os(variable).map_or_else(beside, PathBuf::from).join(name);
     if path.exists() {
         return Some(path);
     }
@@ -315,9 +317,9 @@ fn shared(name: &str) -> Option<PathBuf> {
 
 #[test]
 fn photographs_become_what_the_autoencoder_says_of_them_and_of_their_mirrors() {
-    let (Some(vae), Some(data)) = (shared("golden/checkpoint_tiny/vae"), shared("data/cifar10/test.parquet")) else {
-        return;
-    };
+    let vae = shared("GMFLOW_GOLDEN", "golden", "checkpoint_tiny/vae");
+    let data = shared("GMFLOW_DATA", "data", "cifar10/test.parquet");
+    let (Some(vae), Some(data)) = (vae, data) else { return };
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let text = format!("[data.source]\nkind = \"parquet\"\npath = {data:?}\n");
