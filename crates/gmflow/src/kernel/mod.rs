@@ -43,6 +43,7 @@ pub use matmul::precision::MatmulPrecision;
 pub(crate) use mixture::transport::ops::{covariances, transport};
 pub(crate) use mixture::transport::types::Direction;
 pub use nn::optim::{AdamW, lerp, square_sums};
+pub use simd::finite::all_finite;
 pub use simd::memory::{in_pool, start_threads};
 
 use burn::backend::Dispatch;

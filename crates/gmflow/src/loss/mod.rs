@@ -168,10 +168,12 @@ fn broadcast_nll(mixture: &GaussianMixture, log_std: Tensor<5>, target: &Tensor<
     (sum * -1.0).squeeze_dims::<3>(&[1, 2])
 }
 
+/// The smallest log standard deviation that a likelihood is evaluated with, and how sharp the knee there is.
+const LOWEST: f64 = -10.0;
+const SHARPNESS: f64 = 8.0;
+
 /// The log standard deviation that a likelihood is evaluated with: bounded from below at -10 with a smooth knee, so that a network
 /// which is certain of everything gets a finite loss whose gradient keeps its sign. Above -9 it changes less than 5e-5.
 fn bounded_log_std(log_std: &Tensor<5>) -> Tensor<5> {
-    const LOWEST: f64 = -10.0;
-    const SHARPNESS: f64 = 8.0;
     activation::softplus(log_std.clone() - LOWEST, SHARPNESS) + LOWEST
 }

@@ -1,24 +1,19 @@
 //! The negative log-likelihood of a mixture at every pixel, and its gradient, each in one pass over the means.
-//!
-//! Pixels are the vector lanes. Where a map has too few of them (2-D points have one), the pixels of several samples are
-//! gathered into lanes first, so that one loop serves both.
 
 use crate::kernel::mixture::sizes::Sizes;
-use crate::kernel::simd::arch::{Loop, vectorised};
-use crate::kernel::simd::gather::{gather, scatter};
-use crate::kernel::simd::math::{exp, ln};
-use crate::kernel::simd::memory::{UninitVec, as_uninit, fill, par_items};
-use std::mem::MaybeUninit;
-
-/// Pixels that are worked on at a time.
-pub(crate) const LANES: usize = 64;
+use crate::kernel::simd::channels;
+use crate::kernel::simd::lanes::{Block, BlockReader, BlockWriter, PerSample, Summing, Sums, per_sample_sums};
+use crate::kernel::simd::memory::UninitVec;
+use crate::kernel::simd::pair::Pair;
+use crate::kernel::simd::row::{LANES, Row, VECTOR};
+use crate::kernel::simd::threads::Threads;
+use crate::kernel::simd::vector::widest;
+use pulp::{Simd, WithSimd};
+use std::f32::consts::LOG2_E;
 
 /// Smaller responsibilities count as 0. Their products with the gradient of a mean over a batch are too small for normal numbers, and
 /// processors take many times as long for those.
 const NEGLIGIBLE: f32 = 1e-30;
-
-/// Maps with fewer pixels are gathered.
-const FEW: usize = 16;
 
 /// The values of a mixture and a target: `[b k c n]`, `[b k n]`, `[b]`, `[b c n]`.
 #[derive(Clone, Copy)]
@@ -37,206 +32,247 @@ pub(crate) struct Grads {
     pub target: Vec<f32>,
 }
 
-/// The lanes of one block: row r of an input is `[r * stride + start ..][..len]`, `log_std` is one per lane.
-#[derive(Clone, Copy)]
-struct Tile<'a> {
-    pub sizes: Sizes,
-    pub stride: usize,
-    pub start: usize,
-    pub len: usize,
-    pub inputs: Inputs<'a>,
+/// Room for a block: what is gathered of inputs and outputs, and the joint probabilities.
+struct Scratch {
+    means: Vec<Row>,
+    log_weights: Vec<Row>,
+    target: Vec<Row>,
+    /// Of the result and of its gradient.
+    result: [Vec<Row>; 2],
+    /// Of the gradients of means, log weights and target.
+    grads: [Vec<Row>; 3],
+    /// Two vectors for each component.
+    joint: Vec<Row>,
 }
 
-impl<'a> Tile<'a> {
-    #[inline(always)]
-    pub fn row(&self, values: &'a [f32], row: usize) -> &'a [f32] {
-        &values[row * self.stride + self.start..][..self.len]
-    }
-
-    #[inline(always)]
-    fn row_mut<'b, T>(&self, values: &'b mut [T], row: usize) -> &'b mut [T] {
-        &mut values[row * self.stride + self.start..][..self.len]
-    }
-
-    /// 1/s^2 of every lane.
-    #[inline(always)]
-    fn precision(&self) -> [f32; LANES] {
-        let mut precision = [0.0; LANES];
-        for (p, &s) in precision.iter_mut().zip(self.inputs.log_std) {
-            *p = exp(-2.0 * s);
+impl Scratch {
+    fn new(Sizes { k, c, n }: Sizes, backward: bool) -> Self {
+        let direct = Block::all_direct(n);
+        let rows = |n: usize, needed: bool| vec![[0.0; LANES]; if needed { n } else { 0 }];
+        Self {
+            means: rows(k * c, !direct),
+            log_weights: rows(k, !direct),
+            target: rows(c, !direct),
+            result: [rows(1, !direct), rows(1, !direct)],
+            grads: [k * c, k, c].map(|n| rows(n, backward && !direct)),
+            joint: rows((2 * k).div_ceil(LANES / VECTOR), true),
         }
-        precision
     }
+}
 
-    /// Squared distances of component k from the target.
+/// The inputs of a block.
+struct BlockInputs<'a> {
+    means: BlockReader<'a>,
+    log_weights: BlockReader<'a>,
+    target: BlockReader<'a>,
+    /// -1/(2 s^2), 1/s^2 and c log s.
+    of_std: [PerSample; 3],
+}
+
+impl<'a> BlockInputs<'a> {
     #[inline(always)]
-    fn squares(&self, k: usize) -> [f32; LANES] {
-        let mut squares = [0.0; LANES];
-        for c in 0..self.sizes.c {
-            let means = self.row(self.inputs.means, k * self.sizes.c + c);
-            for ((sum, &m), &x) in squares.iter_mut().zip(means).zip(self.row(self.inputs.target, c)) {
-                *sum += (m - x) * (m - x);
+    fn new(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, block: &Block, rows: [&'a mut [Row]; 3]) -> Self {
+        let [means, log_weights, target] = rows;
+        let precision = |sample: usize| (-2.0 * inputs.log_std[sample]).exp();
+        // SAFETY: rows of components and channels, and vectors of the block are read.
+        unsafe {
+            Self {
+                means: BlockReader::new(block, inputs.means, k * c, n, means),
+                log_weights: BlockReader::new(block, inputs.log_weights, k, n, log_weights),
+                target: BlockReader::new(block, inputs.target, c, n, target),
+                of_std: [
+                    PerSample::new(block, |sample| -0.5 * precision(sample)),
+                    PerSample::new(block, precision),
+                    PerSample::new(block, |sample| c as f32 * inputs.log_std[sample]),
+                ],
             }
         }
-        squares
-    }
-
-    /// log A_k N(target; mean_k, s^2), without the constant.
-    #[inline(always)]
-    fn log_joint(&self, k: usize, squares: &[f32; LANES], precision: &[f32; LANES]) -> [f32; LANES] {
-        let mut joint = [f32::NEG_INFINITY; LANES];
-        let (weights, log_std) = (self.row(self.inputs.log_weights, k), &self.inputs.log_std[..self.len]);
-        let channels = self.sizes.c as f32;
-        for (i, joint) in joint[..self.len].iter_mut().enumerate() {
-            *joint = weights[i] - 0.5 * precision[i] * squares[i] - channels * log_std[i];
-        }
-        joint
     }
 }
 
+/// How far the mean of a component is from the target.
+#[inline(always)]
+fn apart<S: Simd>(inputs: &BlockInputs, simd: S, (row, channel): (usize, usize), v: [usize; 2]) -> Pair<S> {
+    Pair::of(&inputs.means, simd, row, v) - Pair::of(&inputs.target, simd, channel, v)
+}
+
+/// log A_k N(target; mean_k, s^2), without the constant, from the squared distance.
+#[inline(always)]
+fn log_joint<S: Simd>(log_weight: Pair<S>, square: Pair<S>, [factor, offset]: [Pair<S>; 2]) -> Pair<S> {
+    square.mul_add(factor, log_weight - offset)
+}
+
+/// e^x for x of at most about 0.
+#[inline(always)]
+fn exp<S: Simd>(simd: S, x: Pair<S>) -> Pair<S> {
+    (x * Pair::splat(simd, LOG2_E)).exp2_or_less()
+}
+
+/// A block of [`nll`].
 struct Forward<'a> {
-    tile: Tile<'a>,
-    /// Room for k rows of lanes.
-    joint: &'a mut [[f32; LANES]],
-    out: &'a mut [MaybeUninit<f32>],
+    inputs: Inputs<'a>,
+    sizes: Sizes,
+    block: Block,
+    scratch: &'a mut Scratch,
+    out: &'a BlockWriter<'a>,
 }
 
-impl Loop for Forward<'_> {
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn run(self) {
-        let precision = self.tile.precision();
-        let mut top = [f32::NEG_INFINITY; LANES];
-        for (k, joint) in self.joint.iter_mut().enumerate() {
-            *joint = self.tile.log_joint(k, &self.tile.squares(k), &precision);
-            for (top, &v) in top.iter_mut().zip(&*joint) {
-                *top = top.max(v);
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { inputs, sizes, block, scratch, out } = self;
+        let Sizes { k, c, .. } = sizes;
+        let Scratch { means, log_weights, target, result: [result, _], joint, .. } = scratch;
+        let inputs = BlockInputs::new(inputs, sizes, &block, [means, log_weights, target]);
+        // SAFETY: every block comes up once, and its vectors are set in one row.
+        let mut out = unsafe { out.target(&block, 1, result) };
+        let (joint, _) = S::as_mut_simd_f32s(joint.as_flattened_mut()).0.as_chunks_mut::<2>();
+        let joint = &mut joint[..k];
+        for v in block.pairs(simd) {
+            let [factor, _, offset] = inputs.of_std.each_ref().map(|number| Pair::per_sample(number, simd, v));
+            let mut top = Pair::splat(simd, f32::NEG_INFINITY);
+            for (k, joint) in joint.iter_mut().enumerate() {
+                let mut square = Pair::splat(simd, 0.0);
+                for channel in 0..c {
+                    let apart = apart(&inputs, simd, (k * c + channel, channel), v);
+                    square = apart.mul_add(apart, square);
+                }
+                let value = log_joint(Pair::of(&inputs.log_weights, simd, k, v), square, [factor, offset]);
+                value.keep(joint);
+                top = top.max(value);
             }
-        }
-        let mut total = [0.0f32; LANES];
-        for joint in &*self.joint {
-            for ((total, &v), &top) in total.iter_mut().zip(joint).zip(&top) {
-                *total += exp(v - top);
+            let mut total = Pair::splat(simd, 0.0);
+            for joint in &*joint {
+                total = total + exp(simd, Pair::new(simd, joint) - top);
             }
+            (Pair::splat(simd, 0.0) - (top + total.ln())).set(&mut out, 0, v);
         }
-        for ((out, &total), &top) in self.out.iter_mut().zip(&total).zip(&top) {
-            out.write(-(top + ln(total)));
-        }
+        out.finish();
     }
 }
 
-/// Where the gradients of a tile go: rows like those of the inputs, and one value per lane for `log_std`.
-struct TileGrads<'a> {
-    means: &'a mut [MaybeUninit<f32>],
-    log_weights: &'a mut [MaybeUninit<f32>],
-    log_std: &'a mut [f32],
-    target: &'a mut [MaybeUninit<f32>],
+/// Where the gradients of [`Inputs`] go, but for that of `log_std`.
+struct Outputs<'a> {
+    means: BlockWriter<'a>,
+    log_weights: BlockWriter<'a>,
+    target: BlockWriter<'a>,
 }
 
+/// A block of [`nll_grad`].
 struct Backward<'a> {
-    tile: Tile<'a>,
-    nll: &'a [f32],
-    grad: &'a [f32],
-    out: TileGrads<'a>,
+    inputs: Inputs<'a>,
+    /// The result and its gradient.
+    result: [&'a [f32]; 2],
+    sizes: Sizes,
+    block: Block,
+    scratch: &'a mut Scratch,
+    out: &'a Outputs<'a>,
 }
 
-impl Loop for Backward<'_> {
-    /// With the responsibilities r_k = exp(log joint_k + nll) the gradients are -r_k, r_k (mean_k - x)/s^2 and
-    /// c - sum_k r_k |mean_k - x|^2/s^2.
+impl WithSimd for Backward<'_> {
+    type Output = Sums<1>;
+
+    /// The gradients of a block, and the sums of that of the standard deviation.
     #[inline(always)]
-    fn run(self) {
-        let Self { tile, nll, grad, out } = self;
-        let Sizes { k, c, .. } = tile.sizes;
-        let precision = tile.precision();
-        for c in 0..c {
-            fill(tile.row_mut(out.target, c), 0.0);
-        }
-        for (out, &g) in out.log_std[..tile.len].iter_mut().zip(grad) {
-            *out = c as f32 * g;
-        }
-        for k in 0..k {
-            let squares = tile.squares(k);
-            let mut share = tile.log_joint(k, &squares, &precision);
-            for (share, (&nll, &g)) in share.iter_mut().zip(nll.iter().zip(grad)) {
-                let part = exp(*share + nll);
-                *share = if part < NEGLIGIBLE { 0.0 } else { part * g };
-            }
-            for (out, &share) in tile.row_mut(out.log_weights, k).iter_mut().zip(&share) {
-                out.write(-share);
-            }
-            for (share, &precision) in share.iter_mut().zip(&precision) {
-                *share *= precision;
-            }
-            for ((out, &share), &squares) in out.log_std[..tile.len].iter_mut().zip(&share).zip(&squares) {
-                *out -= share * squares;
-            }
-            for channel in 0..c {
-                let (row, x) = (k * c + channel, tile.row(tile.inputs.target, channel));
-                let pull = tile.row_mut(out.means, row);
-                for (((pull, &m), &x), &share) in
-                    pull.iter_mut().zip(tile.row(tile.inputs.means, row)).zip(x).zip(&share)
-                {
-                    pull.write(share * (m - x));
-                }
-                // SAFETY: the row was just written, and that of the target was filled above.
-                let (pull, out) =
-                    unsafe { (pull.assume_init_ref(), tile.row_mut(out.target, channel).assume_init_mut()) };
-                for (out, &pull) in out.iter_mut().zip(pull) {
-                    *out -= pull;
-                }
-            }
+    fn with_simd<S: Simd>(self, simd: S) -> Sums<1> {
+        let c = self.sizes.c;
+        match channels::COMPILED.contains(&c) {
+            true => self.compiled(simd),
+            false => self.run::<S, 0>(simd, c),
         }
     }
 }
 
-/// Samples that are handled together.
-fn group(n: usize) -> usize {
-    if n < FEW { LANES / n.max(1) } else { 1 }
-}
-
-/// All pixels of samples `[samples rows n]`, in rows of lanes.
-fn gathered(values: &[f32], rows: usize, samples: usize, n: usize) -> Vec<[f32; LANES]> {
-    let mut lanes = vec![[0.0; LANES]; rows];
-    gather(values, [samples, n], 0..n, &mut lanes);
-    lanes
-}
-
-/// The inputs of the group of samples that starts at `first`.
-fn part<'a>(inputs: Inputs<'a>, Sizes { k, c, n }: Sizes, first: usize, samples: usize) -> Inputs<'a> {
-    let cut = |values: &'a [f32], width: usize| &values[first * width..][..samples * width];
-    Inputs {
-        means: cut(inputs.means, k * c * n),
-        log_weights: cut(inputs.log_weights, k * n),
-        log_std: cut(inputs.log_std, 1),
-        target: cut(inputs.target, c * n),
+impl Backward<'_> {
+    #[inline(always)]
+    fn compiled<S: Simd>(self, simd: S) -> Sums<1> {
+        channels::choose!(self.sizes.c, C => self.run::<S, C>(simd, C))
     }
-}
 
-/// Calls `f` on the tiles of one group of samples, which are gathered where `gathered` says so.
-fn tiles(inputs: Inputs, sizes: Sizes, mut f: impl FnMut(Tile)) {
-    let Sizes { k, c, n } = sizes;
-    if n < FEW {
-        let mut log_std = [0.0; LANES];
-        let per_lane = inputs.log_std.iter().flat_map(|&s| std::iter::repeat_n(s, n));
-        for (lane, s) in log_std.iter_mut().zip(per_lane) {
-            *lane = s;
-        }
-        let samples = inputs.log_std.len();
-        let means = gathered(inputs.means, k * c, samples, n);
-        let (log_weights, target) =
-            (gathered(inputs.log_weights, k, samples, n), gathered(inputs.target, c, samples, n));
-        let len = samples * n;
-        let inputs = Inputs {
-            means: means.as_flattened(),
-            log_weights: log_weights.as_flattened(),
-            log_std: &log_std,
-            target: target.as_flattened(),
+    /// With the responsibilities r_k = exp(log joint_k + nll) the gradients are -r_k, r_k (mean_k - x)/s^2 and
+    /// c - sum_k r_k |mean_k - x|^2/s^2. C is the number of channels, or 0 where it is not compiled for that.
+    #[inline(always)]
+    fn run<S: Simd, const C: usize>(self, simd: S, c: usize) -> Sums<1> {
+        let Self { inputs, result, sizes, block, scratch, out } = self;
+        let Sizes { k, n, .. } = sizes;
+        let Scratch { means, log_weights, target, result: [result_rows, grad_rows], grads, joint } = scratch;
+        let (joint, _) = S::as_mut_simd_f32s(joint.as_flattened_mut()).0.as_chunks_mut::<2>();
+        let joint = &mut joint[..k];
+        let inputs = BlockInputs::new(inputs, sizes, &block, [means, log_weights, target]);
+        // SAFETY: one row, and vectors of the block are read.
+        let [result, grad] = unsafe {
+            [
+                BlockReader::new(&block, result[0], 1, n, result_rows),
+                BlockReader::new(&block, result[1], 1, n, grad_rows),
+            ]
         };
-        return f(Tile { sizes, stride: LANES, start: 0, len, inputs });
-    }
-    let log_std = [inputs.log_std[0]; LANES];
-    for start in (0..n).step_by(LANES) {
-        let len = LANES.min(n - start);
-        f(Tile { sizes, stride: n, start, len, inputs: Inputs { log_std: &log_std, ..inputs } });
+        let [of_means, of_weights, of_target] = grads;
+        // SAFETY: every block comes up once, and its vectors are set in all rows.
+        let [mut of_means, mut of_weights, mut of_target] = unsafe {
+            [
+                out.means.target(&block, k * c, of_means),
+                out.log_weights.target(&block, k, of_weights),
+                out.target.target(&block, c, of_target),
+            ]
+        };
+        let number = |x: f32| Pair::splat(simd, x);
+        let mut sums = Summing::new(simd, &block);
+        for v in block.pairs(simd) {
+            let [factor, precision, offset] =
+                inputs.of_std.each_ref().map(|number| Pair::per_sample(number, simd, v));
+            let (result, grad) = (Pair::of(&result, simd, 0, v), Pair::of(&grad, simd, 0, v));
+            let mut total = [number(0.0); C];
+            let mut of_std = grad * number(c as f32);
+            for (k, kept) in joint.iter_mut().enumerate() {
+                let (mut square, mut distances) = (number(0.0), [number(0.0); C]);
+                for (channel, distance) in distances.iter_mut().enumerate() {
+                    *distance = apart(&inputs, simd, (k * c + channel, channel), v);
+                    square = distance.mul_add(*distance, square);
+                }
+                for channel in C..c {
+                    let distance = apart(&inputs, simd, (k * c + channel, channel), v);
+                    square = distance.mul_add(distance, square);
+                }
+                let joint = log_joint(Pair::of(&inputs.log_weights, simd, k, v), square, [factor, offset]);
+                let share = exp(simd, joint + result);
+                let share = number(0.0).only(share.less(number(NEGLIGIBLE)), share * grad);
+                (number(0.0) - share).set(&mut of_weights, k, v);
+                let pull = share * precision;
+                of_std = of_std - pull * square;
+                for (channel, distance) in distances.into_iter().enumerate() {
+                    let pull = distance * pull;
+                    pull.set(&mut of_means, k * C + channel, v);
+                    total[channel] = total[channel] - pull;
+                }
+                if C == 0 {
+                    pull.keep(kept);
+                }
+            }
+            for (channel, total) in total.into_iter().enumerate() {
+                total.set(&mut of_target, channel, v);
+            }
+            for channel in C..c {
+                let mut total = number(0.0);
+                for (k, pull) in joint.iter().enumerate() {
+                    let at = (k * c + channel, channel);
+                    let pull = apart(&inputs, simd, at, v) * Pair::new(simd, pull);
+                    pull.set(&mut of_means, at.0, v);
+                    total = total - pull;
+                }
+                total.set(&mut of_target, channel, v);
+            }
+            let [first, second] = of_std.both();
+            sums.add(v[0], [first]);
+            if v[1] > v[0] {
+                sums.add(v[1], [second]);
+            }
+        }
+        of_means.finish();
+        of_weights.finish();
+        of_target.finish();
+        sums.finish(&block)
     }
 }
 
@@ -249,82 +285,50 @@ fn check(inputs: &Inputs, Sizes { k, c, n }: Sizes) {
 
 /// The negative log-likelihood `[b n]`.
 pub(crate) fn nll(inputs: Inputs, sizes: Sizes) -> Vec<f32> {
-    let Sizes { k, n, .. } = sizes;
     check(&inputs, sizes);
-    let mut out = UninitVec::new(inputs.log_std.len() * n);
-    let samples = group(n);
-    let groups: Vec<_> = out.room().chunks_mut((samples * n).max(1)).enumerate().collect();
-    par_items(groups, inputs.means.len(), |(i, out)| {
-        let mut joint = vec![[0.0; LANES]; k];
-        tiles(part(inputs, sizes, i * samples, out.len() / n), sizes, |tile| {
-            let out = &mut out[tile.start..][..tile.len];
-            vectorised(Forward { tile, joint: &mut joint, out });
-        });
-    });
-    // SAFETY: the tiles of a group are its pixels, and every tile of every group was written.
+    let (b, n) = (inputs.log_std.len(), sizes.n);
+    if inputs.means.is_empty() {
+        return vec![f32::INFINITY; b * n];
+    }
+    let mut out = UninitVec::new(b * n);
+    let writer = BlockWriter::new(out.room(), n);
+    Threads::All.map(
+        Block::all(b, n),
+        inputs.means.len(),
+        || Scratch::new(sizes, false),
+        |scratch, block| widest(Forward { inputs, sizes, block, scratch, out: &writer }),
+    );
+    // SAFETY: the blocks are all pixels, and every block was written.
     unsafe { out.assume_init() }
 }
 
 /// The gradient of [`nll`], whose result is `nll`, given the gradient `grad` of it.
 pub(crate) fn nll_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes) -> Grads {
-    let Sizes { k, c, n } = sizes;
-    let samples = group(n);
     check(&inputs, sizes);
+    let (b, n) = (inputs.log_std.len(), sizes.n);
+    assert_eq!([nll.len(), grad.len()], [b * n; 2], "nll: sizes of the result and its gradient");
     let lengths = [inputs.means.len(), inputs.log_weights.len(), inputs.target.len()];
+    if inputs.means.is_empty() {
+        let [means, log_weights, target] = lengths.map(|n| vec![0.0; n]);
+        return Grads { means, log_weights, log_std: vec![0.0; b], target };
+    }
     let [mut means, mut log_weights, mut target] = lengths.map(UninitVec::new);
-    // This adds up.
-    let mut log_std = vec![0.0; inputs.log_std.len()];
-    let of_means = means.room().chunks_mut((samples * k * c * n).max(1));
-    let of_weights = log_weights.room().chunks_mut((samples * k * n).max(1));
-    let of_target = target.room().chunks_mut((samples * c * n).max(1));
-    let of_log_std = log_std.chunks_mut(samples);
-    let groups: Vec<_> = of_means.zip(of_weights).zip(of_log_std.zip(of_target)).enumerate().collect();
-    par_items(groups, inputs.means.len(), |(i, ((means, log_weights), (log_std, target)))| {
-        let out = TileGrads { means, log_weights, log_std, target };
-        let (first, len) = (i * samples, out.log_std.len());
-        let at = first * n..(first + len) * n;
-        group_grad(part(inputs, sizes, first, len), &nll[at.clone()], &grad[at], sizes, out);
-    });
-    // SAFETY: the tiles of a group are its pixels, and all rows of every tile of every group were written.
+    let blocks = Block::all(b, n);
+    let out = Outputs {
+        means: BlockWriter::new(means.room(), n),
+        log_weights: BlockWriter::new(log_weights.room(), n),
+        target: BlockWriter::new(target.room(), n),
+    };
+    let result = [nll, grad];
+    let sums = Threads::All.map(
+        blocks.clone(),
+        inputs.means.len(),
+        || Scratch::new(sizes, true),
+        |scratch, block| widest(Backward { inputs, result, sizes, block, scratch, out: &out }),
+    );
+    let log_std = per_sample_sums(b, &blocks, &sums).into_iter().map(|[sum]| sum as f32).collect();
+    // SAFETY: the blocks are all pixels, and all rows of every block were written.
     let [means, log_weights, target] =
         unsafe { [means.assume_init(), log_weights.assume_init(), target.assume_init()] };
     Grads { means, log_weights, log_std, target }
-}
-
-/// The gradients of one group of samples.
-fn group_grad(inputs: Inputs, nll: &[f32], grad: &[f32], sizes: Sizes, out: TileGrads) {
-    let Sizes { k, c, n } = sizes;
-    let mut log_std = [0.0; LANES];
-    if n < FEW {
-        let [mut means, mut log_weights, mut target] = [k * c, k, c].map(|rows| vec![[0.0; LANES]; rows]);
-        tiles(inputs, sizes, |tile| {
-            let places = [&mut means, &mut log_weights, &mut target];
-            // SAFETY: only numbers are written.
-            let [means, log_weights, target] = places.map(|rows| unsafe { as_uninit(rows.as_flattened_mut()) });
-            vectorised(Backward {
-                tile,
-                nll,
-                grad,
-                out: TileGrads { means, log_weights, log_std: &mut log_std, target },
-            });
-        });
-        let samples = out.log_std.len();
-        // SAFETY: the lengths were checked, and the samples are this task's.
-        unsafe {
-            scatter(&means, [samples, n], 0..n, out.means.as_mut_ptr().cast());
-            scatter(&log_weights, [samples, n], 0..n, out.log_weights.as_mut_ptr().cast());
-            scatter(&target, [samples, n], 0..n, out.target.as_mut_ptr().cast());
-        }
-        for (out, lanes) in out.log_std.iter_mut().zip(log_std.chunks(n)) {
-            *out = lanes.iter().sum();
-        }
-        return;
-    }
-    let TileGrads { means, log_weights, log_std: total, target } = out;
-    tiles(inputs, sizes, |tile| {
-        let at = tile.start..tile.start + tile.len;
-        let out = TileGrads { means, log_weights, log_std: &mut log_std, target };
-        vectorised(Backward { tile, nll: &nll[at.clone()], grad: &grad[at], out });
-        total[0] += log_std[..tile.len].iter().sum::<f32>();
-    });
 }

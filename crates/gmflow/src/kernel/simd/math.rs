@@ -26,28 +26,6 @@ pub(crate) fn exp(x: f32) -> f32 {
     (p * r * r + r + 1.0) * power
 }
 
-/// ln x for positive normal x; NaN and infinity give NaN.
-#[inline(always)]
-pub(crate) fn ln(x: f32) -> f32 {
-    let bits = x.to_bits();
-    let half = f32::from_bits((bits & 0x007f_ffff) | 0x3f00_0000); // the mantissa in [1/2, 1)
-    let low = half < std::f32::consts::FRAC_1_SQRT_2;
-    let e = ((bits >> 23) as i32 - 126 - i32::from(low)) as f32;
-    let m = if low { half + half - 1.0 } else { half - 1.0 };
-    let mut p = 7.037_683_63e-2;
-    p = p * m - 1.151_461_03e-1;
-    p = p * m + 1.167_699_87e-1;
-    p = p * m - 1.242_014_08e-1;
-    p = p * m + 1.424_932_28e-1;
-    p = p * m - 1.666_805_77e-1;
-    p = p * m + 2.000_071_48e-1;
-    p = p * m - 2.499_999_40e-1;
-    p = p * m + 3.333_333_12e-1;
-    let z = m * m;
-    let tail = p * m * z - e * 2.121_944_40e-4 - 0.5 * z;
-    (m + tail) + e * 0.693_359_375 + x * 0.0
-}
-
 /// 1/(1 + e^-x).
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {

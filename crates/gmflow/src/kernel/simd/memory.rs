@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 /// Values that one task handles at the least: below this a thread costs more than it saves.
-const TASK: usize = 16 * 1024;
+pub(crate) const TASK: usize = 16 * 1024;
 
 /// Runs `f` on a thread of the pool. Kernels that are called from any other thread each wait for one of the pool to wake up,
 /// which costs small networks more than their arithmetic.

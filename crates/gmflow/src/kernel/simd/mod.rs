@@ -2,6 +2,7 @@
 
 pub(crate) mod arch;
 pub(crate) mod channels;
+pub(crate) mod finite;
 pub(crate) mod gather;
 pub(crate) mod lanes;
 pub(crate) mod math;

@@ -1,6 +1,6 @@
 //! The threads that share a pass: the pool, one thread, or a team for passes of microseconds.
 
-use crate::kernel::simd::memory::par_map;
+use crate::kernel::simd::memory::{TASK, par_map};
 use crate::kernel::simd::team::{MOST, Team};
 use std::cell::Cell;
 use std::sync::atomic::AtomicUsize;
@@ -11,7 +11,7 @@ use std::time::Instant;
 /// The threads that a pass may use.
 #[derive(Clone, Copy)]
 pub(crate) enum Threads<'a> {
-    /// All threads of the pool, where there is enough work.
+    /// All threads of the pool, where there is enough work; also the calling thread, where it is none of the pool's.
     All,
     /// The calling thread: the others have work of their own.
     One,
@@ -30,9 +30,13 @@ impl Threads<'_> {
         f: impl Fn(&mut S, T) -> R + Sync + Send,
     ) -> Vec<R> {
         match self {
+            // A thread that is none of the pool's would wait until one of it wakes up. It leads a team instead, and begins at once.
+            Self::All if work > TASK && rayon::current_thread_index().is_none() => {
+                ThreadTeam::together(MOST, |team| team.map(items, PIECES, init, f))
+            }
             Self::All => par_map(items, work, init, f),
             Self::One => par_map(items, 0, init, f),
-            Self::Team(team) => team.map(items, init, f),
+            Self::Team(team) => team.map(items, 1, init, f),
         }
     }
 }
@@ -41,6 +45,8 @@ impl Threads<'_> {
 const PATIENCE: usize = 4000;
 /// How often it polls before it offers itself to the pool.
 const LOOKS: usize = 100;
+/// The pieces of a pass for each thread where some come late, and cores keep nothing for the next pass.
+const PIECES: usize = 8;
 
 /// A team of threads for passes of a few microseconds. The pool takes longer than that to hand out work and to collect it, and much longer to
 /// wake a thread.
@@ -145,17 +151,20 @@ impl ThreadTeam {
         f(&team)
     }
 
-    /// The results of `f` on every item, in order; every thread makes what `init` does once.
+    /// The results of `f` on every item, in order; every thread makes what `init` does once. The items are handed out in so many `pieces` for
+    /// each thread.
     ///
     /// # Panics
     /// Where `f` does.
     fn map<T: Send, S, R: Send>(
         &self,
         items: Vec<T>,
+        pieces: usize,
         init: impl Fn() -> S + Sync,
         f: impl Fn(&mut S, T) -> R + Sync,
     ) -> Vec<R> {
-        let (count, shares) = (items.len(), items.len().min(self.size.load(Relaxed)));
+        let count = items.len();
+        let shares = count.min(pieces * self.size.load(Relaxed)).min(MOST);
         let slots: Vec<Mutex<(Option<T>, Option<R>)>> =
             items.into_iter().map(|item| Mutex::new((Some(item), None))).collect();
         let run = |first: usize, next: &dyn Fn() -> Option<usize>| {
@@ -184,9 +193,9 @@ mod tests {
             for _ in 0..200 {
                 let sums = pool.install(|| {
                     ThreadTeam::together(threads, |team| {
-                        let squares = team.map((0..37).collect(), || (), |(), i: usize| i * i);
+                        let squares = team.map((0..37).collect(), 1, || (), |(), i: usize| i * i);
                         // The second pass needs all of the first.
-                        team.map(squares.clone(), || (), |(), square| square + squares.iter().sum::<usize>())
+                        team.map(squares.clone(), 3, || (), |(), square| square + squares.iter().sum::<usize>())
                     })
                 });
                 let total: usize = (0..37).map(|i| i * i).sum();
@@ -194,7 +203,18 @@ mod tests {
             }
         }
         // From a thread that is none of the pool's.
-        assert_eq!(ThreadTeam::together(2, |team| team.map(vec![3, 4], || 1, |one, i| i + *one)), [4, 5]);
+        assert_eq!(ThreadTeam::together(2, |team| team.map(vec![3, 4], 1, || 1, |one, i| i + *one)), [4, 5]);
+    }
+
+    #[test]
+    fn a_thread_outside_the_pool_gets_the_same() {
+        let items: Vec<usize> = (0..100).collect();
+        let expected: Vec<usize> = items.iter().map(|i| i * i).collect();
+        for work in [1, TASK + 1] {
+            let squares =
+                std::thread::spawn(move || Threads::All.map((0..100).collect(), work, || (), |(), i: usize| i * i));
+            assert_eq!(squares.join().expect("no panic"), expected);
+        }
     }
 
     /// How many of the last 1,000 steps are one thread's.
@@ -224,6 +244,7 @@ mod tests {
             ThreadTeam::together(2, |team| {
                 team.map(
                     (0..16).collect(),
+                    1,
                     || (),
                     |(), i: usize| {
                         assert_ne!(i, 7, "the seventh");

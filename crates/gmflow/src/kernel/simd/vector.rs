@@ -103,7 +103,8 @@ impl<S: Simd> V<S> {
         Self { x: self.simd.select_f32s(mask, self.x, other.x), ..self }
     }
 
-    /// The natural logarithm of a normal number above 0; a few units in the last place, by the polynomial of the Cephes library.
+    /// The natural logarithm of a normal number above 0; a few units in the last place, by the polynomial of the Cephes library. NaN and
+    /// infinity give NaN.
     #[inline(always)]
     pub fn ln(self) -> Self {
         // Or'ed with a small integer this is the float 2^23 + the integer.
@@ -136,20 +137,23 @@ impl<S: Simd> V<S> {
         let square = x * x;
         let rest = whole.mul_add(c(-2.121_944_40e-4), p * x * square);
         let rest = square.mul_add(c(-0.5), rest) + x;
+        let rest = self.mul_add(c(0.0), rest);
         whole.mul_add(c(0.693_359_375), rest)
     }
 
-    /// 2^x for x up to 127, which is not checked, and 2^-126 for what is below -126.
+    /// 2^x for x up to 127, which is not checked, and 2^-126 for what is below -126. NaN stays NaN.
     #[inline(always)]
     pub fn exp2_or_less(self) -> Self {
-        self.max(Self::splat(self.simd, -126.0)).exp2()
+        let least = Self::splat(self.simd, -126.0);
+        // A maximum may drop NaN.
+        least.only(self.less(least), self).exp2()
     }
 
-    /// 2^x for x from -126 to 127, which is not checked; a few units in the last place, by a polynomial fitted on [-1/2, 1/2].
+    /// 2^x for x from -126 to 127, which is not checked; a few units in the last place, by a polynomial fitted on [-1/2, 1/2]. NaN stays NaN.
     #[inline(always)]
     pub fn exp2(self) -> Self {
-        // As in `exp`; a shift by 23 leaves nothing of it.
-        const ROUND: f32 = 12_582_912.0;
+        // Adding it rounds to an integer, which then stands in the low bits with the bias of the exponent.
+        const ROUND: f32 = 12_582_912.0 + 127.0;
         let simd = self.simd;
         let c = |x: f32| Self::splat(simd, x);
         let shifted = self + c(ROUND);
@@ -158,8 +162,9 @@ impl<S: Simd> V<S> {
         for coefficient in [9.675_560_58e-3, 5.550_713_3e-2, 2.402_211_94e-1, 6.931_469_67e-1, 1.0] {
             p = p.mul_add(r, c(coefficient));
         }
+        // A shift by 23 leaves nothing else of it.
         let power = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted.x), simd.splat_u32s(23));
-        Self { x: simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(p.x), power)), ..self }
+        p * Self { x: simd.transmute_f32s_u32s(power), ..self }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::kernel::mixture::sizes::Sizes;
 use crate::kernel::mixture::sizes::per_sample;
 use crate::kernel::mixture::step::types::{SecondOrderRule, ShiftRule, StepPlan};
 use crate::kernel::simd::lanes::{Block, Packed};
-use crate::kernel::simd::memory::{UninitVec, par_items, with_room};
+use crate::kernel::simd::memory::{UninitVec, with_room};
 use crate::kernel::simd::threads::{ThreadTeam, Threads};
 use guide::{GuidanceInputs, GuidedRoom, guide};
 use guided::{GuidedMixtures, centred_rows};
@@ -96,7 +96,12 @@ pub(crate) fn ode_step(step: Step, sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
             let next = next_out.split_off_mut(..out.len().min(next_out.len())).unwrap_or_default();
             (step.of_samples(sizes, samples), out, next)
         });
-        par_items(shares.collect(), work, |(step, out, next)| step.run(sizes, out, next, Threads::One));
+        Threads::All.map(
+            shares.collect(),
+            work,
+            || (),
+            |(), (step, out, next)| step.run(sizes, out, next, Threads::One),
+        );
     }
     // SAFETY: the shares are all samples, and each run has written its own.
     unsafe { (out.assume_init(), mean_at_next.assume_init()) }
