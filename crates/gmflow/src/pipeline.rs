@@ -128,6 +128,32 @@ pub struct SampleRequest {
 /// Is told of progress, (done, of), and answers whether to go on.
 pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 
+/// Is told of every step that has ended, and answers whether to go on, and from which samples where it is to be others.
+pub type StepHook<'a> = dyn FnMut(StepEnd) -> ControlFlow<(), Option<Tensor<4>>> + 'a;
+
+/// A step that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct StepEnd<'a> {
+    /// Steps done, from 1.
+    pub done: usize,
+    /// How many there are.
+    pub of: usize,
+    /// The time that it began at, in (0, 1].
+    pub from: f64,
+    /// The time that it ended at, in [0, 1).
+    pub to: f64,
+    /// The samples `[b c h w]` there.
+    pub x: &'a Tensor<4>,
+}
+
+/// A hook that only tells of progress.
+fn telling(progress: &mut Progress) -> impl FnMut(StepEnd) -> ControlFlow<(), Option<Tensor<4>>> {
+    |end: StepEnd| match progress(end.done, end.of) {
+        ControlFlow::Continue(()) => ControlFlow::Continue(None),
+        ControlFlow::Break(()) => ControlFlow::Break(()),
+    }
+}
+
 /// Is told of every sub-step, and answers whether to go on.
 pub type Observer<'a> = dyn FnMut(&SubStep) -> ControlFlow<()> + 'a;
 
@@ -163,6 +189,23 @@ impl Pipeline<'_> {
         self.run(config, request, &mut draws, progress, None)
     }
 
+    /// [`Pipeline::sample`] for a caller who sees the samples after every step, and may replace them by others of the same shape.
+    ///
+    /// # Errors
+    /// Those of [`Pipeline::sample`], and samples of another shape.
+    pub fn sample_steps(
+        &self,
+        config: &SamplerConfig,
+        request: &SampleRequest,
+        on_step: &mut StepHook,
+    ) -> Result<Tensor<4>> {
+        config.validate()?;
+        let spectrum = self.spectrum_for(config, request)?;
+        let mut draws = SeededNoise { seeds: request.seeds.clone(), device: self.device.clone() };
+        let surroundings = Surroundings { spectrum, draws: &mut draws, on_step, observe: None };
+        self.solve(&*config.solver.solver(), config, request, surroundings)
+    }
+
     /// [`Pipeline::sample`] with random numbers of the caller's choice, who may be told of every sub-step, and cancel after it.
     ///
     /// # Errors
@@ -177,7 +220,7 @@ impl Pipeline<'_> {
     ) -> Result<Tensor<4>> {
         config.validate()?;
         let spectrum = self.spectrum_for(config, request)?;
-        let surroundings = Surroundings { spectrum, draws, progress, observe };
+        let surroundings = Surroundings { spectrum, draws, on_step: &mut telling(progress), observe };
         self.solve(&*config.solver.solver(), config, request, surroundings)
     }
 
@@ -194,7 +237,8 @@ impl Pipeline<'_> {
         progress: &mut Progress,
     ) -> Result<Tensor<4>> {
         let mut draws = SeededNoise { seeds: request.seeds.clone(), device: self.device.clone() };
-        let surroundings = Surroundings { spectrum: self.spectrum, draws: &mut draws, progress, observe: None };
+        let on_step = &mut telling(progress);
+        let surroundings = Surroundings { spectrum: self.spectrum, draws: &mut draws, on_step, observe: None };
         self.solve(solver, config, request, surroundings)
     }
 
@@ -206,7 +250,7 @@ impl Pipeline<'_> {
         surroundings: Surroundings,
     ) -> Result<Tensor<4>> {
         config.validate()?;
-        let Surroundings { spectrum, draws, progress, observe } = surroundings;
+        let Surroundings { spectrum, draws, on_step, observe } = surroundings;
         let labels = self.labels(config, request)?;
         let x = self.initial(request)?;
         let times = config.times()?;
@@ -226,9 +270,17 @@ impl Pipeline<'_> {
             let (t, to) = (pair[0], pair[1]);
             let span = Span { index, t, to, default_substeps, shift: config.shift };
             state = solver.step(state, span, &mut context)?;
-            let stops = progress(index + 1, config.steps).is_break() || cancelled.get();
-            if stops && index + 1 < config.steps {
-                return Err(Error::Cancelled);
+            let (done, of) = (index + 1, config.steps);
+            let answer = match cancelled.get() {
+                true => ControlFlow::Break(()),
+                false => on_step(StepEnd { done, of, from: t, to, x: state.x() }),
+            };
+            match answer {
+                ControlFlow::Continue(None) => {}
+                ControlFlow::Continue(Some(x)) if x.dims() == state.x().dims() => state.replace_x(x),
+                ControlFlow::Continue(Some(x)) => return Err(Error::shape("latents", state.x().dims(), x.dims())),
+                ControlFlow::Break(()) if done < of => return Err(Error::Cancelled),
+                ControlFlow::Break(()) => {}
             }
         }
         Ok(state.into_x())
@@ -353,7 +405,7 @@ impl std::fmt::Debug for Pipeline<'_> {
 struct Surroundings<'a, 'b, 'c> {
     spectrum: Option<&'a SpectrumMlp>,
     draws: &'a mut dyn NoiseSource,
-    progress: &'a mut Progress<'b>,
+    on_step: &'a mut StepHook<'b>,
     observe: Option<&'c mut Observer<'c>>,
 }
 

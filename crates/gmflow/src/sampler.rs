@@ -15,13 +15,13 @@ use crate::checkpoint::{DataKind, Model, ModelInfo};
 use crate::guidance::{Guidance, ReweightScale};
 use crate::limits;
 use crate::network::Tiling;
-use crate::pipeline::{Decoder, Pipeline, Progress, SampleRequest, SamplerConfig, keep_going};
+use crate::pipeline::{Decoder, Pipeline, Progress, SampleRequest, SamplerConfig, StepEnd, StepHook, keep_going};
 use crate::samples::Samples;
 use crate::solver::{Euler, GmOde, SecondOrder, SolverConfig};
 use crate::{Error, Result};
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// Network calls where none are asked for.
@@ -43,6 +43,7 @@ pub struct Sampler<'a> {
     classes: Option<Vec<usize>>,
     batch: usize,
     latents: bool,
+    noise: Option<Tensor<4>>,
     tiling: Tiling,
 }
 
@@ -84,6 +85,7 @@ impl Model {
             classes: (info.network.num_classes() > 0).then(|| info.drawn_classes()),
             batch,
             latents: false,
+            noise: None,
             tiling: Tiling::default(),
         }
     }
@@ -157,6 +159,12 @@ impl Sampler<'_> {
         self
     }
 
+    /// The noise `[n c h w]` to start from, in place of that of the seeds.
+    pub fn noise(mut self, noise: Tensor<4>) -> Self {
+        self.noise = Some(noise);
+        self
+    }
+
     /// How large images of a model of latents are decoded.
     pub fn tiling(mut self, tiling: Tiling) -> Self {
         self.tiling = tiling;
@@ -178,10 +186,27 @@ impl Sampler<'_> {
     /// # Errors
     /// Those of [`Sampler::sample`]; [`Error::Cancelled`].
     pub fn sample_with(&self, progress: &mut Progress) -> Result<Samples> {
+        let (mut calls, all) = (0, self.calls(self.seeds.len()));
+        self.sample_steps(&mut |_: StepEnd| {
+            calls += 1;
+            match progress(calls, all) {
+                ControlFlow::Continue(()) => ControlFlow::Continue(None),
+                // After the last call there is nothing to stop.
+                ControlFlow::Break(()) if calls == all => ControlFlow::Continue(None),
+                ControlFlow::Break(()) => ControlFlow::Break(()),
+            }
+        })
+    }
+
+    /// [`Sampler::sample`] for a caller who sees the samples of a batch after every step, before they are decoded, and may replace them.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::sample`]; [`Error::Cancelled`]; samples of another shape.
+    pub fn sample_steps(&self, on_step: &mut StepHook) -> Result<Samples> {
         let device = self.check()?;
         let mut all: Option<Samples> = None;
         for start in (0..self.seeds.len()).step_by(self.batch) {
-            let drawn = self.draw(start..(start + self.batch).min(self.seeds.len()), &device, progress)?;
+            let drawn = self.draw(start..(start + self.batch).min(self.seeds.len()), &device, on_step)?;
             match &mut all {
                 Some(all) => all.append(drawn),
                 none => *none = Some(drawn),
@@ -198,13 +223,20 @@ impl Sampler<'_> {
         }
         let info = &self.model.info;
         let (device, shape) = (self.model.device(), [info.data.channels, info.data.height, info.data.width]);
+        if let Some(noise) = &self.noise {
+            let [c, h, w] = shape;
+            let expected = [self.seeds.len(), c, h, w];
+            if noise.dims() != expected {
+                return Err(Error::shape("noise", expected, noise.dims()));
+            }
+        }
         let rows = self.batch.min(self.seeds.len()) * if self.config.guidance.is_active() { 2 } else { 1 };
         limits::prediction(&info.network, shape, rows, &device)?.check("batch", self.batch, "lower batch")?;
         Ok(device)
     }
 
     /// One batch of samples.
-    fn draw(&self, range: Range<usize>, device: &Device, progress: &mut Progress) -> Result<Samples> {
+    fn draw(&self, range: Range<usize>, device: &Device, on_step: &mut StepHook) -> Result<Samples> {
         let (model, info) = (self.model, &self.model.info);
         let turn =
             |classes: &Vec<usize>| range.clone().filter_map(|i| classes.get(i % classes.len()).copied()).collect();
@@ -212,12 +244,11 @@ impl Sampler<'_> {
             seeds: self.seeds.get(range.clone()).unwrap_or_default().to_vec(),
             classes: self.classes.as_ref().map(turn),
             shape: [info.data.channels, info.data.height, info.data.width],
-            noise: None,
+            noise: self.noise.as_ref().map(|noise| noise.clone().narrow(0, range.start, range.len())),
         };
         let pipeline =
             Pipeline { network: &model.network, spectrum: model.spectrum.as_ref(), device: device.clone() };
-        let (before, all) = (self.calls(range.start), self.calls(self.seeds.len()));
-        let samples = pipeline.sample(&self.config, &request, &mut |done, _| progress(before + done, all))?;
+        let samples = pipeline.sample_steps(&self.config, &request, on_step)?;
         let samples = self.decoded(samples)?; // [n c h w]
         let [_, c, h, w] = samples.dims();
         let SampleRequest { seeds, classes, .. } = request;
