@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 use gmflow::kernel;
 use gmflow::network::HostTensor;
+use gmflow::pipeline::keep_going;
 use gmflow_eval::features::inception::Inception;
 use gmflow_eval::features::resize::Resize;
 use gmflow_eval::{KernelDistanceConfig, Matrix, Moments, Neighbours, frechet_distance, kernel_distance, manifolds};
@@ -42,7 +43,7 @@ fn run() -> gmflow_eval::Result<()> {
     let subsets = KernelDistanceConfig { subsets: 10, ..KernelDistanceConfig::default() };
     timed("kernel distance, 10 subsets of 1,000", || kernel_distance(&fake, &real, subsets))?;
     timed("precision, recall, density, coverage of 10,000 and 10,000", || {
-        manifolds(&real, &fake, Neighbours::default(), &mut |_, _| {})
+        manifolds(&real, &fake, Neighbours::default(), &mut keep_going)
     })?;
     let weights = Inception::parameters().into_iter().map(|(name, shape)| {
         let n = shape.iter().product();

@@ -5,6 +5,7 @@ use crate::{
     Error, KernelDistanceConfig, Manifolds, Neighbours, Result, SampleSet, Spread, frechet_distance, inception_score,
     kernel_distance, manifolds,
 };
+use gmflow::pipeline::Progress;
 use serde::{Deserialize, Serialize};
 
 /// Which metrics are computed, and how.
@@ -72,15 +73,17 @@ pub struct Colours {
     pub saturation: Option<f64>,
 }
 
-/// Compares a set of fake samples with the real one; `progress` is told (tiles of distances done, of).
+/// Compares a set of fake samples with the real one; `progress` is told (tiles of distances done, of), and
+/// answers whether to go on.
 ///
 /// # Errors
-/// Features of another network or other weights, or sets that are too small for what is asked.
+/// Features of another network or other weights, or sets that are too small for what is asked;
+/// [`gmflow::Error::Cancelled`] where `progress` says so.
 pub fn compare(
     real: &SampleSet,
     fake: &SampleSet,
     config: CompareConfig,
-    progress: &mut dyn FnMut(usize, usize),
+    progress: &mut Progress,
 ) -> Result<Metrics> {
     let features = &real.info.features;
     if *features != fake.info.features {

@@ -131,8 +131,7 @@ impl RealImages {
         self.for_each_batch_of(range, &mut |RealBatch { pixels, labels, .. }| {
             builder.add_asked(pixels, &labels.iter().filter_map(class).collect::<Vec<_>>())?;
             done += labels.len() as u64;
-            part.at(done);
-            Ok(())
+            part.at(done)
         })?;
         let whole = described(name, self.count, images.len());
         builder.finish_in((world, on_all), whole, images.class_names().to_vec())
@@ -180,7 +179,7 @@ impl Samples {
         for chunk in self.values[range.start * size..range.end * size].chunks(AT_ONCE * size) {
             builder.add(chunk)?;
             done += (chunk.len() / size) as u64;
-            part.at(done);
+            part.at(done)?;
         }
         builder.finish_in((world, on_all), described(name, count, all), Vec::new())
     }

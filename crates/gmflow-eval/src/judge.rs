@@ -314,8 +314,7 @@ impl Judge {
             let networks = (&model.network, model.spectrum.as_ref());
             sum.add(networks, (pixels, real.images.shape()), (places, labels), &self.device)?;
             done += labels.len() as u64;
-            part.at(done);
-            Ok(())
+            part.at(done)
         })?;
         let Some(sum) = sum.joined(world)? else { return Ok(None) };
         sum.likelihood().map(Some).ok_or_else(|| Error::config("reference", "at least 1 image", 0))
@@ -370,7 +369,7 @@ impl Drawing<'_> {
             let names = model.info.classes.as_deref().filter(|_| !classes.is_empty()).unwrap_or_default();
             let asked: Vec<&str> = labels.iter().filter_map(|&label| names.get(label).map(String::as_str)).collect();
             take(&values, shape, &asked)?;
-            part.at((range.end - own.start) as u64);
+            part.at((range.end - own.start) as u64)?;
         }
         Ok(seconds)
     }

@@ -12,13 +12,14 @@
 //! Two sets of vectors, compared:
 //!
 //! ```
+//! use gmflow::pipeline::keep_going;
 //! use gmflow_eval::{CompareConfig, Matrix, SampleSet, compare};
 //!
 //! let vectors = |shift: f32| {
 //!     let values = (0..400).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) + shift).collect();
 //!     SampleSet::of_vectors(Matrix::new(values, 2)?, "toy".into())
 //! };
-//! let metrics = compare(&vectors(0.0)?, &vectors(0.5)?, CompareConfig::default(), &mut |_, _| {})?;
+//! let metrics = compare(&vectors(0.0)?, &vectors(0.5)?, CompareConfig::default(), &mut keep_going)?;
 //! assert!((metrics.frechet().unwrap() - 0.5).abs() < 1e-6); // two coordinates, moved by 0.5 each
 //! # Ok::<(), gmflow_eval::Error>(())
 //! ```

@@ -4,9 +4,10 @@
 use crate::{Error, Matrix, Result};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
+use gmflow::pipeline::Progress;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 /// Rows of a tile of distances.
 const TILE: usize = 1024;
@@ -42,7 +43,7 @@ pub struct Manifolds {
     pub coverage: f64,
 }
 
-/// Compares two sets of feature vectors; `progress` is told (tiles done, of).
+/// Compares two sets of feature vectors; `progress` is told (tiles done, of), and answers whether to go on.
 ///
 /// Distances are products of tiles in f64, of vectors from which the real mean is taken away, and differences where vectors nearly
 /// agree: copies are at distance 0, and a pair has one distance wherever it occurs in the sets. Otherwise a decision differs from one
@@ -50,24 +51,20 @@ pub struct Manifolds {
 /// of its rows, 1024 (1024 + 2 d) numbers.
 ///
 /// ```
+/// use gmflow::pipeline::keep_going;
 /// use gmflow_eval::{Matrix, Neighbours, manifolds};
 ///
 /// let vectors = |shift: f32| Matrix::new((0..60).map(|i| (i * 7 % 11) as f32 + shift).collect(), 2);
-/// let same = manifolds(&vectors(0.0)?, &vectors(0.0)?, Neighbours::default(), &mut |_, _| {})?;
+/// let same = manifolds(&vectors(0.0)?, &vectors(0.0)?, Neighbours::default(), &mut keep_going)?;
 /// assert_eq!((same.precision, same.recall), (1.0, 1.0));
-/// let apart = manifolds(&vectors(0.0)?, &vectors(100.0)?, Neighbours::default(), &mut |_, _| {})?;
+/// let apart = manifolds(&vectors(0.0)?, &vectors(100.0)?, Neighbours::default(), &mut keep_going)?;
 /// assert_eq!((apart.precision, apart.recall), (0.0, 0.0));
 /// # Ok::<(), gmflow_eval::Error>(())
 /// ```
 ///
 /// # Errors
-/// Vectors of different length, or sets that have no k neighbours.
-pub fn manifolds(
-    real: &Matrix,
-    fake: &Matrix,
-    neighbours: Neighbours,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Manifolds> {
+/// Vectors of different length, or sets that have no k neighbours; [`gmflow::Error::Cancelled`] where `progress` says so.
+pub fn manifolds(real: &Matrix, fake: &Matrix, neighbours: Neighbours, progress: &mut Progress) -> Result<Manifolds> {
     let Neighbours { precision: near, density: far } = neighbours;
     if real.columns() != fake.columns() {
         return Err(Error::config("features", format!("{} columns in both sets", real.columns()), fake.columns()));
@@ -88,11 +85,14 @@ pub fn manifolds(
     let mut done = 0;
     let mut tick = || {
         done += 1;
-        progress(done, total);
+        match progress(done, total) {
+            ControlFlow::Break(()) if done < total => Err(gmflow::Error::Cancelled.into()),
+            _ => Ok(()),
+        }
     };
-    let of_real = radii(real, &centre, &[near, far], &mut tick);
-    let of_fake = radii(fake, &centre, &[near], &mut tick);
-    let found = Crossed::between((fake, real), &centre, (&of_fake[0], &of_real[0], &of_real[1]), &mut tick);
+    let of_real = radii(real, &centre, &[near, far], &mut tick)?;
+    let of_fake = radii(fake, &centre, &[near], &mut tick)?;
+    let found = Crossed::between((fake, real), &centre, (&of_fake[0], &of_real[0], &of_real[1]), &mut tick)?;
     let share = |hits: &[bool]| hits.iter().filter(|&&hit| hit).count() as f64 / hits.len() as f64;
     let covered: Vec<bool> =
         found.nearest.iter().zip(&of_real[1]).map(|(nearest, radius)| nearest < radius).collect();
@@ -112,8 +112,11 @@ fn centre(matrix: &Matrix) -> Vec<f64> {
     sum.iter().map(|sum| sum / matrix.rows().max(1) as f64).collect()
 }
 
+/// Is called after each tile of distances.
+type Tick<'a> = dyn FnMut() -> Result<()> + 'a;
+
 /// Squared distances from every sample to its k-th neighbour within the set, for each k. `[ks][n]`
-fn radii(set: &Matrix, centre: &[f64], ks: &[usize], tick: &mut dyn FnMut()) -> Vec<Vec<f64>> {
+fn radii(set: &Matrix, centre: &[f64], ks: &[usize], tick: &mut Tick) -> Result<Vec<Vec<f64>>> {
     let most = ks.iter().copied().max().unwrap_or(0);
     // The smallest distances of every row so far, in ascending order.
     let mut nearest = vec![Vec::with_capacity(most + 1); set.rows()];
@@ -129,9 +132,10 @@ fn radii(set: &Matrix, centre: &[f64], ks: &[usize], tick: &mut dyn FnMut()) -> 
                 }
             },
         );
-        tick();
-    });
-    ks.iter().map(|&k| nearest.iter().map(|nearest| nearest.get(k - 1).copied().unwrap_or(0.0)).collect()).collect()
+        tick()
+    })?;
+    let of = |k: usize| nearest.iter().map(|nearest| nearest.get(k - 1).copied().unwrap_or(0.0)).collect();
+    Ok(ks.iter().map(|&k| of(k)).collect())
 }
 
 fn keep(nearest: &mut Vec<f64>, most: usize, distance: f64) {
@@ -159,8 +163,8 @@ impl Crossed {
         (fake, real): (&Matrix, &Matrix),
         centre: &[f64],
         (of_fake, near_real, far_real): (&[f64], &[f64], &[f64]),
-        tick: &mut dyn FnMut(),
-    ) -> Self {
+        tick: &mut Tick,
+    ) -> Result<Self> {
         let mut found = Self {
             fake_within: vec![false; fake.rows()],
             real_within: vec![false; real.rows()],
@@ -186,9 +190,9 @@ impl Crossed {
                     *nearest = nearest.min(distance);
                 }
             });
-            tick();
-        });
-        found
+            tick()
+        })?;
+        Ok(found)
     }
 }
 
@@ -196,8 +200,8 @@ impl Crossed {
 fn tiles(
     (left, right): (&Matrix, &Matrix),
     centre: &[f64],
-    mut visit: impl FnMut(Range<usize>, Range<usize>, &[f64]),
-) {
+    mut visit: impl FnMut(Range<usize>, Range<usize>, &[f64]) -> Result<()>,
+) -> Result<()> {
     let d = centre.len();
     let mut products = vec![0.0; TILE * TILE];
     for rows in blocks(left.rows()) {
@@ -219,9 +223,10 @@ fn tiles(
                     }
                 }
             });
-            visit(rows.clone(), columns, tile);
+            visit(rows.clone(), columns, tile)?;
         }
     }
+    Ok(())
 }
 
 /// |a - b|^2

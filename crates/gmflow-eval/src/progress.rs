@@ -1,5 +1,8 @@
 //! How far a long measurement is, for whoever shows it.
 
+use crate::Result;
+use std::ops::ControlFlow;
+
 /// Is told of the parts of a measurement. A part may begin within another. `()` shows nothing.
 ///
 /// ```
@@ -19,6 +22,11 @@ pub trait Progress {
     fn begin(&mut self, _what: &'static str, _total: u64, _unit: &'static str) {}
     /// So many units of the innermost part are done, of a total that may only now be known.
     fn at(&mut self, _done: u64, _total: u64) {}
+    /// Asked after some units of the innermost part: whether to go on. Where not, the measurement fails with
+    /// [`gmflow::Error::Cancelled`].
+    fn goes_on(&mut self) -> bool {
+        true
+    }
     /// The innermost part has ended, whether all of it was done or not.
     fn end(&mut self) {}
 }
@@ -39,14 +47,16 @@ impl<'a> Part<'a> {
     }
 
     /// So much of it is done.
-    pub(crate) fn at(&mut self, done: u64) {
+    pub(crate) fn at(&mut self, done: u64) -> Result<()> {
         self.progress.at(done, self.total);
+        if self.progress.goes_on() || done >= self.total { Ok(()) } else { Err(gmflow::Error::Cancelled.into()) }
     }
 
     /// The same, of a total that was not known at the beginning.
-    pub(crate) fn at_of(&mut self, done: u64, total: u64) {
+    pub(crate) fn at_of(&mut self, done: u64, total: u64) -> ControlFlow<()> {
         self.total = total;
         self.progress.at(done, total);
+        if self.progress.goes_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
     /// Where the parts within this one are told.

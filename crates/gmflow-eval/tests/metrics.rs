@@ -1,5 +1,6 @@
 //! Distances between sets of features: against torch-fidelity and prdc (recorded), and against closed forms.
 
+use gmflow::pipeline::keep_going;
 use gmflow_data::Density;
 use gmflow_eval::numpy_rng::RandomState;
 use gmflow_eval::points::{PointsConfig, PointsDistance, sliced_wasserstein};
@@ -63,7 +64,7 @@ fn scores_agree_with_torch_fidelity_and_prdc() {
     close(got.mean, score("inception_score")[0].as_f64().unwrap(), 1e-9);
     close(got.std, score("inception_score")[1].as_f64().unwrap(), 1e-9);
     let Manifolds { precision, recall, density, coverage } =
-        manifolds(&real, &fake, Neighbours::default(), &mut |_, _| {}).unwrap();
+        manifolds(&real, &fake, Neighbours::default(), &mut keep_going).unwrap();
     // The recorded shares of precision and recall are in f32.
     close(precision, score("precision").as_f64().unwrap(), 1e-7);
     close(recall, score("recall").as_f64().unwrap(), 1e-7);
@@ -153,7 +154,7 @@ fn by_definition(real: &Matrix, fake: &Matrix, k: usize) -> Manifolds {
 fn tiles_do_not_change_who_is_within_whose_neighbourhood() {
     // More rows than a tile has, against the definition.
     let (real, fake) = (normal(2, 1100, 3), normal(3, 1050, 3));
-    let got = manifolds(&real, &fake, Neighbours { precision: 2, density: 2 }, &mut |_, _| {}).unwrap();
+    let got = manifolds(&real, &fake, Neighbours { precision: 2, density: 2 }, &mut keep_going).unwrap();
     assert_eq!(got, by_definition(&real, &fake, 2));
 }
 
@@ -164,7 +165,7 @@ fn a_set_in_another_order_has_density_one() {
     let order = RandomState::new(1).permutation(real.rows());
     let values = order.iter().flat_map(|&row| real.row(row)).copied().collect();
     let fake = Matrix::new(values, d).unwrap();
-    let got = manifolds(&real, &fake, Neighbours::default(), &mut |_, _| {}).unwrap();
+    let got = manifolds(&real, &fake, Neighbours::default(), &mut keep_going).unwrap();
     assert_eq!(got, Manifolds { precision: 1.0, recall: 1.0, density: 1.0, coverage: 1.0 });
 }
 
@@ -178,7 +179,7 @@ fn copies_are_at_distance_zero() {
         Matrix::new(copies.chain(alone).map(f32::abs).collect(), one.columns()).unwrap()
     };
     let (real, fake) = (with_copies(40, 40..140), with_copies(20, 140..240));
-    let got = manifolds(&real, &fake, Neighbours { precision: 3, density: 3 }, &mut |_, _| {}).unwrap();
+    let got = manifolds(&real, &fake, Neighbours { precision: 3, density: 3 }, &mut keep_going).unwrap();
     assert_eq!(got, by_definition(&real, &fake, 3));
 }
 
@@ -189,7 +190,7 @@ fn sets_that_cannot_be_compared_are_refused() {
     assert!(message.contains("3 columns") && message.contains('4'), "{message}");
     let message = kernel_distance(&narrow, &narrow, KernelDistanceConfig::default()).unwrap_err().to_string();
     assert!(message.contains("subset_size") && message.contains("20") && message.contains("1000"), "{message}");
-    assert!(manifolds(&narrow, &rows(&narrow, 0..4), Neighbours::default(), &mut |_, _| {}).is_err());
+    assert!(manifolds(&narrow, &rows(&narrow, 0..4), Neighbours::default(), &mut keep_going).is_err());
     assert!(inception_score(&narrow, 21, 0).is_err());
     assert!(Matrix::new(vec![1.0, f32::NAN], 2).unwrap_err().to_string().contains("row 0"));
     assert!(Moments::new(3).unwrap().covariance().is_err());

@@ -1,6 +1,7 @@
 //! Reference statistics in their file, whole and damaged.
 
 use burn::tensor::Device;
+use gmflow::pipeline::keep_going;
 use gmflow_eval::features::{FeatureNetwork, FeatureSpec};
 use gmflow_eval::{CompareConfig, SampleSet, SetBuilder, SetInfo, compare};
 use std::path::Path;
@@ -29,7 +30,7 @@ fn a_set_comes_back_from_its_file() {
     assert!((was.brightness - is.brightness).abs() < 1e-15 && was.count == is.count);
     assert_eq!(SetInfo { colours: None, ..back.info.clone() }, SetInfo { colours: None, ..real.info.clone() });
     assert!(back.vectors == real.vectors, "the vectors differ");
-    let figures = |real: &SampleSet| compare(real, &fake, CompareConfig::default(), &mut |_, _| {}).unwrap();
+    let figures = |real: &SampleSet| compare(real, &fake, CompareConfig::default(), &mut keep_going).unwrap();
     let (before, after) = (figures(&real), figures(&back));
     assert!((before.frechet().unwrap() / after.frechet().unwrap() - 1.0).abs() < 1e-9);
     assert_eq!((before.manifolds, before.kernel_distance), (after.manifolds, after.kernel_distance));
@@ -69,7 +70,8 @@ fn damaged_files_and_other_features_are_refused() {
     refused("nan.safetensors", &not_finite);
     let mut foreign = set(2, true);
     foreign.info.features.network = "inception".into();
-    let message = compare(&set(1, true), &foreign, CompareConfig::default(), &mut |_, _| {}).unwrap_err().to_string();
+    let message =
+        compare(&set(1, true), &foreign, CompareConfig::default(), &mut keep_going).unwrap_err().to_string();
     assert!(message.contains("pixels") && message.contains("inception"), "{message}");
 }
 

@@ -227,7 +227,7 @@ impl Sweep {
                     self.fail(&job.cell, Some(job.config), &error.to_string())?;
                 }
             }
-            part.at(done as u64 + 1);
+            part.at(done as u64 + 1)?;
         }
         Ok(failed)
     }
