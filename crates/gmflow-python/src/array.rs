@@ -6,6 +6,7 @@
 use crate::error;
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use cubecl_environment::bytes::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
+use gmflow::kernel::all_finite;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -109,14 +110,6 @@ impl Array {
     }
 }
 
-/// Whether all numbers are finite.
-pub fn all_finite(values: &[f32]) -> bool {
-    /// The bits of the exponent, which are all ones in what is not finite.
-    const EXPONENT: u32 = 0x7f80_0000;
-    // Without a way out of the loop, so that it goes through vector instructions.
-    values.iter().fold(0, |bad, x| bad | u32::from(x.to_bits() & EXPONENT == EXPONENT)) == 0
-}
-
 /// The place of a number in an array.
 fn place(index: usize, shape: &[usize]) -> Vec<usize> {
     let mut rest = index;
@@ -131,6 +124,15 @@ fn place(index: usize, shape: &[usize]) -> Vec<usize> {
         .collect();
     place.reverse();
     place
+}
+
+/// Whether two tensors have the same bits.
+pub fn same(a: &Tensor<4>, b: &Tensor<4>) -> bool {
+    let (a, b) = (a.clone().into_data(), b.clone().into_data());
+    match (a.as_slice::<f32>(), b.as_slice::<f32>()) {
+        (Ok(a), Ok(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
+        _ => false,
+    }
 }
 
 impl AllocationController for Memory {

@@ -1,6 +1,7 @@
 //! Features of images, and what sets of them are compared by.
 
 use crate::array::{Array, Buffer};
+use crate::interrupt::Follower;
 use crate::{error, settings};
 use burn::tensor::Device;
 use gmflow_data::{FolderDataset, ImageSettings};
@@ -8,7 +9,7 @@ use gmflow_eval::arrays::{SampleReading, Samples, read_features, read_samples};
 use gmflow_eval::features::download::INCEPTION;
 use gmflow_eval::features::{FeatureNetwork, FeatureSpec};
 use gmflow_eval::images::RealImages;
-use gmflow_eval::{CompareConfig, Matrix, SampleSet, compare, inception_score};
+use gmflow_eval::{CompareConfig, Matrix, Progress, SampleSet, compare, inception_score};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,33 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_of_vectors, module)?)?;
     module.add_function(wrap_pyfunction!(compare_sets, module)?)?;
     module.add_function(wrap_pyfunction!(score_of_logits, module)?)
+}
+
+/// What is read of a folder or a file.
+struct Reading {
+    size: Option<usize>,
+    limit: Option<usize>,
+    /// The shape of what it is compared with.
+    like: Option<[usize; 3]>,
+}
+
+/// Stops a measurement at Ctrl-C.
+struct Signals(Follower);
+
+impl Progress for Signals {
+    fn goes_on(&mut self) -> bool {
+        self.0.progress(0, 0).is_continue()
+    }
+}
+
+/// What is computed detached from the interpreter, or what a signal raised meanwhile.
+fn interrupted_by<R: Send>(
+    py: Python<'_>,
+    compute: impl FnOnce(&mut Signals) -> gmflow_eval::Result<R> + Send,
+) -> PyResult<R> {
+    let mut signals = Signals(Follower::new(None));
+    let result = py.detach(|| compute(&mut signals)).map_err(error::of);
+    signals.0.result(result)
 }
 
 /// A network that turns images into vectors.
@@ -46,31 +74,46 @@ impl Features {
         let images = Array::new("images", &images)?;
         let [_, c, h, w] = images.dims()?;
         let samples = Samples { values: images.expect_finite()?.values().to_vec(), shape: [c, h, w] };
-        py.detach(|| samples.features(&self.0, name, (None, true), &mut ())).map(Set).map_err(error::of)
+        interrupted_by(py, |progress| samples.features(&self.0, name, (None, true), progress)).map(Set)
     }
 
     /// The set of the first `limit` images of a folder, or of an array file; images of a folder are brought to `size`, where it is given.
-    fn of_path(&self, py: Python<'_>, path: PathBuf, size: Option<usize>, limit: Option<usize>) -> PyResult<Set> {
-        py.detach(|| self.set_of_path(&path, size, limit)).map(Set).map_err(error::of)
+    /// What is to be compared with images of a shape is read as `like` them, as `gmflow eval` does.
+    fn of_path(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        size: Option<usize>,
+        limit: Option<usize>,
+        like: Option<[usize; 3]>,
+    ) -> PyResult<Set> {
+        let what = Reading { size, limit, like };
+        interrupted_by(py, |progress| self.set_of_path(&path, what, progress)).map(Set)
     }
 }
 
 impl Features {
-    fn set_of_path(&self, path: &Path, size: Option<usize>, limit: Option<usize>) -> gmflow_eval::Result<SampleSet> {
+    fn set_of_path(
+        &self,
+        path: &Path,
+        Reading { size, limit, like }: Reading,
+        progress: &mut Signals,
+    ) -> gmflow_eval::Result<SampleSet> {
         let name = path.display().to_string();
         if !path.is_dir() {
             if SampleSet::is_saved(path) {
                 return SampleSet::load(path);
             }
-            let samples = read_samples(path, &SampleReading::default())?;
-            return samples.features(&self.0, &name, (limit, true), &mut ());
+            let samples = read_samples(path, &SampleReading { like, ..SampleReading::default() })?;
+            return samples.features(&self.0, &name, (limit, true), progress);
         }
-        let settings = ImageSettings { size, ..ImageSettings::default() };
+        let channels = like.map(|[channels, ..]| channels).filter(|&channels| channels == 1);
+        let settings = ImageSettings { size, channels, ..ImageSettings::default() };
         let images = match size {
             Some(_) => FolderDataset::open(path, &settings)?,
             None => FolderDataset::open_exact(path, &settings)?,
         };
-        RealImages::new(Arc::new(images), settings.corrupt, limit).features(&self.0, &name, true, &mut ())
+        RealImages::new(Arc::new(images), settings.corrupt, limit).features(&self.0, &name, true, progress)
     }
 }
 
@@ -118,7 +161,8 @@ fn set_of_vectors(py: Python<'_>, vectors: Bound<'_, PyAny>, name: &str) -> PyRe
 fn compare_sets(py: Python<'_>, real: &Set, fake: &Set, config: &str) -> PyResult<String> {
     let config: CompareConfig = settings::read(config)?;
     let (real, fake) = (&real.0, &fake.0);
-    let metrics = py.detach(|| compare(real, fake, config, &mut |_, _| {})).map_err(error::of)?;
+    let metrics =
+        interrupted_by(py, |signals| compare(real, fake, config, &mut |done, of| signals.0.progress(done, of)))?;
     serde_json::to_string(&metrics).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 

@@ -1,9 +1,9 @@
 //! A Python function as a network.
 
-use crate::array::{Array, Buffer, all_finite};
+use crate::array::{Array, Buffer};
 use crate::error;
 use burn::tensor::{Device, Int, Tensor};
-use gmflow::kernel::log_softmax;
+use gmflow::kernel::{all_finite, log_softmax};
 use gmflow::mixture::{GaussianMixture, VelocityMixture};
 use gmflow::network::Denoiser;
 use pyo3::exceptions::PyValueError;
@@ -44,6 +44,11 @@ impl Function {
         self.state().raised.is_some()
     }
 
+    /// Something else has failed that the function's predictions depend on.
+    pub fn fail(&self, error: PyErr) {
+        self.state().raised.get_or_insert(error);
+    }
+
     /// Samples that are finite, or else what the function raised, or where its last prediction was not finite.
     pub fn checked(&self, samples: Tensor<4>) -> PyResult<Tensor<4>> {
         if let Some(error) = self.state().raised.take() {
@@ -73,7 +78,7 @@ impl Function {
         if got != [dims[0], got[1], c, h, w] {
             return Err(error::of(gmflow::Error::shape("means", [dims[0], got[1], c, h, w], got)));
         }
-        Ok(VelocityMixture(normalised(mixture)))
+        Ok(VelocityMixture(mixture))
     }
 }
 
@@ -83,7 +88,7 @@ impl Denoiser for Function {
         let result = if self.has_failed() { None } else { Some(self.predict(x_t, t, class)) };
         match result {
             Some(Ok(prediction)) => return prediction,
-            Some(Err(error)) => self.state().raised = Some(error),
+            Some(Err(error)) => self.fail(error),
             None => {}
         }
         let device = Device::flex();
@@ -99,21 +104,25 @@ impl Denoiser for Function {
     }
 }
 
-/// The mixture with normalised weights, where they are logits. The first pixels of the first sample tell: logits that add up to 1 in all of
-/// them are weights.
-fn normalised(mixture: GaussianMixture) -> GaussianMixture {
+/// Whether log weights `[b k 1 h w]` are logits that are still to be normalised. The first pixels of the first sample tell: logits that add up
+/// to 1 in all of them are weights.
+fn are_logits(log_weights: &Array) -> PyResult<bool> {
     /// Pixels that are looked at.
     const PIXELS: usize = 64;
     /// How far the logarithm of a sum of weights in 16 bits is from 0 at most.
     const NEAR: f32 = 1e-4;
-    let [b, k, _, h, w] = mixture.log_weights.dims();
-    let pixels = PIXELS.min(h * w);
-    let first = mixture.log_weights.clone().narrow(0, 0, 1).reshape([k, h * w]).narrow(1, 0, pixels);
-    let sums = first.exp().sum_dim(0); // [1 pixels]
-    let off = (sums.log()).abs().max().into_scalar::<f32>();
-    if off < NEAR {
-        return mixture;
+    let [_, k, _, h, w] = log_weights.dims()?;
+    let n = h * w;
+    let mut sums = [0.0f32; PIXELS];
+    for row in log_weights.values().chunks(n).take(k) {
+        sums.iter_mut().zip(row).for_each(|(sum, log_weight)| *sum += log_weight.exp());
     }
+    Ok(!sums[..PIXELS.min(n)].iter().all(|sum| sum.ln().abs() < NEAR))
+}
+
+/// The mixture with normalised weights.
+fn normalised(mixture: GaussianMixture) -> GaussianMixture {
+    let [b, k, _, h, w] = mixture.log_weights.dims();
     let log_weights = log_softmax(mixture.log_weights.reshape([b, k, h * w])).reshape([b, k, 1, h, w]);
     GaussianMixture { log_weights, ..mixture }
 }
@@ -128,13 +137,16 @@ pub fn finite_mixture(parts: &Bound<'_, PyAny>) -> PyResult<GaussianMixture> {
     of_arrays(arrays)
 }
 
-/// The same, but that its means, which are most of the numbers, may be anything: those that are not finite are seen in the samples.
+/// The same with normalised weights, where they are logits, but that its means, which are most of the numbers, may be anything: those that are
+/// not finite are seen in the samples.
 fn mixture(parts: &Bound<'_, PyAny>) -> PyResult<GaussianMixture> {
     let arrays = arrays(parts)?;
     let [_, log_weights, log_std] = &arrays;
     log_weights.expect_finite()?;
     log_std.expect_finite()?;
-    of_arrays(arrays)
+    let logits = are_logits(log_weights)?;
+    let mixture = of_arrays(arrays)?;
+    Ok(if logits { normalised(mixture) } else { mixture })
 }
 
 fn of_arrays([means, log_weights, log_std]: [Array; 3]) -> PyResult<GaussianMixture> {

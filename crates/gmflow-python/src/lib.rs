@@ -16,6 +16,7 @@ mod likelihood;
 mod logging;
 mod mixture;
 mod model;
+mod noise;
 mod sampling;
 mod scheduler;
 mod settings;

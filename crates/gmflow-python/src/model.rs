@@ -8,7 +8,7 @@ use gmflow::checkpoint::ModelInfo;
 use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
 use gmflow::kernel::MatmulPrecision;
 use gmflow::mixture::GaussianMixture;
-use gmflow::network::Denoiser;
+use gmflow::network::{Denoiser, SpectrumMlp};
 use gmflow::samples::{Picture, Samples};
 use gmflow_eval::models::model_folder;
 use gmflow_eval::sampler::{Source, describe};
@@ -119,11 +119,18 @@ impl Model {
         Ok((Buffer::of(means)?, Buffer::of(log_weights)?, Buffer::of(log_std)?))
     }
 
-    /// Draws samples.
-    fn draw(&self, py: Python<'_>, request: &str, progress: Option<Py<PyAny>>) -> PyResult<Drawn> {
+    /// Draws samples, from `noise` `[n c h w]` where it is given; `on_step` is called as [`Follower::step`] says.
+    fn draw(
+        &self,
+        py: Python<'_>,
+        request: &str,
+        noise: Option<Bound<'_, PyAny>>,
+        on_step: Option<Py<PyAny>>,
+    ) -> PyResult<Drawn> {
         let request: Request = settings::read(request)?;
-        let mut follower = Follower::new(progress);
-        let drawn = py.detach(|| self.drawn(request, &mut follower));
+        let noise = noise.map(|noise| Array::new("noise", &noise)?.finite_tensor()).transpose()?;
+        let mut follower = Follower::new(on_step);
+        let drawn = py.detach(|| self.drawn(request, noise, &mut follower));
         follower.result(drawn).map(Drawn)
     }
 }
@@ -132,6 +139,14 @@ impl Model {
     /// A model that is in no folder; `ema` is the moving average that its weights are.
     pub fn of(loaded: LoadedModel, ema: Option<String>) -> Self {
         Self { loaded, folder: PathBuf::new(), ema, variant: None }
+    }
+
+    /// Its spectrum network.
+    pub fn spectrum(&self) -> PyResult<&SpectrumMlp> {
+        self.loaded.model.spectrum.as_ref().ok_or_else(|| {
+            let expected = "a pipeline of a model that has a spectrum network";
+            error::of(gmflow::Error::config("spectrum", expected, "one without"))
+        })
     }
 
     fn opened(name: &str, options: Options) -> PyResult<Self> {
@@ -162,7 +177,7 @@ impl Model {
         &self.loaded.model.info
     }
 
-    fn drawn(&self, request: Request, follower: &mut Follower) -> PyResult<Samples> {
+    fn drawn(&self, request: Request, noise: Option<Tensor<4>>, follower: &mut Follower) -> PyResult<Samples> {
         let info = self.info_of();
         let config = request.sampler.config(info).map_err(error::of)?;
         let mut sampler = self.loaded.model.sampler().config(config);
@@ -184,13 +199,17 @@ impl Model {
         if request.latents {
             sampler = sampler.latents();
         }
-        let samples = sampler.sample_with(&mut |done, of| follower.progress(done, of)).map_err(error::of)?;
+        let given = noise.is_some().then_some(Path::new("an array"));
+        if let Some(noise) = noise {
+            sampler = sampler.noise(noise);
+        }
+        let samples = sampler.sample_steps(&mut |end| follower.step(end)).map_err(error::of)?;
         let source = Source {
             checkpoint: &self.folder,
             ema: self.ema.as_deref(),
             variant: self.variant.as_deref(),
             vae: None,
-            noise: None,
+            noise: given,
             latents: request.latents,
             precision: self.loaded.precision,
         };

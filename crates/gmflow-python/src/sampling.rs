@@ -3,6 +3,8 @@
 use crate::array::{Array, Buffer};
 use crate::function::Function;
 use crate::interrupt::Follower;
+use crate::model::Model;
+use crate::noise::Draws;
 use crate::{error, settings};
 use burn::tensor::{Device, Tensor};
 use gmflow::pipeline::{Pipeline, SampleRequest, SamplerConfig};
@@ -28,28 +30,34 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)
 }
 
-/// Samples `[b c h w]` of `function`, on the thread that calls.
+/// Samples `[b c h w]` of `function`, on the thread that calls; random numbers in place of those of the seeds, and
+/// the model with the spectrum network that shapes draws of GM-SDE, may be given.
 #[pyfunction]
-#[pyo3(signature = (function, request, noise, progress))]
+#[pyo3(signature = (function, request, noise, draws, progress))]
 fn sample(
     py: Python<'_>,
     function: Py<PyAny>,
     request: &str,
     noise: Option<Bound<'_, PyAny>>,
+    draws: (Option<Py<PyAny>>, Option<Bound<'_, Model>>),
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Buffer> {
     let Request { sampler, seeds, shape, classes, num_classes } = settings::read(request)?;
     let noise = noise.map(|noise| Array::new("noise", &noise)?.finite_tensor()).transpose()?;
     let network = Function::new(function, num_classes);
     let request = SampleRequest { seeds, classes, shape, noise };
+    let (draws, spectrum) = (draws.0, draws.1.as_ref().map(Bound::get));
+    let spectrum = spectrum.map(Model::spectrum).transpose()?;
     let mut follower = Follower::new(progress);
     let samples = py.detach(|| {
-        let pipeline = Pipeline { network: &network, spectrum: None, device: Device::flex() };
+        let pipeline = Pipeline { network: &network, spectrum, device: Device::flex() };
         let mut told = |done, of| match network.has_failed() {
             true => ControlFlow::Break(()),
             false => follower.progress(done, of),
         };
-        pipeline.sample(&sampler, &request, &mut told)
+        let failed = |error| network.fail(error);
+        let mut draws = Draws::new(draws, request.seeds.clone(), shape[0], &failed);
+        pipeline.run(&sampler, &request, &mut draws, &mut told, None)
     });
     let samples = match samples {
         Ok(samples) => network.checked(samples),

@@ -1,6 +1,6 @@
 //! Steps of a solver, one at a time, between predictions that are made elsewhere.
 
-use crate::array::{Array, Buffer};
+use crate::array::{Array, Buffer, same};
 use crate::function::finite_mixture;
 use crate::{error, settings};
 use burn::tensor::{Device, Tensor};
@@ -148,14 +148,5 @@ fn first(mixture: &GaussianMixture, b: usize) -> GaussianMixture {
         means: cut(&mixture.means),
         log_weights: cut(&mixture.log_weights),
         log_std: cut(&mixture.log_std),
-    }
-}
-
-/// Whether two tensors have the same bits.
-fn same(a: &Tensor<4>, b: &Tensor<4>) -> bool {
-    let (a, b) = (a.clone().into_data(), b.clone().into_data());
-    match (a.as_slice::<f32>(), b.as_slice::<f32>()) {
-        (Ok(a), Ok(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
-        _ => false,
     }
 }

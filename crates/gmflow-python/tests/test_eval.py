@@ -56,6 +56,31 @@ def test_images_as_arrays_bytes_folders_and_pictures(tmp_path):
     assert "40" in repr(sets[0])
 
 
+def test_grey_folders_are_read_like_what_they_are_compared_with(tmp_path):
+    PIL = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, size=(40, 8, 8), dtype=np.uint8)
+    (tmp_path / "fake").mkdir()
+    for index, image in enumerate(pixels):
+        PIL.fromarray(image).save(tmp_path / "fake" / f"{index:03}.png")
+    grey = pixels[:, None].astype(np.float32) / 127.5 - 1
+    assert ge.features(tmp_path / "fake", "pixels").vectors.shape == (40, 3 * 64)
+    np.testing.assert_allclose(ge.features(tmp_path / "fake", "pixels", like=(1, 8, 8)).vectors, grey.reshape(40, -1), atol=1e-6)
+    figures = ge.compare(grey, tmp_path / "fake", "pixels", kid_subset_size=10)
+    assert figures["frechet_distance"] == pytest.approx(0.0, abs=1e-6) and figures["precision"] == 1.0
+
+
+def test_grey_folders_have_the_figures_of_the_program(mnist, binary, tmp_path):
+    pytest.importorskip("PIL")
+    real, fake = mnist(num_samples=30, num_inference_steps=2), mnist(num_samples=30, seeds=100, num_inference_steps=1)
+    real.save(tmp_path / "real.safetensors")
+    fake.save(tmp_path / "fake")
+    arguments = ("--real", tmp_path / "real.safetensors", "--fake", tmp_path / "fake", "--features", "pixels", "--kid-subset-size", 10, "--json")
+    theirs = json.loads(binary("eval", *arguments))[0]["metrics"]
+    ours = ge.compare(tmp_path / "real.safetensors", tmp_path / "fake", "pixels", kid_subset_size=10)
+    assert ours["frechet_distance"] == pytest.approx(theirs["frechet_distance"], rel=1e-6)
+    assert (ours["precision"], ours["recall"]) == (theirs["precision"], theirs["recall"])
+
+
 def test_figures_are_those_of_the_program(mnist, binary, tmp_path):
     real, fake = mnist(num_samples=60, num_inference_steps=4), mnist(num_samples=50, seeds=100, num_inference_steps=1)
     real.save(tmp_path / "real.npz")

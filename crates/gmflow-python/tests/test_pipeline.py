@@ -78,6 +78,53 @@ def test_a_callback_follows_and_stops(mnist):
         mnist(1, num_inference_steps=4, callback_on_step_end=failing)
 
 
+def test_noise_may_be_given(mnist):
+    settings = dict(num_inference_steps=2, output_type="raw")
+    noise = np.asarray(gmflow._native.initial_noise([5, 6, 7], [1, 28, 28]))
+    expected = mnist([1, 2, 3], seeds=[5, 6, 7], **settings).images
+    drawn = mnist([1, 2, 3], noise=noise, batch_size=2, **settings)
+    np.testing.assert_allclose(drawn.images, expected, atol=1e-5)
+    assert "array" in str(drawn.made_by)
+    assert len(mnist(4, noise=noise, **settings).images) == 3
+    with pytest.raises(gmflow.ShapeError, match="noise"):
+        mnist([1, 2], noise=noise, num_samples=2, **settings)
+    with pytest.raises(ValueError, match="finite"):
+        mnist([1, 2, 3], noise=noise * np.nan, **settings)
+
+
+def test_a_callback_sees_and_replaces_latents(mnist):
+    settings = dict(class_labels=[1, 2], num_inference_steps=3, output_type="raw")
+    plain = mnist(**settings).images
+    seen = []
+
+    def look(pipe, step, t, kwargs):
+        seen.append((step, t, np.array(kwargs["latents"])))
+        return kwargs
+
+    np.testing.assert_array_equal(mnist(callback_on_step_end=look, **settings).images, plain)
+    assert [(step, round(t)) for step, t, _ in seen] == [(0, 1000), (1, 667), (2, 333)]
+    assert seen[0][2].shape == (2, 1, 28, 28)
+    np.testing.assert_array_equal(seen[-1][2], plain)
+
+    def swap(pipe, step, t, kwargs):
+        return {"latents": kwargs["latents"] * 0} if step == 1 else None
+
+    swapped = mnist(callback_on_step_end=swap, **settings).images
+    assert np.abs(swapped - plain).max() > 0.1
+    # In place.
+    def write(pipe, step, t, kwargs):
+        kwargs["latents"][:] = 0.25
+        return kwargs
+
+    np.testing.assert_array_equal(mnist(callback_on_step_end=write, **settings).images, np.full_like(plain, 0.25))
+    mnist(callback_on_step_end=lambda *a: seen.append(a[3]), callback_on_step_end_tensor_inputs=[], **settings)
+    assert seen[-1] == {}
+    with pytest.raises(gmflow.ShapeError, match="latents"):
+        mnist(callback_on_step_end=lambda *a: {"latents": np.zeros((1, 1, 28, 28), np.float32)}, **settings)
+    with pytest.raises(ValueError, match="tensor_inputs"):
+        mnist(callback_on_step_end=look, callback_on_step_end_tensor_inputs=["prompt"], **settings)
+
+
 def test_the_network_as_a_function_gives_the_samples_of_the_pipeline(mnist):
     for solver in ("gm-ode", "euler"):
         x = gmflow.sample(

@@ -44,10 +44,10 @@ def test_ten_thousand_calls_keep_no_memory():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sends a signal")
-@pytest.mark.parametrize("what", ["sample", "pipeline", "train"])
+@pytest.mark.parametrize("what", ["sample", "pipeline", "train", "manifolds", "features"])
 def test_ctrl_c_stops_within_a_step(what):
     program = f"""
-    import sys, signal
+    import sys, signal, threading
     sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
     import gmflow
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -59,6 +59,16 @@ def test_ctrl_c_stops_within_a_step(what):
             gmflow.sample(gaussian_mixture_data, (3, 64, 64), seeds=list(range(64)), steps=1000, framework="numpy", callback=told)
         elif {what!r} == "pipeline":
             gmflow.Pipeline.from_pretrained({str(ROOT / "models" / "mnist")!r})([1] * 16, 1000, callback_on_step_end=told)
+        elif {what!r} == "manifolds":
+            import gmflow.eval, numpy
+            vectors = numpy.random.default_rng(0).normal(size=(40_000, 512)).astype(numpy.float32)
+            threading.Timer(0.5, told).start()
+            gmflow.eval.manifolds(vectors, vectors[::-1].copy())
+        elif {what!r} == "features":
+            import gmflow.eval, numpy
+            images = numpy.zeros((400_000, 1, 28, 28), numpy.float32)
+            threading.Timer(0.5, told).start()
+            gmflow.eval.features(images, "pixels")
         else:
             import tempfile
             from test_training import CONFIG

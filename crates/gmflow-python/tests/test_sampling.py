@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gmflow
-from conftest import gaussian_data, gaussian_mixture_data
+from conftest import ROOT, gaussian_data, gaussian_mixture_data
 
 
 def test_samples_have_the_distribution_that_the_function_knows():
@@ -216,9 +216,6 @@ def test_torch_functions_get_tensors():
     np.testing.assert_allclose(half.numpy(), expected, atol=0.05)
 
 
-SOLVERS = {"FlowEulerODE": "gm-ode", "GMFlowSDE": "gm-sde"}
-
-
 def test_recorded_runs_of_the_published_pipeline(golden):
     """The deterministic runs of the published pipeline, with the network called from Python. The step from the last sample to latents is the
     published pipeline's own."""
@@ -252,3 +249,99 @@ def test_recorded_runs_of_the_published_pipeline(golden):
         entry = case["outputs"]["x_steps"]
         most = 20 * max(entry["f64_maxabs_err"], 1e-6 * entry["maxabs"])
         assert np.abs(x - expected).max() <= most, (name, np.abs(x - expected).max(), most)
+
+
+def test_draws_may_be_given():
+    kinds = []
+
+    def draws(kind, index, shape):
+        kinds.append((kind, index, shape))
+        return np.zeros(shape, int if kind == "component" else np.float32)
+
+    args = dict(shape=(1, 2, 3), seeds=[3, 4], steps=2, solver="gm-sde", framework="numpy")
+    seeded = gmflow.sample(gaussian_mixture_data, **args)
+    given = gmflow.sample(gaussian_mixture_data, draws=draws, **args)
+    assert kinds == [
+        ("component", 0, (2, 2, 3)),
+        ("within-component", 0, (2, 1, 2, 3)),
+        ("transition", 0, (2, 1, 2, 3)),
+        ("component", 1, (2, 2, 3)),
+        ("within-component", 1, (2, 1, 2, 3)),
+    ]
+    assert np.abs(given - seeded).max() > 1e-3
+    np.testing.assert_array_equal(gmflow.sample(gaussian_mixture_data, draws=lambda *_: None, **args), seeded)
+
+    def failing(kind, index, shape):
+        raise LookupError("mine")
+
+    for wrong, error, words in [
+        (failing, LookupError, "mine"),
+        (lambda kind, index, shape: np.zeros(shape), TypeError, "integers"),
+        (lambda kind, index, shape: np.full(shape, 7, int), gmflow.ConfigError, "components 0 to 0"),
+        (lambda kind, index, shape: None if kind == "component" else np.zeros(3), gmflow.ShapeError, "draws"),
+        (lambda kind, index, shape: None if kind == "component" else np.full(shape, np.nan), ValueError, "finite"),
+    ]:
+        with pytest.raises(error, match=words):
+            gmflow.sample(gaussian_mixture_data, draws=wrong, **args)
+    with pytest.raises(gmflow.ConfigError, match="spectrum"):
+        gmflow.sample(gaussian_mixture_data, spectrum=gmflow.Pipeline.from_pretrained(ROOT / "models" / "mnist-1step"), **args)
+
+
+def replayed(golden, case):
+    """Draws that hand out what was recorded, in its order."""
+    left = iter(case["draws"])
+    names = {"randn": ("transition", "within-component", "spectral"), "multinomial": ("component",), "eigvecs_desc": ("basis",)}
+
+    def draws(kind, index, shape):
+        draw = next(left)
+        assert kind in names[draw["kind"]]
+        values = golden.tensor(case, draw).reshape(shape)
+        return values.astype(int) if kind == "component" else values
+
+    return draws, left
+
+
+def test_recorded_runs_of_the_published_pipeline_that_draw(golden):
+    """Runs with recorded random numbers, to the sample before the last step's end where that adds noise of its own there."""
+    pipe = gmflow.Pipeline.from_pretrained(golden.folder / "checkpoint_tiny")
+    checked = []
+    for name, case in golden.cases.items():
+        params = case["params"]
+        solver = {("sample", None): "gm-sde", ("sample", "small"): "gm-sde", ("sample", "large"): "gm-sde", ("mean", "small"): "ddpm-small"}
+        kind = solver.get((params.get("output_mode"), params.get("variance_mode")))
+        sde = "GMFlowSDE" in (params.get("scheduler"), params.get("sampler"))
+        if case["op"] not in ("GMDiTPipeline", "GMFlow.forward_test") or not sde or kind is None or "network" in params:
+            continue
+        draws, left = replayed(golden, case)
+        noise = golden.tensor(case, case["inputs"]["noise"] if "noise" in case["inputs"] else next(left))
+        # Recorded either alone or behind as many null labels.
+        labels = golden.tensor(case, case["inputs"]["class_labels"]).astype(int)[-len(noise) :]
+        ca, cb = params.get("gm2_coefs", (0.005, 1.0))
+        spectral = kind == "gm-sde" and params.get("use_spectrum_net", case["op"] == "GMDiTPipeline")
+        table = {"kind": kind, "order": params["order"]}
+        if kind != "gm-sde":
+            table["substeps"] = params["num_inference_substeps"]
+        x = gmflow.sample(
+            lambda x, t, labels: pipe.predict(x, t, labels).as_dict(),
+            noise.shape[1:],
+            solver=table,
+            steps=params.get("num_inference_steps") or params["num_timesteps"],
+            guidance_scale=params["guidance_scale"],
+            orthogonal=params.get("orthogonal_guidance", 1.0),
+            shift=params["shift"],
+            second_order={"ca": ca, "cb": cb, "corrections": params.get("gm2_correction_steps", 0)},
+            class_labels=labels,
+            num_classes=pipe.info["network"]["num_embeds_ada_norm"],
+            noise=noise,
+            draws=draws,
+            spectrum=pipe if spectral else None,
+            framework="numpy",
+        )
+        entry = case["outputs"]["x_steps"]
+        expected = golden.tensor(case, entry)[-1].reshape(x.shape)
+        most = 20 * max(entry["f64_maxabs_err"], 1e-6 * entry["maxabs"])
+        off = np.abs(x - expected).max()
+        print(name, kind, off, most)
+        assert off <= most, (name, off, most)
+        checked.append(name)
+    assert len(checked) >= 8, checked

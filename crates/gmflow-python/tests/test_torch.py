@@ -124,32 +124,93 @@ def test_spectral_loss_and_its_gradient():
     assert_near(log_power.grad, expected, 1e-5)
 
 
+def all_inputs(seed, **sizes):
+    """Those of the three operators, by their names."""
+    prediction, target = tensors(seed, **sizes)
+    b = len(target)
+    generator = torch.Generator().manual_seed(seed)
+    x_hi = torch.randn(target.shape, generator=generator).requires_grad_()
+    times = torch.linspace(0.2, 0.5, b), torch.linspace(0.6, 0.9, b)
+    log_power = (0.3 * torch.randn(1, *target.shape[1:], generator=generator)).requires_grad_()
+    parts = tuple(prediction.values())
+    return {
+        "mixture_nll": (*parts, target),
+        "transition_nll": (*parts, target, x_hi, *times),
+        "spectral_loss": (log_power, *(x.detach() for x in parts), target.detach()),
+    }
+
+
 def test_the_operators_pass_the_checks_of_pytorch():
-    prediction, target = tensors(4, b=2, k=2, c=2, h=2, w=3)
-    inputs = (*prediction.values(), target)
-    torch.library.opcheck(torch.ops.gmflow.mixture_nll.default, inputs)
-    result = gt.gm_nll(prediction, target).detach()
-    of_grad = tuple(x.detach() for x in inputs) + (result, torch.ones_like(result))
-    torch.library.opcheck(torch.ops.gmflow.mixture_nll_backward.default, of_grad)
-    torch.library.opcheck(torch.ops.gmflow.spectral_power.default, tuple(x.detach() for x in inputs))
-    # The operator is in float32: differences over 1e-2 of values that are right to about 1e-6.
-    check = lambda *x: gt.gm_nll(dict(zip(prediction, x[:3])), x[3])
-    assert torch.autograd.gradcheck(check, inputs, eps=1e-2, atol=1e-2, rtol=1e-2, nondet_tol=0.0)
+    inputs = all_inputs(4, b=2, k=2, c=2, h=2, w=3)
+    detached = {name: tuple(x.detach() for x in given) for name, given in inputs.items()}
+    for name, given in inputs.items():
+        torch.library.opcheck(getattr(torch.ops.gmflow, name).default, given)
+    result = torch.ops.gmflow.mixture_nll(*detached["mixture_nll"])
+    ones = torch.ones_like(result)
+    torch.library.opcheck(torch.ops.gmflow.mixture_nll_backward.default, (*detached["mixture_nll"], result, ones))
+    torch.library.opcheck(torch.ops.gmflow.transition_nll_backward.default, (*detached["transition_nll"], ones))
+    _, power = torch.ops.gmflow.spectral_loss(*detached["spectral_loss"])
+    of_spectrum = (detached["spectral_loss"][0], power, torch.tensor(1.0))
+    torch.library.opcheck(torch.ops.gmflow.spectral_loss_backward.default, of_spectrum)
+
+
+def test_the_gradients_are_those_of_differences():
+    inputs = all_inputs(4, b=2, k=2, c=2, h=2, w=3)
+    names = ("means", "logweights", "logstds")
+    *parts, x_lo, x_hi, t_lo, t_hi = inputs["transition_nll"]
+    log_power, *mixture, x0 = inputs["spectral_loss"]
+    checks = [
+        (lambda *x: gt.gm_nll(dict(zip(names, x)), x[3]), inputs["mixture_nll"]),
+        (torch.ops.gmflow.mixture_nll, inputs["mixture_nll"]),
+        (lambda *x: gt.transition_nll(dict(zip(names, x)), x[3], t_lo, x[4], t_hi), (*parts, x_lo, x_hi)),
+        (lambda *x: torch.ops.gmflow.transition_nll(*x, t_lo, t_hi), (*parts, x_lo, x_hi)),
+        (lambda x: gt.spectral_loss(x, dict(zip(names, mixture)), x0), (log_power,)),
+    ]
+    for check, given in checks:
+        # The operators are in float32: differences over 1e-2 of values that are right to about 1e-6.
+        assert torch.autograd.gradcheck(check, given, eps=1e-2, atol=1e-2, rtol=1e-2, nondet_tol=0.0)
+
+
+def test_the_way_without_the_dispatcher_gives_the_same_bits():
+    inputs = all_inputs(11)
+    names = ("means", "logweights", "logstds")
+    *_, t_lo, t_hi = inputs["transition_nll"]
+    for direct, operator, given in [
+        (lambda *x: gt.gm_nll(dict(zip(names, x)), x[3]), torch.ops.gmflow.mixture_nll, inputs["mixture_nll"]),
+        (
+            lambda *x: gt.transition_nll(dict(zip(names, x)), x[3], t_lo, x[4], t_hi),
+            lambda *x: torch.ops.gmflow.transition_nll(*x, t_lo, t_hi),
+            inputs["transition_nll"][:5],
+        ),
+    ]:
+        one, other = direct(*given), operator(*given)
+        assert torch.equal(one, other)
+        for got, expected in zip(grads(one, given), grads(other, given)):
+            assert torch.equal(got, expected)
 
 
 def test_under_compile():
     if not _has_compiler():
         pytest.skip("torch.compile needs a C++ compiler")
-    prediction, target = tensors(5)
+    inputs = all_inputs(5)
+    names = ("means", "logweights", "logstds")
+    *parts, x_lo, x_hi, t_lo, t_hi = inputs["transition_nll"]
+    log_power, *mixture, x0 = inputs["spectral_loss"]
 
-    def loss(means, logweights, logstds, target):
-        return gt.gm_nll({"means": 2 * means, "logweights": logweights, "logstds": logstds}, target).mean()
+    def nll(means, logweights, logstds, target):
+        return gt.gm_nll(dict(zip(names, (2 * means, logweights, logstds))), target).mean()
 
-    inputs = (*prediction.values(), target)
-    expected = torch.autograd.grad(loss(*inputs), inputs)
-    got = torch.autograd.grad(torch.compile(loss, fullgraph=True)(*inputs), inputs)
-    for one, other in zip(got, expected):
-        assert_near(one, other.double())
+    def transition(means, logweights, logstds, x_lo, x_hi):
+        return gt.transition_nll(dict(zip(names, (2 * means, logweights, logstds))), x_lo, t_lo, x_hi, t_hi).mean()
+
+    def spectral(log_power):
+        return gt.spectral_loss(2 * log_power, dict(zip(names, mixture)), x0)
+
+    for loss, given in [(nll, inputs["mixture_nll"]), (transition, (*parts, x_lo, x_hi)), (spectral, (log_power,))]:
+        expected = torch.autograd.grad(loss(*given), given)
+        got = torch.autograd.grad(torch.compile(loss, fullgraph=True)(*given), given)
+        for one, other in zip(got, expected):
+            assert_near(one, other.double())
 
 
 def _has_compiler():
@@ -211,6 +272,10 @@ def test_wrong_shapes_are_named():
             gt.gm_nll(dict(prediction, **change), target)
     with pytest.raises(gmflow.ShapeError, match="target"):
         gt.gm_nll(prediction, target[:, :1])
+    with pytest.raises(gmflow.ShapeError, match="x_hi"):
+        gt.transition_nll(prediction, target, 0.1, target[:, :1], 0.5)
+    with pytest.raises(gmflow.ShapeError, match="log_power"):
+        gt.spectral_loss(torch.zeros(3, 1, 1), prediction, target)
     with pytest.raises(TypeError, match="prediction"):
         gt.gm_nll(target, target)
 

@@ -68,7 +68,14 @@ def _pixels(images: Any) -> Any:
     return to_numpy("images", images)
 
 
-def features(images: Any, network: str = "inception", *, size: int | None = None, limit: int | None = None) -> FeatureSet:
+def features(
+    images: Any,
+    network: str = "inception",
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    like: Any = None,
+) -> FeatureSet:
     """The vectors of a set of images.
 
     Args:
@@ -77,11 +84,14 @@ def features(images: Any, network: str = "inception", *, size: int | None = None
             `"pixels"`.
         size: Height and width that pictures of a folder are brought to.
         limit: How many of the images of a folder or file are taken.
+        like: (c, h, w) of the images that a folder or file is compared with: where c is 1, pictures of a folder are read as grey. Without
+            it they are read as colour, as `gmflow eval` does. :func:`compare` takes the shape of the real images.
     """
     if isinstance(images, FeatureSet):
         return images
     if isinstance(images, (str, os.PathLike)):
-        return FeatureSet(_network(network).of_path(os.fspath(images), size, limit))
+        shape = None if like is None else [int(n) for n in like]
+        return FeatureSet(_network(network).of_path(os.fspath(images), size, limit, shape))
     return FeatureSet(_network(network).of_images(_pixels(images), "array"))
 
 
@@ -122,7 +132,7 @@ def compare(
         "moments_only": moments_only,
     }
     of_real = features(real, network, size=size, limit=limit)
-    of_fake = features(fake, network, size=size)
+    of_fake = features(fake, network, size=size, like=of_real.info.get("shape"))
     return json.loads(_native.compare_sets(of_real._native, of_fake._native, json.dumps(config)))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any, Callable
 
 from . import _native
-from ._arrays import seeds_of, to_numpy
+from ._arrays import from_native, seeds_of, to_numpy
 from .mixture import GaussianMixture
 
 
@@ -132,10 +133,12 @@ class Pipeline:
         num_samples: int | None = None,
         seeds: Any = None,
         generator: Any = None,
+        noise: Any = None,
         solver: str | dict | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., Any] | None = None,
+        callback_on_step_end_tensor_inputs: Any = ("latents",),
         batch_size: int | None = None,
         **settings: Any,
     ) -> Any:
@@ -148,12 +151,16 @@ class Pipeline:
             num_samples: How many; as many as there are labels or seeds where it is not given, or 1.
             seeds: One seed for each sample, or the first of them; from 0 on where none are given. A seed gives the same sample in any batch.
             generator: In place of seeds: a generator of PyTorch or NumPy, or a list of them, that seeds are drawn from.
+            noise: The noise `[n c h w]` to start from, one for each sample; that of the seeds where none is given.
             solver: One of :func:`gmflow.solvers`.
             output_type: `"pil"`: a list of `PIL.Image`. `"np"`: `[n h w c]` in [0, 1]. `"pt"`: a tensor `[n c h w]` in [0, 1]. `"raw"`: an
                 array `[n c h w]` as the model gives it, in about [-1, 1]; of models of points `[n 2]`. `"latent"`: the latents.
             return_dict: Without it a tuple of the images alone.
-            callback_on_step_end: As in diffusers: called as `callback(pipeline, step, timestep, {})` after each step. It stops with
-                :class:`gmflow.Cancelled` by returning `False`, or by setting `pipeline._interrupt`.
+            callback_on_step_end: As in diffusers: called as `callback(pipeline, step, timestep, {"latents": latents})` after each step, with
+                the step's number, the timestep 1000 t that it began at, and the samples `[n c h w]` where it ended (of a batch at a time). It
+                may return a dict with other latents, from which the run then goes on. It stops with :class:`gmflow.Cancelled` by returning
+                `False`, or by setting `pipeline._interrupt`.
+            callback_on_step_end_tensor_inputs: What the callback gets: `["latents"]`, or nothing.
             batch_size: Samples that are computed at once. The samples do not depend on it.
             **settings: `order`, `substeps`, `cfg`, `orthogonal`, `guidance_interval`, `spectral`, `reweight_by`, `second_order`, `renoise`,
                 `temperature`, as the options of `gmflow sample`.
@@ -167,6 +174,8 @@ class Pipeline:
         count = num_samples
         if count is None and seeds is not None and hasattr(seeds, "__len__"):
             count = len(seeds)
+        if count is None and noise is not None:
+            count = len(noise)
         if count is None:
             count = len(labels) if labels else 1
         wanted = seeds_of(seeds, count, generator)
@@ -185,7 +194,9 @@ class Pipeline:
             "batch": batch_size,
             "latents": output_type == "latent",
         }
-        drawn = self._model.draw(json.dumps(request), self._progress(callback_on_step_end, num_inference_steps))
+        start = None if noise is None else to_numpy("noise", noise)
+        on_step = self._on_step(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        drawn = self._model.draw(json.dumps(request), start, on_step)
         output = PipelineOutput(_images(drawn, output_type), drawn)
         return output if return_dict else (output.images,)
 
@@ -207,16 +218,27 @@ class Pipeline:
         classes = None if class_labels is None else [int(label) for label in class_labels]
         return GaussianMixture._of_native(self._model.predict(array, times, classes), x)
 
-    def _progress(self, callback: Callable[..., Any] | None, steps: int | None) -> Callable[[int, int], bool] | None:
+    def _on_step(self, callback: Callable[..., Any] | None, inputs: Any) -> Callable[..., Any] | None:
         self._interrupt = False
+        unknown = [name for name in inputs if name != "latents"]
+        if unknown:
+            raise ValueError(f"callback_on_step_end_tensor_inputs: expected latents or nothing, got {', '.join(unknown)}")
         if callback is None:
             return None
 
-        def progress(done: int, of: int) -> bool:
-            answer = callback(self, done - 1, 1000.0 * (1.0 - done / of), {})
-            return answer is not False and not self._interrupt
+        def on_step(done: int, of: int, t: float, x: Any) -> Any:
+            import numpy as np
 
-        return progress
+            arguments = {}
+            if "latents" in inputs:
+                arguments["latents"] = from_native(x) if "torch" not in sys.modules else _tensor(np.asarray(x))
+            answer = callback(self, done - 1, 1000.0 * t, arguments)
+            if answer is False or self._interrupt:
+                return False
+            latents = answer.get("latents") if isinstance(answer, dict) else None
+            return True if latents is None else to_numpy("latents", latents)
+
+        return on_step
 
     def __repr__(self) -> str:
         network, data = self.info["network"], self.info["data"]
@@ -224,6 +246,12 @@ class Pipeline:
         of_classes = f", {classes} classes" if classes else ""
         size = f"{data['channels']}x{data['height']}x{data['width']}"
         return f"<gmflow.Pipeline {self.name}: {network['type']}, {network.get('num_gaussians')} components, {size}{of_classes}>"
+
+
+def _tensor(array: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
 
 
 def _labels(class_labels: Any) -> list[str] | None:

@@ -67,6 +67,8 @@ def sample(
     num_classes: int | None = None,
     guidance_scale: float = 0.0,
     noise: Any = None,
+    draws: Callable[..., Any] | None = None,
+    spectrum: Any = None,
     framework: str | None = None,
     device: Any = None,
     callback: Callable[[int, int], Any] | None = None,
@@ -89,6 +91,11 @@ def sample(
         num_classes: How many classes the function knows.
         guidance_scale: Probabilistic guidance w in [0, 1), (7) and (8) of the paper; 0 is off. `cfg_scale` is classifier-free guidance.
         noise: The noise to start from, `[b c h w]`; drawn from the seeds where it is not given.
+        draws: In place of the seeds' random numbers in steps: called as `draws(kind, index, shape)`, where the sub-steps of a run count from 0.
+            It returns normals `[b c h w]` for the kinds `"transition"` and `"within-component"`, the numbers of components `[b h w]` for
+            `"component"`, with a spectrum also normals `"spectral"` and eigenvectors `[b c c]`, in columns, for `"basis"`; or `None` for
+            those of the seeds.
+        spectrum: A :class:`gmflow.Pipeline` with a spectrum network, which then shapes the draws of GM-SDE.
         framework: `"numpy"` or `"torch"`: what the function takes. By default it is torch where that has been imported.
         device: Of torch: where the function wants its arguments. They go through the host.
         callback: Called with (steps done, steps) after each step; `False` stops with :class:`gmflow.Cancelled`.
@@ -134,8 +141,14 @@ def sample(
         def arguments(x: Any, t: Any) -> tuple[Any, Any]:
             return torch.from_numpy(_asarray(x)).to(target), torch.from_numpy(_asarray(t)).to(target)
 
+        # The same at every step, but with guidance for a part of them.
+        known: dict = {}
+
         def labels_of(classes: list[int] | None) -> Any:
-            return torch.tensor(classes, dtype=torch.long, device=target)
+            key = tuple(classes or ())
+            if key not in known:
+                known[key] = torch.tensor(classes, dtype=torch.long, device=target)
+            return known[key].clone()
     else:
         import numpy as np
 
@@ -155,10 +168,32 @@ def sample(
         return native_mixture(predicted, plain)
 
     noise = None if noise is None else to_numpy("noise", noise)
-    drawn = from_native(_native.sample(function, json.dumps(request), noise, callback))
+    shaped_by = None if spectrum is None else spectrum._model
+    drawn = from_native(_native.sample(function, json.dumps(request), noise, (_draws(draws), shaped_by), callback))
     if not in_torch:
         return drawn
     return torch.from_numpy(drawn).to(target)
+
+
+def _draws(draws: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """The same with arrays as the library takes them."""
+    if draws is None:
+        return None
+
+    def given(kind: str, index: int, shape: list[int]) -> Any:
+        import numpy as np
+
+        values = draws(kind, index, tuple(shape))
+        if values is None:
+            return None
+        if kind == "component":
+            values = values.detach().cpu().numpy() if is_torch(values) else np.asarray(values)
+            if values.dtype.kind not in "iu":
+                raise TypeError(f"draws: expected integers for components, got {values.dtype}")
+            return np.ascontiguousarray(values.reshape(shape), np.float32)
+        return to_numpy("draws", values)
+
+    return given
 
 
 def _asarray(buffer: Any) -> Any:

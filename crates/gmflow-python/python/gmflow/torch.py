@@ -2,13 +2,16 @@
 
 They take the place of the formulas in a training loop, and work under `torch.compile`. Arithmetic is in `float32`, whatever the network's
 precision; tensors on another device than the CPU go through the host. Gradients are of first order.
+
+Where nothing compiles or traces the program the same functions are called without PyTorch's dispatcher, which takes longer than the
+arithmetic of a small batch. `torch.func` takes neither.
 """
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import _native
 from ._arrays import from_native, to_numpy
@@ -16,18 +19,38 @@ from .sampling import mixture_parts
 
 __all__ = ["gm_nll", "spectral_loss", "transition_nll", "velocity_to_data"]
 
-# The smallest variance and step of the mean that a transition is evaluated with, as in the library.
-_SMALLEST_VARIANCE = 1e-6
-_SMALLEST_STEP = 1e-6
+_NLL = ("means", "logweights", "logstds", "target")
+_TRANSITION = ("means", "logweights", "logstds", "x_lo", "x_hi", "t_lo", "t_hi")
 
 
-def _arrays(*tensors: Tensor) -> list[Any]:
-    return [to_numpy(name, x) for name, x in zip(("means", "logweights", "logstds", "target"), tensors)]
+def _nll_values(*tensors: Tensor) -> Tensor:
+    return from_native(_native.nll([to_numpy(name, x) for name, x in zip(_NLL, tensors)]), tensors[0])
+
+
+def _nll_gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
+    *inputs, result, grad = tensors
+    arrays = [to_numpy(name, x) for name, x in zip(_NLL, inputs)]
+    grads = _native.nll_gradient(arrays, to_numpy("result", result), to_numpy("grad", grad))
+    return tuple(from_native(x, inputs[0]) for x in grads)
+
+
+def _transition_values(*tensors: Tensor) -> Tensor:
+    return from_native(_native.transition_nll([to_numpy(name, x) for name, x in zip(_TRANSITION, tensors)]), tensors[0])
+
+
+def _transition_gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
+    *inputs, grad = tensors
+    arrays = [to_numpy(name, x) for name, x in zip(_TRANSITION, inputs)]
+    return tuple(from_native(x, inputs[0]) for x in _native.transition_nll_gradient(arrays, to_numpy("grad", grad)))
+
+
+def _empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape, dtype=torch.float32) for x in tensors)
 
 
 @torch.library.custom_op("gmflow::mixture_nll", mutates_args=())
 def _mixture_nll(means: Tensor, logweights: Tensor, logstds: Tensor, target: Tensor) -> Tensor:
-    return from_native(_native.nll(_arrays(means, logweights, logstds, target)), means)
+    return _nll_values(means, logweights, logstds, target)
 
 
 @_mixture_nll.register_fake
@@ -40,38 +63,144 @@ def _(means: Tensor, logweights: Tensor, logstds: Tensor, target: Tensor) -> Ten
 def _mixture_nll_backward(
     means: Tensor, logweights: Tensor, logstds: Tensor, target: Tensor, result: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    of_result = [to_numpy("result", result), to_numpy("grad", grad)]
-    grads = _native.nll_gradient(_arrays(means, logweights, logstds, target), *of_result)
-    return tuple(from_native(x, means) for x in grads)
+    return _nll_gradients(means, logweights, logstds, target, result, grad)  # type: ignore[return-value]
 
 
 @_mixture_nll_backward.register_fake
 def _(
     means: Tensor, logweights: Tensor, logstds: Tensor, target: Tensor, result: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(x.new_empty(x.shape, dtype=torch.float32) for x in (means, logweights, logstds, target))
+    return _empty_like(means, logweights, logstds, target)  # type: ignore[return-value]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _nll_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs, output)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _nll_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
     return _mixture_nll_backward(*ctx.saved_tensors, grad.contiguous())
 
 
-_mixture_nll.register_autograd(_backward, setup_context=_setup_context)
+_mixture_nll.register_autograd(_nll_backward, setup_context=_nll_context)
 
 
-@torch.library.custom_op("gmflow::spectral_power", mutates_args=())
-def _spectral_power(means: Tensor, logweights: Tensor, logstds: Tensor, x0: Tensor) -> Tensor:
-    arrays = _arrays(means, logweights, logstds, x0)
-    return from_native(_native.spectral_power(tuple(arrays[:3]), arrays[3]), means)
+@torch.library.custom_op("gmflow::transition_nll", mutates_args=())
+def _transition_nll(
+    means: Tensor, logweights: Tensor, logstds: Tensor, x_lo: Tensor, x_hi: Tensor, t_lo: Tensor, t_hi: Tensor
+) -> Tensor:
+    return _transition_values(means, logweights, logstds, x_lo, x_hi, t_lo, t_hi)
 
 
-@_spectral_power.register_fake
-def _(means: Tensor, logweights: Tensor, logstds: Tensor, x0: Tensor) -> Tensor:
-    return x0.new_empty(x0.shape, dtype=torch.float32)
+@_transition_nll.register_fake
+def _(
+    means: Tensor, logweights: Tensor, logstds: Tensor, x_lo: Tensor, x_hi: Tensor, t_lo: Tensor, t_hi: Tensor
+) -> Tensor:
+    b, _, h, w = x_lo.shape
+    return means.new_empty((b, h, w), dtype=torch.float32)
+
+
+@torch.library.custom_op("gmflow::transition_nll_backward", mutates_args=())
+def _transition_nll_backward(
+    means: Tensor, logweights: Tensor, logstds: Tensor, x_lo: Tensor, x_hi: Tensor, t_lo: Tensor, t_hi: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _transition_gradients(means, logweights, logstds, x_lo, x_hi, t_lo, t_hi, grad)  # type: ignore[return-value]
+
+
+@_transition_nll_backward.register_fake
+def _(
+    means: Tensor, logweights: Tensor, logstds: Tensor, x_lo: Tensor, x_hi: Tensor, t_lo: Tensor, t_hi: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _empty_like(means, logweights, logstds, x_lo, x_hi)  # type: ignore[return-value]
+
+
+def _transition_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _transition_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return *_transition_nll_backward(*ctx.saved_tensors, grad.contiguous()), None, None
+
+
+_transition_nll.register_autograd(_transition_backward, setup_context=_transition_context)
+
+
+@torch.library.custom_op("gmflow::spectral_loss", mutates_args=())
+def _spectral_loss(
+    log_power: Tensor, means: Tensor, logweights: Tensor, logstds: Tensor, x0: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss, and the squared frequencies of the data, which the gradient is made of."""
+    mixture = (to_numpy("means", means), to_numpy("logweights", logweights), to_numpy("logstds", logstds))
+    power = from_native(_native.spectral_power(mixture, to_numpy("x0", x0)), log_power)
+    gain = power * (-log_power).exp() + log_power - power
+    return gain.mean() * (0.5 * x0.shape[1]), power
+
+
+@_spectral_loss.register_fake
+def _(
+    log_power: Tensor, means: Tensor, logweights: Tensor, logstds: Tensor, x0: Tensor
+) -> tuple[Tensor, Tensor]:
+    return log_power.new_empty((), dtype=torch.float32), log_power.new_empty(x0.shape, dtype=torch.float32)
+
+
+@torch.library.custom_op("gmflow::spectral_loss_backward", mutates_args=())
+def _spectral_loss_backward(log_power: Tensor, power: Tensor, grad: Tensor) -> Tensor:
+    scale = grad * (0.5 * power.shape[1] / power.numel())
+    return ((1.0 - power * (-log_power).exp()) * scale).sum_to_size(log_power.shape).contiguous()
+
+
+@_spectral_loss_backward.register_fake
+def _(log_power: Tensor, power: Tensor, grad: Tensor) -> Tensor:
+    return log_power.new_empty(log_power.shape, dtype=torch.float32)
+
+
+def _spectral_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(inputs[0], output[1])
+
+
+def _spectral_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    return _spectral_loss_backward(*ctx.saved_tensors, grad), None, None, None, None
+
+
+_spectral_loss.register_autograd(_spectral_backward, setup_context=_spectral_context)
+
+
+class _DirectNll(torch.autograd.Function):
+    """`_mixture_nll` without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        result = _nll_values(*inputs)
+        ctx.save_for_backward(*inputs, result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return _nll_gradients(*ctx.saved_tensors, grad)
+
+
+class _DirectTransition(torch.autograd.Function):
+    """`_transition_nll` without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*inputs)
+        return _transition_values(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return *_transition_gradients(*ctx.saved_tensors, grad), None, None
+
+
+def _plain(*tensors: Tensor) -> bool:
+    """Whether numbers are computed here and now: nothing traces or compiles the program."""
+    if torch.compiler.is_compiling() or any(type(x) not in (Tensor, torch.nn.Parameter) for x in tensors):
+        return False
+    # One of PyTorch's own parts; where it is not there, the operators are the sure way.
+    modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    return modes is not None and modes() == 0
 
 
 def _parts(prediction: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,24 +211,22 @@ def _parts(prediction: Any) -> tuple[Tensor, Tensor, Tensor]:
     return means, logweights, logstds
 
 
-def _bounded(logstds: Tensor) -> Tensor:
-    """Bounded from below at -10 with a smooth knee, so that a network that is certain of everything gets a finite loss."""
-    return F.softplus(logstds + 10.0, beta=8.0, threshold=20.0) - 10.0
+def _check(means: Tensor, logweights: Tensor, logstds: Tensor, target: Tensor, name: str = "target") -> None:
+    if means.ndim != 5:
+        raise _shape_error(f"means: expected shape [b, k, c, h, w], got {list(means.shape)}")
+    b, k, c, h, w = means.shape
+    if logweights.shape != (b, k, 1, h, w):
+        raise _shape_error(f"logweights: expected shape {[b, k, 1, h, w]}, got {list(logweights.shape)}")
+    if logstds.shape != (b, 1, 1, 1, 1):
+        raise _shape_error(f"logstds: expected shape {[b, 1, 1, 1, 1]}, got {list(logstds.shape)}")
+    if target.shape != (b, c, h, w):
+        raise _shape_error(f"{name}: expected shape {[b, c, h, w]}, got {list(target.shape)}")
 
 
-def _check(means: Tensor, logweights: Tensor, logstds: Tensor, target: Tensor) -> None:
+def _shape_error(message: str) -> Exception:
     from ._errors import ShapeError
 
-    if means.ndim != 5:
-        raise ShapeError(f"means: expected shape [b, k, c, h, w], got {list(means.shape)}")
-    b, k, c, h, w = means.shape
-    for name, x, shape in (
-        ("logweights", logweights, (b, k, 1, h, w)),
-        ("logstds", logstds, (b, 1, 1, 1, 1)),
-        ("target", target, (b, c, h, w)),
-    ):
-        if tuple(x.shape) != shape:
-            raise ShapeError(f"{name}: expected shape {list(shape)}, got {list(x.shape)}")
+    return ShapeError(message)
 
 
 def gm_nll(prediction: Any, target: Tensor) -> Tensor:
@@ -107,6 +234,8 @@ def gm_nll(prediction: Any, target: Tensor) -> Tensor:
 
     Args:
         prediction: A dict with `means` `[b k c h w]`, `logweights` `[b k 1 h w]` and `logstds` `[b 1 1 1 1]`, or an object with these.
+            The standard deviation is bounded from below at exp(-10) with a smooth knee, so that a network that is certain of everything
+            gets a finite loss.
         target: `[b c h w]`: the velocity noise - x0.
 
     Returns:
@@ -115,12 +244,15 @@ def gm_nll(prediction: Any, target: Tensor) -> Tensor:
     means, logweights, logstds = _parts(prediction)
     target = target.float()
     _check(means, logweights, logstds, target)
-    return _mixture_nll(means, logweights, _bounded(logstds), target)
+    if _plain(means, logweights, logstds, target):
+        return _DirectNll.apply(means, logweights, logstds, target)
+    return _mixture_nll(means, logweights, logstds, target)
 
 
 def _times(t: Any, like: Tensor) -> Tensor:
-    t = torch.as_tensor(t, dtype=torch.float32, device=like.device)
-    return t.expand(like.shape[0]).reshape(-1, 1, 1, 1)
+    """`[b]`."""
+    t = torch.as_tensor(t, dtype=torch.float32, device=like.device).detach()
+    return t.expand(like.shape[0]).contiguous()
 
 
 def transition_nll(prediction: Any, x_lo: Tensor, t_lo: Any, x_hi: Tensor, t_hi: Any) -> Tensor:
@@ -134,29 +266,23 @@ def transition_nll(prediction: Any, x_lo: Tensor, t_lo: Any, x_hi: Tensor, t_hi:
         t_hi: Its time in (0, 1].
 
     Returns:
-        `[b h w]` in nats, without the constant c/2 log(2 pi). Its mean is the transition loss of the paper.
+        `[b h w]` in nats, without the constant c/2 log(2 pi), with gradients into the prediction and both samples. Its mean is the
+        transition loss of the paper.
     """
     means, logweights, logstds = _parts(prediction)
     x_lo, x_hi = x_lo.float(), x_hi.float()
-    _check(means, logweights, logstds, x_lo)
-    lo, hi = _times(t_lo, x_lo), _times(t_hi, x_hi)
-    alpha_lo, alpha_hi = 1.0 - lo, 1.0 - hi
-    a = torch.where(alpha_lo <= 0, torch.ones_like(lo), alpha_hi / torch.where(alpha_lo <= 0, torch.ones_like(lo), alpha_lo))
-    r = lo / hi.clamp_min(1e-12)
-    b = (1.0 - (r * a).square()).clamp_min(0.0)
-    c1, c2, c3 = r.square() * a, b * alpha_lo, b * lo.square()
-    step = (c2 * hi).clamp_min(_SMALLEST_STEP)
-    target = (x_hi * (c1 + c2) - x_lo) / step
-    factor = step.unsqueeze(1)
-    var = (2.0 * logstds).exp() * factor.square() + c3.clamp_min(_SMALLEST_VARIANCE).unsqueeze(1)
-    log_std = _bounded(0.5 * var.log()) - factor.log()
-    return _mixture_nll(means, logweights, log_std, target) + step.log().squeeze(1) * x_lo.shape[1]
+    _check(means, logweights, logstds, x_lo, "x_lo")
+    _check(means, logweights, logstds, x_hi, "x_hi")
+    inputs = (means, logweights, logstds, x_lo, x_hi, _times(t_lo, x_lo), _times(t_hi, x_lo))
+    if _plain(*inputs):
+        return _DirectTransition.apply(*inputs)
+    return _transition_nll(*inputs)
 
 
 def velocity_to_data(prediction: Any, x_t: Tensor, t: Any) -> dict:
     """A mixture over the velocity, predicted at `x_t` `[b c h w]` and `t`, as one over x0 = x_t - t u, with gradients."""
     means, logweights, logstds = _parts(prediction)
-    t = _times(t, x_t).unsqueeze(1)
+    t = _times(t, x_t).reshape(-1, 1, 1, 1, 1)
     return {"means": x_t.float().unsqueeze(1) - t * means, "logweights": logweights, "logstds": logstds + t.clamp_min(1e-6).log()}
 
 
@@ -171,10 +297,13 @@ def spectral_loss(log_power: Tensor, prediction: Any, x0: Tensor) -> Tensor:
     Returns:
         The loss, summed over channels and averaged over frequencies and batch. Below 0 the spectrum explains the data better than white noise.
     """
-    means, logweights, logstds = _parts(prediction)
-    x0 = x0.float()
-    _check(means, logweights, logstds, x0)
-    power = _spectral_power(means.detach(), logweights.detach(), logstds.detach(), x0.detach())
-    log_power = log_power.float()
-    gain = power * (-log_power).exp() + log_power - power
-    return gain.mean() * (0.5 * x0.shape[1])
+    means, logweights, logstds = (x.detach() for x in _parts(prediction))
+    x0 = x0.detach().float()
+    _check(means, logweights, logstds, x0, "x0")
+    try:
+        fits = torch.broadcast_shapes(log_power.shape, x0.shape) == x0.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise _shape_error(f"log_power: expected shape {list(x0.shape)}, or one that broadcasts to it, got {list(log_power.shape)}")
+    return _spectral_loss(log_power.float(), means, logweights, logstds, x0)[0]
