@@ -8,8 +8,9 @@ use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use cubecl_environment::bytes::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
 use gmflow::kernel::all_finite;
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use std::any::Any;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -35,9 +36,13 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Array {
-    /// The array `array`, which error messages call `what`: `float32` in C order.
+    /// The array `array`, which error messages call `what`: `float32` in C order, or (address, shape, owner) of such numbers.
     pub fn new(what: &'static str, array: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let interface = array.getattr("__array_interface__")?;
+        if let Ok(parts) = array.cast::<PyTuple>() {
+            let (address, shape, owner): (usize, Vec<usize>, Bound<'_, PyAny>) = parts.extract()?;
+            return Ok(Self::at(what, address, shape, owner));
+        }
+        let interface = array.getattr(intern!(array.py(), "__array_interface__"))?;
         let kind: String = interface.get_item("typestr")?.extract()?;
         let in_order = interface.call_method1("get", ("strides",))?.is_none();
         let (address, _): (usize, bool) = interface.get_item("data")?.extract()?;
@@ -46,13 +51,17 @@ impl Array {
         if kind != "<f4" || !in_order || !aligned {
             return Err(PyTypeError::new_err(format!("{what}: expected float32 in C order, got {kind}")));
         }
+        Ok(Self::at(what, address, shape, array.clone()))
+    }
+
+    fn at(what: &'static str, address: usize, shape: Vec<usize>, owner: Bound<'_, PyAny>) -> Self {
         let len = shape.iter().product();
         let start = match NonNull::new(std::ptr::without_provenance_mut::<f32>(address)) {
             Some(_) if len > 0 => NonNull::new(std::ptr::with_exposed_provenance_mut(address)),
             _ => None,
         };
-        let memory = Memory { _owner: array.clone().unbind(), start: start.unwrap_or(NonNull::dangling()), len };
-        Ok(Self { what, memory, shape })
+        let memory = Memory { _owner: owner.unbind(), start: start.unwrap_or(NonNull::dangling()), len };
+        Self { what, memory, shape }
     }
 
     /// Its shape.

@@ -265,7 +265,7 @@ impl Sampler<'_> {
 
     /// Network calls for the first `samples` samples.
     fn calls(&self, samples: usize) -> usize {
-        samples.div_ceil(self.batch) * self.config.steps
+        samples.div_ceil(self.batch.max(1)) * self.config.steps
     }
 
     /// Images of latents, unless the latents are asked for.

@@ -75,7 +75,7 @@ fn member(team: &Arc<Team>, member: usize) -> Option<thread::JoinHandle<()>> {
     team.join(member).then(|| {
         let team = Arc::clone(team);
         thread::spawn(move || {
-            team.follow(member, PATIENCE, |_| ());
+            team.follow(member, PATIENCE, |_| true);
             team.leave(member);
         })
     })

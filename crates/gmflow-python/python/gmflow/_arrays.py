@@ -52,6 +52,23 @@ def to_numpy(what: str, x: Any) -> Any:
     return np.require(array, np.dtype("=f4"), ["C", "A"])
 
 
+def to_native(what: str, x: Any) -> Any:
+    """The same as the library takes it: (address, shape, owner) of a tensor that fits, which takes a third of the time of an array."""
+    torch = sys.modules.get("torch")
+    if (
+        torch is not None
+        and isinstance(x, torch.Tensor)
+        and x.dtype is torch.float32
+        and x.layout is torch.strided
+        and x.is_cpu
+        and x.is_contiguous()
+        and not x.is_neg()
+    ):
+        # What shares its memory keeps it, whatever becomes of the tensor.
+        return x.data_ptr(), x.shape, x.detach()
+    return to_numpy(what, x)
+
+
 def from_native(buffer: Any, like: Any = None) -> Any:
     """An array of the library's memory, which it keeps alive; a tensor on the device of `like` where that is one of PyTorch."""
     import numpy as np

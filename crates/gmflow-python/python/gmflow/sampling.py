@@ -6,7 +6,7 @@ import json
 from typing import Any, Callable
 
 from . import _native
-from ._arrays import from_native, is_torch, seeds_of, to_numpy
+from ._arrays import from_native, is_torch, seeds_of, to_native, to_numpy
 from ._settings import sampler_config
 
 
@@ -36,8 +36,7 @@ def native_mixture(predicted: Any, plain: bool = True) -> tuple[Any, Any, Any]:
 
     parts = mixture_parts(predicted)
     if parts is not None:
-        means, logweights, logstds = (to_numpy(name, x) for name, x in zip(("means", "logweights", "logstds"), parts))
-        return means, logweights, logstds
+        return to_native("means", parts[0]), to_native("logweights", parts[1]), to_native("logstds", parts[2])
     if not plain:
         raise TypeError("solver: expected a name beside a function of plain velocities, such as 'euler', got none")
     if hasattr(predicted, "sample") and not callable(predicted.sample):
@@ -137,9 +136,11 @@ def sample(
         import torch
 
         target = torch.device("cpu" if device is None else device)
+        on_host = target.type == "cpu"
 
         def arguments(x: Any, t: Any) -> tuple[Any, Any]:
-            return torch.from_numpy(_asarray(x)).to(target), torch.from_numpy(_asarray(t)).to(target)
+            x, t = torch.from_numpy(_asarray(x)), torch.from_numpy(_asarray(t))
+            return (x, t) if on_host else (x.to(target), t.to(target))
 
         # The same at every step, but with guidance for a part of them.
         known: dict = {}
@@ -160,19 +161,18 @@ def sample(
 
     def function(x: Any, t: Any, classes: list[int] | None) -> tuple[Any, Any, Any]:
         x, t = arguments(x, t)
-        if in_torch:
-            with torch.no_grad():
-                predicted = denoise_fn(x, t) if num_classes is None else denoise_fn(x, t, labels_of(classes))
-        else:
-            predicted = denoise_fn(x, t) if num_classes is None else denoise_fn(x, t, labels_of(classes))
+        predicted = denoise_fn(x, t) if num_classes is None else denoise_fn(x, t, labels_of(classes))
         return native_mixture(predicted, plain)
 
     noise = None if noise is None else to_numpy("noise", noise)
     shaped_by = None if spectrum is None else spectrum._model
-    drawn = from_native(_native.sample(function, json.dumps(request), noise, (_draws(draws), shaped_by), callback))
+    run = (function, json.dumps(request), noise, (_draws(draws), shaped_by), callback)
     if not in_torch:
-        return drawn
-    return torch.from_numpy(drawn).to(target)
+        return from_native(_native.sample(*run))
+    # For all calls of the function, which are on this thread.
+    with torch.no_grad():
+        drawn = _native.sample(*run)
+    return torch.from_numpy(from_native(drawn)).to(target)
 
 
 def _draws(draws: Callable[..., Any] | None) -> Callable[..., Any] | None:

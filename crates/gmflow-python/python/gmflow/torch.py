@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import _native
-from ._arrays import from_native, to_numpy
+from ._arrays import from_native, to_native
 from .sampling import mixture_parts
 
 __all__ = ["gm_nll", "spectral_loss", "transition_nll", "velocity_to_data"]
@@ -24,24 +24,24 @@ _TRANSITION = ("means", "logweights", "logstds", "x_lo", "x_hi", "t_lo", "t_hi")
 
 
 def _nll_values(*tensors: Tensor) -> Tensor:
-    return from_native(_native.nll([to_numpy(name, x) for name, x in zip(_NLL, tensors)]), tensors[0])
+    return from_native(_native.nll([to_native(name, x) for name, x in zip(_NLL, tensors)]), tensors[0])
 
 
 def _nll_gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
     *inputs, result, grad = tensors
-    arrays = [to_numpy(name, x) for name, x in zip(_NLL, inputs)]
-    grads = _native.nll_gradient(arrays, to_numpy("result", result), to_numpy("grad", grad))
+    arrays = [to_native(name, x) for name, x in zip(_NLL, inputs)]
+    grads = _native.nll_gradient(arrays, to_native("result", result), to_native("grad", grad))
     return tuple(from_native(x, inputs[0]) for x in grads)
 
 
 def _transition_values(*tensors: Tensor) -> Tensor:
-    return from_native(_native.transition_nll([to_numpy(name, x) for name, x in zip(_TRANSITION, tensors)]), tensors[0])
+    return from_native(_native.transition_nll([to_native(name, x) for name, x in zip(_TRANSITION, tensors)]), tensors[0])
 
 
 def _transition_gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
     *inputs, grad = tensors
-    arrays = [to_numpy(name, x) for name, x in zip(_TRANSITION, inputs)]
-    return tuple(from_native(x, inputs[0]) for x in _native.transition_nll_gradient(arrays, to_numpy("grad", grad)))
+    arrays = [to_native(name, x) for name, x in zip(_TRANSITION, inputs)]
+    return tuple(from_native(x, inputs[0]) for x in _native.transition_nll_gradient(arrays, to_native("grad", grad)))
 
 
 def _empty_like(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -129,8 +129,8 @@ def _spectral_loss(
     log_power: Tensor, means: Tensor, logweights: Tensor, logstds: Tensor, x0: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The loss, and the squared frequencies of the data, which the gradient is made of."""
-    mixture = (to_numpy("means", means), to_numpy("logweights", logweights), to_numpy("logstds", logstds))
-    power = from_native(_native.spectral_power(mixture, to_numpy("x0", x0)), log_power)
+    mixture = (to_native("means", means), to_native("logweights", logweights), to_native("logstds", logstds))
+    power = from_native(_native.spectral_power(mixture, to_native("x0", x0)), log_power)
     gain = power * (-log_power).exp() + log_power - power
     return gain.mean() * (0.5 * x0.shape[1]), power
 

@@ -76,13 +76,12 @@ impl Team {
         }
     }
 
-    /// Works on pass after pass, until none has come for `patience` polls; `idle` is told how many there have been.
-    pub fn follow(&self, member: usize, patience: usize, idle: impl Fn(usize)) {
+    /// Works on pass after pass, until none has come for `patience` polls, or `stays` says no, which is told how many there have been.
+    pub fn follow(&self, member: usize, patience: usize, stays: impl Fn(usize) -> bool) {
         let mut polls = 0;
-        while polls < patience {
+        while polls < patience && stays(polls) {
             polls = if self.help(member) { 0 } else { polls + 1 };
             spin_loop();
-            idle(polls);
         }
     }
 

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The threads that a pass may use.
 #[derive(Clone, Copy)]
@@ -45,6 +45,9 @@ impl Threads<'_> {
 const PATIENCE: usize = 4000;
 /// How often it polls before it offers itself to the pool.
 const LOOKS: usize = 100;
+/// A thread that is away for longer while it offers itself has other work, or shares its core, perhaps with the leader. It leaves the team and
+/// falls asleep: a system may leave a thread that never sleeps on its core.
+const ABSENCE: Duration = Duration::from_micros(20);
 /// The pieces of a pass for each thread where some come late, and cores keep nothing for the next pass.
 const PIECES: usize = 8;
 
@@ -140,9 +143,12 @@ impl ThreadTeam {
                 // The leader itself may pick up the task.
                 if std::thread::current().id() != leader {
                     team.team.follow(member, PATIENCE, |polls| {
-                        if polls % LOOKS == LOOKS - 1 {
-                            rayon::yield_now();
+                        if polls % LOOKS != LOOKS - 1 {
+                            return true;
                         }
+                        let start = Instant::now();
+                        rayon::yield_now();
+                        start.elapsed() < ABSENCE
                     });
                 }
                 team.team.leave(member);

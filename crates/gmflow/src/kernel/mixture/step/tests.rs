@@ -148,3 +148,52 @@ proptest! {
         }
     }
 }
+
+/// The first mixtures of a batch.
+fn first(GaussianMixture { means, log_weights, log_std }: GaussianMixture, b: usize) -> GaussianMixture {
+    let [means, log_weights, log_std] = [means, log_weights, log_std].map(|x| x.narrow(0, 0, b));
+    GaussianMixture { means, log_weights, log_std }
+}
+
+/// A network that has diverged: what is no number among its log weights does not come out as one.
+#[test]
+fn log_weights_that_are_no_numbers_are_not_hidden() {
+    let case = Case {
+        seed: 3,
+        components: 4,
+        shape: [2, 3, 5, 7],
+        guidance: Guidance::Off,
+        scale: ReweightScale::Image,
+        second_order: None,
+        substeps: 3,
+        times: [0.9, 0.6, 0.3],
+    };
+    let [_, t, to] = case.times;
+    let guided = Guidance::Probabilistic { scale: 0.3, orthogonal: 1.0 };
+    for scale in [ReweightScale::Image, ReweightScale::Pixel] {
+        for (guidance, row) in [(Guidance::Off, 1), (guided, 1), (guided, 3)] {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let VelocityMixture(GaussianMixture { means, log_weights, log_std }) = case.velocity(0);
+                let shape = log_weights.dims();
+                let mut weights = values(log_weights);
+                // The third component of a pixel of the second sample.
+                weights[(row * 4 + 2) * 35 + 17] = bad;
+                let log_weights = Tensor::from_data(TensorData::new(weights, shape), &device());
+                let velocity = VelocityMixture(GaussianMixture { means, log_weights, log_std });
+                let x = noise::<4>(case.seed, 9, case.shape);
+                let velocity = match guidance {
+                    Guidance::Off => VelocityMixture(first(velocity.0, 2)),
+                    _ => velocity,
+                };
+                let prediction = GuidedPrediction::from_velocity((guidance, scale), velocity, &x, t);
+                let times = vec![t, 0.5 * (t + to), to];
+                let step = OdeStep { x: &x, times, correction: None, to_next_mean: None };
+                let at = |x: Tensor<4>| values(x).chunks(35).skip(3).map(|plane| plane[17]).collect::<Vec<_>>();
+                let what = format!("{guidance:?} {scale:?} row {row}: {bad}");
+                assert!(at(prediction.ode(&step).x).iter().all(|x| !x.is_finite()), "{what}");
+                let mixture = prediction.corrected(None).mixture.0;
+                assert!(at(mixture.mean()).iter().all(|x| !x.is_finite()), "{what}, reweighted");
+            }
+        }
+    }
+}
