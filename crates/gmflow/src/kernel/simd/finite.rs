@@ -3,6 +3,9 @@
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::threads::Threads;
 
+/// Fewer numbers are one thread's: it is through with them before others have come.
+const MANY: usize = 128 * 1024;
+
 /// Numbers that are looked at together.
 const PIECE: usize = 8 * 1024;
 
@@ -14,7 +17,8 @@ pub fn all_finite(values: &[f32]) -> bool {
         vectorised(Finite { values: piece, finite: &mut finite });
         finite
     };
-    Threads::All.map(pieces, values.len(), || (), finite).into_iter().all(|finite| finite)
+    let threads = if values.len() < MANY { Threads::One } else { Threads::All };
+    threads.map(pieces, values.len(), || (), finite).into_iter().all(|finite| finite)
 }
 
 struct Finite<'a> {
@@ -39,7 +43,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_found_anywhere() {
-        for n in [1, 7, PIECE + 1, 5 * PIECE] {
+        for n in [1, 7, PIECE + 1, MANY + 3] {
             let mut values = vec![f32::MAX; n];
             assert!(all_finite(&values));
             for at in [0, n / 2, n - 1] {

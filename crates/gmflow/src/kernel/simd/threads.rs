@@ -45,8 +45,8 @@ impl Threads<'_> {
 const PATIENCE: usize = 4000;
 /// How often it polls before it offers itself to the pool.
 const LOOKS: usize = 100;
-/// A thread that is away for longer while it offers itself has other work, or shares its core, perhaps with the leader. It leaves the team and
-/// falls asleep: a system may leave a thread that never sleeps on its core.
+/// A thread that is away for longer between two looks shares its core, perhaps with the leader. It leaves the team and falls asleep: a system may
+/// leave a thread that never sleeps on its core.
 const ABSENCE: Duration = Duration::from_micros(20);
 /// The pieces of a pass for each thread where some come late, and cores keep nothing for the next pass.
 const PIECES: usize = 8;
@@ -142,13 +142,15 @@ impl ThreadTeam {
             rayon::spawn(move || {
                 // The leader itself may pick up the task.
                 if std::thread::current().id() != leader {
+                    let last = Cell::new(Instant::now());
                     team.team.follow(member, PATIENCE, |polls| {
                         if polls % LOOKS != LOOKS - 1 {
                             return true;
                         }
-                        let start = Instant::now();
+                        let away = if polls < LOOKS { Duration::ZERO } else { last.get().elapsed() };
                         rayon::yield_now();
-                        start.elapsed() < ABSENCE
+                        last.set(Instant::now());
+                        away < ABSENCE
                     });
                 }
                 team.team.leave(member);
