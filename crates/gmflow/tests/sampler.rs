@@ -144,6 +144,38 @@ impl Solver for OwnEuler {
 }
 
 #[test]
+fn a_caller_sees_and_replaces_samples_after_each_step_and_gives_the_noise() {
+    let model = digits();
+    let sampler = || model.sampler().steps(3).classes([7, 1]).seeds(3..6).batch(2);
+    let plain = sampler().sample().expect("samples");
+    let mut seen = Vec::new();
+    let watched = sampler().sample_steps(&mut |end| {
+        seen.push((end.done, end.of, (end.from * 3.0).round(), (end.to * 3.0).round(), values(end.x.clone())));
+        ControlFlow::Continue(None)
+    });
+    assert_eq!(watched.expect("samples").values, plain.values);
+    let steps: Vec<_> = seen.iter().map(|(done, of, from, to, x)| (*done, *of, *from, *to, x.len() / 784)).collect();
+    let one = |b: usize| [(1, 3, 3.0, 2.0, b), (2, 3, 2.0, 1.0, b), (3, 3, 1.0, 0.0, b)];
+    assert_eq!(steps, [one(2), one(1)].concat());
+    assert_eq!(seen[2].4, plain.values[..2 * 784]);
+
+    let replaced = sampler().sample_steps(&mut |end| ControlFlow::Continue(Some(end.x.zeros_like() + 0.5)));
+    assert!(
+        replaced.expect("samples").values.iter().all(|x| *x == 0.5),
+        "what replaces the last samples is the result"
+    );
+    let wrong = sampler().sample_steps(&mut |end| ControlFlow::Continue(Some(end.x.clone().narrow(2, 0, 1))));
+    assert!(wrong.expect_err("another shape").to_string().starts_with("latents: expected shape"));
+
+    let noise =
+        gmflow::rng::normal_batch(&[3, 4, 5], gmflow::rng::Purpose::InitialNoise, 0, [1, 28, 28], &Device::flex());
+    let given = sampler().seeds(100..103).noise(noise.clone()).sample().expect("samples");
+    assert_eq!(given.values, plain.values);
+    let wrong = sampler().noise(noise.narrow(0, 0, 2)).sample().expect_err("too little noise");
+    assert!(wrong.to_string().starts_with("noise: expected shape [3, 1, 28, 28]"));
+}
+
+#[test]
 fn a_solver_of_ones_own_samples_as_the_built_in_one_of_its_rule() {
     let model = digits();
     let pipeline = Pipeline { network: &model.network, spectrum: None, device: Device::flex() };
