@@ -61,6 +61,16 @@ def test_the_notebook(capsys):
     assert "frechet_distance" in capsys.readouterr().out
 
 
+def test_the_notebook_shows_what_it_has_computed():
+    path = ROOT / "examples" / "gmflow.ipynb"
+    assert path.stat().st_size < 500_000
+    code = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    kinds = [kind for cell in code for output in cell["outputs"] for kind in output.get("data", {})]
+    assert "image/png" in kinds
+    assert not [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
+
+
 def test_the_chapter_names_every_exception():
     text = (ROOT / "book" / "src" / "python.md").read_text()
     for name in gmflow.__all__:
