@@ -163,8 +163,7 @@ fn training(
     };
     let most = batch.div_ceil(ranks).max(2);
     let (full, half) = (time(most)?, time(most / 2)?);
-    let sample = (full.seconds - half.seconds) / (most - most / 2) as f64;
-    let rest = (full.seconds - most as f64 * sample).max(0.0);
+    let (sample, rest) = parts((most, full.seconds), (most / 2, half.seconds));
     let parameters = full.parameters;
     let predict = |ranks: usize| {
         let samples = (0..ranks).map(|rank| share(batch, rank, ranks).len()).max().unwrap_or(0) as f64;
@@ -188,6 +187,14 @@ fn training(
         measured: measured.seconds,
         exchange: measured.exchange,
     })
+}
+
+/// Seconds of a sample, and of a step beside its samples, from steps of two sizes. A difference below 0 or above the
+/// larger step's mean is noise of a busy machine: then the whole step is taken for its samples.
+fn parts((most, full): (usize, f64), (fewer, half): (usize, f64)) -> (f64, f64) {
+    let sample = (full - half) / (most - fewer) as f64;
+    let mean = full / most as f64;
+    if sample > 0.0 && sample < mean { (sample, full - most as f64 * sample) } else { (mean, 0.0) }
 }
 
 impl Report {
@@ -250,4 +257,17 @@ fn share_of(part: f64, whole: f64) -> String {
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn a_step_is_split_into_samples_and_the_rest_and_noise_never_gives_a_negative_time() {
+        let (sample, rest) = parts((8, 1.0), (4, 0.6));
+        assert!((sample - 0.1).abs() < 1e-12 && (rest - 0.2).abs() < 1e-12, "{sample} {rest}");
+        assert_eq!(parts((8, 1.0), (4, 1.1)), (0.125, 0.0));
+        assert_eq!(parts((8, 1.0), (4, 0.1)), (0.125, 0.0));
+    }
 }

@@ -48,7 +48,7 @@ pub struct Metrics {
     /// The share of the fake samples that the classifier reads as the class that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_as_asked: Option<f64>,
-    /// Precision, recall, density and coverage.
+    /// Precision, recall, density, coverage and copies.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub manifolds: Option<Manifolds>,
     /// Colour statistics of the fake samples, and by how much they differ from the reference's.
@@ -145,6 +145,7 @@ impl Metrics {
             ("recall", within(|m| m.recall)),
             ("density", within(|m| m.density)),
             ("coverage", within(|m| m.coverage)),
+            ("copies", number(self.manifolds.as_ref().and_then(|m| m.copies), 4)),
             ("saturation - data", colour(|c| c.saturation_difference)),
             ("brightness - data", colour(|c| Some(c.brightness_difference))),
             ("contrast - data", colour(|c| Some(c.contrast_difference))),

@@ -1,5 +1,5 @@
 //! Improved precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797): which
-//! samples of one set lie within the neighbourhoods of the other set.
+//! samples of one set lie within the neighbourhoods of the other set, and which are copies.
 
 use crate::{Error, Matrix, Result};
 use faer::linalg::matmul::matmul;
@@ -41,7 +41,15 @@ pub struct Manifolds {
     pub density: f64,
     /// The share of real samples with a fake one in their neighbourhood.
     pub coverage: f64,
+    /// The share of fake samples that are as near to a real one as hardly any real sample is to another: at most the 0.1 % quantile of the
+    /// distances from a real sample to the nearest other one. Copies of the training data are among them, if that is the real set. Figures of
+    /// earlier versions have none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub copies: Option<f64>,
 }
+
+/// The share of real samples that may be as near to another one as a copy is.
+const COPIES: f64 = 1e-3;
 
 /// Compares two sets of feature vectors; `progress` is told (tiles done, of), and answers whether to go on.
 ///
@@ -90,9 +98,11 @@ pub fn manifolds(real: &Matrix, fake: &Matrix, neighbours: Neighbours, progress:
             _ => Ok(()),
         }
     };
-    let of_real = radii(real, &centre, &[near, far], &mut tick)?;
+    let mut of_real = radii(real, &centre, &[near, far, 1], &mut tick)?;
     let of_fake = radii(fake, &centre, &[near], &mut tick)?;
     let found = Crossed::between((fake, real), &centre, (&of_fake[0], &of_real[0], &of_real[1]), &mut tick)?;
+    let copied = quantile(&mut of_real[2], COPIES);
+    let copies: Vec<bool> = found.fake_nearest.iter().map(|distance| *distance <= copied).collect();
     let share = |hits: &[bool]| hits.iter().filter(|&&hit| hit).count() as f64 / hits.len() as f64;
     let covered: Vec<bool> =
         found.nearest.iter().zip(&of_real[1]).map(|(nearest, radius)| nearest < radius).collect();
@@ -101,7 +111,15 @@ pub fn manifolds(real: &Matrix, fake: &Matrix, neighbours: Neighbours, progress:
         recall: share(&found.real_within),
         density: found.balls as f64 / (far * fake.rows()) as f64,
         coverage: share(&covered),
+        copies: Some(share(&copies)),
     })
+}
+
+/// The smallest value that at least this share of the values does not exceed. The order of the values changes.
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    let last = values.len().saturating_sub(1);
+    let index = ((share * values.len() as f64).ceil() as usize).saturating_sub(1).min(last);
+    *values.select_nth_unstable_by(index, f64::total_cmp).1
 }
 
 fn centre(matrix: &Matrix) -> Vec<f64> {
@@ -155,6 +173,8 @@ struct Crossed {
     balls: u64,
     /// The squared distance from every real sample to the nearest fake one.
     nearest: Vec<f64>,
+    /// The squared distance from every fake sample to the nearest real one.
+    fake_nearest: Vec<f64>,
 }
 
 impl Crossed {
@@ -170,15 +190,18 @@ impl Crossed {
             real_within: vec![false; real.rows()],
             balls: 0,
             nearest: vec![f64::INFINITY; real.rows()],
+            fake_nearest: vec![f64::INFINITY; fake.rows()],
         };
         tiles((fake, real), centre, |rows, columns, tile| {
             let width = columns.len();
             let (near, far) = (&near_real[columns.clone()], &far_real[columns.clone()]);
-            found.balls += found.fake_within[rows.clone()]
-                .par_iter_mut()
+            let of_fake_rows =
+                found.fake_within[rows.clone()].par_iter_mut().zip(&mut found.fake_nearest[rows.clone()]);
+            found.balls += of_fake_rows
                 .zip(tile.par_chunks_exact(width))
-                .map(|(within, distances)| {
+                .map(|((within, nearest), distances)| {
                     *within |= distances.iter().zip(near).any(|(distance, radius)| distance <= radius);
+                    *nearest = distances.iter().fold(*nearest, |nearest, distance| nearest.min(*distance));
                     distances.iter().zip(far).filter(|(distance, radius)| distance < radius).count() as u64
                 })
                 .sum::<u64>();

@@ -63,7 +63,7 @@ fn scores_agree_with_torch_fidelity_and_prdc() {
     let got = inception_score(&recorded("logits"), 10, 2020).unwrap();
     close(got.mean, score("inception_score")[0].as_f64().unwrap(), 1e-9);
     close(got.std, score("inception_score")[1].as_f64().unwrap(), 1e-9);
-    let Manifolds { precision, recall, density, coverage } =
+    let Manifolds { precision, recall, density, coverage, .. } =
         manifolds(&real, &fake, Neighbours::default(), &mut keep_going).unwrap();
     // The recorded shares of precision and recall are in f32.
     close(precision, score("precision").as_f64().unwrap(), 1e-7);
@@ -119,7 +119,7 @@ fn batches_and_merged_parts_have_the_moments_of_the_whole() {
     }
 }
 
-/// Precision, recall, density and coverage from differences of all pairs.
+/// Precision, recall, density, coverage and copies from differences of all pairs.
 fn by_definition(real: &Matrix, fake: &Matrix, k: usize) -> Manifolds {
     let distance = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum::<f64>()
@@ -141,12 +141,21 @@ fn by_definition(real: &Matrix, fake: &Matrix, k: usize) -> Manifolds {
         share(a, &|row| (0..b.rows()).any(|i| distance(a.row(row), b.row(i)) <= radii[i]))
     };
     let inside = |row: usize, i: usize| distance(fake.row(row), real.row(i)) < of_real[i];
+    let mut nearest: Vec<f64> = (0..real.rows())
+        .map(|i| {
+            let others = (0..real.rows()).filter(|&j| j != i);
+            others.map(|j| distance(real.row(i), real.row(j))).fold(f64::INFINITY, f64::min)
+        })
+        .collect();
+    nearest.sort_by(f64::total_cmp);
+    let copied = nearest[real.rows().div_ceil(1000) - 1];
     let balls: usize = (0..fake.rows()).map(|row| (0..real.rows()).filter(|&i| inside(row, i)).count()).sum();
     Manifolds {
         precision: within(fake, real, &of_real),
         recall: within(real, fake, &of_fake),
         density: balls as f64 / (k * fake.rows()) as f64,
         coverage: share(real, &|i| (0..fake.rows()).any(|row| inside(row, i))),
+        copies: Some(share(fake, &|row| (0..real.rows()).any(|i| distance(fake.row(row), real.row(i)) <= copied))),
     }
 }
 
@@ -166,7 +175,7 @@ fn a_set_in_another_order_has_density_one() {
     let values = order.iter().flat_map(|&row| real.row(row)).copied().collect();
     let fake = Matrix::new(values, d).unwrap();
     let got = manifolds(&real, &fake, Neighbours::default(), &mut keep_going).unwrap();
-    assert_eq!(got, Manifolds { precision: 1.0, recall: 1.0, density: 1.0, coverage: 1.0 });
+    assert_eq!(got, Manifolds { precision: 1.0, recall: 1.0, density: 1.0, coverage: 1.0, copies: Some(1.0) });
 }
 
 #[test]
@@ -181,6 +190,20 @@ fn copies_are_at_distance_zero() {
     let (real, fake) = (with_copies(40, 40..140), with_copies(20, 140..240));
     let got = manifolds(&real, &fake, Neighbours { precision: 3, density: 3 }, &mut keep_going).unwrap();
     assert_eq!(got, by_definition(&real, &fake, 3));
+}
+
+#[test]
+fn copies_are_counted_and_neighbours_are_not() {
+    // 2,000 real samples, of which two are nearly the same: the 0.1 % quantile is their distance.
+    let (mut values, d) = (normal(8, 2000, 8).values().to_vec(), 8);
+    values[d] = values[0] + 1e-3;
+    values.copy_within(1..d, d + 1);
+    let real = Matrix::new(values, d).unwrap();
+    let near = |i: usize, shift: f32| real.row(i).iter().map(move |value| value + shift);
+    let fake = (0..10).flat_map(|i| near(i + 5, 1e-5)).chain((0..30).flat_map(|i| near(i + 50, 0.05)));
+    let fake = Matrix::new(fake.collect(), d).unwrap();
+    let got = manifolds(&real, &fake, Neighbours::default(), &mut keep_going).unwrap();
+    assert_eq!((got.copies, got.precision), (Some(0.25), 1.0));
 }
 
 #[test]

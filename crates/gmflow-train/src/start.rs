@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{LoadOptions, Model, ModelInfo, Progress, model_folder};
+use gmflow::distill::{StudentHead, student};
 use gmflow::network::{Network, NetworkConfig, SpectrumMlp, SpectrumMlpConfig};
 use serde_json::Value;
 
@@ -37,21 +38,56 @@ pub(crate) fn take_network(config: &mut Config) -> Result<()> {
 }
 
 /// The networks whose weights a run starts from: those of a model folder or of a run's latest checkpoint, the first average by name before
-/// the weights themselves; the spectrum network only where one is trained.
+/// the weights themselves; the spectrum network only where one is trained. A model with one component may become a mixture: its head is
+/// widened as that of a student, and everything else is copied.
 ///
 /// # Errors
-/// A folder that holds neither; a damaged file; another network than the configuration's.
+/// A folder that holds neither; a damaged file; another network than the configuration's, but for the head of a model with one component.
 pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<Start> {
     let folder = model_folder(path)?;
     let average = Model::ema_names(&folder)?.into_iter().next();
     let options = LoadOptions { ema: average.as_deref(), without_vae: true, ..LoadOptions::default() };
     let model = Model::load_with(&folder, options, device)?;
-    check_network(&model.info.network, config)?;
+    let stored = &model.info.network;
+    check_network(&widened(stored, &config.network), config)?;
+    let network = match *stored == config.network {
+        true => model.network,
+        false => student(&model.network, &config.network, StudentHead::Mixture, config.train.seed, device)?,
+    };
     check_spectrum(model.info.spectrum.as_ref(), config)?;
     let spectrum = model.spectrum.filter(|_| config.spectrum.is_some());
     let mut earlier = model.info.earlier;
     earlier.extend(Some(model.info.progress).filter(|progress| progress.step > 0));
-    Ok(Start { network: model.network, spectrum, earlier })
+    Ok(Start { network, spectrum, earlier })
+}
+
+/// The network `stored` with the head of `wanted`, where it has one component and is to become a mixture; else as it is.
+fn widened(stored: &NetworkConfig, wanted: &NetworkConfig) -> NetworkConfig {
+    let mut network = stored.clone();
+    if stored.num_gaussians() != 1 || wanted.num_gaussians() == 1 {
+        return network;
+    }
+    match (&mut network, wanted) {
+        (NetworkConfig::Mlp2d(ours), NetworkConfig::Mlp2d(wanted)) => {
+            ours.num_gaussians = wanted.num_gaussians;
+            ours.constant_logstd = wanted.constant_logstd;
+            ours.mean_spread = wanted.mean_spread;
+        }
+        (NetworkConfig::Unet(ours), NetworkConfig::Unet(wanted)) => {
+            ours.num_gaussians = wanted.num_gaussians;
+            ours.constant_logstd = wanted.constant_logstd;
+            ours.logstd_inner_dim = wanted.logstd_inner_dim;
+            ours.gm_num_logstd_layers = wanted.gm_num_logstd_layers;
+        }
+        (NetworkConfig::GmDit(ours), NetworkConfig::GmDit(wanted)) => {
+            ours.num_gaussians = wanted.num_gaussians;
+            ours.constant_logstd = wanted.constant_logstd;
+            ours.logstd_inner_dim = wanted.logstd_inner_dim;
+            ours.gm_num_logstd_layers = wanted.gm_num_logstd_layers;
+        }
+        _ => (),
+    }
+    network
 }
 
 /// The network of a checkpoint must be the configuration's.

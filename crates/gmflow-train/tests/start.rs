@@ -87,6 +87,42 @@ fn weights_of_another_network_are_refused_by_the_field_that_differs() {
 }
 
 #[test]
+fn a_mixture_starts_from_a_model_with_one_component_and_predicts_its_velocity() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = ["network.num_gaussians=1", "network.constant_logstd=0"];
+    let mut plain = Run::create(common::tiny_with(&one), folder.path(), false, &common::device())
+        .expect("a run of one component");
+    plain.run(&AtomicBool::new(false), &mut Silent).expect("training");
+    let mut mixture = Trainer::new(from(folder.path(), &[]), &common::device()).expect("a mixture");
+    let (old, new) = (plain.trainer().snapshot(Some("ema")), mixture.snapshot(None));
+    let shapes = |network| parameter_shapes(&network).into_iter().collect::<std::collections::BTreeMap<_, _>>();
+    let values = |trainer: &Trainer, average| -> std::collections::BTreeMap<String, Vec<f32>> {
+        let names = parameter_shapes(&trainer.snapshot(average).expect("weights"));
+        names.into_iter().map(|(name, _)| name).zip(weights(trainer, average)).collect()
+    };
+    let (old_shapes, new_shapes) = (shapes(old.expect("weights")), shapes(new.expect("weights")));
+    let (theirs, ours) = (values(plain.trainer(), Some("ema")), values(&mixture, None));
+    let body: Vec<&String> = old_shapes.keys().filter(|name| !name.starts_with("out_")).collect();
+    assert!(body.len() >= 6, "{body:?}");
+    for name in body {
+        assert!(theirs[name] == ours[name], "{name} is copied");
+    }
+    // Every mean is the one that there was, a little apart; all weights are equal.
+    assert!(new_shapes["out_means.bias"] != old_shapes["out_means.bias"]);
+    for pair in ours["out_means.bias"].chunks(2) {
+        let apart = pair.iter().zip(&theirs["out_means.bias"]).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 0.3, "{pair:?}");
+    }
+    assert!(ours["out_logweights.weight"].iter().chain(&ours["out_logweights.bias"]).all(|x| *x == 0.0));
+    mixture.step().expect("a step");
+    // A mixture does not become another one.
+    let several = tempfile::tempdir().expect("a folder");
+    run(several.path());
+    let message = refused(from(several.path(), &["network.num_gaussians=8"]));
+    assert!(message.contains("network.num_gaussians") && message.contains("as in the checkpoint"), "{message}");
+}
+
+#[test]
 fn a_new_run_may_take_the_place_of_the_one_it_starts_from() {
     let folder = tempfile::tempdir().expect("a folder");
     let average = weights(run(folder.path()).trainer(), Some("ema"));

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[command(
     long_about = "Compares samples with real data and prints one row of a table for each set: Fréchet distance (called FID \
-where the features are Inception's), kernel distance, Inception Score, precision, recall, density, coverage, colours, and, with --nll, \
+where the features are Inception's), kernel distance, Inception Score, precision, recall, density, coverage, copies, colours, and, with --nll, \
 the likelihood. A checkpoint is sampled from on the way, without files. Models of points in the plane are compared with their density.",
     after_help = "Examples:\n  gmflow eval --real configs/cifar10.toml --fake samples/ --features inception=weights.pth\n  \
 gmflow eval --real mnist.stats.safetensors --fake models/mnist --features classifier=mnist-features.safetensors --num 1000 --steps 8 --out \
@@ -38,7 +38,7 @@ pub struct EvalArgs {
     /// time has a row for each part
     #[arg(long, value_name = "N", requires = "nll", default_value_t = gmflow_eval::likelihood::TIMES, value_parser = count)]
     pub nll_times: usize,
-    /// Leave out the figures that need all feature vectors: kernel distance, precision, recall, density, coverage
+    /// Leave out the figures that need all feature vectors: kernel distance, precision, recall, density, coverage, copies
     #[arg(long)]
     pub moments_only: bool,
     /// Number of nearest neighbours for precision and recall
