@@ -196,7 +196,7 @@ mod tests {
         let has = |name| facts.instructions.contains(&name);
         assert_eq!(has("avx512_bf16") && has("avx512bw"), MatmulPrecision::Bf16.is_available());
         let available = products().map(|products| products.available);
-        assert_eq!(available[0], true);
+        assert!(available[0]);
         assert_eq!(available[2], MatmulPrecision::Int8.is_available());
     }
 }
