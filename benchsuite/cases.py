@@ -27,8 +27,10 @@ class Case:
     precision: str = "bf16"
     # A sample of a student in one network call, in place of a guided one.
     student: bool = False
-    # Operations of a call, where a share of the device's peak is wanted.
+    # Operations of a call by the definition of its products and convolutions (PyTorch's FlopCounterMode), and the roof that they are
+    # measured by.
     gflop: float | None = None
+    roof: str | None = None
 
 
 def xl(precision, target, modes):
@@ -46,6 +48,8 @@ def xl(precision, target, modes):
             modes=modes,
             group=f"xl {of_rival}",
             quick_rounds=1 if batch == 8 or (precision, batch) == ("f32", 2) else 2,
+            gflop=237.3 * batch,
+            roof=precision,
         )
         for batch in (1, 2, 8)
     ]
@@ -83,16 +87,16 @@ CASES = [
     Case("size", "size of the binary", 40, kind="size", unit="MB"),
     Case("sample mnist", "`gmflow sample --checkpoint models/mnist --num 16 --grid`", 2, kind="mnist"),
     *mixture(),
-    training("mlp_training/512x4096", "2-D MLP 5x512, batch 4096, K = 64, training step", 1.5),
-    training("mlp_training/512x4096-bf16", "the same perceptron, training step, bf16 against autocast", None),
-    training("small_dit_training/f32", "DiT 12 layers, 6x64, 64 tokens, batch 32, training step, f32", 1.4, memory=True),
-    training("small_dit_training/bf16", "the same DiT, training step, bf16 against autocast", 1.0),
-    training("unet_training/8", "U-Net of CIFAR-10, batch 8, training step", None),
-    training("small_unet_training/f32", "small U-Net, 64 128 128 channels, batch 64, training step, f32", None),
-    training("small_unet_training/bf16", "the same U-Net, training step, bf16 against autocast", 1.5),
+    training("mlp_training/512x4096", "2-D MLP 5x512, batch 4096, K = 64, training step", 1.5, gflop=32.5, roof="f32"),
+    training("mlp_training/512x4096-bf16", "the same perceptron, training step, bf16 against autocast", None, gflop=32.5, roof="bf16"),
+    training("small_dit_training/f32", "DiT 12 layers, 6x64, 64 tokens, batch 32, training step, f32", 1.4, memory=True, gflop=272.2, roof="f32"),
+    training("small_dit_training/bf16", "the same DiT, training step, bf16 against autocast", 1.0, gflop=272.2, roof="bf16"),
+    training("unet_training/8", "U-Net of CIFAR-10, batch 8, training step", None, gflop=300.2, roof="f32"),
+    training("small_unet_training/f32", "small U-Net, 64 128 128 channels, batch 64, training step, f32", None, gflop=555.6, roof="f32"),
+    training("small_unet_training/bf16", "the same U-Net, training step, bf16 against autocast", 1.5, gflop=555.6, roof="bf16"),
     Case(
         "decode/32x32x4", "autoencoder, 32x32x4 to 256x256x3", 1.0,
-        bench="decode", ours="decode/32x32x4", rival="decode/32x32x4", group="decode",
+        bench="decode", ours="decode/32x32x4", rival="decode/32x32x4", group="decode", gflop=622.2, roof="f32",
     ),
     Case(
         "sample xl", "XL/2, guided, 6 steps of GM-ODE 2, decoded, from process start to PNG, in bf16", 1.5,

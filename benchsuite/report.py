@@ -29,7 +29,7 @@ SURPRISE = 1.15
 
 
 # What processors are called that tell of themselves no more than numbers.
-CALLED = {"family 25 model 17": "Zen 4", "family 26 model 2": "Zen 5"}
+CALLED = {"family 25 model 17": "Zen 4", "family 26 model 2": "Zen 5", "family 6 model 207": "Emerald Rapids"}
 
 
 def newest(path):
@@ -40,17 +40,24 @@ def newest(path):
         cpu = row["machine"]["cpu"]
         # Behind the others, since what was measured last stands last.
         machines[cpu] = machines.pop(cpu, {}) | {row["case"]: row}
-    return {
-        cpu: {case.name: rows[case.name] for case in CASES if case.name in rows}
-        for cpu, rows in reversed(machines.items())
-    }
+    names = ["roofs", *(case.name for case in CASES)]
+    return {cpu: {name: rows[name] for name in names if name in rows} for cpu, rows in reversed(machines.items())}
+
+
+def share(row, roofs):
+    """The operations by the definition in a second, as a part of the roof of all threads; none for what no roof was measured for."""
+    case = next((case for case in CASES if case.name == row.get("case")), None)
+    roof = roofs["roofs"].get(case.roof) if roofs and case and case.roof else None
+    if roof is None or "min" not in row["ours"]:
+        return ""
+    return f"{100 * case.gflop / row['ours']['min'] / roof['all']:.0f} %"
 
 
 def memory_rows(rows):
     """Rows of peak memory, from the processes that were timed."""
     for name, title in MEMORY.items():
         row = rows.get(name)
-        if row is None or "error" in row["ours"]:
+        if row is None or "peak_gb" not in row["ours"]:
             continue
         figure = lambda side: side if "error" in side else {"min": side["peak_gb"], "median": side["peak_gb"]}
         rivals = {mode: figure(side) for mode, side in row["rivals"].items()}
@@ -78,29 +85,47 @@ def figures(side, factor):
     return low if low == middle else f"{low} / {middle}"
 
 
-def table_row(row):
+def table_row(row, roofs):
     factor, unit = scaled(row["ours"].get("min", 1)) if row["unit"] == "s" else (1, row["unit"])
     cells = [row["title"], "-" if row["target"] is None else number(row["target"])]
     if not row["rivals"]:
         cells[1] = f"at most {number(row['target'])} {unit if row['unit'] != 's' else 's'}"
         low = row["ratio_min"]
-        return [*cells, "reached" if low >= 1 else "**missed**", f"{figures(row['ours'], factor)} {unit}", "", ""]
+        return [*cells, "reached" if low >= 1 else "**missed**", "", f"{figures(row['ours'], factor)} {unit}", "", ""]
     if "ratio_min" in row:
         ratio = f"{row['ratio_min']:.2f} / {row['ratio_median']:.2f}"
         missed = row["target"] is not None and row["ratio_min"] < row["target"]
         cells.append(f"**{ratio}**" if missed else ratio)
     else:
         cells.append("-")
-    cells.append(f"{figures(row['ours'], factor)} {unit}")
+    cells += [share(row, roofs), f"{figures(row['ours'], factor)} {unit}"]
     eager = {mode: figures(side, factor) for mode, side in row["rivals"].items() if mode != "compile"}
     compiled = row["rivals"].get("compile")
     eager = ", ".join(text if mode == "eager" else f"{text} {mode}" for mode, text in eager.items())
     return [*cells, eager, figures(compiled, factor) if compiled else ""]
 
 
-def table(rows):
-    lines = ["| what | target | ratio | gmflow | PyTorch eager | compiled |", "|---|---|---|---|---|---|"]
-    return lines + [f"| {' | '.join(table_row(row))} |" for row in rows]
+def table(rows, roofs):
+    lines = ["| what | target | ratio | of the roof | gmflow | PyTorch eager | compiled |", "|---|---|---|---|---|---|---|"]
+    return lines + [f"| {' | '.join(table_row(row, roofs))} |" for row in rows]
+
+
+def roof_lines(row):
+    """What the machine can do at most, in a list."""
+    if row is None:
+        return []
+    roofs, threads = row["roofs"], row["roofs"]["threads"]
+    name = {"f32": "f32", "bf16": "bf16", "int8": "8-bit integers"}
+    figures = [
+        f"{name[key]} {roofs[key]['one']:.0f} and {roofs[key]['all']:.0f} GFLOP/s" for key in name if roofs.get(key) is not None
+    ]
+    if "memory" in roofs:
+        figures.append(f"reading memory {roofs['memory']['one']:.0f} and {roofs['memory']['all']:.0f} GB/s")
+    caches = [f"L{cache['level']} {cache['bytes'] >> 10} KiB" for cache in row.get("caches", [])]
+    lines = [f"- Roofs, one thread and {threads}: {', '.join(figures)} ({row['source'] if 'source' in row else 'commit ' + row['commit']})"]
+    if caches:
+        lines.append(f"- Caches: {', '.join(caches)}. `--precision auto` is {row['auto']}")
+    return lines
 
 
 def failures(rows):
@@ -136,7 +161,8 @@ def distinct(rows, describe):
 
 def machine(row):
     m = row["machine"]
-    return f"{m['cores']} cores of {m['cpu']}, {m['memory_gb']} GB, {' '.join(m['instructions'])}"
+    memory = f", {m['memory_gb']} GB" if m["memory_gb"] else ""
+    return f"{m['cores']} cores of {m['cpu']}{memory}, {' '.join(m['instructions'])}"
 
 
 def called(cpu):
@@ -147,19 +173,21 @@ def called(cpu):
     return title, "".join(c if c.isalnum() else "-" for c in name.lower())
 
 
-def section(cpu, timed, picture):
+def section(cpu, timed, picture, roofs):
     """What was measured on a machine."""
     v = timed[-1]["versions"]
+    other = [f", {name} {v[key]}" for key, name in (("diffusers", "diffusers"), ("python", "Python"), ("rustc", "rustc")) if key in v]
     text = [
         "",
         f"## {called(cpu)[0]}",
         "",
         f"- Machine: {distinct(timed, machine)}; {timed[-1]['threads']} threads on both sides",
         f"- Commit: {distinct(timed, lambda row: row['commit'])}, {distinct(timed, lambda row: row['date'][:10])}",
-        f"- PyTorch {v['torch']}, diffusers {v['diffusers']}, Python {v['python']}, rustc {v['rustc']}",
+        f"- PyTorch {v['torch']}{''.join(other)}",
         f"- Command: {distinct(timed, lambda row: '`' + row['command'] + '`')}",
+        *roof_lines(roofs),
         "",
-        *table(timed),
+        *table(timed, roofs),
     ]
     if failed := failures(timed):
         text += ["", "What failed:", *failed]
@@ -177,6 +205,8 @@ def document(sections, scaling):
         "  samples miss the target.",
         "- Ours and PyTorch's took turns, each in a process of its own, with the same number of samples. A first call does not count.",
         "- Compiled predictions have their weights laid out again (freezing). Only the time after compiling counts.",
+        "- `of the roof`: the operations by the definition of products and convolutions in a second, as a part of what the arithmetic",
+        "  units do at most (`gmflow info --machine`). Winograd's convolutions need a quarter of the operations of the definition.",
         *sections,
     ]  # fmt: skip
     if scaling:
@@ -258,12 +288,12 @@ def main():
     record = pathlib.Path(sys.argv[1])
     sections, growing = [], None
     for index, (cpu, rows) in enumerate(newest(record).items()):
-        scaling = rows.pop("scaling", None)
+        scaling, roofs = rows.pop("scaling", None), rows.pop("roofs", None)
         growing = growing or scaling
         timed = [*rows.values(), *memory_rows(rows)]
         if timed:
             picture = record.with_name(f"{record.stem}{f'-{called(cpu)[1]}' if index else ''}.png")
-            sections += section(cpu, timed, picture.name)
+            sections += section(cpu, timed, picture.name, roofs)
             draw_ratios(timed, picture)
     record.with_suffix(".md").write_text(document(sections, growing))
     if growing:

@@ -5,7 +5,7 @@
 
 Makes a Python environment of its own (benchsuite/.venv, or --python for one that is there), builds the benches and the binary
 (or --bin-dir for ready ones), and for each case lets ours and PyTorch, eager and compiled, take turns, each in a process of its
-own. Rows are added as cases end; --resume skips the cases that have a row of this commit on this machine. The table speed.md and
+own. Roofs are measured first. Rows are added as cases end; --resume skips the cases that have a row of this commit on this machine. The table speed.md and
 the pictures are drawn anew from the newest rows.
 """
 
@@ -298,7 +298,7 @@ def measure(suite, case):
         return results
     sides = {side: summary(result, case.memory) for side, result in results.items()}
     ours = sides.pop("ours")
-    speeds = {"gflop": case.gflop} if case.gflop else {}
+    speeds = {"gflop": case.gflop, "roof": case.roof} if case.gflop else {}
     return {"unit": case.unit, "target": case.target, **speeds, "ours": ours, "rivals": sides, **ratios(case, ours, sides)}
 
 
@@ -359,7 +359,7 @@ def brief(row):
     sides = {"ours": row["ours"], **row["rivals"]}
     text = [f"{name} {s['min']:.4g}" if "min" in s else f"{name} failed: {s['error'][:90]}" for name, s in sides.items()]
     if "gflop" in row and "min" in row["ours"]:
-        text[0] += f" ({row['gflop'] / row['ours']['min'] / 1e3:.0f} TFLOP/s)"
+        text[0] += f" ({row['gflop'] / row['ours']['min'] / 1e3:.2f} TFLOP/s)"
     ratio = f"; ratio {row['ratio_min']:.2f} (median {row['ratio_median']:.2f})" if "ratio_min" in row else ""
     return f"{', '.join(text)} {row['unit']}{ratio}" + (f", to reach {row['target']}" if row["target"] else "")
 
@@ -409,6 +409,13 @@ def main():
     subprocess.run([str(python), str(HERE / "report.py"), str(args.out)], check=True, env=environment(args.threads))
 
 
+def roofs(suite):
+    """What the machine can do at most with as many threads as the cases have, as `gmflow info --machine` measures it in seconds."""
+    command = [str(suite.binaries["gmflow"]), "info", "--machine", "--json"]
+    told = json.loads(subprocess.run(command, env=suite.env, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {key: told[key] for key in ("roofs", "rates", "caches", "auto")}
+
+
 def record(suite, cases):
     args = suite.args
     about = {"machine": machine(), "threads": args.threads, "commit": commit(), "versions": versions(suite.python)}
@@ -418,6 +425,10 @@ def record(suite, cases):
     options += ["--quick"] * args.quick + [f"--rounds {args.rounds}"] * bool(args.rounds)
     about["command"] = " ".join(["python3 benchsuite/run.py", *options])
     done = measured(args.out, about) if args.resume else set()
+    if args.device == "cpu" and "roofs" not in done:
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with open(args.out, "a") as file:
+            print(json.dumps({"case": "roofs", "title": "roofs", "date": date, **about, **roofs(suite)}), file=file)
     start = time.monotonic()
     try:
         for i, case in enumerate(cases, 1):

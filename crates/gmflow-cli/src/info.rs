@@ -2,6 +2,7 @@
 
 use crate::args::InfoArgs;
 use crate::checkpoint_path::resolve;
+use crate::machine;
 use crate::output;
 use anyhow::Result;
 use gmflow::checkpoint::{DataKind, Model, ModelInfo, Progress, StoredTensor, WeightFiles};
@@ -49,8 +50,9 @@ struct TensorLine {
 
 /// Runs the command.
 pub fn run(arguments: &InfoArgs) -> Result<()> {
-    let report =
-        Report::read(&resolve(&arguments.checkpoint, &arguments.published)?, arguments.published.variant.as_deref())?;
+    let Some(checkpoint) = &arguments.checkpoint else { return machine::run(arguments.json) };
+    let folder = resolve(checkpoint, &arguments.published)?;
+    let report = Report::read(&folder, arguments.published.variant.as_deref())?;
     if arguments.json { output::json(&report) } else { output::line(report.text(arguments.tensors)?.trim_end()) }
 }
 

@@ -17,6 +17,7 @@ mod import;
 mod info;
 mod init;
 mod local;
+mod machine;
 mod merge;
 mod output;
 mod pack;
@@ -99,11 +100,21 @@ fn start_job(command: &args::Command) -> anyhow::Result<Job> {
     }
 }
 
+/// The products in bf16 that the environment asks for, to measure or to test the others.
+fn forced_products() -> anyhow::Result<Option<gmflow::kernel::Bf16Products>> {
+    let Ok(value) = std::env::var(machine::FORCED) else { return Ok(None) };
+    match machine::forced(&value) {
+        Some(products) => Ok(Some(products)),
+        None => Err(failure::usage(machine::FORCED, "dot-product or widened", value)),
+    }
+}
+
 fn run(cli: args::Cli, job: &Job) -> anyhow::Result<()> {
     if !matches!(cli.command, args::Command::Completions { .. }) {
         // Before anything is taken of it.
         gmflow::limits::available();
         job.start_threads()?;
+        gmflow::kernel::force_bf16_products(forced_products()?);
     }
     match cli.command {
         args::Command::Demo(arguments) => demo::run(&arguments),

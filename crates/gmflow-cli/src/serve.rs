@@ -10,6 +10,7 @@ use crate::output;
 use crate::signals::Signals;
 use anyhow::{Context, Result, anyhow};
 use gmflow::checkpoint::model_folder;
+use gmflow::kernel::PrecisionChoice;
 use gmflow_files::is_run;
 use gmflow_server::{Error, ModelSource, Server, ServerConfig, ServerLimits};
 use std::fs;
@@ -76,7 +77,7 @@ fn source(named: &str, model: &ModelArgs) -> Result<ModelSource> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.replace(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c), "-")
     };
-    Ok(ModelSource { id: id.unwrap_or_else(own), folder, options: model.options() })
+    Ok(ModelSource { id: id.unwrap_or_else(own), folder, options: model.options(PrecisionChoice::Auto) })
 }
 
 fn config(server: &ServerArgs, model: &ModelArgs, device_name: &str) -> Result<ServerConfig> {
@@ -103,7 +104,7 @@ fn config(server: &ServerArgs, model: &ModelArgs, device_name: &str) -> Result<S
     let key = server.key_file.as_deref().map(key).transpose()?;
     Ok(ServerConfig {
         bind: server.bind,
-        run_options: model.options(),
+        run_options: model.options(PrecisionChoice::Auto),
         key,
         hosts: server.host.clone(),
         origins: server.cors_origin.clone(),

@@ -5,6 +5,7 @@ use crate::failure::usage;
 use crate::{device, rank, terminal};
 use anyhow::{Result, anyhow};
 use burn::tensor::Device;
+use gmflow::kernel::PrecisionChoice;
 use gmflow_world::{Shard, World};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +73,13 @@ impl Job {
             self.settle();
             error.0
         })
+    }
+
+    /// What the first rank has chosen, on all ranks: they may run on processors that differ.
+    pub fn of_first(&self, choice: PrecisionChoice) -> Result<PrecisionChoice> {
+        let mut name = serde_json::to_vec(&choice)?;
+        self.world.broadcast(&mut name)?;
+        Ok(serde_json::from_slice(&name)?)
     }
 
     /// Waits for all ranks.

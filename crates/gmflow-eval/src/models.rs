@@ -23,15 +23,16 @@
 use crate::{Error, Result};
 use burn::tensor::Device;
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo, StoredVae};
-use gmflow::kernel::MatmulPrecision;
+use gmflow::kernel::{MatmulPrecision, PrecisionChoice};
 use gmflow::network::Autoencoder;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
 pub use gmflow::checkpoint::model_folder;
 
-/// What a network is computed in where `asked` is wanted, with a warning where that is something else.
-pub fn computed_in(asked: MatmulPrecision, info: &ModelInfo, device: &Device) -> MatmulPrecision {
+/// What samples of a network are computed in where `asked` is wanted, with a warning where that is something else.
+pub fn computed_in(asked: PrecisionChoice, info: &ModelInfo, device: &Device) -> MatmulPrecision {
+    let asked = info.network.for_sampling(asked, device);
     let (precision, why_not) = info.network.computed_in(asked, device);
     if let Some(why) = why_not {
         let asked = json!(asked);
@@ -99,7 +100,7 @@ pub struct ModelOptions {
     /// The moving average; without it the first by name, with `none` the weights themselves.
     pub ema: Option<String>,
     /// The arithmetic that is wanted of the network's large layers.
-    pub precision: MatmulPrecision,
+    pub precision: PrecisionChoice,
     /// The variant of a published checkpoint, such as `bf16`.
     pub variant: Option<String>,
     /// The autoencoder of a model of latents; without it the model's own.

@@ -6,7 +6,7 @@ use crate::{error, settings};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use gmflow::checkpoint::ModelInfo;
 use gmflow::checkpoint::hub::{DownloadProgress, HubId, HubSettings, fetch};
-use gmflow::kernel::MatmulPrecision;
+use gmflow::kernel::PrecisionChoice;
 use gmflow::mixture::GaussianMixture;
 use gmflow::network::{Denoiser, SpectrumMlp};
 use gmflow::samples::{Picture, Samples};
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields, default)]
 struct Options {
     ema: Option<String>,
-    precision: MatmulPrecision,
+    precision: PrecisionChoice,
     variant: Option<String>,
     vae: Option<PathBuf>,
     revision: Option<String>,

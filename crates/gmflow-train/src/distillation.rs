@@ -53,7 +53,7 @@ impl Distillation {
     /// A teacher that cannot be read, that takes other samples than the student, or that has no classes where the student has some.
     pub(crate) fn load(config: &Config, shape: [usize; 3], device: &Device) -> Result<Option<Self>> {
         let Some(distill) = &config.distill else { return Ok(None) };
-        let pack = Some(config.train.precision);
+        let pack = Some(config.arithmetic(device));
         let model = load_teacher(distill, LoadOptions { pack, ..LoadOptions::default() }, device)?;
         model.info.network.validate_data(shape).map_err(|error| below("distill.teacher", error.into()))?;
         let [classes, theirs] = [&config.network, &model.info.network].map(NetworkConfig::num_classes);

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use gmflow::checkpoint::{ModelInfo, model_folder};
-use gmflow::kernel::MatmulPrecision;
+use gmflow::kernel::{MatmulPrecision, PrecisionChoice};
 use gmflow::limits::{self, Teacher, Training};
 use gmflow::network::{GmDitConfig, NetworkConfig, UnetConfig};
 
@@ -84,7 +84,7 @@ pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device, 
     let guidance = config.distill.as_ref().and_then(|distill| distill.guidance);
     let teacher = teacher.as_ref().map(|teacher| Teacher {
         network: &teacher.network,
-        weight_bytes: if config.train.precision == MatmulPrecision::F32 { 4 } else { 2 },
+        weight_bytes: if config.train.precision == PrecisionChoice::F32 { 4 } else { 2 },
         is_guided: guidance.unwrap_or(teacher.guidance).is_active(),
     });
     Ok(limits::check_training(&Training {
@@ -104,6 +104,16 @@ pub(crate) fn check_memory(config: &Config, shape: [usize; 3], device: &Device, 
 }
 
 impl Config {
+    /// Settles what `train.precision` is on this device, before anything depends on it.
+    pub(crate) fn settle_precision(&mut self, device: &Device) {
+        self.train.precision = self.arithmetic(device).into();
+    }
+
+    /// What the layers multiply on a device.
+    pub(crate) fn arithmetic(&self, device: &Device) -> MatmulPrecision {
+        self.network.for_training(self.train.precision, device)
+    }
+
     /// Takes from the data what the configuration does not give, and checks the rest against it.
     ///
     /// # Errors
@@ -138,6 +148,9 @@ impl Config {
     /// Takes the settings that were left to the data from another configuration of the same run.
     pub fn fit_like(&mut self, other: &Self) {
         let FromData { channels, size, classes, patch, network } = std::mem::take(&mut self.from_data);
+        if self.train.precision == PrecisionChoice::Auto {
+            self.train.precision = other.train.precision;
+        }
         if network && (other.train.from.is_some() || other.distill.is_some()) {
             self.network = other.network.clone();
         }

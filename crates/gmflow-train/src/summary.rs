@@ -40,7 +40,7 @@ impl Summary {
         let spectrum = spectrum.map_or(String::new(), |count| format!(", spectrum {}", grouped(count as u64)));
         let network =
             format!("{}: {} parameters{spectrum}", network_words(&config.network), grouped(parameters as u64));
-        let (precision, _) = config.network.computed_in(config.train.precision, trainer.device());
+        let (precision, _) = config.network.computed_in(config.arithmetic(trainer.device()), trainer.device());
         let precision = if precision == MatmulPrecision::F32 { "f32" } else { "bf16 and f32" };
         let threads = match (device, rayon::current_num_threads()) {
             ("cpu", 1) => ", 1 thread".to_owned(),

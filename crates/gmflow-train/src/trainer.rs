@@ -142,6 +142,7 @@ impl Trainer {
     pub(crate) fn on(mut config: Config, dataset: Option<Dataset>, device: &Device, team: Team) -> Result<Self> {
         config.validate()?;
         start::take_network(&mut config)?;
+        config.settle_precision(device);
         let teacher = config.distill.as_ref().map(|distill| distill.teacher.clone());
         let from = config.train.from.clone().or(teacher).filter(|_| !config.train.new_classes);
         let data = match dataset {
@@ -164,7 +165,7 @@ impl Trainer {
             }
             (Some(path), _) => start::weights(path, &config, &device_with_gradients)?,
         };
-        network.compute_in(config.train.precision);
+        network.compute_in(config.arithmetic(device));
         let network = Trainable::new(network, &config.ema)?;
         let spectrum = spectrum.map(|module| Trainable::new(module, &[])).transpose()?;
         Self::start(config, device, Networks { network, spectrum, earlier }, data, team)
@@ -182,7 +183,7 @@ impl Trainer {
         team.configure(&config);
         let step = data.first_step();
         let Networks { mut network, spectrum, earlier } = networks;
-        if let (_, Some(why)) = config.network.computed_in(config.train.precision, device) {
+        if let (_, Some(why)) = config.network.computed_in(config.arithmetic(device), device) {
             log::warn!("train.precision: {why}; it is computed in f32");
         }
         let info = data.info().clone();

@@ -120,7 +120,10 @@ fn malformed_overrides_are_refused() {
         ),
         ("train.steps=-1", "train.steps: expected a whole number of at least 0, got -1"),
         ("train.seed=-1", "train.seed: expected a whole number from 0 to 18446744073709551615"),
-        ("train.precision=fp16", "train.precision: expected f32, bf16 or int8, got \"fp16\" (did you mean bf16?)"),
+        (
+            "train.precision=fp16",
+            "train.precision: expected auto, f32, bf16 or int8, got \"fp16\" (did you mean bf16?)",
+        ),
         ("network.num_layers=x", "network.num_layers: expected a whole number of at least 0, got the text \"x\""),
         ("network.type=mlp", "network.type: expected mlp2d, gm-dit or unet, got \"mlp\""),
         ("data.source.name=2020-01-01", "data.source.name: expected checkerboard, moons, spirals, rings"),

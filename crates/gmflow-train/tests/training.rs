@@ -87,6 +87,22 @@ fn in_bf16_training_goes_nearly_the_same_way_and_weights_stay_f32() {
     assert!(b.iter().any(|&x| x != rounded(x)), "weights are not rounded");
 }
 
+/// The run's own configuration names the precision, so that it continues in the same on any machine.
+#[test]
+fn auto_is_settled_when_the_run_begins() {
+    let device = common::device();
+    let (_, auto) = train(common::tiny_with(&["train.precision=\"auto\""]), 3);
+    let settled = auto.config().train.precision;
+    assert_eq!(settled.asked(), Some(gmflow::kernel::fastest_floats(&device)));
+    let name = serde_json::to_string(&settled).expect("a name");
+    let (_, by_name) = train(common::tiny_with(&[&format!("train.precision={name}")]), 3);
+    assert_eq!(weights(&auto), weights(&by_name), "{name}");
+    // The configuration that the run was begun with is no other than that of the run.
+    let mut begun = common::tiny_with(&["train.precision=\"auto\""]);
+    begun.fit_like(auto.config());
+    assert!(auto.config().differences(&begun).expect("configurations").is_empty());
+}
+
 #[test]
 fn the_average_is_the_geometric_sum_of_the_weights() {
     let mut trainer = Trainer::new(common::tiny_config(), &common::device()).expect("a trainer");

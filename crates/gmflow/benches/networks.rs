@@ -113,6 +113,13 @@ fn training(config: NetworkConfig, b: usize, shape: [usize; 3], arithmetic: Matm
     }
 }
 
+/// `GMFLOW_BF16=widened` measures bf16 as on processors with a slow dot product.
+fn forced_products(_: &mut Criterion) {
+    if let Ok("widened") = std::env::var("GMFLOW_BF16").as_deref() {
+        kernel::force_bf16_products(Some(kernel::Bf16Products::Widened));
+    }
+}
+
 /// How a network was made ready.
 const FORMS: [(&str, Option<MatmulPrecision>); 4] = [
     ("f32 as loaded", None),
@@ -303,6 +310,7 @@ fn conv(c: &mut Criterion) {
 
 criterion_group!(
     benches,
+    forced_products,
     xl_forward,
     linear,
     small_dit_training,

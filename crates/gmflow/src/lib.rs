@@ -74,6 +74,7 @@ pub mod guidance;
 pub mod kernel;
 pub mod limits;
 pub mod loss;
+pub mod machine;
 pub mod mixture;
 pub mod network;
 pub mod optim;

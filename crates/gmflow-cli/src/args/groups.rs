@@ -3,7 +3,7 @@
 use super::values::{Choice, count, one_of, range};
 use clap::Args;
 use gmflow::checkpoint::Precision;
-use gmflow::kernel::MatmulPrecision;
+use gmflow::kernel::PrecisionChoice;
 use gmflow_eval::ModelOptions;
 use gmflow_eval::arrays::Layout;
 use std::path::PathBuf;
@@ -135,17 +135,23 @@ pub struct ModelArgs {
     #[arg(long, value_name = "DIR")]
     pub vae: Option<PathBuf>,
     /// Number format in which the network's large layers multiply. Everything else is computed in f32, and so are these
-    /// layers if the processor or the network does not support the format. The results record which one was used
-    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = one_of(MATMUL_PRECISIONS))]
-    pub precision: MatmulPrecision,
+    /// layers if the processor or the network does not support the format. The results record which one was used [default:
+    /// auto; of eval f32, so that figures of different machines compare]
+    #[arg(long, value_name = "PRECISION", value_parser = one_of(MATMUL_PRECISIONS))]
+    pub precision: Option<PrecisionChoice>,
 }
 
 impl ModelArgs {
-    /// The same for the library.
-    pub fn options(&self) -> ModelOptions {
+    /// The arithmetic of samples that are drawn for themselves.
+    pub fn precision(&self) -> PrecisionChoice {
+        self.precision.unwrap_or(PrecisionChoice::Auto)
+    }
+
+    /// The same for the library, in `precision` unless another was asked for.
+    pub fn options(&self, precision: PrecisionChoice) -> ModelOptions {
         ModelOptions {
             ema: self.ema.clone(),
-            precision: self.precision,
+            precision: self.precision.unwrap_or(precision),
             variant: self.published.variant.clone(),
             vae: self.vae.clone(),
             unverified: self.published.no_verify,
@@ -153,16 +159,17 @@ impl ModelArgs {
     }
 }
 
-const MATMUL_PRECISIONS: &[Choice<MatmulPrecision>] = &[
-    ("f32", MatmulPrecision::F32, "32-bit floating point"),
+const MATMUL_PRECISIONS: &[Choice<PrecisionChoice>] = &[
+    ("auto", PrecisionChoice::Auto, "the faster of f32 and bf16 on this processor; U-Nets in f32"),
+    ("f32", PrecisionChoice::F32, "32-bit floating point"),
     (
         "bf16",
-        MatmulPrecision::Bf16,
-        "bf16 with sums in f32: faster and in less memory where the processor has AVX512-BF16",
+        PrecisionChoice::Bf16,
+        "bf16 with sums in f32: in less memory, and faster on most processors with AVX512-BF16",
     ),
     (
         "int8",
-        MatmulPrecision::Int8,
+        PrecisionChoice::Int8,
         "8-bit integers with a scale for every 128: faster still and smaller where the processor has AVX512-VNNI",
     ),
 ];

@@ -139,7 +139,7 @@ pub enum Command {
     /// Show the page for a folder of training runs, or for a model
     #[cfg(feature = "serve")]
     Ui(UiArgs),
-    /// Show what a checkpoint holds
+    /// Show what a checkpoint holds, or what this computer can do
     Info(InfoArgs),
     /// Write one set of a checkpoint's weights as a model folder to share
     Export(ExportArgs),

@@ -19,6 +19,7 @@ use burn::tensor::Device;
 use gmflow::checkpoint::hub::HubId;
 use gmflow::checkpoint::{DataKind, model_folder, write_atomic};
 use gmflow::kernel;
+use gmflow::kernel::PrecisionChoice;
 use gmflow_data::Corrupt;
 use gmflow_eval::arrays::Samples;
 use gmflow_eval::features::FeatureNetwork;
@@ -176,7 +177,8 @@ fn measured(arguments: &EvalArgs, fake: &Path, judge: &Judge, world: &dyn World)
     match Source::open(fake, &reading)? {
         Source::Checkpoint(path) => {
             let folder = resolve(&path, &arguments.model.published)?;
-            let loaded = LoadedModel::open(&name, &folder, &arguments.model.options(), &judge.device);
+            let loaded =
+                LoadedModel::open(&name, &folder, &arguments.model.options(PrecisionChoice::F32), &judge.device);
             let loaded = loaded.map_err(of_options)?;
             let data = loaded.model.info.data;
             if let (Some([_, height, width]), DataKind::Image) = (shape, data.kind)

@@ -19,6 +19,7 @@ use burn::tensor::Device;
 use decoder::decode;
 use files::{Files, Paths};
 use gmflow::checkpoint::{DataKind, LoadOptions, Model, ModelInfo};
+use gmflow::kernel::{MatmulPrecision, PrecisionChoice};
 use gmflow::pipeline::SamplerConfig;
 use gmflow::samples::Samples;
 use gmflow_eval::models::{average, computed_in, stored_vae};
@@ -66,7 +67,8 @@ pub fn run(arguments: &SampleArgs, job: &Job) -> Result<()> {
     };
     let paths = files.paths(first, count);
     let average = average(&folder, arguments.model.ema.as_deref()).map_err(of_options)?;
-    let precision = computed_in(arguments.model.precision, &info, &device);
+    let chosen = info.network.for_sampling(arguments.model.precision(), &device);
+    let precision = computed_in(job.of_first(chosen.into())?, &info, &device);
     let source = Source {
         checkpoint: &folder,
         ema: average.as_deref(),
@@ -148,7 +150,7 @@ pub fn run(arguments: &SampleArgs, job: &Job) -> Result<()> {
         made_by: made_by.clone(),
     })?;
     job.wait()?;
-    report(arguments, (info.data.kind, count), &made_by, paths)
+    report(arguments, (info.data.kind, count, precision), &made_by, paths)
 }
 
 /// What is drawn, and how.
@@ -213,14 +215,26 @@ struct Report<'a> {
     sampling: &'a Value,
 }
 
-fn report(arguments: &SampleArgs, (kind, num): (DataKind, usize), made_by: &Value, paths: Paths) -> Result<()> {
+fn report(
+    arguments: &SampleArgs,
+    (kind, num, precision): (DataKind, usize, MatmulPrecision),
+    made_by: &Value,
+    paths: Paths,
+) -> Result<()> {
     if arguments.json {
         return output::json(&Report { num, files: paths, sampling: made_by });
     }
     let what = if kind == DataKind::Points { "points" } else { "images" };
+    // What was chosen here, and might be another on another machine.
+    let is_chosen = arguments.model.precision() == PrecisionChoice::Auto && precision != MatmulPrecision::F32;
+    let chosen = match json!(precision).as_str() {
+        Some(name) if is_chosen => format!(" (computed in {name}, the fastest here; --precision f32 is more exact)"),
+        _ => String::new(),
+    };
     let mut files = paths.iter();
-    match (files.next(), files.next()) {
-        (Some(path), None) => output::line(&format!("{num} {what} in {}", path.display())),
-        _ => output::line(&format!("{num} {what} in {}", arguments.out.display())),
-    }
+    let place = match (files.next(), files.next()) {
+        (Some(path), None) => path,
+        _ => arguments.out.clone(),
+    };
+    output::line(&format!("{num} {what} in {}{chosen}", place.display()))
 }

@@ -14,7 +14,7 @@ fn export(checkpoint: &Path, out: &Path, extra: &[&str]) -> (i32, String, String
 
 fn drawn(model: &Path, ema: &[&str], out: &Path) -> Vec<f32> {
     let mut arguments = vec!["sample", "--checkpoint", model.to_str().unwrap(), "--out", out.to_str().unwrap()];
-    arguments.extend(["--num", "1", "--steps", "2", "--format", "safetensors"]);
+    arguments.extend(["--num", "1", "--steps", "2", "--format", "safetensors", "--precision", "f32"]);
     arguments.extend(ema);
     let (code, _, stderr) = run(&arguments);
     assert_eq!(code, 0, "{stderr}");

@@ -39,6 +39,23 @@ fn json_is_for_scripts() {
 }
 
 #[test]
+fn it_tells_what_the_machine_can_do() {
+    let (code, text, stderr) = run(&["info", "--machine"]);
+    assert_eq!(code, 0, "{stderr}");
+    for words in ["processor ", "instructions ", "multiply-add in f32", "reading memory", "precision\n", "  auto "] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    let (code, json, stderr) = run(&["info", "--machine", "--json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["products"].as_array().unwrap().len(), 3);
+    assert!(value["rates"]["f32"].as_f64().unwrap() > 0.0 && value["roofs"]["memory"]["one"].as_f64().unwrap() > 0.0);
+    assert!(["f32", "bf16"].contains(&value["auto"].as_str().unwrap()), "{json}");
+    assert_eq!(run(&["info", "--machine", "some-model"]).0, 2);
+    assert_eq!(run(&["info"]).0, 2);
+}
+
+#[test]
 fn a_run_folder_stands_for_its_latest_checkpoint() {
     let run_folder = tempfile::tempdir().unwrap();
     points_model(&run_folder.path().join("checkpoints/step-00000010"), 3);

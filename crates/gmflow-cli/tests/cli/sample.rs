@@ -13,6 +13,10 @@ fn sample(checkpoint: &Path, out: &Path, extra: &[&str]) -> String {
 
 fn try_sample(checkpoint: &Path, out: &Path, extra: &[&str]) -> (i32, String, String) {
     let mut arguments = vec!["sample", "--checkpoint", checkpoint.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    // What is compared is compared in f32, where nothing else is said.
+    if !extra.contains(&"--precision") {
+        arguments.extend(["--precision", "f32"]);
+    }
     arguments.extend(extra);
     run(&arguments)
 }
@@ -139,6 +143,61 @@ fn the_precision_that_is_recorded_is_the_one_that_was_computed() {
         assert_eq!(warnings, usize::from(why.is_some()), "{name}, {asked}: {stderr}");
         assert!(stderr.contains(why.unwrap_or_default()), "{stderr}");
     }
+}
+
+/// What `auto` has chosen is recorded, and is one of the two by name to the last bit.
+#[test]
+fn auto_is_one_of_the_precisions_and_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    image_model(&path("transformer"));
+    unet_model(&path("unet"));
+    let fastest = gmflow::kernel::fastest_floats(&burn::tensor::Device::flex());
+    for (name, computed) in [("transformer", serde_json::json!(fastest)), ("unet", serde_json::json!("f32"))] {
+        let computed = computed.as_str().unwrap();
+        let draw = |out: &str, extra: &[&str]| {
+            let (model, out) = (path(name), path(out));
+            let paths = ["--checkpoint", model.to_str().unwrap(), "--out", out.to_str().unwrap()];
+            let (code, stdout, stderr) =
+                run(&[&["sample", "--steps", "1", "--num", "2"], &paths[..], extra].concat());
+            assert_eq!((code, stderr.matches("warning").count()), (0, 0), "{stderr}");
+            (stdout, read_png(&out.join("000001.png")))
+        };
+        let (said, auto) = draw(&format!("{name}-auto"), &[]);
+        let (silent, by_name) = draw(&format!("{name}-by-name"), &["--precision", computed]);
+        assert_eq!(auto.1["precision"], computed, "{name}");
+        assert_eq!(auto.0, by_name.0, "{name} {computed}");
+        assert_eq!(said.contains("computed in bf16"), computed == "bf16", "{said}");
+        assert!(!silent.contains("computed in"), "{silent}");
+    }
+}
+
+/// On a processor with a slow dot product the pictures are those of one with a fast one.
+#[test]
+fn bf16_is_the_same_arithmetic_by_either_products() {
+    if !gmflow::kernel::MatmulPrecision::Bf16.is_available() {
+        return eprintln!("SKIPPED: this processor does not multiply bf16");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    let draw = |name: &str, precision: &str| {
+        let out = folder.path().join(format!("{name}.safetensors"));
+        let paths = ["--checkpoint", model.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_gmflow"))
+            .args(["sample", "--steps", "2", "--num", "4", "--precision", precision])
+            .args(paths)
+            .env("GMFLOW_BF16", name)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        read_samples(&out).1
+    };
+    let [dot, widened] = ["dot-product", "widened"].map(|name| draw(name, "bf16"));
+    let largest = |x: &mut dyn Iterator<Item = f32>| x.fold(0.0, |a: f32, b| a.max(b.abs()));
+    let difference = largest(&mut dot.iter().zip(&widened).map(|(a, b)| a - b));
+    assert!(difference > 0.0, "both took the same products");
+    assert!(difference < 0.01 * largest(&mut dot.iter().copied()), "{difference}");
 }
 
 #[test]

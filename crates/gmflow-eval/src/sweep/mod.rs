@@ -324,7 +324,7 @@ impl Sweep {
 
     fn load(&self, job: &Job) -> Result<LoadedModel> {
         let ModelPlan { name, ema, precision, .. } = &self.plan.models[job.cell.model];
-        let options = ModelOptions { ema: ema.clone(), precision: *precision, ..ModelOptions::default() };
+        let options = ModelOptions { ema: ema.clone(), precision: (*precision).into(), ..ModelOptions::default() };
         LoadedModel::open(name, &job.model.0, &options, &self.device)
     }
 }

@@ -161,9 +161,14 @@ impl Entry {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// What its network is computed in on a processor that has it.
+    fn precision(&self) -> MatmulPrecision {
+        self.info.network.for_sampling(self.options.precision, &Device::flex())
+    }
+
     /// Bytes of its weights, roughly.
     pub fn bytes(&self) -> u64 {
-        let each = match self.options.precision {
+        let each = match self.precision() {
             MatmulPrecision::F32 => 4,
             MatmulPrecision::Bf16 => 2,
             MatmulPrecision::Int8 => 1,
@@ -200,7 +205,7 @@ impl Entry {
     /// How samples are made with these settings, as their files say it.
     pub fn made_by(&self, sampler: Value) -> Value {
         // What the network is computed in is known before it is loaded.
-        let (precision, _) = self.info.network.computed_in(self.options.precision, &Device::flex());
+        let (precision, _) = self.info.network.computed_in(self.precision(), &Device::flex());
         let source = Source {
             checkpoint: &self.folder,
             ema: self.average.as_deref(),
@@ -235,7 +240,7 @@ impl Entry {
             "default": default, "kind": info.data.kind, "shape": self.shape(), "image": self.image_size(),
             "components": info.network.num_gaussians(), "network": info.network.kind(),
             "parameters": self.parameters, "classes": classes, "sampler": sampler.unwrap_or_default(),
-            "precision": loaded.as_ref().map_or(self.options.precision, |served| served.precision),
+            "precision": loaded.as_ref().map_or_else(|| self.precision(), |served| served.precision),
             "device": device, "spectrum": info.spectrum.is_some(),
             "joined": self.is_joined(), "run": self.run, "progress": info.progress,
         });

@@ -66,6 +66,7 @@ pub(crate) fn load_in(
     team: Team,
 ) -> Result<Trainer> {
     let verify = !resume.unverified;
+    config.settle_precision(device);
     let state = State::read(folder, verify)?;
     if verify {
         verify_files(folder, &state)?;
@@ -82,7 +83,7 @@ pub(crate) fn load_in(
     // The digests in the state are those of the model's files too.
     let options = LoadOptions { unverified: !state.files.is_empty() || !verify, ..LoadOptions::default() };
     let mut model = Model::load_with(folder, options, &training_device(&config, device))?;
-    model.network.compute_in(config.train.precision);
+    model.network.compute_in(config.arithmetic(device));
     check_network(&model.info.network, &config)?;
     check_spectrum(model.info.spectrum.as_ref(), &config)?;
     let mut network = Trainable::new(model.network, &config.ema)?;

@@ -36,7 +36,7 @@ pub use schedule::Schedule;
 pub(crate) use load::from_json;
 pub(crate) use validate::below;
 
-use gmflow::kernel::MatmulPrecision;
+use gmflow::kernel::PrecisionChoice;
 use gmflow::loss::LossConfig;
 use gmflow::network::NetworkConfig;
 use gmflow::pipeline::SamplerConfig;
@@ -178,9 +178,9 @@ pub struct TrainConfig {
     #[serde(default)]
     pub gradient_checkpointing: bool,
     /// What the heavy linear layers and the convolutions multiply, forward and backward: `f32`, or `bf16` with sums, weights and everything else
-    /// in f32.
+    /// in f32; `auto` is the faster of the two when the run begins, and `config.toml` of the run says which. There are no gradients in `int8`.
     #[serde(default)]
-    pub precision: MatmulPrecision,
+    pub precision: PrecisionChoice,
 }
 
 /// Checkpoints.

@@ -97,8 +97,8 @@ impl Config {
             faults.check("train.betas", (0.0..1.0).contains(&beta), "two numbers in [0, 1)", beta);
         }
         let precision = train.precision;
-        let has_gradients = precision != gmflow::kernel::MatmulPrecision::Int8;
-        faults.check("train.precision", has_gradients, "f32 or bf16: there are no gradients in int8", "int8");
+        let has_gradients = precision != gmflow::kernel::PrecisionChoice::Int8;
+        faults.check("train.precision", has_gradients, "auto, f32 or bf16: there are no gradients in int8", "int8");
         faults.check("train.eps", train.eps.is_finite() && train.eps >= 0.0, "a number of at least 0", train.eps);
         let decay = train.weight_decay;
         faults.check("train.weight_decay", decay.is_finite() && decay >= 0.0, "a number of at least 0", decay);

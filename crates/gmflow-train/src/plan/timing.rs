@@ -30,7 +30,7 @@ impl Plan {
     pub(super) fn time(&mut self, device: &Device, say: &mut dyn FnMut(&str)) -> Result<()> {
         let mixed = Self { precision: MatmulPrecision::Bf16, ..self.clone() };
         let (chosen, _) = mixed.resolved()?.network.computed_in(MatmulPrecision::Bf16, device);
-        let timed_in = mixed.resolved()?.train.precision; // a setting of the user's goes before the plan's
+        let timed_in = mixed.resolved()?.arithmetic(device); // a setting of the user's goes before the plan's
         let mut in_bf16 = None;
         if chosen == MatmulPrecision::Bf16 && timed_in == MatmulPrecision::Bf16 {
             let step_time = mixed.timed(device, say)?;

@@ -113,7 +113,7 @@ impl Trainer {
             hello.data.check(&data.info)?;
             check_memory(&config, data.info.shape, device, Split::of(&team, &config)?)?;
             let mut network = config.network.init(config.train.seed, &training_device(&config, device))?;
-            network.compute_in(config.train.precision);
+            network.compute_in(config.arithmetic(device));
             // Moments and averages come with the weights of rank 0: memory never holds more than the part of this rank.
             let mut network = Trainable::bare(network, &config.ema);
             network.optimizer.step = hello.step;

@@ -39,7 +39,8 @@ mod tests;
 
 pub(crate) use device::on_cpu;
 pub use matmul::panels::PackedWeight;
-pub use matmul::precision::MatmulPrecision;
+pub use matmul::precision::{MatmulPrecision, PrecisionChoice};
+pub use matmul::rates::{Bf16Products, MARGIN, Rates, bf16_products, fastest_floats, force_bf16_products, rates};
 pub(crate) use mixture::transport::ops::{covariances, transport};
 pub(crate) use mixture::transport::types::Direction;
 pub use nn::optim::{AdamW, lerp, square_sums};

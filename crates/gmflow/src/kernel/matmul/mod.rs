@@ -9,3 +9,4 @@ pub(crate) mod packed;
 pub(crate) mod panel_tiles;
 pub(crate) mod panels;
 pub(crate) mod precision;
+pub(crate) mod rates;

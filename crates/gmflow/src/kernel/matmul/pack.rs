@@ -162,3 +162,50 @@ impl Loop for Rounded<'_> {
         }
     }
 }
+
+/// Numbers rounded to bf16, as f32.
+pub(crate) struct RoundedWide<'a> {
+    pub(crate) out: &'a mut [MaybeUninit<u32>],
+    pub(crate) values: &'a [f32],
+}
+
+impl Loop for RoundedWide<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (out, x) in self.out.iter_mut().zip(self.values) {
+            out.write(bf16(*x) << 16);
+        }
+    }
+}
+
+/// Words of f32, rounded to bf16.
+pub(crate) struct RoundedInPlace<'a>(pub(crate) &'a mut [u32]);
+
+impl Loop for RoundedInPlace<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for word in self.0 {
+            *word = bf16(f32::from_bits(*word)) << 16;
+        }
+    }
+}
+
+/// Lines of pairs in bf16 as lines of f32, of which there are twice as many: those of the first numbers of a step before those of the second.
+pub(crate) struct WidenedLines<'a> {
+    pub(crate) out: &'a mut [MaybeUninit<f32>],
+    pub(crate) lines: &'a [Line],
+}
+
+impl Loop for WidenedLines<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let pairs: &[u32] = bytemuck::cast_slice(self.lines);
+        for (out, pairs) in self.out.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
+            let (first, second) = out.split_at_mut(COLUMNS);
+            for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs) {
+                first.write(f32::from_bits(pair << 16));
+                second.write(f32::from_bits(pair & 0xffff_0000));
+            }
+        }
+    }
+}

@@ -1,14 +1,15 @@
 //! Products with a right operand that was packed into panels.
 
 use crate::kernel::matmul::int8;
-use crate::kernel::matmul::layout::{COLUMNS, LINES, ROWS, STEP, STEPS};
+use crate::kernel::matmul::layout::{COLUMNS, LINES, Line, ROWS, STEP, STEPS};
 use crate::kernel::matmul::matrix::{Matrix, Target};
-use crate::kernel::matmul::pack::{Interleaved, Rounded};
+use crate::kernel::matmul::pack::{Interleaved, Rounded, RoundedInPlace, RoundedWide, WidenedLines};
 use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
+use crate::kernel::matmul::rates::{Bf16Products, bf16_products};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{UninitVec, fill, par_rows, parts};
+use crate::kernel::simd::memory::{UninitVec, fill, par_rows, parts, with_room};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
@@ -56,6 +57,33 @@ impl Left {
         });
         // SAFETY: both halves of every word of every row were written.
         Self::Rows(unsafe { words.assume_init() }, steps)
+    }
+
+    /// The left operand rounded to bf16, in words of f32.
+    ///
+    /// # Safety
+    /// As [`Self::new`].
+    unsafe fn widened(a: Matrix, [m, k]: [usize; 2]) -> Self {
+        if a.column_stride != 1 {
+            // SAFETY: the caller vouches for the elements.
+            let Self::Tiles(mut words, steps) = (unsafe { Self::tiles(a, [m, k], FloatKind::F32) }) else {
+                return Self::F32(a);
+            };
+            par_rows(&mut words, ROWS * steps, |_, words| {
+                vectorised(RoundedInPlace(words));
+            });
+            return Self::Tiles(words, steps);
+        }
+        let mut words = UninitVec::new(m * k);
+        par_rows(words.room(), k, |first, rows| {
+            for (i, row) in rows.chunks_exact_mut(k).enumerate() {
+                // SAFETY: the caller vouches for the elements, and they lie side by side.
+                let values = unsafe { std::slice::from_raw_parts(a.skip_rows(first + i).data, k) };
+                vectorised(RoundedWide { out: row, values });
+            }
+        });
+        // SAFETY: every word of every row was written.
+        Self::Rows(unsafe { words.assume_init() }, k)
     }
 
     /// A matrix whose columns' elements lie side by side.
@@ -112,6 +140,9 @@ impl Left {
     }
 }
 
+/// Words of a line.
+const LANES: usize = 16;
+
 /// Steps of one pass: a panel of them stays in the second-level cache.
 const DEPTH: usize = 1536;
 
@@ -139,13 +170,35 @@ pub(crate) unsafe fn add_product(a: Matrix, m: usize, b: &PackedWeight, out: *mu
     }
 }
 
+/// Calls `f` with `steps` steps in f32 of lines of pairs in bf16, for at most [`DEPTH`] steps.
+fn with_widened<R>(lines: &[Line], steps: usize, f: impl FnOnce(&[Line]) -> R) -> R {
+    with_room(2 * lines.len() * LANES, |out| {
+        vectorised(WidenedLines { out, lines });
+        // SAFETY: every word was written, and the room begins with a line of the cache.
+        f(unsafe { std::slice::from_raw_parts(out.as_ptr().cast(), steps * LINES) })
+    })
+}
+
 /// a b for `a` `[m k]` and the panels of b `[k n]`, plus `bias` `[n]` where there is one.
 ///
 /// # Safety
 /// Every element of `a` must be readable.
 pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>) -> Vec<f32> {
+    let bf16 = if b.arithmetic == MatmulPrecision::Bf16 { bf16_products() } else { Bf16Products::DotProduct };
+    // SAFETY: the caller vouches for a.
+    unsafe { product_by(a, m, b, bias, bf16) }
+}
+
+/// [`product`] with these products of numbers in bf16. Widened, the sums are those of a product in f32 of the rounded numbers, to the last
+/// bit. Few rows are multiplied with a panel as it is read; for more a part of the panel is widened once and stays in the second-level cache.
+///
+/// # Safety
+/// As there.
+unsafe fn product_by(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>, bf16: Bf16Products) -> Vec<f32> {
     /// Products smaller than this run on one thread.
     const SMALL: usize = 64 * 64 * 64;
+    /// Rows that do not pay for a panel in f32.
+    const FEW_ROWS: usize = 2 * ROWS;
     let (n, steps) = (b.n, b.steps());
     assert!(bias.is_none_or(|bias| bias.len() == n), "panels: size of the bias");
     assert!(b.arithmetic.is_native(), "panels: the processor does not multiply {:?}", b.arithmetic);
@@ -155,10 +208,14 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option
     if steps == 0 {
         return (0..m).flat_map(|_| bias.map_or_else(|| vec![0.0; n], <[f32]>::to_vec)).collect();
     }
+    let widens = b.arithmetic == MatmulPrecision::Bf16 && bf16 == Bf16Products::Widened;
+    let widens_first = widens && m > FEW_ROWS;
     // SAFETY: the caller vouches for a.
-    let left = unsafe { Left::new(a, [m, b.k], b.arithmetic) };
+    let left =
+        unsafe { if widens_first { Left::widened(a, [m, b.k]) } else { Left::new(a, [m, b.k], b.arithmetic) } };
     let (depth, groups) = match b.arithmetic {
         MatmulPrecision::Int8 => (steps, steps.div_ceil(STEPS)),
+        _ if widens_first => (steps.div_ceil(steps.div_ceil(DEPTH / 2)), 0),
         MatmulPrecision::F32 | MatmulPrecision::Bf16 => (steps.div_ceil(steps.div_ceil(DEPTH)), 0),
     };
     let panels = n.div_ceil(COLUMNS);
@@ -178,6 +235,8 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option
                 columns: &b.scales[panel * groups * 2 * COLUMNS..][..groups * 2 * COLUMNS],
                 rows: rounded.spans.as_ptr().wrapping_add(row * groups),
             }),
+            (_, MatmulPrecision::Bf16) if widens_first => Kind::F32,
+            (_, MatmulPrecision::Bf16) if widens => Kind::Bf16Widened,
             (_, MatmulPrecision::Bf16) => Kind::Bf16,
             _ => Kind::F32,
         };
@@ -189,8 +248,16 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option
             };
             // SAFETY: the tiles lie within the operands and the result, of which no other task writes these.
             unsafe {
-                let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n };
-                run(tile, out.at(row * n + first), m, kind);
+                let out = out.at(row * n + first);
+                let multiply =
+                    |lines: &[Line], rows| run(Tile { rows, lines, columns, start, stride: n }, out, m, kind);
+                if widens_first {
+                    let (done, steps) = (2 * pass * depth, 2 * lines.len() / LINES);
+                    let rows = rows.skip_steps(done);
+                    with_widened(lines, steps.min(b.k - done), |lines| multiply(lines, rows));
+                } else {
+                    multiply(lines, rows.skip_steps(pass * depth));
+                }
             }
         }
     };
@@ -219,6 +286,8 @@ mod tests {
                 eprintln!("SKIPPED: this processor does not multiply {arithmetic:?}");
                 continue;
             }
+            let all = [Bf16Products::DotProduct, Bf16Products::Widened];
+            let ways = if arithmetic == MatmulPrecision::Bf16 { &all[..] } else { &all[..1] };
             let round = |x: f32| match arithmetic {
                 MatmulPrecision::F32 => f64::from(x),
                 _ => f64::from(f32::from_bits(bf16(x) << 16)),
@@ -231,12 +300,16 @@ mod tests {
                 let (a, b): (Vec<f32>, Vec<f32>) =
                     ((0..m * k).map(value).collect(), (0..k * n).map(|i| value(i + 77)).collect());
                 let bias: Vec<f32> = (0..n).map(|i| value(i + 5)).collect();
-                for (a_is_turned, b_is_turned) in [(false, false), (true, false), (false, true), (true, true)] {
+                let orders = [(false, false), (true, false), (false, true), (true, true)];
+                for ((a_is_turned, b_is_turned), way) in
+                    orders.into_iter().flat_map(|o| ways.iter().map(move |w| (o, *w)))
+                {
                     let a_matrix = if a_is_turned { Matrix::rows(&a, m).t() } else { Matrix::rows(&a, k) };
                     let b_matrix = if b_is_turned { Matrix::rows(&b, k).t() } else { Matrix::rows(&b, n) };
                     // SAFETY: the matrices lie within a and b.
                     let got = unsafe {
-                        product(a_matrix, m, &PackedWeight::pack(b_matrix, [k, n], arithmetic.floats()), Some(&bias))
+                        let panels = PackedWeight::pack(b_matrix, [k, n], arithmetic.floats());
+                        product_by(a_matrix, m, &panels, Some(&bias), way)
                     };
                     assert_eq!(got.len(), m * n);
                     for (i, got) in got.iter().enumerate() {
@@ -249,10 +322,39 @@ mod tests {
                         let rounding = if arithmetic == MatmulPrecision::F32 { 5e-6 } else { 2e-5 };
                         assert!(
                             (f64::from(*got) - want).abs() < rounding * (1.0 + size),
-                            "{arithmetic:?} {m}x{n}x{k}, turned {a_is_turned} {b_is_turned}: {got}, not {want}"
+                            "{arithmetic:?} {way:?} {m}x{n}x{k}, turned {a_is_turned} {b_is_turned}: {got}, not {want}"
                         );
                     }
                 }
+            }
+        }
+    }
+
+    /// To the last bit: what is widened is multiplied as in f32, whether few rows or many stand together, and in parts of long sums.
+    #[test]
+    fn widened_products_are_those_in_f32_of_rounded_numbers() {
+        if !MatmulPrecision::Bf16.is_native() {
+            return eprintln!("SKIPPED: this processor does not multiply bf16");
+        }
+        let value = |i: usize| ((i * 7919 + 13) % 1013) as f32 / 500.0 - 1.0;
+        let rounded = |x: &f32| f32::from_bits(bf16(*x) << 16);
+        for [m, n, k] in [[1, 1, 1], [5, 64, 31], [12, 65, 33], [13, 130, 3101], [70, 200, 37], [100, 64, 1600]] {
+            let a: Vec<f32> = (0..m * k).map(value).collect();
+            let weight: Vec<f32> = (0..n * k).map(|i| value(i + 77)).collect();
+            let [a_rounded, weight_rounded] = [&a, &weight].map(|x| x.iter().map(rounded).collect::<Vec<f32>>());
+            let pairs = PackedWeight::of_weight(&weight, [n, k], MatmulPrecision::Bf16);
+            let floats = PackedWeight::of_weight(&weight_rounded, [n, k], MatmulPrecision::F32);
+            for is_turned in [false, true] {
+                let matrix = |a| if is_turned { Matrix::rows(a, m).t() } else { Matrix::rows(a, k) };
+                // SAFETY: both are readable.
+                let [got, want] = unsafe {
+                    let way = Bf16Products::Widened;
+                    [
+                        product_by(matrix(&a), m, &pairs, None, way),
+                        product_by(matrix(&a_rounded), m, &floats, None, way),
+                    ]
+                };
+                assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{m}x{n}x{k} {is_turned}");
             }
         }
     }

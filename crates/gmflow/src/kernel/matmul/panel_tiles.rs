@@ -50,7 +50,10 @@ unsafe impl Sync for Scales<'_> {}
 #[derive(Clone, Copy)]
 pub(crate) enum Kind<'a> {
     F32,
+    /// The dot product of AVX512-BF16.
     Bf16,
+    /// Pairs in bf16 that are widened to f32 in registers: the same sums, but of one product after the other.
+    Bf16Widened,
     /// All steps of the panel at once.
     Int8(Scales<'a>),
 }
@@ -72,7 +75,7 @@ pub(crate) struct Tile<'a> {
 ///
 /// # Safety
 /// The rows must hold all steps of the lines and the scales all their groups, `out` `m` rows of `columns`, and the processor must have
-/// AVX-512, for bf16 also AVX512-BF16, for int8 AVX512-VNNI.
+/// AVX-512, for the dot product of bf16 also AVX512-BF16, for int8 AVX512-VNNI.
 #[cfg(target_arch = "x86_64")]
 pub(crate) unsafe fn run(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
     // SAFETY: the caller vouches for all.
@@ -80,6 +83,7 @@ pub(crate) unsafe fn run(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
         match kind {
             Kind::F32 => x86::run_f32(tile, out, m),
             Kind::Bf16 => x86::run_bf16(tile, out, m),
+            Kind::Bf16Widened => x86::run_bf16_widened(tile, out, m),
             Kind::Int8(scales) => x86::run_int8(tile, scales, out, m),
         }
     }
@@ -137,6 +141,10 @@ mod x86 {
         }
     }
 
+    /// Pairs of bf16 that are widened.
+    #[derive(Clone, Copy)]
+    struct Widened;
+
     struct Int8;
 
     impl Multiply for Int8 {
@@ -163,6 +171,14 @@ mod x86 {
     pub(crate) unsafe fn run_bf16(tile: Tile, out: *mut f32, m: usize) {
         // SAFETY: the caller vouches for it.
         unsafe { all_rows(tile, out, m, Floats::<Bf16>(std::marker::PhantomData)) }
+    }
+
+    /// # Safety
+    /// As [`super::run`].
+    #[target_feature(enable = "avx512f")]
+    pub(crate) unsafe fn run_bf16_widened(tile: Tile, out: *mut f32, m: usize) {
+        // SAFETY: the caller vouches for it.
+        unsafe { all_rows(tile, out, m, Floats::<Widened>(std::marker::PhantomData)) }
     }
 
     /// # Safety
@@ -254,11 +270,81 @@ mod x86 {
         }
     }
 
+    /// The steps of a panel whose sums are f32.
+    trait Steps: Copy {
+        /// Adds the products of `R` rows with the first `L` lines of some steps of a panel to their sums.
+        ///
+        /// # Safety
+        /// As [`super::run`].
+        unsafe fn add<const R: usize, const L: usize>(sums: &mut [[__m512; L]; R], rows: Rows, lines: &[Line]);
+    }
+
+    impl<M: Multiply<Sum = __m512> + Copy> Steps for M {
+        #[inline(always)]
+        unsafe fn add<const R: usize, const L: usize>(sums: &mut [[__m512; L]; R], rows: Rows, lines: &[Line]) {
+            // SAFETY: the caller vouches for it.
+            unsafe { add_steps::<M, R, L>(sums, rows, lines) }
+        }
+    }
+
+    impl Steps for Widened {
+        #[inline(always)]
+        unsafe fn add<const R: usize, const L: usize>(sums: &mut [[__m512; L]; R], rows: Rows, lines: &[Line]) {
+            let mut words = rows.words;
+            for lines in lines.chunks_exact(LINES) {
+                // SAFETY: the caller vouches for the rows and the instructions.
+                unsafe {
+                    add_halves::<false, R, L>(sums, words, rows.row_stride, lines);
+                    add_halves::<true, R, L>(sums, words, rows.row_stride, lines);
+                }
+                words = words.wrapping_add(rows.step_stride);
+            }
+        }
+    }
+
+    /// The products of the first or the second numbers of pairs. The lines are read for each, as there are no registers to keep them.
+    ///
+    /// # Safety
+    /// As [`super::run`].
+    #[inline(always)]
+    unsafe fn add_halves<const SECOND: bool, const R: usize, const L: usize>(
+        sums: &mut [[__m512; L]; R],
+        words: *const u32,
+        row_stride: usize,
+        lines: &[Line],
+    ) {
+        // SAFETY: the caller vouches for the rows and the instructions.
+        unsafe {
+            let mut columns = [_mm512_setzero_ps(); L];
+            for (column, pairs) in columns.iter_mut().zip(lines) {
+                *column = widened::<SECOND>(_mm512_load_si512(pairs.0.as_ptr().cast()));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = widened::<SECOND>(_mm512_set1_epi32(*words.wrapping_add(i * row_stride) as i32));
+                for (sum, b) in sums.iter_mut().zip(columns) {
+                    *sum = _mm512_fmadd_ps(a, b, *sum);
+                }
+            }
+        }
+    }
+
+    /// The lower or the upper halves of words, which are bf16, as f32.
+    #[inline(always)]
+    unsafe fn widened<const SECOND: bool>(pairs: __m512i) -> __m512 {
+        // SAFETY: the caller vouches for AVX-512.
+        unsafe {
+            _mm512_castsi512_ps(match SECOND {
+                true => _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)),
+                false => _mm512_slli_epi32::<16>(pairs),
+            })
+        }
+    }
+
     /// Sums in f32.
     #[derive(Clone, Copy)]
     struct Floats<M>(std::marker::PhantomData<fn() -> M>);
 
-    impl<M: Multiply<Sum = __m512> + Copy> Body for Floats<M> {
+    impl<M: Steps> Body for Floats<M> {
         #[inline(always)]
         unsafe fn rows<const R: usize>(self, tile: Tile, _: usize, out: *mut f32) {
             // SAFETY: the caller vouches for it.
@@ -272,7 +358,7 @@ mod x86 {
         }
     }
 
-    impl<M: Multiply<Sum = __m512> + Copy> Floats<M> {
+    impl<M: Steps> Floats<M> {
         /// [`Body::rows`] where the columns that exist are in the first `L` lines.
         ///
         /// # Safety
@@ -289,7 +375,7 @@ mod x86 {
                         *sum = begin(start, line, masks[line], out.wrapping_add(i * stride));
                     }
                 }
-                add_steps::<M, R, L>(&mut sums, rows, lines);
+                M::add(&mut sums, rows, lines);
                 for (i, sums) in sums.iter().enumerate() {
                     for (line, sum) in sums.iter().enumerate() {
                         _mm512_mask_storeu_ps(out.wrapping_add(i * stride + 16 * line), masks[line], *sum);

@@ -18,6 +18,43 @@ pub enum MatmulPrecision {
     Int8,
 }
 
+/// What is asked of the layers: one of the numbers, or the fastest floats of this processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrecisionChoice {
+    /// The faster of `f32` and `bf16` on this processor, which is measured in 20 ms; `f32` where the loss by `bf16` is not known to be small.
+    Auto,
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// 16-bit brain floating point: 8 significant bits, the range of f32.
+    Bf16,
+    /// 8-bit integers with a scale for every 128 of them; for prediction only, there are no gradients.
+    Int8,
+}
+
+impl PrecisionChoice {
+    /// The numbers that were asked for; `None` for [`PrecisionChoice::Auto`].
+    pub fn asked(self) -> Option<MatmulPrecision> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(MatmulPrecision::F32),
+            Self::Bf16 => Some(MatmulPrecision::Bf16),
+            Self::Int8 => Some(MatmulPrecision::Int8),
+        }
+    }
+}
+
+impl From<MatmulPrecision> for PrecisionChoice {
+    fn from(precision: MatmulPrecision) -> Self {
+        match precision {
+            MatmulPrecision::F32 => Self::F32,
+            MatmulPrecision::Bf16 => Self::Bf16,
+            MatmulPrecision::Int8 => Self::Int8,
+        }
+    }
+}
+
 impl MatmulPrecision {
     /// Whether this processor multiplies panels of this kind.
     #[cfg(target_arch = "x86_64")]
