@@ -123,6 +123,15 @@ pub fn send(child: &Child, signal: &str) {
     assert!(sent.success());
 }
 
+/// Whole seconds of processor time that a process has used.
+fn processor_seconds(child: &Child) -> u64 {
+    let output = Command::new("ps").args(["-o", "time=", "-p", &child.id().to_string()]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    // hours:minutes:seconds, with hundredths on some systems.
+    let places = text.trim().split(':').map(|place| place.split('.').next().unwrap().parse().unwrap_or(0));
+    places.fold(0, |sum, place: u64| sum * 60 + place)
+}
+
 /// Seeded draws: the same in every run of the test.
 struct Draws(u64);
 
@@ -225,10 +234,15 @@ fn a_second_signal_ends_at_once() {
     let place = Place::new(folder.path(), "slow", &settings);
     let mut child = place.start(&[]);
     let start = Instant::now();
-    while !place.out.join("log.jsonl").exists() {
-        assert!(start.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut wait_for = |what: &dyn Fn(&Child) -> bool| {
+        while !what(&child) {
+            assert!(start.elapsed() < PATIENCE && child.try_wait().unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    wait_for(&|_| place.out.join("log.jsonl").exists());
+    // The log is there before the step begins. Nothing but the step takes seconds of processor time.
+    wait_for(&|child| processor_seconds(child) >= 3);
     send(&child, "HUP");
     std::thread::sleep(Duration::from_millis(50));
     // A terminal that closes sends it twice: that is one stop.
