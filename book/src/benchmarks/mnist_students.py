@@ -3,7 +3,7 @@
     python mnist_students.py --gmflow target/release/gmflow --out book/src/images/students.png \
         "student=models/mnist-1step:1,2" "teacher=models/mnist:1,2,4,8"
 
-A row is NAME=CHECKPOINT:CALLS. Digits of one column start from the same seed. Needs Pillow.
+A row is NAME=CHECKPOINT:CALLS; a comma in NAME begins a new line. Digits of one column start from the same seed. Needs Pillow.
 """
 
 import argparse
@@ -41,10 +41,10 @@ def main():
         label = "1 call" if calls == 1 else f"{calls} calls"
         pen.text((LEFT + column * (width + GAP) + width // 2, TOP // 2), label, 0, font, anchor="mm")
     for row, text in enumerate(args.rows):
-        name, rest = text.split("=", 1)
+        name, rest = text.rsplit("=", 1)
         checkpoint, calls = rest.rsplit(":", 1)
         y = TOP + row * (height + GAP)
-        pen.multiline_text((6, y + height // 2), name.replace(" ", "\n"), 0, font, anchor="lm")
+        pen.multiline_text((6, y + height // 2), name.replace(", ", "\n"), 0, font, anchor="lm")
         with tempfile.TemporaryDirectory() as folder:
             for count in map(int, calls.split(",")):
                 x = LEFT + CALLS.index(count) * (width + GAP)
