@@ -22,7 +22,8 @@ def absent(what):
 def mnist():
     import gmflow
 
-    return gmflow.Pipeline.from_pretrained(ROOT / "models" / "mnist")
+    # In f32, which is the same on every machine.
+    return gmflow.Pipeline.from_pretrained(ROOT / "models" / "mnist", precision="f32")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,18 @@ from conftest import ROOT
 PIL = pytest.importorskip("PIL.Image")
 
 
-def test_pictures_are_those_of_the_program_pixel_for_pixel(mnist, binary, tmp_path):
+def test_what_is_chosen_is_one_of_two_and_is_said(binary, tmp_path):
+    drawn = gmflow.Pipeline.from_pretrained(ROOT / "models" / "mnist")(1, num_inference_steps=1)
+    chosen = drawn.made_by["precision"]
+    assert chosen in ("f32", "bf16")
+    binary("sample", "--checkpoint", "models/mnist", "--class", 1, "--num", 1, "--steps", 1, "--precision", chosen, "--out", tmp_path / "out")
+    with PIL.open(tmp_path / "out" / "000000.png") as picture:
+        np.testing.assert_array_equal(np.asarray(drawn.images[0]), np.asarray(picture))
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_pictures_are_those_of_the_program_pixel_for_pixel(precision, binary, tmp_path):
+    mnist = gmflow.Pipeline.from_pretrained(ROOT / "models" / "mnist", precision=precision)
     for options, settings in [
         ((), {}),
         (("--steps", 4, "--guidance", 0.3, "--class", 7), dict(num_inference_steps=4, guidance_scale=0.3, class_labels=7)),
@@ -21,7 +32,7 @@ def test_pictures_are_those_of_the_program_pixel_for_pixel(mnist, binary, tmp_pa
         (("--solver", "euler", "--cfg", 2.0), dict(solver="euler", cfg=2.0)),
     ]:
         out = tmp_path / str(len(list(tmp_path.iterdir())))
-        binary("sample", "--checkpoint", "models/mnist", "--num", 3, "--out", out, *options)
+        binary("sample", "--checkpoint", "models/mnist", "--precision", precision, "--num", 3, "--out", out, *options)
         drawn = mnist(num_samples=3, **settings)
         for seed, image in zip(drawn.seeds, drawn.images):
             with PIL.open(out / f"{seed:06}.png") as picture:

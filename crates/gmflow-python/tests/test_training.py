@@ -20,7 +20,7 @@ def test_a_trainer_steps_and_its_model_draws(tmp_path):
     points = trainer.pipeline()(num_samples=20, num_inference_steps=2).images
     assert points.shape == (20, 2)
     trainer.save(tmp_path / "model")
-    saved = gmflow.Pipeline.from_pretrained(tmp_path / "model", ema="none")
+    saved = gmflow.Pipeline.from_pretrained(tmp_path / "model", ema="none", precision="f32")
     np.testing.assert_array_equal(saved(num_samples=20, num_inference_steps=2).images, points)
     assert "step 5 of 5" in repr(trainer) and "checkerboard" in trainer.config
     again = gmflow.Trainer(CONFIG)

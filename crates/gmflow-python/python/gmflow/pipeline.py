@@ -82,7 +82,7 @@ class Pipeline:
         name: str | os.PathLike,
         *,
         ema: str | None = None,
-        precision: str = "f32",
+        precision: str = "auto",
         variant: str | None = None,
         revision: str | None = None,
         vae: str | os.PathLike | None = None,
@@ -93,7 +93,8 @@ class Pipeline:
             name: A model's folder, ours or in the layout of diffusers; a training run, whose latest checkpoint counts; or `owner/name` of a
                 repository on the Hugging Face hub, which is downloaded to its standard cache.
             ema: The moving average of the weights; the first by name where none is given, `"none"` for the weights themselves.
-            precision: `"f32"`, `"bf16"` or `"int8"`: the arithmetic of large layers.
+            precision: `"f32"`, `"bf16"` or `"int8"`: the arithmetic of large layers. `"auto"` is the faster of the first two on this processor,
+                as `gmflow sample` takes it.
             variant: Of published checkpoints, such as `"bf16"`.
             revision: A branch, tag or commit on the hub.
             vae: The folder of the autoencoder of a model of latents; its own where none is given.
