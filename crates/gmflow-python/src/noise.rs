@@ -8,9 +8,8 @@ use gmflow::rng::Purpose;
 use gmflow::solver::{NoiseSource, SeededNoise};
 use pyo3::prelude::*;
 
-/// Random numbers of a function `draws(kind, index, shape)`: normals `[b c h w]`, components `[b h w]`, or the bases of spectral draws `[b c c]`,
-/// eigenvectors in columns. Where it returns `None`, and where
-/// there is no function, they are those of the seeds.
+/// Random numbers of a function `draws(kind, index, shape)`: normals `[b c h w]`, components `[b h w]`, or the bases of spectral draws
+/// `[b c c]`, eigenvectors in columns. The seeds give what the function leaves open with `None`.
 pub struct Draws<'a> {
     function: Option<Py<PyAny>>,
     seeded: SeededNoise,
