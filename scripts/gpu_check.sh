@@ -21,8 +21,17 @@ set -eu
 repository=$(cd "$(dirname "$0")/.." && pwd)
 
 usage() {
-    sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0"
+}
+
+fail() {
+    echo "error: $1" >&2
     exit 2
+}
+
+# A path from the folder that this was called in; nothing for nothing.
+absolute() {
+    case $1 in '' | /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
 }
 
 # Builds everything with a feature and collects the executables, without symbols, so that they are small to carry.
@@ -31,9 +40,10 @@ build() {
     case $feature in
         cuda | vulkan | wgpu) features=(--features "$feature") ;;
         none) ;;
-        *) echo "$feature: expected cuda, vulkan, wgpu or none" >&2; exit 2 ;;
+        *) fail "FEATURE: expected cuda, vulkan, wgpu or none, got $feature" ;;
     esac
     mkdir -p "$folder/bin"
+    folder=$(cd "$folder" && pwd)
     cd "$repository"
     local list
     list=$(mktemp)
@@ -94,17 +104,23 @@ train() {
     [ $code -eq 0 ] || [ $code -eq 124 ] || return $code
     "$bin/gmflow" sample --checkpoint "$out/run" --device "$DEVICE" --num 40 --grid --out "$out/samples.png" --force
     "$bin/gmflow" export --checkpoint "$out/run" --layout gmflow --precision f16 --out "$out/model" --force
-    # Pieces that every channel takes.
+    # Pieces that every channel takes; `join` makes the folder of them again.
     tar -C "$out" -cf - model | split -b 15M - "$out/model.tar."
+    rm -r "$out/model"
 }
 
 check() {
+    [ -d "$1/bin" ] || [ -f "$1/bin.tar.xz" ] || fail "FOLDER: expected bin.tar.xz, as \`build\` writes it, got $1 without it"
+    [ ! -e "$2/summary.txt" ] || fail "OUT: expected a new folder, got $2, which has the results of an earlier run"
+    DEVICE=${DEVICE:-cuda} DATA=$(absolute "${DATA:-}") GOLDEN=$(absolute "${GOLDEN:-$repository/../shared/golden}")
+    [ -z "${FROM:-}" ] || [ -d "$FROM" ] || fail "FROM: expected the folder of a model, got $FROM"
+    [ -z "$DATA" ] || [ -d "$DATA" ] || fail "DATA: expected a folder, got $DATA"
+    FROM=$(absolute "${FROM:-$repository/models/cifar10}")
     [ -d "$1/bin" ] || tar -C "$1" -xf "$1/bin.tar.xz"
     bin=$(cd "$1/bin" && pwd)
     mkdir -p "$2"
     out=$(cd "$2" && pwd)
     cd "$repository"
-    DEVICE=${DEVICE:-cuda} FROM=${FROM:-$repository/models/cifar10} DATA=${DATA:-} GOLDEN=${GOLDEN:-$repository/../shared/golden}
     SECONDS_TO_TRAIN=${SECONDS_TO_TRAIN:-240} BENCH_SECONDS=${BENCH_SECONDS:-300}
     export GMFLOW_TEST_DEVICE=$DEVICE
     : >"$out/summary.txt"
@@ -134,9 +150,17 @@ check() {
     ! grep -E 'exit [^0]' "$out/summary.txt"
 }
 
+join() {
+    [ -f "$1/model.tar.aa" ] || fail "OUT: expected model.tar.aa and its like, as \`run\` writes them, got $1 without them"
+    [ ! -e "$1/model" ] || fail "OUT: $1/model is there already"
+    cat "$1"/model.tar.* | tar -C "$1" -xf -
+    ls -l "$1/model"
+}
+
 case "${1:-} $#" in
     build\ [23]) build "$2" "${3:-}" ;;
     run\ 3) check "$2" "$3" ;;
-    join\ 2) cat "$2"/model.tar.* | tar -C "$2" -xf - && ls -l "$2/model" ;;
-    *) usage ;;
+    join\ 2) join "$2" ;;
+    -h\ 1 | --help\ 1) usage ;;
+    *) usage >&2; fail "expected build, run or join with its folders, got ${*:-nothing}" ;;
 esac

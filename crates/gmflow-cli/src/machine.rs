@@ -3,7 +3,7 @@
 use crate::output;
 use anyhow::Result;
 use burn::tensor::Device;
-use gmflow::kernel::{Bf16Products, MARGIN, MatmulPrecision, Rates, fastest_floats, rates};
+use gmflow::kernel::{Bf16Products, MARGIN, MatmulPrecision, Rates, bf16_products, fastest_floats, rates};
 use gmflow::machine::{Facts, Products, Roof, Roofs, facts, products};
 use serde::Serialize;
 use serde_json::json;
@@ -93,7 +93,7 @@ impl Report {
 
     /// What auto is, and why.
     fn auto_in_words(&self) -> String {
-        let Some(bf16) = self.rates.bf16 else { return "f32".into() };
+        let Some(bf16) = self.rates.of_bf16(bf16_products()) else { return "f32".into() };
         let ratio = bf16 / self.rates.f32;
         let compared = format!("bf16 has {ratio:.2} times the rate of f32, and {MARGIN} is asked for");
         match self.auto {

@@ -8,6 +8,7 @@ use crate::failure::usage;
 use crate::local;
 use crate::output;
 use crate::sample::PART;
+use crate::sample::earlier::difference;
 use crate::sample::files::Files;
 use crate::table::{Form, tables};
 use anyhow::{Context, Result, bail};
@@ -70,7 +71,11 @@ fn samples(files: &[PathBuf], arguments: &MergeArgs) -> Result<()> {
     for (name, part) in parts {
         match &mut whole {
             Some(whole) if whole.made_by != part.made_by || whole.shape != part.shape => {
-                return Err(usage("PART", "parts with the same settings", format!("others in part {name}")));
+                let difference =
+                    difference(&part.made_by, &whole.made_by).unwrap_or_else(|| "another shape".to_owned());
+                let file = names.iter().find(|(of, _)| *of == name).map_or(Path::new(&name), |(_, path)| path);
+                let got = format!("others in {} ({difference})", file.display());
+                return Err(usage("PART", "parts with the same settings", got));
             }
             Some(whole) => whole.append(part),
             none => *none = Some(part),

@@ -83,9 +83,11 @@ pub fn manifolds(real: &Matrix, fake: &Matrix, neighbours: Neighbours, progress:
     }
     let k = near.max(far);
     if k > most {
+        let which = if real.rows() <= fake.rows() { "real" } else { "generated" };
+        let figures = if far >= near { "density and coverage" } else { "precision and recall" };
         let expected =
-            format!("at least {} samples in both sets, for {k} neighbours (moments_only needs none)", k + 1);
-        return Err(Error::config("num", expected, most + 1));
+            format!("at least {} {which} ones, for the {k} neighbours of {figures} (moments_only needs none)", k + 1);
+        return Err(Error::config("samples", expected, most + 1));
     }
     let centre = centre(real);
     let blocks = |matrix: &Matrix| matrix.rows().div_ceil(TILE);

@@ -49,6 +49,11 @@ pub(crate) fn weights(path: &Path, config: &Config, device: &Device) -> Result<S
     let options = LoadOptions { ema: average.as_deref(), without_vae: true, ..LoadOptions::default() };
     let model = Model::load_with(&folder, options, device)?;
     let stored = &model.info.network;
+    let (ours, wanted) = (stored.num_gaussians(), config.network.num_gaussians());
+    if ours > 1 && ours != wanted {
+        let expected = format!("{ours}, as in {}: only a model with one component can be widened", path.display());
+        return Err(Error::config("network.num_gaussians", expected, wanted));
+    }
     check_network(&widened(stored, &config.network), config)?;
     let network = match *stored == config.network {
         true => model.network,

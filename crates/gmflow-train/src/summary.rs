@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use burn::module::Module;
+use gmflow::checkpoint::{ModelInfo, model_folder};
 use gmflow::kernel::MatmulPrecision;
 use gmflow::network::NetworkConfig;
 use gmflow_data::DatasetConfig;
@@ -49,6 +50,7 @@ impl Summary {
         };
         let mut lines = vec![("data", data), ("classes", classes), ("network", network)];
         lines.push(("device", format!("{device}{threads}, {precision}")));
+        lines.extend(origin(trainer).map(|text| ("from", text)));
         lines.push(("training", training(trainer, samples)));
         lines.extend(processes(trainer, samples).map(|text| ("processes", text)));
         lines.push(("folder", folder.display().to_string()));
@@ -61,6 +63,15 @@ impl std::fmt::Display for Summary {
         let lines: Vec<String> = self.lines.iter().map(|(name, text)| format!("{name:9} {text}")).collect();
         f.write_str(&lines.join("\n"))
     }
+}
+
+/// The model that a new run starts from.
+fn origin(trainer: &Trainer) -> Option<String> {
+    let from = trainer.config().train.from.as_ref().filter(|_| trainer.steps_taken() == 0)?;
+    let stored = ModelInfo::load(&model_folder(from).ok()?).ok()?.network.num_gaussians();
+    let ours = trainer.config().network.num_gaussians();
+    let widened = if stored == ours { String::new() } else { format!(", widened from K = {stored} to K = {ours}") };
+    Some(format!("{}{widened}", from.display()))
 }
 
 /// How a batch is divided among several processes.

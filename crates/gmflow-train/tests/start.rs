@@ -119,7 +119,11 @@ fn a_mixture_starts_from_a_model_with_one_component_and_predicts_its_velocity() 
     let several = tempfile::tempdir().expect("a folder");
     run(several.path());
     let message = refused(from(several.path(), &["network.num_gaussians=8"]));
-    assert!(message.contains("network.num_gaussians") && message.contains("as in the checkpoint"), "{message}");
+    assert!(
+        message.contains("network.num_gaussians")
+            && message.contains("only a model with one component can be widened"),
+        "{message}"
+    );
 }
 
 #[test]

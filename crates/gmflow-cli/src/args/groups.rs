@@ -134,9 +134,9 @@ pub struct ModelArgs {
     /// encoded with]
     #[arg(long, value_name = "DIR")]
     pub vae: Option<PathBuf>,
-    /// Number format in which the network's large layers multiply. Everything else is computed in f32, and so are these
-    /// layers if the processor or the network does not support the format. The results record which one was used [default:
-    /// auto; of eval f32, so that figures of different machines compare]
+    /// Number format in which the network's large layers multiply. A format that the processor or the network does not
+    /// support becomes f32. Files of samples and figures record it [default: f32 in eval, so that figures of different
+    /// machines compare; auto in other commands]
     #[arg(long, value_name = "PRECISION", value_parser = one_of(MATMUL_PRECISIONS))]
     pub precision: Option<PrecisionChoice>,
 }

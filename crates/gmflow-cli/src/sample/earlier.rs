@@ -146,7 +146,7 @@ fn tensors_text(path: &Path) -> Option<String> {
 }
 
 /// The first setting of earlier samples that is another one now, in words.
-fn difference(theirs: &Value, ours: &Value) -> Option<String> {
+pub fn difference(theirs: &Value, ours: &Value) -> Option<String> {
     let (Some(theirs), Some(ours)) = (theirs.as_object(), ours.as_object()) else { return None };
     let keys: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
     let differs = |key: &&&String| {

@@ -1,7 +1,7 @@
 //! `gmflow sample`: from a checkpoint to files of samples.
 
 mod decoder;
-mod earlier;
+pub mod earlier;
 pub mod files;
 mod request;
 mod stream;
@@ -57,9 +57,11 @@ pub fn run(arguments: &SampleArgs, job: &Job) -> Result<()> {
     let shard = job.shard(arguments.shard.shard);
     // Whole batches, so that every sample is computed beside the same others as in one process.
     let range = share_of_batches(request.count, request.batch, shard.index(), shard.count());
-    if arguments.shard.shard.is_some() && range.is_empty() {
-        let most = request.count.div_ceil(request.batch);
-        return Err(usage("--shard", format!("a part of at most {most}, the number of batches (--batch)"), shard));
+    let batches = request.count.div_ceil(request.batch);
+    if arguments.shard.shard.is_some() && shard.count() > batches {
+        let expected =
+            format!("at most {batches} parts, as {} samples are {batches} batches (--batch)", request.count);
+        return Err(usage("--shard", expected, shard));
     }
     let (first, count) = match arguments.shard.shard {
         Some(_) => (arguments.sampler.seed.wrapping_add(range.start as u64), range.len()),

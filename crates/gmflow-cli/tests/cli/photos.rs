@@ -337,7 +337,9 @@ fn measuring_says_what_does_not_fit_in_the_words_of_options() {
     let stderr = eval(&["--size", "8", "--num", "4"]);
     assert_says(
         &stderr,
-        &["--num: expected at least 6 samples in both sets, for 5 neighbours (--moments-only needs none), got 4"],
+        &[
+            "samples: expected at least 6 generated ones, for the 5 neighbours of density and coverage (--moments-only needs none), got 4",
+        ],
     );
 }
 

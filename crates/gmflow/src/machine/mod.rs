@@ -10,7 +10,7 @@ mod roofs;
 
 pub use roofs::{Roof, Roofs};
 
-use crate::kernel::{Bf16Products, MatmulPrecision, bf16_products};
+use crate::kernel::{Bf16Products, MatmulPrecision, bf16_products, rates};
 use serde::Serialize;
 use std::fs;
 
@@ -75,14 +75,20 @@ pub fn products() -> [Products; 3] {
     let bf16 = match bf16_products() {
         _ if !MatmulPrecision::Bf16.is_available() => "none: computed in f32",
         Bf16Products::DotProduct => "dot product of AVX512-BF16",
-        Bf16Products::Widened => "weights in bf16, widened to f32: the dot product is slower here",
+        Bf16Products::Widened if rates().bf16_products() == Bf16Products::Widened => {
+            "weights in bf16, widened to f32: the dot product is slower here"
+        }
+        Bf16Products::Widened => "weights in bf16, widened to f32, as asked for",
     };
     let f32 = match MatmulPrecision::F32.is_native() {
         true => "multiply-add of AVX-512",
         false => "the gemm library",
     };
-    let int8 =
-        if MatmulPrecision::Int8.is_available() { "AVX512-VNNI, transformers" } else { "none: computed in f32" };
+    let int8 = if MatmulPrecision::Int8.is_available() {
+        "AVX512-VNNI, transformers and perceptrons"
+    } else {
+        "none: computed in f32"
+    };
     [(MatmulPrecision::F32, f32), (MatmulPrecision::Bf16, bf16), (MatmulPrecision::Int8, int8)]
         .map(|(precision, kernel)| Products { precision, available: precision.is_available(), kernel })
 }

@@ -91,7 +91,7 @@ pub fn rates() -> Rates {
 /// compute in f32.
 pub fn fastest_floats(device: &Device) -> MatmulPrecision {
     if on_cpu(device) && MatmulPrecision::Bf16.is_available() {
-        rates().fastest_floats()
+        rates().fastest_floats(bf16_products())
     } else {
         MatmulPrecision::F32
     }
@@ -106,9 +106,17 @@ impl Rates {
         }
     }
 
-    /// By the rates alone.
-    pub(crate) fn fastest_floats(&self) -> MatmulPrecision {
-        match self.bf16 {
+    /// The rate of bf16 with these products.
+    pub fn of_bf16(&self, products: Bf16Products) -> Option<f64> {
+        match products {
+            Bf16Products::DotProduct => self.bf16,
+            Bf16Products::Widened => self.bf16_widened,
+        }
+    }
+
+    /// By the rates, where bf16 has these products.
+    pub(crate) fn fastest_floats(&self, products: Bf16Products) -> MatmulPrecision {
+        match self.of_bf16(products) {
             Some(bf16) if bf16 >= MARGIN * self.f32 => MatmulPrecision::Bf16,
             _ => MatmulPrecision::F32,
         }
@@ -245,10 +253,16 @@ mod tests {
             ([100.0, 114.0], Bf16Products::DotProduct, MatmulPrecision::F32),  // within the margin
             ([100.0, 116.0], Bf16Products::DotProduct, MatmulPrecision::Bf16),
         ] {
-            assert_eq!((of(rates).bf16_products(), of(rates).fastest_floats()), (products, floats), "{rates:?}");
+            let rates = of(rates);
+            assert_eq!(rates.bf16_products(), products, "{rates:?}");
+            assert_eq!(rates.fastest_floats(products), floats, "{rates:?}");
         }
+        assert_eq!(of([261.0, 515.0]).fastest_floats(Bf16Products::Widened), MatmulPrecision::F32);
         let none = Rates { f32: 50.0, bf16: None, bf16_widened: None, int8: None };
-        assert_eq!((none.bf16_products(), none.fastest_floats()), (Bf16Products::Widened, MatmulPrecision::F32));
+        assert_eq!(
+            (none.bf16_products(), none.fastest_floats(none.bf16_products())),
+            (Bf16Products::Widened, MatmulPrecision::F32)
+        );
     }
 
     /// Every kind that is measured computes: a sum of K ones.
