@@ -3,6 +3,7 @@
     python report.py book/src/benchmarks/speed.jsonl
 """
 
+import datetime
 import json
 import math
 import pathlib
@@ -39,7 +40,10 @@ def newest(path):
         row = json.loads(line)
         cpu = row["machine"]["cpu"]
         # Behind the others, since what was measured last stands last.
-        machines[cpu] = machines.pop(cpu, {}) | {row["case"]: row}
+        known = machines.pop(cpu, {})
+        # Of roofs all, as the clock of a machine differs from day to day.
+        entry = [*known.get("roofs", []), row] if row["case"] == "roofs" else row
+        machines[cpu] = known | {row["case"]: entry}
     names = ["roofs", *(case.name for case in CASES)]
     return {cpu: {name: rows[name] for name in names if name in rows} for cpu, rows in reversed(machines.items())}
 
@@ -47,10 +51,19 @@ def newest(path):
 def share(row, roofs):
     """The operations by the definition in a second, as a part of the roof of all threads; none for what no roof was measured for."""
     case = next((case for case in CASES if case.name == row.get("case")), None)
-    roof = roofs["roofs"].get(case.roof) if roofs and case and case.roof else None
+    roof = nearest(roofs, row)["roofs"].get(case.roof) if roofs and case and case.roof else None
     if roof is None or "min" not in row["ours"]:
         return ""
     return f"{100 * case.gflop / row['ours']['min'] / roof['all']:.0f} %"
+
+
+def nearest(roofs, row):
+    """The roofs of the day that is nearest to a row's."""
+
+    def day(row):
+        return datetime.date.fromisoformat(row["date"][:10])
+
+    return min(roofs, key=lambda other: abs(day(other) - day(row)))
 
 
 def memory_rows(rows):
@@ -110,10 +123,12 @@ def table(rows, roofs):
     return lines + [f"| {' | '.join(table_row(row, roofs))} |" for row in rows]
 
 
-def roof_lines(row):
-    """What the machine can do at most, in a list."""
-    if row is None:
-        return []
+def roof_lines(rows):
+    """What the machine can do at most, in a list: each measurement."""
+    return [line for row in rows or [] for line in lines_of(row)]
+
+
+def lines_of(row):
     roofs, threads = row["roofs"], row["roofs"]["threads"]
     name = {"f32": "f32", "bf16": "bf16", "int8": "8-bit integers"}
     figures = [
@@ -122,7 +137,8 @@ def roof_lines(row):
     if "memory" in roofs:
         figures.append(f"reading memory {roofs['memory']['one']:.0f} and {roofs['memory']['all']:.0f} GB/s")
     caches = [f"L{cache['level']} {cache['bytes'] >> 10} KiB" for cache in row.get("caches", [])]
-    lines = [f"- Roofs, one thread and {threads}: {', '.join(figures)} ({row['source'] if 'source' in row else 'commit ' + row['commit']})"]
+    source = row["source"] if "source" in row else f"commit {row['commit']}, {row['date'][:10]}"
+    lines = [f"- Roofs, one thread and {threads}: {', '.join(figures)} ({source})"]
     if caches:
         lines.append(f"- Caches: {', '.join(caches)}. `--precision auto` is {row['auto']}")
     return lines
@@ -207,6 +223,7 @@ def document(sections, scaling):
         "- Compiled predictions have their weights laid out again (freezing). Only the time after compiling counts.",
         "- `of the roof`: the operations by the definition of products and convolutions in a second, as a part of what the arithmetic",
         "  units do at most (`gmflow info --machine`). Winograd's convolutions need a quarter of the operations of the definition.",
+        "  The roof is the one that was measured nearest in time: clocks differ by some percent from day to day.",
         *sections,
     ]  # fmt: skip
     if scaling:
