@@ -85,6 +85,11 @@ impl Model {
         &self.folder
     }
 
+    /// What its large layers are computed in, as JSON.
+    fn precision(&self) -> PyResult<String> {
+        json_of(&self.loaded.precision)
+    }
+
     /// The mixture over the velocity that the network predicts at `x` `[b c h w]` and times `[b]`: means, logweights, logstds. Without classes
     /// all are the null class.
     fn predict(
@@ -188,7 +193,12 @@ impl Model {
             }
             let names = info.class_names();
             let found: Result<Vec<_>, _> = classes.iter().map(|class| names.find_all(class)).collect();
-            sampler = sampler.classes(found.map_err(error::of)?.concat());
+            let found = found.map_err(error::of)?.concat();
+            if let Some(seeds) = request.seeds.as_ref().filter(|seeds| found.len() > seeds.len()) {
+                let expected = format!("at most {}, one for each sample", seeds.len());
+                return Err(error::of(gmflow::Error::config("class_labels", expected, found.len())));
+            }
+            sampler = sampler.classes(found);
         }
         if let Some(seeds) = request.seeds {
             sampler = sampler.seeds(seeds);

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _native
+from ._checks import whole
 from ._errors import (
     Cancelled,
     ConfigError,
@@ -58,17 +59,25 @@ __all__ = [
     "train",
 ]
 
+# Modules that need other packages.
+_MODULES = ("torch", "diffusers", "eval")
+
 
 def set_num_threads(threads: int) -> None:
     """Computes on so many threads, in place of one for each core. This has to come before the first computation."""
-    _native.set_num_threads(threads)
+    _native.set_num_threads(whole("threads", threads, 1))
+
+
+def __dir__() -> list[str]:
+    # With the names that are imported when they are asked for.
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 def __getattr__(name: str) -> Any:
-    # Modules that need other packages are imported when they are asked for.
+    # What needs other packages is imported when it is asked for.
     import importlib
 
-    if name in ("torch", "diffusers", "eval"):
+    if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
     if name in ("train", "Trainer"):
         return getattr(importlib.import_module(".training", __name__), name)

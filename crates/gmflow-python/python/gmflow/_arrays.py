@@ -9,6 +9,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ._checks import is_scalar, whole, whole_list, wrong
+from ._errors import ConfigError
+
+# The largest seed.
+LAST_SEED = 2**64 - 1
+
 # Conversions that had to copy, for tests.
 copies = 0
 
@@ -87,25 +93,29 @@ def seeds_of(seeds: Any, count: int | None, generator: Any = None) -> list[int]:
     if seeds is not None:
         if generator is not None:
             raise TypeError("seeds: expected no generator beside them")
-        if hasattr(seeds, "__index__"):
-            first = seeds.__index__()
-            wanted = [(first + index) % 2**64 for index in range(1 if count is None else count)]
-        else:
-            wanted = [int(seed.__index__() if hasattr(seed, "__index__") else seed) for seed in seeds]
-        if any(not 0 <= seed < 2**64 for seed in wanted):
-            raise ValueError("seeds: expected numbers from 0 to 2**64 - 1")
+        if is_scalar(seeds):
+            first, count = whole("seeds", seeds, 0, LAST_SEED), 1 if count is None else count
+            if first + count - 1 > LAST_SEED:
+                raise ConfigError(f"seeds: expected at most 2**64 - {count} as the first of {count}, got {first}")
+            return list(range(first, first + count))
+        if isinstance(seeds, (str, bytes)):
+            raise wrong("seeds", "a whole number or a list of them", seeds)
+        wanted = whole_list("seeds", seeds, 0, LAST_SEED)
+        if count is None and not wanted:
+            raise ConfigError("seeds: expected at least one, got an empty list")
         if count is not None and len(wanted) != count:
-            raise ValueError(f"seeds: expected {count}, one for each sample, got {len(wanted)}")
+            raise ConfigError(f"seeds: expected {count}, one for each sample, got {len(wanted)}")
         return wanted
     count = 1 if count is None else count
     if generator is None:
         return list(range(count))
     if isinstance(generator, (list, tuple)):
         if len(generator) != count:
-            raise ValueError(f"generator: expected {count}, one for each sample, got {len(generator)}")
+            raise ConfigError(f"generator: expected {count}, one for each sample, got {len(generator)}")
         return [seeds_of(None, 1, one)[0] for one in generator]
     if hasattr(generator, "integers"):  # numpy.random.Generator
         return [int(x) for x in generator.integers(0, 2**63, size=count)]
-    import torch
-
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(generator, torch.Generator):
+        raise wrong("generator", "a numpy.random.Generator, a torch.Generator or a list of them", generator)
     return [int(x) for x in torch.randint(0, 2**63 - 1, (count,), generator=generator, device=generator.device)]

@@ -14,6 +14,7 @@ from diffusers.utils import BaseOutput
 
 from . import _native
 from ._arrays import from_native, seeds_of, to_numpy
+from ._checks import whole
 from ._settings import sampler_config
 from .sampling import native_mixture
 
@@ -122,7 +123,7 @@ class GMFlowScheduler(SchedulerMixin, ConfigMixin):
         elif sigmas is not None:
             times = [shift * float(s) / (1.0 + (shift - 1.0) * float(s)) for s in sigmas] + [0.0]
         elif num_inference_steps is not None:
-            times = _native.time_grid(num_inference_steps, shift)
+            times = _native.time_grid(whole("num_inference_steps", num_inference_steps, 1), shift)
         else:
             raise ValueError("set_timesteps: expected num_inference_steps, sigmas or timesteps, got none")
         self.num_inference_steps = len(times) - 1

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import _native
 from ._arrays import from_native, is_torch, to_numpy
+from ._checks import existing
 
 __all__ = ["FeatureSet", "compare", "features", "frechet_distance", "inception_score", "kernel_distance", "manifolds"]
 
@@ -87,20 +88,24 @@ def features(
         like: (c, h, w) of the images that a folder or file is compared with: where c is 1, pictures of a folder are read as grey. Without
             it they are read as colour, as `gmflow eval` does. :func:`compare` takes the shape of the real images.
     """
+    return _features("images", images, network, size, limit, like)
+
+
+def _features(name: str, images: Any, network: str, size: int | None, limit: int | None, like: Any) -> FeatureSet:
     if isinstance(images, FeatureSet):
         return images
     if isinstance(images, (str, os.PathLike)):
         shape = None if like is None else [int(n) for n in like]
-        return FeatureSet(_network(network).of_path(os.fspath(images), size, limit, shape))
+        return FeatureSet(_network(network).of_path(existing(name, images), size, limit, shape))
     return FeatureSet(_network(network).of_images(_pixels(images), "array"))
 
 
-def _set(vectors: Any) -> Any:
+def _set(name: str, vectors: Any) -> Any:
     if isinstance(vectors, FeatureSet):
         return vectors._native
     if isinstance(vectors, (str, os.PathLike)):
-        return _native.set_of_vectors(os.fspath(vectors), os.fspath(vectors))
-    return _native.set_of_vectors(to_numpy("features", vectors), "array")
+        return _native.set_of_vectors(existing(name, vectors), os.fspath(vectors))
+    return _native.set_of_vectors(to_numpy(name, vectors), "array")
 
 
 def compare(
@@ -131,13 +136,15 @@ def compare(
         "neighbours": {"precision": neighbours},
         "moments_only": moments_only,
     }
-    of_real = features(real, network, size=size, limit=limit)
-    of_fake = features(fake, network, size=size, like=of_real.info.get("shape"))
+    if isinstance(fake, (str, os.PathLike)):
+        existing("fake", fake)  # Before the work on the real images.
+    of_real = _features("real", real, network, size, limit, None)
+    of_fake = _features("fake", fake, network, size, None, of_real.info.get("shape"))
     return json.loads(_native.compare_sets(of_real._native, of_fake._native, json.dumps(config)))
 
 
 def _figures(real: Any, fake: Any, **config: Any) -> dict:
-    return json.loads(_native.compare_sets(_set(real), _set(fake), json.dumps(config)))
+    return json.loads(_native.compare_sets(_set("real", real), _set("fake", fake), json.dumps(config)))
 
 
 def frechet_distance(real: Any, fake: Any) -> float:

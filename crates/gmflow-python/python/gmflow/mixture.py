@@ -6,7 +6,8 @@ from typing import Any
 
 from . import _native
 from ._arrays import from_native, seeds_of, to_numpy
-from .sampling import mixture_parts
+from ._checks import whole
+from .sampling import mixture_parts, no_mixture
 
 
 class GaussianMixture:
@@ -33,7 +34,7 @@ class GaussianMixture:
         """The mixture of a network's output: a dict or an object with `means`, `logweights` and `logstds`."""
         parts = mixture_parts(prediction)
         if parts is None:
-            raise TypeError("prediction: expected means, logweights and logstds")
+            raise no_mixture(prediction)
         return cls(*parts)
 
     @classmethod
@@ -92,17 +93,17 @@ class GaussianMixture:
     def sample(self, n: int | None = None, *, seeds: Any = None, generator: Any = None) -> Any:
         """Draws `[b c h w]`, or `[b n c h w]`, every pixel by itself. Each of the batch has a seed, from 0 on where none are given."""
         wanted = seeds_of(seeds, self._parts[0].shape[0], generator)
-        out = self._out(_native.mixture_sample(self._parts, wanted, 1 if n is None else n))
+        out = self._out(_native.mixture_sample(self._parts, wanted, 1 if n is None else whole("n", n, 0)))
         return out[:, 0] if n is None else out
 
     def entropy(self, n: int = 64, *, seeds: Any = None, generator: Any = None, samples: Any = None) -> Any:
         """The entropy of every pixel in nats, `[b 1 h w]`: the mean over `n` draws, or over `samples` `[b n c h w]` of this mixture."""
-        samples = self.sample(n, seeds=seeds, generator=generator) if samples is None else samples
+        samples = self.sample(whole("n", n, 1), seeds=seeds, generator=generator) if samples is None else samples
         return self._out(_native.mixture_entropy(self._parts, to_numpy("samples", samples)))
 
     def kl_divergence(self, other: "GaussianMixture", n: int = 64, *, seeds: Any = None, generator: Any = None, samples: Any = None) -> Any:
         """The Kullback-Leibler divergence from `other` in nats, `[b 1 h w]`: the mean over `n` draws of this mixture."""
-        samples = self.sample(n, seeds=seeds, generator=generator) if samples is None else samples
+        samples = self.sample(whole("n", n, 1), seeds=seeds, generator=generator) if samples is None else samples
         return self._out(_native.mixture_kl(self._parts, other._parts, to_numpy("samples", samples)))
 
     def to_data(self, x_t: Any, t: Any) -> "GaussianMixture":

@@ -9,7 +9,13 @@ from typing import Any, Callable
 
 from . import _native
 from ._arrays import from_native, seeds_of, to_numpy
+from ._checks import as_list, guidance, one_of, plain, whole, whole_list, wrong
+from ._errors import ConfigError, FileError
 from .mixture import GaussianMixture
+
+
+# Endings of pictures, which no folder has.
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class PipelineOutput:
@@ -38,10 +44,22 @@ class PipelineOutput:
         """How the samples were made."""
         return json.loads(self._drawn.made_by())
 
-    def save(self, path: str | os.PathLike, *, grid: bool = False) -> None:
+    def save(self, path: str | os.PathLike, *, grid: bool = False, force: bool = False) -> None:
         """Writes the files that `gmflow sample` writes: arrays where `path` ends in .npz or .safetensors, else a folder of PNG; with
-        `grid` one PNG."""
-        self._drawn.save(os.fspath(path), grid)
+        `grid` one PNG.
+
+        Nothing that exists is overwritten, but an empty folder is filled. With `force` files are overwritten; other files of a folder stay.
+        """
+        path = os.fspath(path)
+        name = os.path.basename(path)
+        ending = os.path.splitext(name)[1].lower()
+        if not grid and ending in _PICTURES:
+            raise ConfigError(f"path: expected a folder, or grid=True for one picture, got {name}")
+        if grid and ending in (".npz", ".safetensors"):
+            raise ConfigError(f"path: expected a name such as grid.png with grid=True, got {name}")
+        if not force and os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+            raise FileError(f"{path}: exists already; force=True overwrites it")
+        self._drawn.save(path, grid)
 
     def __len__(self) -> int:
         return len(self._drawn)
@@ -73,7 +91,7 @@ class Pipeline:
     def __init__(self, model: Any, name: str):
         self._model = model
         self.name = name
-        self.info: dict = json.loads(model.info())
+        self.info: dict = {**json.loads(model.info()), "precision": json.loads(model.precision())}
         self._interrupt = False
 
     @classmethod
@@ -94,7 +112,7 @@ class Pipeline:
                 repository on the Hugging Face hub, which is downloaded to its standard cache.
             ema: The moving average of the weights; the first by name where none is given, `"none"` for the weights themselves.
             precision: `"f32"`, `"bf16"` or `"int8"`: the arithmetic of large layers. `"auto"` is the faster of the first two on this processor,
-                as `gmflow sample` takes it.
+                as `gmflow sample` takes it. `"f32"` is the same on every machine.
             variant: Of published checkpoints, such as `"bf16"`.
             revision: A branch, tag or commit on the hub.
             vae: The folder of the autoencoder of a model of latents; its own where none is given.
@@ -104,6 +122,7 @@ class Pipeline:
             gmflow.FileError: A file is not what it should be.
             gmflow.HubError: The repository cannot be had.
         """
+        one_of("precision", precision, ("auto", "f32", "bf16", "int8"))
         name = os.fspath(name)
         options = {"ema": ema, "precision": precision, "variant": variant, "revision": revision}
         options["vae"] = None if vae is None else os.fspath(vae)
@@ -172,7 +191,7 @@ class Pipeline:
         if output_type not in ("pil", "np", "pt", "raw", "latent"):
             raise ValueError(f"output_type: expected pil, np, pt, raw or latent, got {output_type}")
         labels = _labels(class_labels)
-        count = num_samples
+        count = None if num_samples is None else whole("num_samples", num_samples, 1)
         if count is None and seeds is not None and hasattr(seeds, "__len__"):
             count = len(seeds)
         if count is None and noise is not None:
@@ -181,18 +200,18 @@ class Pipeline:
             count = len(labels) if labels else 1
         wanted = seeds_of(seeds, count, generator)
         if not wanted:
-            raise ValueError("num_samples: expected at least 1, got 0")
+            raise ConfigError("samples: expected at least 1, got 0")
         sampler = {
-            "steps": num_inference_steps,
-            "guidance": guidance_scale,
-            "solver": solver,
-            **settings,
+            "steps": None if num_inference_steps is None else whole("num_inference_steps", num_inference_steps, 1),
+            "guidance": None if guidance_scale is None else guidance(guidance_scale),
+            "solver": plain("solver", solver),
+            **{name: plain(name, value) for name, value in settings.items()},
         }
         request = {
             "sampler": {key: value for key, value in sampler.items() if value is not None},
             "classes": labels,
             "seeds": wanted,
-            "batch": batch_size,
+            "batch": None if batch_size is None else whole("batch_size", batch_size, 1),
             "latents": output_type == "latent",
         }
         start = None if noise is None else to_numpy("noise", noise)
@@ -216,7 +235,10 @@ class Pipeline:
         array, times = to_numpy("x", x), to_numpy("t", t)
         if times.ndim == 0:
             times = np.full(len(array), times, np.float32)
-        classes = None if class_labels is None else [int(label) for label in class_labels]
+        outside = (times <= 0) | (times > 1)
+        if outside.any() and times.shape == array.shape[:1]:  # The library refuses other shapes.
+            raise wrong("t", "times in (0, 1]", times[outside][0])
+        classes = None if class_labels is None else whole_list("class_labels", class_labels, 0)
         return GaussianMixture._of_native(self._model.predict(array, times, classes), x)
 
     def _on_step(self, callback: Callable[..., Any] | None, inputs: Any) -> Callable[..., Any] | None:
@@ -236,6 +258,9 @@ class Pipeline:
             answer = callback(self, done - 1, 1000.0 * t, arguments)
             if answer is False or self._interrupt:
                 return False
+            unknown = [str(key) for key in answer if key != "latents"] if isinstance(answer, dict) else []
+            if unknown:
+                raise ConfigError(f"callback_on_step_end: expected latents or nothing back, got {', '.join(unknown)}")
             latents = answer.get("latents") if isinstance(answer, dict) else None
             return True if latents is None else to_numpy("latents", latents)
 
@@ -246,7 +271,7 @@ class Pipeline:
         classes = len(self.class_names or [])
         of_classes = f", {classes} classes" if classes else ""
         size = f"{data['channels']}x{data['height']}x{data['width']}"
-        return f"<gmflow.Pipeline {self.name}: {network['type']}, {network.get('num_gaussians')} components, {size}{of_classes}>"
+        return f"<gmflow.Pipeline {self.name}: {network['type']}, {network.get('num_gaussians')} components, {size}{of_classes}, {self.info['precision']}>"
 
 
 def _tensor(array: Any) -> Any:
@@ -258,9 +283,10 @@ def _tensor(array: Any) -> Any:
 def _labels(class_labels: Any) -> list[str] | None:
     if class_labels is None:
         return None
-    if isinstance(class_labels, (str, int)) or getattr(class_labels, "ndim", 1) == 0:
-        class_labels = [class_labels]
-    return [label if isinstance(label, str) else str(int(label)) for label in class_labels]
+    labels = as_list("class_labels", class_labels, "labels")
+    if not labels:
+        raise ConfigError("class_labels: expected at least one label, got an empty list")
+    return [label if isinstance(label, str) else str(whole("class_labels", label, 0)) for label in labels]
 
 
 def _images(drawn: Any, output_type: str) -> Any:

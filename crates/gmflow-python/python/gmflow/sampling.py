@@ -7,7 +7,20 @@ from typing import Any, Callable
 
 from . import _native
 from ._arrays import from_native, is_torch, seeds_of, to_native, to_numpy
+from ._checks import got, one_of, whole, whole_list
 from ._settings import sampler_config
+
+
+_EXPECTED = "a dict of means, logweights and logstds, or an array of velocities"
+
+
+def _is_array(x: Any) -> bool:
+    return any(hasattr(x, name) for name in ("shape", "__array__", "__dlpack__"))
+
+
+def no_mixture(predicted: Any) -> TypeError:
+    """The error for what is no mixture."""
+    return TypeError(f"prediction: expected means, logweights and logstds, got {got(predicted)}")
 
 
 def mixture_parts(predicted: Any) -> tuple[Any, Any, Any] | None:
@@ -15,16 +28,17 @@ def mixture_parts(predicted: Any) -> tuple[Any, Any, Any] | None:
     if isinstance(predicted, dict):
         missing = [key for key in ("means", "logweights", "logstds") if key not in predicted]
         if missing:
-            raise KeyError(f"prediction: expected means, logweights and logstds, got no {', '.join(missing)}")
+            raise KeyError(f"prediction: expected means, logweights and logstds, got {', '.join(map(str, predicted)) or 'no keys'}")
         return predicted["means"], predicted["logweights"], predicted["logstds"]
     if all(hasattr(predicted, key) for key in ("means", "logweights", "logstds")):
         return predicted.means, predicted.logweights, predicted.logstds
     if isinstance(predicted, (tuple, list)):
-        if len(predicted) == 3:
+        if len(predicted) == 3 and _is_array(predicted[0]):
             return tuple(predicted)
-        if len(predicted) == 1:
+        if len(predicted) == 1 and not isinstance(predicted[0], list):
             return mixture_parts(predicted[0])
-        raise TypeError(f"prediction: expected means, logweights and logstds, got a tuple of {len(predicted)}")
+        of = f" {type(predicted[0]).__name__}" if predicted else ""
+        raise TypeError(f"prediction: expected {_EXPECTED}, got a {type(predicted).__name__} of {len(predicted)}{of}")
     if hasattr(predicted, "sample") and not callable(predicted.sample):  # diffusers' model outputs
         return mixture_parts(predicted.sample)
     return None
@@ -37,11 +51,14 @@ def native_mixture(predicted: Any, plain: bool = True) -> tuple[Any, Any, Any]:
     parts = mixture_parts(predicted)
     if parts is not None:
         return to_native("means", parts[0]), to_native("logweights", parts[1]), to_native("logstds", parts[2])
+    velocity = predicted
+    if hasattr(predicted, "sample") and not callable(predicted.sample):
+        velocity = predicted.sample
+    if not _is_array(velocity):
+        raise TypeError(f"prediction: expected {_EXPECTED}, got {got(velocity)}")
     if not plain:
         raise TypeError("solver: expected a name beside a function of plain velocities, such as 'euler', got none")
-    if hasattr(predicted, "sample") and not callable(predicted.sample):
-        predicted = predicted.sample
-    velocity = to_numpy("velocity", predicted)
+    velocity = to_numpy("velocity", velocity)
     if velocity.ndim != 4:
         raise _shape_error(f"velocity: expected shape [b, c, h, w], got {list(velocity.shape)}")
     b, _, h, w = velocity.shape
@@ -110,11 +127,11 @@ def sample(
 
     The interpreter is free for other threads meanwhile, but for the calls of the function. What the function raises is raised here.
     """
-    dims = [int(n) for n in shape]
-    if len(dims) not in (3, 4):
-        raise _shape_error(f"shape: expected (c, h, w) or (b, c, h, w), got {tuple(shape)}")
+    dims = _dims(shape)
+    if framework is not None:
+        one_of("framework", framework, ("numpy", "torch"))
     count = dims[0] if len(dims) == 4 else None
-    labels = None if class_labels is None else [int(label) for label in class_labels]
+    labels = None if class_labels is None else whole_list("class_labels", class_labels, 0)
     if count is None and labels is not None:
         count = len(labels)
     if count is None and seeds is None and noise is not None:
@@ -122,6 +139,9 @@ def sample(
     if count is None and seeds is not None and hasattr(seeds, "__len__"):
         count = len(seeds)
     wanted = seeds_of(seeds, count, generator)
+    if not wanted:
+        raise _shape_error("samples: expected at least 1, got 0")
+    num_classes = None if num_classes is None else whole("num_classes", num_classes, 0)
     in_torch = framework == "torch" or framework is None and _torch_is_there(noise)
     plain = solver is not None
     config = sampler_config(solver or "gm-ode", steps, guidance_scale=guidance_scale, **settings)
@@ -173,6 +193,22 @@ def sample(
     with torch.no_grad():
         drawn = _native.sample(*run)
     return torch.from_numpy(from_native(drawn)).to(target)
+
+
+def _dims(shape: Any) -> list[int]:
+    """The numbers of a shape."""
+    from ._errors import ConfigError
+
+    expected = "shape: expected (c, h, w) or (b, c, h, w)"
+    if isinstance(shape, str) or not hasattr(shape, "__iter__"):
+        raise _shape_error(f"{expected}, got {got(shape)}")
+    dims = list(shape)
+    if len(dims) not in (3, 4):
+        raise _shape_error(f"{expected}, got {tuple(dims)}")
+    try:
+        return [whole(f"shape.{axis}", n, 1) for axis, n in enumerate(dims)]
+    except ConfigError as error:
+        raise _shape_error(str(error)) from None
 
 
 def _draws(draws: Callable[..., Any] | None) -> Callable[..., Any] | None:

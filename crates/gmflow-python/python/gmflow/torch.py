@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from . import _native
 from ._arrays import from_native, to_native
-from .sampling import mixture_parts
+from .sampling import mixture_parts, no_mixture
 
 __all__ = ["gm_nll", "spectral_loss", "transition_nll", "velocity_to_data"]
 
@@ -206,7 +206,7 @@ def _plain(*tensors: Tensor) -> bool:
 def _parts(prediction: Any) -> tuple[Tensor, Tensor, Tensor]:
     parts = mixture_parts(prediction)
     if parts is None:
-        raise TypeError("prediction: expected means, logweights and logstds")
+        raise no_mixture(prediction)
     means, logweights, logstds = (x.float() for x in parts)
     return means, logweights, logstds
 

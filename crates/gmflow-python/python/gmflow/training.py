@@ -24,6 +24,8 @@ def _toml(value: Any) -> str:
     """A value as TOML writes it."""
     import json
 
+    if hasattr(value, "tolist"):  # Numbers and arrays of NumPy and PyTorch.
+        value = value.tolist()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
