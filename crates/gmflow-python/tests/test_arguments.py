@@ -78,6 +78,7 @@ def test_numbers_of_numpy_are_numbers(mnist):
         assert same.seeds == [5, 6] and same.class_labels == [1, 2]
         np.testing.assert_array_equal(same.images, plain.images)
     assert mnist(seeds=np.uint64(2**64 - 1), **ONE).seeds == [2**64 - 1]
+    assert mnist(seeds=np.array(7), **ONE).seeds == [7] and draw(seeds=np.array(7)).shape == (1, 1, 2, 2)
     x = draw(seeds=[1], steps=np.int64(2), order=np.int32(2), shift=np.float32(1.0), shape=np.array([1, 2, 2]))
     np.testing.assert_array_equal(x, draw(seeds=[1], steps=2, order=2))
 

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from . import _native
 from ._arrays import from_native, seeds_of, to_numpy
-from ._checks import as_list, guidance, one_of, plain, whole, whole_list, wrong
+from ._checks import as_list, guidance, is_scalar, one_of, plain, whole, whole_list, wrong
 from ._errors import ConfigError, FileError
 from .mixture import GaussianMixture
 
@@ -192,7 +192,7 @@ class Pipeline:
             raise ValueError(f"output_type: expected pil, np, pt, raw or latent, got {output_type}")
         labels = _labels(class_labels)
         count = None if num_samples is None else whole("num_samples", num_samples, 1)
-        if count is None and seeds is not None and hasattr(seeds, "__len__"):
+        if count is None and seeds is not None and not is_scalar(seeds) and hasattr(seeds, "__len__"):
             count = len(seeds)
         if count is None and noise is not None:
             count = len(noise)

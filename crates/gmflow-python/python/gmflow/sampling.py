@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 from . import _native
 from ._arrays import from_native, is_torch, seeds_of, to_native, to_numpy
-from ._checks import got, one_of, whole, whole_list
+from ._checks import got, is_scalar, one_of, whole, whole_list
 from ._settings import sampler_config
 
 
@@ -136,7 +136,7 @@ def sample(
         count = len(labels)
     if count is None and seeds is None and noise is not None:
         count = len(noise)
-    if count is None and seeds is not None and hasattr(seeds, "__len__"):
+    if count is None and seeds is not None and not is_scalar(seeds) and hasattr(seeds, "__len__"):
         count = len(seeds)
     wanted = seeds_of(seeds, count, generator)
     if not wanted:
