@@ -123,12 +123,8 @@ def table(rows, roofs):
     return lines + [f"| {' | '.join(table_row(row, roofs))} |" for row in rows]
 
 
-def roof_lines(rows):
-    """What the machine can do at most, in a list: each measurement."""
-    return [line for row in rows or [] for line in lines_of(row)]
-
-
-def lines_of(row):
+def roof_lines(row):
+    """What the machine can do at most, in a list."""
     roofs, threads = row["roofs"], row["roofs"]["threads"]
     name = {"f32": "f32", "bf16": "bf16", "int8": "8-bit integers"}
     figures = [
@@ -201,7 +197,7 @@ def section(cpu, timed, picture, roofs):
         f"- Commit: {distinct(timed, lambda row: row['commit'])}, {distinct(timed, lambda row: row['date'][:10])}",
         f"- PyTorch {v['torch']}{''.join(other)}",
         f"- Command: {distinct(timed, lambda row: '`' + row['command'] + '`')}",
-        *roof_lines(roofs),
+        *(line for row in roofs or [] for line in roof_lines(row)),
         "",
         *table(timed, roofs),
     ]
@@ -270,7 +266,7 @@ def draw_ratios(rows, path):
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("PyTorch / gmflow, higher is better; black: to be reached")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

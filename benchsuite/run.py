@@ -5,8 +5,8 @@
 
 Makes a Python environment of its own (benchsuite/.venv, or --python for one that is there), builds the benches and the binary
 (or --bin-dir for ready ones), and for each case lets ours and PyTorch, eager and compiled, take turns, each in a process of its
-own. Roofs are measured first. Rows are added as cases end; --resume skips the cases that have a row of this commit on this machine. The table speed.md and
-the pictures are drawn anew from the newest rows.
+own. Roofs are measured first. Rows are added as cases end; --resume skips the cases that have a row of this commit on this
+machine. The table speed.md and the pictures are drawn anew from the newest rows.
 """
 
 import argparse

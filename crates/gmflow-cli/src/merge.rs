@@ -62,19 +62,18 @@ fn samples(files: &[PathBuf], arguments: &MergeArgs) -> Result<()> {
         "safetensors" => Format::Safetensors,
         _ => return Err(usage("--out", "a file name ending in .npz or .safetensors", arguments.out.display())),
     };
-    let mut parts = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
-    let names: Vec<(String, &Path)> =
-        parts.iter().zip(files).map(|(part, path)| (part.0.clone(), path.as_path())).collect();
+    let mut parts =
+        files.iter().map(|path| read(path).map(|(name, part)| (name, path, part))).collect::<Result<Vec<_>>>()?;
+    let names: Vec<(String, &Path)> = parts.iter().map(|(name, path, _)| (name.clone(), path.as_path())).collect();
     expect_all(&names)?;
-    parts.sort_by_key(|(name, _)| number(name));
+    parts.sort_by_key(|(name, ..)| number(name));
     let mut whole: Option<Samples> = None;
-    for (name, part) in parts {
+    for (_, path, part) in parts {
         match &mut whole {
             Some(whole) if whole.made_by != part.made_by || whole.shape != part.shape => {
                 let difference =
                     difference(&part.made_by, &whole.made_by).unwrap_or_else(|| "another shape".to_owned());
-                let file = names.iter().find(|(of, _)| *of == name).map_or(Path::new(&name), |(_, path)| path);
-                let got = format!("others in {} ({difference})", file.display());
+                let got = format!("others in {} ({difference})", path.display());
                 return Err(usage("PART", "parts with the same settings", got));
             }
             Some(whole) => whole.append(part),

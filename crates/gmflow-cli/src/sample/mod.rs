@@ -59,8 +59,7 @@ pub fn run(arguments: &SampleArgs, job: &Job) -> Result<()> {
     let range = share_of_batches(request.count, request.batch, shard.index(), shard.count());
     let batches = request.count.div_ceil(request.batch);
     if arguments.shard.shard.is_some() && shard.count() > batches {
-        let expected =
-            format!("at most {batches} parts, as {} samples are {batches} batches (--batch)", request.count);
+        let expected = format!("at most {batches} parts, the number of batches (--batch)");
         return Err(usage("--shard", expected, shard));
     }
     let (first, count) = match arguments.shard.shard {

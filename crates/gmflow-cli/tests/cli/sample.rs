@@ -200,6 +200,40 @@ fn bf16_is_the_same_arithmetic_by_either_products() {
     assert!(difference < 0.01 * largest(&mut dot.iter().copied()), "{difference}");
 }
 
+/// More parts than there are batches are refused whichever of them is asked for, and parts that do not fit together by file and setting.
+#[test]
+fn parts_that_cannot_be_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    image_model(&model);
+    for part in ["1/3", "3/3"] {
+        let out = folder.path().join("too-many.npz");
+        let (code, _, stderr) = try_sample(&model, &out, &["--steps", "1", "--num", "4", "--shard", part]);
+        assert_eq!(code, 2, "{stderr}");
+        let expected = format!("--shard: expected at most 1 parts, the number of batches (--batch), got {part}");
+        assert!(stderr.contains(&expected), "{stderr}");
+    }
+    let parts: Vec<_> = ["1/2", "2/2"]
+        .into_iter()
+        .zip(["1", "2"])
+        .map(|(part, steps)| {
+            let out = folder.path().join(format!("{steps}.npz"));
+            sample(&model, &out, &["--num", "4", "--batch", "2", "--steps", steps, "--shard", part]);
+            std::fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{steps}.")))
+                .unwrap()
+        })
+        .collect();
+    let [first, second] = [&parts[0], &parts[1]].map(|path| path.to_str().unwrap());
+    let whole = folder.path().join("whole.npz");
+    let (code, _, stderr) = run(&["merge", first, second, "--out", whole.to_str().unwrap()]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains(&format!("got others in {second} (steps 2, now 1)")), "{stderr}");
+    assert!(!whole.exists());
+}
+
 #[test]
 fn averages_classes_and_given_noise_change_the_result() {
     let folder = tempfile::tempdir().unwrap();

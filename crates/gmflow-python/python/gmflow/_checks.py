@@ -106,5 +106,5 @@ def existing(name: str, path: Any) -> str:
     """A path where something is."""
     path = os.fspath(path)
     if not os.path.exists(path):
-        raise NotFoundError(f"{name}: expected a file or folder, got {path}, where there is none")
+        raise NotFoundError(f"{name}: expected a file or folder, got {path}, which does not exist")
     return path
