@@ -6,6 +6,7 @@ use crate::sample::read_png;
 use burn::tensor::{Device, Tensor, TensorData};
 use gmflow::checkpoint::{ExportOptions, export_diffusers, load_diffusers_vae};
 use gmflow_data::{Columns, ImageDataset, ImageSettings, ParquetDataset};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Two classes of three images each, 16x16, and a checkpoint whose autoencoder halves height and width.
@@ -311,7 +312,8 @@ fn shared(variable: &str, folder: &str, name: &str) -> Option<PathBuf> {
         return Some(path);
     }
     assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{name} is absent");
-    eprintln!("SKIPPED: {name} is absent");
+    // Past the harness, which hides what a test that passes prints.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {name} is absent");
     None
 }
 
