@@ -10,3 +10,4 @@ pub(crate) mod panel_tiles;
 pub(crate) mod panels;
 pub(crate) mod precision;
 pub(crate) mod rates;
+pub(crate) mod widened;

@@ -1,15 +1,15 @@
 //! Products with a right operand that was packed into panels.
 
 use crate::kernel::matmul::int8;
-use crate::kernel::matmul::layout::{COLUMNS, LINES, Line, ROWS, STEP, STEPS};
+use crate::kernel::matmul::layout::{COLUMNS, LINES, ROWS, STEP, STEPS};
 use crate::kernel::matmul::matrix::{Matrix, Target};
-use crate::kernel::matmul::pack::{Interleaved, Rounded, RoundedInPlace, RoundedWide, WidenedLines};
+use crate::kernel::matmul::pack::{Interleaved, Rounded};
 use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::matmul::rates::{Bf16Products, bf16_products};
 use crate::kernel::simd::arch::vectorised;
-use crate::kernel::simd::memory::{UninitVec, fill, par_rows, parts, with_room};
+use crate::kernel::simd::memory::{UninitVec, fill, par_rows, parts};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
@@ -57,33 +57,6 @@ impl Left {
         });
         // SAFETY: both halves of every word of every row were written.
         Self::Rows(unsafe { words.assume_init() }, steps)
-    }
-
-    /// The left operand rounded to bf16, in words of f32.
-    ///
-    /// # Safety
-    /// As [`Self::new`].
-    unsafe fn widened(a: Matrix, [m, k]: [usize; 2]) -> Self {
-        if a.column_stride != 1 {
-            // SAFETY: the caller vouches for the elements.
-            let Self::Tiles(mut words, steps) = (unsafe { Self::tiles(a, [m, k], FloatKind::F32) }) else {
-                return Self::F32(a);
-            };
-            par_rows(&mut words, ROWS * steps, |_, words| {
-                vectorised(RoundedInPlace(words));
-            });
-            return Self::Tiles(words, steps);
-        }
-        let mut words = UninitVec::new(m * k);
-        par_rows(words.room(), k, |first, rows| {
-            for (i, row) in rows.chunks_exact_mut(k).enumerate() {
-                // SAFETY: the caller vouches for the elements, and they lie side by side.
-                let values = unsafe { std::slice::from_raw_parts(a.skip_rows(first + i).data, k) };
-                vectorised(RoundedWide { out: row, values });
-            }
-        });
-        // SAFETY: every word of every row was written.
-        Self::Rows(unsafe { words.assume_init() }, k)
     }
 
     /// A matrix whose columns' elements lie side by side.
@@ -140,9 +113,6 @@ impl Left {
     }
 }
 
-/// Words of a line.
-const LANES: usize = 16;
-
 /// Steps of one pass: a panel of them stays in the second-level cache.
 const DEPTH: usize = 1536;
 
@@ -170,15 +140,6 @@ pub(crate) unsafe fn add_product(a: Matrix, m: usize, b: &PackedWeight, out: *mu
     }
 }
 
-/// Calls `f` with `steps` steps in f32 of lines of pairs in bf16, for at most [`DEPTH`] steps.
-fn with_widened<R>(lines: &[Line], steps: usize, f: impl FnOnce(&[Line]) -> R) -> R {
-    with_room(2 * lines.len() * LANES, |out| {
-        vectorised(WidenedLines { out, lines });
-        // SAFETY: every word was written, and the room begins with a line of the cache.
-        f(unsafe { std::slice::from_raw_parts(out.as_ptr().cast(), steps * LINES) })
-    })
-}
-
 /// a b for `a` `[m k]` and the panels of b `[k n]`, plus `bias` `[n]` where there is one.
 ///
 /// # Safety
@@ -190,15 +151,13 @@ pub(crate) unsafe fn product(a: Matrix, m: usize, b: &PackedWeight, bias: Option
 }
 
 /// [`product`] with these products of numbers in bf16. Widened, the sums are those of a product in f32 of the rounded numbers, to the last
-/// bit. Few rows are multiplied with a panel as it is read; for more a part of the panel is widened once and stays in the second-level cache.
+/// bit.
 ///
 /// # Safety
 /// As there.
 unsafe fn product_by(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>, bf16: Bf16Products) -> Vec<f32> {
     /// Products smaller than this run on one thread.
     const SMALL: usize = 64 * 64 * 64;
-    /// Rows that do not pay for a panel in f32.
-    const FEW_ROWS: usize = 2 * ROWS;
     let (n, steps) = (b.n, b.steps());
     assert!(bias.is_none_or(|bias| bias.len() == n), "panels: size of the bias");
     assert!(b.arithmetic.is_native(), "panels: the processor does not multiply {:?}", b.arithmetic);
@@ -208,14 +167,10 @@ unsafe fn product_by(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>
     if steps == 0 {
         return (0..m).flat_map(|_| bias.map_or_else(|| vec![0.0; n], <[f32]>::to_vec)).collect();
     }
-    let widens = b.arithmetic == MatmulPrecision::Bf16 && bf16 == Bf16Products::Widened;
-    let widens_first = widens && m > FEW_ROWS;
     // SAFETY: the caller vouches for a.
-    let left =
-        unsafe { if widens_first { Left::widened(a, [m, b.k]) } else { Left::new(a, [m, b.k], b.arithmetic) } };
+    let left = unsafe { Left::new(a, [m, b.k], b.arithmetic) };
     let (depth, groups) = match b.arithmetic {
         MatmulPrecision::Int8 => (steps, steps.div_ceil(STEPS)),
-        _ if widens_first => (steps.div_ceil(steps.div_ceil(DEPTH / 2)), 0),
         MatmulPrecision::F32 | MatmulPrecision::Bf16 => (steps.div_ceil(steps.div_ceil(DEPTH)), 0),
     };
     let panels = n.div_ceil(COLUMNS);
@@ -235,9 +190,10 @@ unsafe fn product_by(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>
                 columns: &b.scales[panel * groups * 2 * COLUMNS..][..groups * 2 * COLUMNS],
                 rows: rounded.spans.as_ptr().wrapping_add(row * groups),
             }),
-            (_, MatmulPrecision::Bf16) if widens_first => Kind::F32,
-            (_, MatmulPrecision::Bf16) if widens => Kind::Bf16Widened,
-            (_, MatmulPrecision::Bf16) => Kind::Bf16,
+            (_, MatmulPrecision::Bf16) => match bf16 {
+                Bf16Products::DotProduct => Kind::Bf16,
+                Bf16Products::Widened => Kind::Bf16Widened,
+            },
             _ => Kind::F32,
         };
         for (pass, lines) in lines.chunks(depth * LINES).enumerate() {
@@ -248,16 +204,8 @@ unsafe fn product_by(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>
             };
             // SAFETY: the tiles lie within the operands and the result, of which no other task writes these.
             unsafe {
-                let out = out.at(row * n + first);
-                let multiply =
-                    |lines: &[Line], rows| run(Tile { rows, lines, columns, start, stride: n }, out, m, kind);
-                if widens_first {
-                    let (done, steps) = (2 * pass * depth, 2 * lines.len() / LINES);
-                    let rows = rows.skip_steps(done);
-                    with_widened(lines, steps.min(b.k - done), |lines| multiply(lines, rows));
-                } else {
-                    multiply(lines, rows.skip_steps(pass * depth));
-                }
+                let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n };
+                run(tile, out.at(row * n + first), m, kind);
             }
         }
     };

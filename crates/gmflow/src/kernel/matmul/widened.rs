@@ -1,0 +1,115 @@
+//! Products of numbers in bf16 where f32 is multiplied faster: a part of the panel, and one tile of rows after the other, are widened into
+//! memory that a core's own caches hold, and multiplied as f32.
+
+use crate::kernel::matmul::layout::{COLUMNS, LINES, Line, ROWS};
+use crate::kernel::matmul::panel_tiles::{Kind, Rows, Start, Tile, run};
+use crate::kernel::simd::arch::{Loop, vectorised};
+use crate::kernel::simd::memory::with_room;
+use std::mem::MaybeUninit;
+
+/// Rows that do not pay for a widened panel.
+pub(crate) const FEW_ROWS: usize = 2 * ROWS;
+
+/// Steps of pairs that are widened at a time: the panel stays in the second-level cache, the rows in the first.
+const DEPTH: usize = 768;
+
+/// Numbers of a line.
+const LANES: usize = COLUMNS / LINES;
+
+/// The products of `m` rows of pairs with a panel of pairs, into `out`. To the last bit the sums are those in f32 of the numbers.
+///
+/// # Safety
+/// As [`run`], with AVX-512.
+pub(crate) unsafe fn run_widened(tile: Tile, out: *mut f32, m: usize) {
+    let mut start = tile.start;
+    for (part, lines) in tile.lines.chunks(DEPTH * LINES).enumerate() {
+        let steps = lines.len() / LINES;
+        let rows = tile.rows.skip_steps(part * DEPTH);
+        with_room(2 * steps * (COLUMNS + ROWS), |room| {
+            let (panel, left) = room.split_at_mut(2 * steps * COLUMNS);
+            vectorised(WidenedLines { out: panel, lines });
+            // SAFETY: every number was written, and the room begins with a line of the cache.
+            let lines: &[Line] =
+                unsafe { std::slice::from_raw_parts(panel.as_ptr().cast(), 2 * steps * COLUMNS / LANES) };
+            for first in (0..m).step_by(ROWS) {
+                let few = ROWS.min(m - first);
+                let pairs = rows.skip_tiles(first / ROWS);
+                // SAFETY: the caller vouches for the rows and the result; as many numbers are written as the tile reads.
+                unsafe {
+                    let rows = widened_rows(pairs, few, steps, left);
+                    run(Tile { rows, lines, start, ..tile }, out.add(first * tile.stride), few, Kind::F32);
+                }
+            }
+        });
+        start = Start::Result;
+    }
+}
+
+/// Writes the numbers of the first `count` rows of a tile, in the order in which their words stand.
+///
+/// # Safety
+/// The rows must hold `steps` steps.
+unsafe fn widened_rows(rows: Rows, count: usize, steps: usize, out: &mut [MaybeUninit<f32>]) -> Rows {
+    let (row_stride, step_stride) = if rows.step_stride == 1 { (2 * steps, 1) } else { (1, ROWS) };
+    if rows.step_stride == 1 {
+        for (row, out) in out.chunks_exact_mut(2 * steps).enumerate().take(count) {
+            // SAFETY: the caller vouches for the words.
+            let words = unsafe { std::slice::from_raw_parts(rows.words.wrapping_add(row * rows.row_stride), steps) };
+            vectorised(WidenedRow { out, words });
+        }
+    } else {
+        for (step, out) in out.chunks_exact_mut(2 * ROWS).enumerate() {
+            let (first, second) = out.split_at_mut(ROWS);
+            for (row, (first, second)) in first.iter_mut().zip(second).enumerate().take(count) {
+                // SAFETY: the caller vouches for the words.
+                let pair = unsafe { *rows.words.wrapping_add(step * rows.step_stride + row * rows.row_stride) };
+                let [low, high] = numbers(pair);
+                first.write(low);
+                second.write(high);
+            }
+        }
+    }
+    Rows { words: out.as_ptr().cast(), row_stride, step_stride, tile_stride: 0 }
+}
+
+/// The numbers of a pair.
+#[inline(always)]
+fn numbers(pair: u32) -> [f32; 2] {
+    [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
+}
+
+/// Neighbours.
+struct WidenedRow<'a> {
+    out: &'a mut [MaybeUninit<f32>],
+    words: &'a [u32],
+}
+
+impl Loop for WidenedRow<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (out, pair) in self.out.as_chunks_mut::<2>().0.iter_mut().zip(self.words) {
+            *out = numbers(*pair).map(MaybeUninit::new);
+        }
+    }
+}
+
+/// Lines of pairs as lines of f32, of which there are twice as many: those of the first numbers of a step before those of the second.
+struct WidenedLines<'a> {
+    out: &'a mut [MaybeUninit<f32>],
+    lines: &'a [Line],
+}
+
+impl Loop for WidenedLines<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let pairs: &[u32] = bytemuck::cast_slice(self.lines);
+        for (out, pairs) in self.out.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
+            let (first, second) = out.split_at_mut(COLUMNS);
+            for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs) {
+                let [low, high] = numbers(*pair);
+                first.write(low);
+                second.write(high);
+            }
+        }
+    }
+}
