@@ -77,7 +77,7 @@ impl Report {
         };
         line("f32", Some(rates.f32))?;
         line("bf16 by the dot product", rates.bf16)?;
-        line("bf16 widened in registers", rates.bf16_widened)?;
+        line("bf16 widened to f32", rates.bf16_widened)?;
         line("int8", rates.int8)?;
 
         writeln!(text, "\nprecision")?;
@@ -98,6 +98,7 @@ impl Report {
         let compared = format!("bf16 has {ratio:.2} times the rate of f32, and {MARGIN} is asked for");
         match self.auto {
             MatmulPrecision::Bf16 => format!("bf16, and f32 for samples of U-Nets: {compared}"),
+            _ if MatmulPrecision::Bf16.is_available() => format!("f32, and bf16 for training U-Nets: {compared}"),
             _ => format!("f32: {compared}"),
         }
     }

@@ -4,6 +4,7 @@ use crate::kernel::matmul::matrix::{Destination, Matrix, Target, Write, product}
 use crate::kernel::matmul::packed;
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::MatmulPrecision;
+use crate::kernel::matmul::rates::{Bf16Products, bf16_products};
 use crate::kernel::simd::arch::{Loop, vectorised};
 use crate::kernel::simd::math::sum;
 use crate::kernel::simd::memory::{UninitVec, par_items, par_rows};
@@ -111,10 +112,16 @@ fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec
     (0..m).flat_map(|row| columns.iter().skip(row).step_by(m).copied()).collect()
 }
 
-/// The arithmetic of panels to compute in, where the processor multiplies panels: where it has no instruction for bf16, f32 is the
-/// faster one.
+/// The arithmetic of panels to compute in, where the processor multiplies panels. That is f32 where it has no instruction for bf16, or a slow
+/// one: both operands are here in f32, so that nothing is gained by rounding them.
 fn with_panels(arithmetic: MatmulPrecision) -> Option<MatmulPrecision> {
-    [arithmetic.with_gradients(), MatmulPrecision::F32].into_iter().find(|arithmetic| arithmetic.is_native())
+    let arithmetic = match arithmetic.with_gradients() {
+        MatmulPrecision::Bf16 if MatmulPrecision::Bf16.is_native() && bf16_products() == Bf16Products::Widened => {
+            MatmulPrecision::F32
+        }
+        arithmetic => arithmetic,
+    };
+    [arithmetic, MatmulPrecision::F32].into_iter().find(|arithmetic| arithmetic.is_native())
 }
 
 /// [`with_panels`] for a product of which nobody expects that its rows do not depend on their number: packing pays off with enough of

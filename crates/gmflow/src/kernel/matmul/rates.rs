@@ -35,7 +35,7 @@ pub struct Rates {
     pub f32: f64,
     /// In bf16 with the instruction for dot products, where there is one.
     pub bf16: Option<f64>,
-    /// In bf16 that is widened to f32 in registers, where there is AVX-512.
+    /// In bf16 that is widened to f32, where there is AVX-512.
     pub bf16_widened: Option<f64>,
     /// In 8-bit integers, where there is AVX512-VNNI.
     pub int8: Option<f64>,
