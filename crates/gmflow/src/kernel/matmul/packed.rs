@@ -4,7 +4,7 @@ use crate::kernel::matmul::int8;
 use crate::kernel::matmul::layout::{COLUMNS, LINES, ROWS, STEP, STEPS};
 use crate::kernel::matmul::matrix::{Matrix, Target};
 use crate::kernel::matmul::pack::{Interleaved, Rounded};
-use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
+use crate::kernel::matmul::panel_tiles::{Ahead, Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::matmul::rates::{Bf16Products, bf16_products};
@@ -133,7 +133,14 @@ pub(crate) unsafe fn add_product(a: Matrix, m: usize, b: &PackedWeight, out: *mu
     for (panel, lines) in b.lines.chunks((steps * LINES).max(1)).enumerate() {
         for (pass, lines) in lines.chunks(DEPTH * LINES).enumerate() {
             let (first, rows) = (panel * COLUMNS, left.rows().skip_steps(pass * DEPTH));
-            let tile = Tile { rows, lines, columns: COLUMNS.min(b.n - first), start: Start::Result, stride };
+            let tile = Tile {
+                rows,
+                lines,
+                columns: COLUMNS.min(b.n - first),
+                start: Start::Result,
+                stride,
+                ahead: Ahead::NONE,
+            };
             // SAFETY: the tiles lie within the operands and the result.
             unsafe { run(tile, out.add(first), m, Kind::F32) };
         }
@@ -204,7 +211,8 @@ unsafe fn product_by(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>
             };
             // SAFETY: the tiles lie within the operands and the result, of which no other task writes these.
             unsafe {
-                let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n };
+                let ahead = if panel + 1 < panels { Ahead::behind(lines, steps * LINES) } else { Ahead::NONE };
+                let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n, ahead };
                 run(tile, out.at(row * n + first), m, kind);
             }
         }

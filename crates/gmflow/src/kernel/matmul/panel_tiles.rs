@@ -60,6 +60,37 @@ pub(crate) enum Kind<'a> {
     Int8(Scales<'a>),
 }
 
+/// Lines that are multiplied after those of a tile, and that are fetched meanwhile: where weights come from memory, that hides its time.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead(*const Line);
+
+// SAFETY: never read, only fetched into the caches, which no address can harm.
+unsafe impl Sync for Ahead {}
+
+impl Ahead {
+    /// Nothing is fetched.
+    pub(crate) const NONE: Self = Self(std::ptr::null());
+    /// Steps of a tile in which [`Self::LINES`] lines are fetched.
+    const STEPS: usize = 16;
+    const LINES: usize = 2;
+
+    /// The lines that lie `distance` lines behind the first of `lines`.
+    pub(crate) fn behind(lines: &[Line], distance: usize) -> Self {
+        Self(lines.as_ptr().wrapping_add(distance))
+    }
+
+    /// What a tile of `steps` steps fetches that comes after `tiles` others, of `lines` lines in all.
+    pub(crate) fn of_tile(self, tiles: usize, steps: usize, lines: usize) -> Self {
+        let done = tiles * steps / Self::STEPS * Self::LINES;
+        if done < lines { self.skip(done) } else { Self::NONE }
+    }
+
+    /// The lines from that many on.
+    pub(crate) fn skip(self, lines: usize) -> Self {
+        if self.0.is_null() { self } else { Self(self.0.wrapping_add(lines)) }
+    }
+}
+
 /// Some steps of one panel, and where its rows come from.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'a> {
@@ -71,6 +102,7 @@ pub(crate) struct Tile<'a> {
     pub(crate) start: Start<'a>,
     /// Between rows of the result.
     pub(crate) stride: usize,
+    pub(crate) ahead: Ahead,
 }
 
 /// The products of `m` rows with the panel, into `out`.
@@ -101,7 +133,7 @@ pub(crate) unsafe fn run(_: Tile, _: *mut f32, _: usize, _: Kind) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{COLUMNS, LINES, Line, ROWS, Rows, Scales, Start, Tile};
+    use super::{Ahead, COLUMNS, LINES, Line, ROWS, Rows, Scales, Start, Tile};
     use crate::kernel::matmul::layout::STEPS;
     use std::arch::x86_64::*;
 
@@ -205,7 +237,9 @@ mod x86 {
     unsafe fn all_rows(tile: Tile, out: *mut f32, m: usize, body: impl Body) {
         let mut row = 0;
         while row < m {
-            let tile = Tile { rows: tile.rows.skip_tiles(row / ROWS), ..tile };
+            let (tiles, lines) = (row / ROWS, tile.lines.len());
+            let ahead = tile.ahead.of_tile(tiles, lines / LINES, lines);
+            let tile = Tile { rows: tile.rows.skip_tiles(tiles), ahead, ..tile };
             // SAFETY: the rows from here on are within what the caller vouches for.
             unsafe {
                 let out = out.add(row * tile.stride);
@@ -255,21 +289,31 @@ mod x86 {
     unsafe fn add_steps<M: Multiply, const R: usize, const L: usize>(
         sums: &mut [[M::Sum; L]; R],
         rows: Rows,
-        lines: &[Line],
+        (lines, ahead): (&[Line], Ahead),
     ) {
         let mut words = rows.words;
-        for lines in lines.chunks_exact(LINES) {
-            // SAFETY: the caller vouches for the rows and the instructions.
-            unsafe {
-                let b: [__m512i; L] = std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = M::add(*sum, a, b);
-                    }
+        for (part, lines) in lines.chunks(Ahead::STEPS * LINES).enumerate() {
+            if !ahead.0.is_null() {
+                for line in 0..Ahead::LINES {
+                    let line = ahead.0.wrapping_add(part * Ahead::LINES + line);
+                    // SAFETY: nothing is read.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
                 }
             }
-            words = words.wrapping_add(rows.step_stride);
+            for lines in lines.chunks_exact(LINES) {
+                // SAFETY: the caller vouches for the rows and the instructions.
+                unsafe {
+                    let b: [__m512i; L] =
+                        std::array::from_fn(|line| _mm512_load_si512(lines[line].0.as_ptr().cast()));
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let a = _mm512_set1_epi32(*words.wrapping_add(i * rows.row_stride) as i32);
+                        for (sum, b) in sums.iter_mut().zip(b) {
+                            *sum = M::add(*sum, a, b);
+                        }
+                    }
+                }
+                words = words.wrapping_add(rows.step_stride);
+            }
         }
     }
 
@@ -279,12 +323,20 @@ mod x86 {
         ///
         /// # Safety
         /// As [`super::run`].
-        unsafe fn add<const R: usize, const L: usize>(sums: &mut [[__m512; L]; R], rows: Rows, lines: &[Line]);
+        unsafe fn add<const R: usize, const L: usize>(
+            sums: &mut [[__m512; L]; R],
+            rows: Rows,
+            lines: (&[Line], Ahead),
+        );
     }
 
     impl<M: Multiply<Sum = __m512> + Copy> Steps for M {
         #[inline(always)]
-        unsafe fn add<const R: usize, const L: usize>(sums: &mut [[__m512; L]; R], rows: Rows, lines: &[Line]) {
+        unsafe fn add<const R: usize, const L: usize>(
+            sums: &mut [[__m512; L]; R],
+            rows: Rows,
+            lines: (&[Line], Ahead),
+        ) {
             // SAFETY: the caller vouches for it.
             unsafe { add_steps::<M, R, L>(sums, rows, lines) }
         }
@@ -292,7 +344,11 @@ mod x86 {
 
     impl Steps for Widened {
         #[inline(always)]
-        unsafe fn add<const R: usize, const L: usize>(sums: &mut [[__m512; L]; R], rows: Rows, lines: &[Line]) {
+        unsafe fn add<const R: usize, const L: usize>(
+            sums: &mut [[__m512; L]; R],
+            rows: Rows,
+            (lines, _): (&[Line], Ahead),
+        ) {
             let mut words = rows.words;
             for lines in lines.chunks_exact(LINES) {
                 // SAFETY: the caller vouches for the rows and the instructions.
@@ -368,7 +424,7 @@ mod x86 {
         /// As there.
         #[inline(always)]
         unsafe fn lines<const R: usize, const L: usize>(self, tile: Tile, out: *mut f32) {
-            let Tile { rows, lines, columns, start, stride } = tile;
+            let Tile { rows, lines, columns, start, stride, ahead } = tile;
             let masks = masks(columns);
             // SAFETY: masked loads and stores touch existing columns only; the rest is what the caller vouches for.
             unsafe {
@@ -378,7 +434,7 @@ mod x86 {
                         *sum = begin(start, line, masks[line], out.wrapping_add(i * stride));
                     }
                 }
-                M::add(&mut sums, rows, lines);
+                M::add(&mut sums, rows, (lines, ahead));
                 for (i, sums) in sums.iter().enumerate() {
                     for (line, sum) in sums.iter().enumerate() {
                         _mm512_mask_storeu_ps(out.wrapping_add(i * stride + 16 * line), masks[line], *sum);
@@ -392,7 +448,7 @@ mod x86 {
         /// Integers within a group, f32 from group to group: the sums of the groups before wait in `out`.
         #[inline(always)]
         unsafe fn rows<const R: usize>(self, tile: Tile, row: usize, out: *mut f32) {
-            let Tile { rows, lines, columns, mut start, stride } = tile;
+            let Tile { rows, lines, columns, mut start, stride, ahead } = tile;
             let masks = masks(columns);
             let groups = self.columns.len() / (2 * COLUMNS);
             let each = lines.chunks(STEPS * LINES).zip(self.columns.chunks_exact(2 * COLUMNS));
@@ -400,7 +456,8 @@ mod x86 {
                 // SAFETY: as for sums in f32; rows have a span for each group.
                 unsafe {
                     let mut sums = [[_mm512_setzero_si512(); LINES]; R];
-                    add_steps::<Int8, R, LINES>(&mut sums, rows.skip_steps(group * STEPS), lines);
+                    let ahead = ahead.of_tile(group, STEPS, usize::MAX);
+                    add_steps::<Int8, R, LINES>(&mut sums, rows.skip_steps(group * STEPS), (lines, ahead));
                     for (i, sums) in sums.iter().enumerate() {
                         let span = *self.rows.wrapping_add((row + i) * groups + group);
                         let (low, scale) = (_mm512_set1_ps(span.low), _mm512_set1_ps(span.scale));

@@ -4,7 +4,7 @@
 use crate::kernel::device::on_cpu;
 use crate::kernel::matmul::layout::{COLUMNS, GROUP, LINES, Line, ROWS, Span};
 use crate::kernel::matmul::matrix::{Destination, Matrix, product};
-use crate::kernel::matmul::panel_tiles::{Kind, Rows, Scales, Start, Tile, run};
+use crate::kernel::matmul::panel_tiles::{Ahead, Kind, Rows, Scales, Start, Tile, run};
 use crate::kernel::matmul::precision::MatmulPrecision;
 use burn::tensor::Device;
 use gemm::Parallelism;
@@ -187,7 +187,14 @@ impl Work {
         }
         let steps = self.words.len() / M;
         let rows = Rows { words: self.words.as_ptr(), row_stride: steps, step_stride: 1, tile_stride: ROWS * steps };
-        let tile = Tile { rows, lines: &self.lines, columns: COLUMNS, start: Start::Zero, stride: COLUMNS };
+        let tile = Tile {
+            rows,
+            lines: &self.lines,
+            columns: COLUMNS,
+            start: Start::Zero,
+            stride: COLUMNS,
+            ahead: Ahead::NONE,
+        };
         let kind = match self.kind {
             Multiplied::F32 => Kind::F32,
             Multiplied::Bf16 => Kind::Bf16,

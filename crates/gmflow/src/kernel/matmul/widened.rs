@@ -24,7 +24,8 @@ pub(crate) unsafe fn run_widened(tile: Tile, out: *mut f32, m: usize) {
     let mut start = tile.start;
     for (part, lines) in tile.lines.chunks(DEPTH * LINES).enumerate() {
         let steps = lines.len() / LINES;
-        let rows = tile.rows.skip_steps(part * DEPTH);
+        let (rows, ahead) = (tile.rows.skip_steps(part * DEPTH), tile.ahead.skip(part * DEPTH * LINES));
+        let pairs_of_panel = lines.len();
         with_room(2 * steps * (COLUMNS + ROWS), |room| {
             let (panel, left) = room.split_at_mut(2 * steps * COLUMNS);
             vectorised(WidenedLines { out: panel, lines });
@@ -34,10 +35,11 @@ pub(crate) unsafe fn run_widened(tile: Tile, out: *mut f32, m: usize) {
             for first in (0..m).step_by(ROWS) {
                 let few = ROWS.min(m - first);
                 let pairs = rows.skip_tiles(first / ROWS);
+                let ahead = ahead.of_tile(first / ROWS, 2 * steps, pairs_of_panel);
                 // SAFETY: the caller vouches for the rows and the result; as many numbers are written as the tile reads.
                 unsafe {
                     let rows = widened_rows(pairs, few, steps, left);
-                    run(Tile { rows, lines, start, ..tile }, out.add(first * tile.stride), few, Kind::F32);
+                    run(Tile { rows, lines, start, ahead, ..tile }, out.add(first * tile.stride), few, Kind::F32);
                 }
             }
         });

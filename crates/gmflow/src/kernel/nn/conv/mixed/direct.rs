@@ -5,7 +5,7 @@ use super::conv::with_lines;
 use super::vectors::{LANES, first, in_line, pairs, transpose16, with_instructions};
 use crate::kernel::matmul::layout::{COLUMNS, Line, ROWS};
 use crate::kernel::matmul::matrix::{Matrix, Target};
-use crate::kernel::matmul::panel_tiles::{self, Rows, Start, Tile};
+use crate::kernel::matmul::panel_tiles::{self, Ahead, Rows, Start, Tile};
 use crate::kernel::matmul::rates::bf16_kind;
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::unfold::{Fold, patches};
@@ -133,7 +133,7 @@ unsafe fn multiply(left: &Left, [m, n, k]: [usize; 3], x: Matrix, out: *mut f32,
             unsafe {
                 pack_rows(x.skip_columns(first), k, columns, words);
                 let lines: &[Line] = bytemuck::cast_slice(words);
-                let tile = Tile { rows: left.rows(0), lines, columns, start, stride };
+                let tile = Tile { rows: left.rows(0), lines, columns, start, stride, ahead: Ahead::NONE };
                 panel_tiles::run(tile, out.wrapping_add(first), m, bf16_kind());
             }
         }
@@ -239,7 +239,14 @@ pub(super) fn grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f32> {
                     unsafe {
                         pack_columns(x.skip_rows(start), pixels, n, words);
                         let lines: &[Line] = bytemuck::cast_slice(words);
-                        let tile = Tile { rows: left, lines, columns: n, start: Start::Result, stride: c * taps };
+                        let tile = Tile {
+                            rows: left,
+                            lines,
+                            columns: n,
+                            start: Start::Result,
+                            stride: c * taps,
+                            ahead: Ahead::NONE,
+                        };
                         panel_tiles::run(tile, out.at(first * taps + start), o, bf16_kind());
                     }
                 }

@@ -8,7 +8,7 @@ use super::tiling::{PANEL, POSITIONS, Room, Side, Tiling};
 use super::vectors::{LANES, transpose16, with_instructions};
 use crate::kernel::matmul::layout::{Line, ROWS};
 use crate::kernel::matmul::matrix::Target;
-use crate::kernel::matmul::panel_tiles::{self, Rows, Start, Tile};
+use crate::kernel::matmul::panel_tiles::{self, Ahead, Rows, Start, Tile};
 use crate::kernel::matmul::rates::bf16_kind;
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::winograd::{apart, contract};
@@ -118,7 +118,14 @@ pub(super) fn grad_weight(grad: &[f32], source: &PlaneReader, sizes: &Sizes) -> 
                 let lines: &[Line] = bytemuck::cast_slice(lines);
                 let words = gradients[position * left..].as_ptr();
                 let rows = Rows { words, row_stride: pitch, step_stride: 1, tile_stride: ROWS * pitch };
-                let tile = Tile { rows, lines, columns: PANEL.min(c - first), start: Start::Result, stride: c };
+                let tile = Tile {
+                    rows,
+                    lines,
+                    columns: PANEL.min(c - first),
+                    start: Start::Result,
+                    stride: c,
+                    ahead: Ahead::NONE,
+                };
                 // SAFETY: the rows hold all steps of the lines, and only this task writes these columns of the sums.
                 unsafe { panel_tiles::run(tile, out.at(position * distance + first), o, bf16_kind()) };
             });

@@ -14,7 +14,7 @@ pub(crate) mod weights;
 use crate::kernel::matmul::layout::{COLUMNS, ROWS as TILE_ROWS};
 use crate::kernel::matmul::matrix::{Destination, Matrix, Target, product};
 use crate::kernel::matmul::packed;
-use crate::kernel::matmul::panel_tiles::{self, Kind, Rows, Start, Tile};
+use crate::kernel::matmul::panel_tiles::{self, Ahead, Kind, Rows, Start, Tile};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::nn::conv::sizes::Sizes;
@@ -199,7 +199,7 @@ fn multiply(weights: &[f32], x: &Transformed, y: &Places, [o, tiles, c]: [usize;
         let rows = Rows { words: weight.as_ptr().cast(), row_stride: c, step_stride: 1, tile_stride: TILE_ROWS * c };
         for panel in 0..tiles.div_ceil(COLUMNS) {
             let (lines, columns) = (x.panel(position, panel), COLUMNS.min(tiles - panel * COLUMNS));
-            let tile = Tile { rows, lines, columns, start: Start::Zero, stride };
+            let tile = Tile { rows, lines, columns, start: Start::Zero, stride, ahead: Ahead::NONE };
             // SAFETY: as above; panels are chosen where the processor multiplies them.
             unsafe { panel_tiles::run(tile, out.wrapping_add(panel * COLUMNS), m, Kind::F32) };
         }
