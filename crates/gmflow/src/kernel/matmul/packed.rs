@@ -3,8 +3,9 @@
 use crate::kernel::matmul::int8;
 use crate::kernel::matmul::layout::{COLUMNS, LINES, ROWS, STEP, STEPS};
 use crate::kernel::matmul::matrix::{Matrix, Target};
+use crate::kernel::matmul::multiply::multiply;
 use crate::kernel::matmul::pack::{Interleaved, Rounded};
-use crate::kernel::matmul::panel_tiles::{Ahead, Kind, Rows, Scales, Start, Tile, run};
+use crate::kernel::matmul::panel_tiles::{Ahead, Kind, Rows, Scales, Start, Tile};
 use crate::kernel::matmul::panels::PackedWeight;
 use crate::kernel::matmul::precision::{FloatKind, MatmulPrecision};
 use crate::kernel::matmul::rates::{Bf16Products, bf16_products};
@@ -142,7 +143,7 @@ pub(crate) unsafe fn add_product(a: Matrix, m: usize, b: &PackedWeight, out: *mu
                 ahead: Ahead::NONE,
             };
             // SAFETY: the tiles lie within the operands and the result.
-            unsafe { run(tile, out.add(first), m, Kind::F32) };
+            unsafe { multiply(tile, out.add(first), m, Kind::F32) };
         }
     }
 }
@@ -213,7 +214,7 @@ unsafe fn product_by(a: Matrix, m: usize, b: &PackedWeight, bias: Option<&[f32]>
             unsafe {
                 let ahead = if panel + 1 < panels { Ahead::behind(lines, steps * LINES) } else { Ahead::NONE };
                 let tile = Tile { rows: rows.skip_steps(pass * depth), lines, columns, start, stride: n, ahead };
-                run(tile, out.at(row * n + first), m, kind);
+                multiply(tile, out.at(row * n + first), m, kind);
             }
         }
     };

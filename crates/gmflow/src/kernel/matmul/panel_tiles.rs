@@ -1,7 +1,6 @@
 //! The inner loops of products with panels: up to six rows by 64 columns in registers.
 
 use crate::kernel::matmul::layout::{COLUMNS, LINES, Line, ROWS, Span};
-use crate::kernel::matmul::widened::{FEW_ROWS, run_widened};
 
 /// The left operand: words of one step, and the distances between the rows of a tile, between steps, and between tiles.
 #[derive(Clone, Copy)]
@@ -53,8 +52,7 @@ pub(crate) enum Kind<'a> {
     F32,
     /// The dot product of AVX512-BF16.
     Bf16,
-    /// Pairs in bf16 that are widened to f32: the same sums, but of one product after the other. Few rows are multiplied with a panel as it is
-    /// read; for more a part of it is widened once.
+    /// Pairs in bf16 that are widened to f32 in registers: the same sums, but of one product after the other.
     Bf16Widened,
     /// All steps of the panel at once.
     Int8(Scales<'a>),
@@ -117,7 +115,6 @@ pub(crate) unsafe fn run(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
         match kind {
             Kind::F32 => x86::run_f32(tile, out, m),
             Kind::Bf16 => x86::run_bf16(tile, out, m),
-            Kind::Bf16Widened if m > FEW_ROWS => run_widened(tile, out, m),
             Kind::Bf16Widened => x86::run_bf16_widened(tile, out, m),
             Kind::Int8(scales) => x86::run_int8(tile, scales, out, m),
         }

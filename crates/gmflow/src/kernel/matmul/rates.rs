@@ -4,7 +4,8 @@
 use crate::kernel::device::on_cpu;
 use crate::kernel::matmul::layout::{COLUMNS, GROUP, LINES, Line, ROWS, Span};
 use crate::kernel::matmul::matrix::{Destination, Matrix, product};
-use crate::kernel::matmul::panel_tiles::{Ahead, Kind, Rows, Scales, Start, Tile, run};
+use crate::kernel::matmul::multiply::multiply;
+use crate::kernel::matmul::panel_tiles::{Ahead, Kind, Rows, Scales, Start, Tile};
 use crate::kernel::matmul::precision::MatmulPrecision;
 use burn::tensor::Device;
 use gemm::Parallelism;
@@ -202,7 +203,7 @@ impl Work {
             Multiplied::Int8 => Kind::Int8(Scales { columns: &self.scales, rows: self.spans.as_ptr() }),
         };
         // SAFETY: the operands have the sizes of the tile, and `measure` has looked for the instructions.
-        unsafe { run(tile, self.out.as_mut_ptr(), M, kind) };
+        unsafe { multiply(tile, self.out.as_mut_ptr(), M, kind) };
         std::hint::black_box(&mut self.out);
     }
 

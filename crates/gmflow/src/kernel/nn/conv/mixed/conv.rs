@@ -9,7 +9,8 @@ use super::tiles::{Output, Pairs, Products, from_products, to_pairs};
 use super::tiling::{PANEL, POSITIONS, Room, Tiling};
 use super::vectors::{LANES, first, with_instructions};
 use crate::kernel::matmul::layout::{LINES, Line, ROWS};
-use crate::kernel::matmul::panel_tiles::{self, Ahead, Rows, Start, Tile};
+use crate::kernel::matmul::multiply::multiply;
+use crate::kernel::matmul::panel_tiles::{Ahead, Rows, Start, Tile};
 use crate::kernel::matmul::rates::bf16_kind;
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::winograd::apart;
@@ -169,7 +170,7 @@ pub(super) fn filter(
                     let tile = Tile { rows, lines, columns, start: Start::Zero, stride: PANEL, ahead: Ahead::NONE };
                     let to = products[position * products_distance..][..m * PANEL].as_mut_ptr();
                     // SAFETY: the rows hold all steps of the lines, and there is room for the products.
-                    unsafe { panel_tiles::run(tile, to.cast(), m, bf16_kind()) };
+                    unsafe { multiply(tile, to.cast(), m, bf16_kind()) };
                 }
                 for channel in 0..m {
                     let values = products[channel * PANEL..].as_ptr().cast();

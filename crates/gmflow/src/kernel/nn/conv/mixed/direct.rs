@@ -5,7 +5,8 @@ use super::conv::with_lines;
 use super::vectors::{LANES, first, in_line, pairs, transpose16, with_instructions};
 use crate::kernel::matmul::layout::{COLUMNS, Line, ROWS};
 use crate::kernel::matmul::matrix::{Matrix, Target};
-use crate::kernel::matmul::panel_tiles::{self, Ahead, Rows, Start, Tile};
+use crate::kernel::matmul::multiply::multiply;
+use crate::kernel::matmul::panel_tiles::{Ahead, Rows, Start, Tile};
 use crate::kernel::matmul::rates::bf16_kind;
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::unfold::{Fold, patches};
@@ -125,7 +126,14 @@ with_instructions! {
 ///
 /// # Safety
 /// The processor must have the instructions, x must be readable, and `out` must have rows of n that are `stride` apart and nobody else's.
-unsafe fn multiply(left: &Left, [m, n, k]: [usize; 3], x: Matrix, out: *mut f32, stride: usize, start: Start) {
+unsafe fn pack_and_multiply(
+    left: &Left,
+    [m, n, k]: [usize; 3],
+    x: Matrix,
+    out: *mut f32,
+    stride: usize,
+    start: Start,
+) {
     with_lines(left.steps * COLUMNS, |words| {
         for first in (0..n).step_by(COLUMNS) {
             let columns = COLUMNS.min(n - first);
@@ -134,7 +142,7 @@ unsafe fn multiply(left: &Left, [m, n, k]: [usize; 3], x: Matrix, out: *mut f32,
                 pack_rows(x.skip_columns(first), k, columns, words);
                 let lines: &[Line] = bytemuck::cast_slice(words);
                 let tile = Tile { rows: left.rows(0), lines, columns, start, stride, ahead: Ahead::NONE };
-                panel_tiles::run(tile, out.wrapping_add(first), m, bf16_kind());
+                multiply(tile, out.wrapping_add(first), m, bf16_kind());
             }
         }
     });
@@ -157,7 +165,7 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: &[f32], sizes: &Sizes) -> Ve
             for (channel, bias) in bias.iter().enumerate() {
                 out.fill(at + channel * plane, pixels, *bias);
             }
-            multiply(&left, [o, pixels, k], x, out.at(at), plane, Start::Result);
+            pack_and_multiply(&left, [o, pixels, k], x, out.at(at), plane, Start::Result);
         }
     });
     // SAFETY: the tiles cover the rows of a plane, and every channel's pixels were written.
@@ -180,10 +188,10 @@ pub(super) fn grad_input(grad: &[f32], weight: &[f32], sizes: &Sizes) -> Vec<f32
             // SAFETY: no other task writes this sample.
             unsafe {
                 if sizes.pointwise() {
-                    multiply(&left, size, grad, out.at(at), plane, Start::Zero);
+                    pack_and_multiply(&left, size, grad, out.at(at), plane, Start::Zero);
                 } else {
                     buffer.resize(k * pixels, 0.0);
-                    multiply(&left, size, grad, buffer.as_mut_ptr(), pixels, Start::Zero);
+                    pack_and_multiply(&left, size, grad, buffer.as_mut_ptr(), pixels, Start::Zero);
                     let dx = std::slice::from_raw_parts_mut(out.at(at), c * h * w);
                     vectorised(Fold { tile: buffer, dx, channels: c, rows, sizes });
                 }
@@ -247,7 +255,7 @@ pub(super) fn grad_weight(grad: &[f32], x: &[f32], sizes: &Sizes) -> Vec<f32> {
                             stride: c * taps,
                             ahead: Ahead::NONE,
                         };
-                        panel_tiles::run(tile, out.at(first * taps + start), o, bf16_kind());
+                        multiply(tile, out.at(first * taps + start), o, bf16_kind());
                     }
                 }
             });

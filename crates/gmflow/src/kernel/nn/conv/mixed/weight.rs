@@ -8,7 +8,8 @@ use super::tiling::{PANEL, POSITIONS, Room, Side, Tiling};
 use super::vectors::{LANES, transpose16, with_instructions};
 use crate::kernel::matmul::layout::{Line, ROWS};
 use crate::kernel::matmul::matrix::Target;
-use crate::kernel::matmul::panel_tiles::{self, Ahead, Rows, Start, Tile};
+use crate::kernel::matmul::multiply::multiply;
+use crate::kernel::matmul::panel_tiles::{Ahead, Rows, Start, Tile};
 use crate::kernel::matmul::rates::bf16_kind;
 use crate::kernel::nn::conv::sizes::Sizes;
 use crate::kernel::nn::conv::winograd::{apart, contract};
@@ -127,7 +128,7 @@ pub(super) fn grad_weight(grad: &[f32], source: &PlaneReader, sizes: &Sizes) -> 
                     ahead: Ahead::NONE,
                 };
                 // SAFETY: the rows hold all steps of the lines, and only this task writes these columns of the sums.
-                unsafe { panel_tiles::run(tile, out.at(position * distance + first), o, bf16_kind()) };
+                unsafe { multiply(tile, out.at(position * distance + first), o, bf16_kind()) };
             });
         }
     });

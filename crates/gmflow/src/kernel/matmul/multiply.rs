@@ -1,5 +1,7 @@
-//! Products of numbers in bf16 where f32 is multiplied faster: a part of the panel, and one tile of rows after the other, are widened into
-//! memory that a core's own caches hold, and multiplied as f32.
+//! The products of any number of rows with a panel.
+//!
+//! Numbers in bf16 that are multiplied as f32 are widened in registers where there are few rows. For more, a part of the panel, and one tile of
+//! rows after the other, are widened into memory that a core's own caches hold.
 
 use crate::kernel::matmul::layout::{COLUMNS, LINES, Line, ROWS};
 use crate::kernel::matmul::panel_tiles::{Kind, Rows, Start, Tile, run};
@@ -8,7 +10,7 @@ use crate::kernel::simd::memory::with_room;
 use std::mem::MaybeUninit;
 
 /// Rows that do not pay for a widened panel.
-pub(crate) const FEW_ROWS: usize = 2 * ROWS;
+const FEW_ROWS: usize = 2 * ROWS;
 
 /// Steps of pairs that are widened at a time: the panel stays in the second-level cache, the rows in the first.
 const DEPTH: usize = 768;
@@ -16,11 +18,25 @@ const DEPTH: usize = 768;
 /// Numbers of a line.
 const LANES: usize = COLUMNS / LINES;
 
-/// The products of `m` rows of pairs with a panel of pairs, into `out`. To the last bit the sums are those in f32 of the numbers.
+/// The products of `m` rows with the panel, into `out`.
+///
+/// # Safety
+/// As [`run`].
+pub(crate) unsafe fn multiply(tile: Tile, out: *mut f32, m: usize, kind: Kind) {
+    // SAFETY: the caller vouches for all.
+    unsafe {
+        match kind {
+            Kind::Bf16Widened if m > FEW_ROWS => multiply_widened(tile, out, m),
+            _ => run(tile, out, m, kind),
+        }
+    }
+}
+
+/// The same of pairs in bf16. To the last bit the sums are those in f32 of their numbers.
 ///
 /// # Safety
 /// As [`run`], with AVX-512.
-pub(crate) unsafe fn run_widened(tile: Tile, out: *mut f32, m: usize) {
+unsafe fn multiply_widened(tile: Tile, out: *mut f32, m: usize) {
     let mut start = tile.start;
     for (part, lines) in tile.lines.chunks(DEPTH * LINES).enumerate() {
         let steps = lines.len() / LINES;
