@@ -1,7 +1,7 @@
 //! What the batches of a set add up to; and what processes compute of one, each for its own samples, as bytes that are joined in order.
 
 use crate::features::{FeatureInfo, Features};
-use crate::{Error, ImageStatsSum, Matrix, Moments, Result, SampleSet, SetInfo};
+use crate::{Error, ImageStatsSum, Matrix, Moments, Result, SampleSet, SetInfo, check_covariances};
 use serde::{Deserialize, Serialize};
 
 /// What every part of a set knows of the whole.
@@ -56,7 +56,12 @@ impl SetSum {
         self.asked.iter_mut().zip(asked).for_each(|(sum, count)| *sum += count);
         match &mut self.moments {
             Some(moments) => moments.add(&features.vectors)?,
-            none => none.insert(Moments::new(features.vectors.columns())?).add(&features.vectors)?,
+            none => {
+                let columns = features.vectors.columns();
+                // Before a product of such matrices asks for room to work in, and before the other images are read.
+                check_covariances(columns)?;
+                none.insert(Moments::new(columns)?).add(&features.vectors)?;
+            }
         }
         if self.keep {
             self.vectors.append(&features.vectors)?;

@@ -178,7 +178,8 @@ pub struct TrainConfig {
     #[serde(default)]
     pub gradient_checkpointing: bool,
     /// What the heavy linear layers and the convolutions multiply, forward and backward: `f32`, or `bf16` with sums, weights and everything else
-    /// in f32; `auto` is the faster of the two when the run begins, and `config.toml` of the run says which. There are no gradients in `int8`.
+    /// in f32; `auto` is the faster of the two when the run begins, and `config.toml` of the run says which; for U-Nets it is `bf16` wherever
+    /// the processor has it. Where the dot product of bf16 is slow, linear layers multiply in f32 with either. There are no gradients in `int8`.
     #[serde(default)]
     pub precision: PrecisionChoice,
 }
