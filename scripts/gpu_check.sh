@@ -13,7 +13,7 @@
 #   GOLDEN    the folder of recorded numbers; ../shared/golden beside the checkout by default, with golden_distill beside it. Without it
 #             the golden tests are left out
 #   DATA      a folder with CIFAR-10 as `gmflow data get cifar10` writes it. Without it nothing is trained
-#   FROM      the model that training starts from; models/cifar10 by default, if it is there
+#   FROM      the model that training starts from; models/cifar10-teacher by default, if it is there
 #   SECONDS_TO_TRAIN  240
 #   BENCH_SECONDS     300, after which the benchmarks are cut off; 0 leaves them out
 #   PYTHON    a Python with PyTorch, for the benchmarks; python3 by default
@@ -115,7 +115,7 @@ check() {
     DEVICE=${DEVICE:-cuda} DATA=$(absolute "${DATA:-}") GOLDEN=$(absolute "${GOLDEN:-$repository/../shared/golden}")
     [ -z "${FROM:-}" ] || [ -d "$FROM" ] || fail "FROM: expected the folder of a model, got $FROM"
     [ -z "$DATA" ] || [ -d "$DATA" ] || fail "DATA: expected a folder, got $DATA"
-    FROM=$(absolute "${FROM:-$repository/models/cifar10}")
+    FROM=$(absolute "${FROM:-$repository/models/cifar10-teacher}")
     [ -d "$1/bin" ] || tar -C "$1" -xf "$1/bin.tar.xz"
     bin=$(cd "$1/bin" && pwd)
     mkdir -p "$2"

@@ -4,7 +4,7 @@
 #   scripts/train_cifar10.sh [FOLDER [ARGUMENT ...]]
 #
 # FOLDER takes the run; by default ../runs-cifar10 beside the checkout. Further arguments go to `gmflow train` when the run is
-# started, for instance `--from models/cifar10`; paths in them are taken from the checkout. GMFLOW names the program;
+# started, for instance `--from models/cifar10-teacher`; paths in them are taken from the checkout. GMFLOW names the program;
 # target/release/gmflow by default. Ctrl-C or `kill` saves the step and stops. After a crash the steps since the last checkpoint
 # are taken again.
 set -eu
