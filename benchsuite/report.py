@@ -38,7 +38,8 @@ def newest(path):
     machines = {}
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        cpu = row["machine"]["cpu"]
+        # The same processor has more names than one.
+        cpu = called(row["machine"]["cpu"])
         # Behind the others, since what was measured last stands last.
         known = machines.pop(cpu, {})
         # Of roofs all, as the clock of a machine differs from day to day.
@@ -180,18 +181,18 @@ def machine(row):
 def called(cpu):
     """A name for a processor, and one for files."""
     name = next((name for numbers, name in CALLED.items() if numbers in cpu), cpu)
-    maker = cpu.partition(" (")[0]
+    maker = cpu.replace("(R)", "").partition(" (")[0].removesuffix(" Processor")
     title = cpu if name == cpu else f"{maker}, {name}"
     return title, "".join(c if c.isalnum() else "-" for c in name.lower())
 
 
-def section(cpu, timed, picture, roofs):
+def section(name, timed, picture, roofs):
     """What was measured on a machine."""
     v = timed[-1]["versions"]
     other = [f", {name} {v[key]}" for key, name in (("diffusers", "diffusers"), ("python", "Python"), ("rustc", "rustc")) if key in v]
     text = [
         "",
-        f"## {called(cpu)[0]}",
+        f"## {name}",
         "",
         f"- Machine: {distinct(timed, machine)}; {timed[-1]['threads']} threads on both sides",
         f"- Commit: {distinct(timed, lambda row: row['commit'])}, {distinct(timed, lambda row: row['date'][:10])}",
@@ -219,7 +220,8 @@ def document(sections, scaling):
         "- Compiled predictions have their weights laid out again (freezing). Only the time after compiling counts.",
         "- `of the roof`: the operations by the definition of products and convolutions in a second, as a part of what the arithmetic",
         "  units do at most (`gmflow info --machine`). Winograd's convolutions need a quarter of the operations of the definition.",
-        "  The roof is the one that was measured nearest in time: clocks differ by some percent from day to day.",
+        "  The roof is the one that was measured nearest in time: clocks differ by some percent from day to day. That of bf16 is the",
+        "  dot product's; where it is slow, bf16 is multiplied as f32 and may be above it.",
         *sections,
     ]  # fmt: skip
     if scaling:
@@ -300,13 +302,13 @@ def draw_scaling(points, path):
 def main():
     record = pathlib.Path(sys.argv[1])
     sections, growing = [], None
-    for index, (cpu, rows) in enumerate(newest(record).items()):
+    for index, ((name, slug), rows) in enumerate(newest(record).items()):
         scaling, roofs = rows.pop("scaling", None), rows.pop("roofs", None)
         growing = growing or scaling
         timed = [*rows.values(), *memory_rows(rows)]
         if timed:
-            picture = record.with_name(f"{record.stem}{f'-{called(cpu)[1]}' if index else ''}.png")
-            sections += section(cpu, timed, picture.name, roofs)
+            picture = record.with_name(f"{record.stem}{f'-{slug}' if index else ''}.png")
+            sections += section(name, timed, picture.name, roofs)
             draw_ratios(timed, picture)
     record.with_suffix(".md").write_text(document(sections, growing))
     if growing:
