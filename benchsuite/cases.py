@@ -93,7 +93,7 @@ CASES = [
     training("small_dit_training/bf16", "the same DiT, training step, bf16 against autocast", 1.0, gflop=272.2, roof="bf16"),
     training("unet_training/8", "U-Net of CIFAR-10, batch 8, training step", None, gflop=300.2, roof="f32"),
     training("small_unet_training/f32", "small U-Net, 64 128 128 channels, batch 64, training step, f32", None, gflop=555.6, roof="f32"),
-    training("small_unet_training/bf16", "the same U-Net, training step, bf16 against autocast", 1.5, gflop=555.6, roof="bf16"),
+    training("small_unet_training/bf16", "small U-Net, training step, bf16 against autocast", 1.5, gflop=555.6, roof="bf16"),
     Case(
         "decode/32x32x4", "autoencoder, 32x32x4 to 256x256x3", 1.0,
         bench="decode", ours="decode/32x32x4", rival="decode/32x32x4", group="decode", gflop=622.2, roof="f32",

@@ -46,6 +46,12 @@ def newest(path):
         entry = [*known.get("roofs", []), row] if row["case"] == "roofs" else row
         machines[cpu] = known | {row["case"]: entry}
     names = ["roofs", *(case.name for case in CASES)]
+    # Rows carry the words of their day.
+    titles = {case.name: {"title": case.title} for case in CASES}
+    machines = {
+        cpu: {name: row if name == "roofs" else row | titles.get(name, {}) for name, row in rows.items()}
+        for cpu, rows in machines.items()
+    }
     return {cpu: {name: rows[name] for name in names if name in rows} for cpu, rows in reversed(machines.items())}
 
 
