@@ -35,9 +35,11 @@ CALLED = {"family 25 model 17": "Zen 4", "family 26 model 2": "Zen 5", "family 6
 
 def newest(path):
     """The last row of each case, in the order of the list, by processor; the one that was measured last comes first."""
-    machines = {}
+    machines, titles = {}, {case.name: case.title for case in CASES}
     for line in path.read_text().splitlines():
         row = json.loads(line)
+        # The list's words, not those of the row's day.
+        row["title"] = titles.get(row["case"], row.get("title"))
         # The same processor has more names than one.
         cpu = called(row["machine"]["cpu"])
         # Behind the others, since what was measured last stands last.
@@ -46,12 +48,6 @@ def newest(path):
         entry = [*known.get("roofs", []), row] if row["case"] == "roofs" else row
         machines[cpu] = known | {row["case"]: entry}
     names = ["roofs", *(case.name for case in CASES)]
-    # Rows carry the words of their day.
-    titles = {case.name: {"title": case.title} for case in CASES}
-    machines = {
-        cpu: {name: row if name == "roofs" else row | titles.get(name, {}) for name, row in rows.items()}
-        for cpu, rows in machines.items()
-    }
     return {cpu: {name: rows[name] for name in names if name in rows} for cpu, rows in reversed(machines.items())}
 
 
@@ -192,13 +188,13 @@ def called(cpu):
     return title, "".join(c if c.isalnum() else "-" for c in name.lower())
 
 
-def section(name, timed, picture, roofs):
+def section(title, timed, picture, roofs):
     """What was measured on a machine."""
     v = timed[-1]["versions"]
     other = [f", {name} {v[key]}" for key, name in (("diffusers", "diffusers"), ("python", "Python"), ("rustc", "rustc")) if key in v]
     text = [
         "",
-        f"## {name}",
+        f"## {title}",
         "",
         f"- Machine: {distinct(timed, machine)}; {timed[-1]['threads']} threads on both sides",
         f"- Commit: {distinct(timed, lambda row: row['commit'])}, {distinct(timed, lambda row: row['date'][:10])}",

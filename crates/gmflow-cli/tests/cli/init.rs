@@ -54,14 +54,10 @@ fn a_folder_of_photos_becomes_a_model_of_them() {
     write_photos(&photos);
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let (code, _, stderr) =
-        run(&["train", &text(&photos), "--out", &text(&out), "--size", "8", "--network", "tiny", "--steps", "150"]);
+        run(&["train", &text(&photos), "--out", &text(&out), "--size", "8", "--network", "tiny", "--steps", "400"]);
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("90 pictures in 3 classes: blue 30, green 30, red 30"), "{stderr}");
     assert!(stderr.contains("24x24, jpg, colours"), "{stderr}");
-    // So short a training gives one picture in ten the colour of another class, and which ones depends on the processor's rounding. By chance
-    // a third would be right.
-    let mut right = 0;
-    let mut colours = Vec::new();
     for (class, _) in COLOURS {
         let to = samples.join(class);
         let (code, _, stderr) =
@@ -69,10 +65,9 @@ fn a_folder_of_photos_becomes_a_model_of_them() {
         assert_eq!(code, 0, "{stderr}");
         let files: Vec<_> = std::fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 6);
-        right += files.iter().filter(|file| nearest(mean_colour(file)) == class).count();
-        colours.push((class, files.iter().map(|file| mean_colour(file)).collect::<Vec<_>>()));
+        let right = files.iter().filter(|file| nearest(mean_colour(file)) == class).count();
+        assert!(right >= 5, "{class}: {:?}", files.iter().map(|file| mean_colour(file)).collect::<Vec<_>>());
     }
-    assert!(right >= 13, "{right} of 18: {colours:?}");
 }
 
 #[test]

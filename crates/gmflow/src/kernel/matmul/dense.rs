@@ -116,9 +116,7 @@ fn by_row(x: &[f32], weight: &[f32], bias: &[f32], [m, n, k]: [usize; 3]) -> Vec
 /// one: both operands are here in f32, so that nothing is gained by rounding them.
 fn with_panels(arithmetic: MatmulPrecision) -> Option<MatmulPrecision> {
     let arithmetic = match arithmetic.with_gradients() {
-        MatmulPrecision::Bf16 if MatmulPrecision::Bf16.is_native() && bf16_products() == Bf16Products::Widened => {
-            MatmulPrecision::F32
-        }
+        MatmulPrecision::Bf16 if bf16_products() == Bf16Products::Widened => MatmulPrecision::F32,
         arithmetic => arithmetic,
     };
     [arithmetic, MatmulPrecision::F32].into_iter().find(|arithmetic| arithmetic.is_native())

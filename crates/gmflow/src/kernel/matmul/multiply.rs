@@ -44,7 +44,7 @@ unsafe fn multiply_widened(tile: Tile, out: *mut f32, m: usize) {
         let pairs_of_panel = lines.len();
         with_room(2 * steps * (COLUMNS + ROWS), |room| {
             let (panel, left) = room.split_at_mut(2 * steps * COLUMNS);
-            vectorised(WidenedLines { out: panel, lines });
+            vectorised(Widened::<COLUMNS> { out: panel, pairs: bytemuck::cast_slice(lines) });
             // SAFETY: every number was written, and the room begins with a line of the cache.
             let lines: &[Line] =
                 unsafe { std::slice::from_raw_parts(panel.as_ptr().cast(), 2 * steps * COLUMNS / LANES) };
@@ -63,70 +63,41 @@ unsafe fn multiply_widened(tile: Tile, out: *mut f32, m: usize) {
     }
 }
 
-/// Writes the numbers of the first `count` rows of a tile, in the order in which their words stand.
+/// Writes the numbers of a tile's rows, of which `count` exist, in the order in which their words stand.
 ///
 /// # Safety
-/// The rows must hold `steps` steps.
+/// The rows must hold `steps` steps; where a step's words lie side by side there must be [`ROWS`] of them.
 unsafe fn widened_rows(rows: Rows, count: usize, steps: usize, out: &mut [MaybeUninit<f32>]) -> Rows {
-    let (row_stride, step_stride) = if rows.step_stride == 1 { (2 * steps, 1) } else { (1, ROWS) };
+    let words = out.as_ptr().cast();
     if rows.step_stride == 1 {
         for (row, out) in out.chunks_exact_mut(2 * steps).enumerate().take(count) {
             // SAFETY: the caller vouches for the words.
-            let words = unsafe { std::slice::from_raw_parts(rows.words.wrapping_add(row * rows.row_stride), steps) };
-            vectorised(WidenedRow { out, words });
+            let pairs = unsafe { std::slice::from_raw_parts(rows.words.wrapping_add(row * rows.row_stride), steps) };
+            vectorised(Widened::<1> { out, pairs });
         }
-    } else {
-        for (step, out) in out.chunks_exact_mut(2 * ROWS).enumerate() {
-            let (first, second) = out.split_at_mut(ROWS);
-            for (row, (first, second)) in first.iter_mut().zip(second).enumerate().take(count) {
-                // SAFETY: the caller vouches for the words.
-                let pair = unsafe { *rows.words.wrapping_add(step * rows.step_stride + row * rows.row_stride) };
-                let [low, high] = numbers(pair);
-                first.write(low);
-                second.write(high);
-            }
-        }
+        return Rows { words, row_stride: 2 * steps, step_stride: 1, tile_stride: 0 };
     }
-    Rows { words: out.as_ptr().cast(), row_stride, step_stride, tile_stride: 0 }
+    assert_eq!([rows.row_stride, rows.step_stride], [1, ROWS], "panels: order of the left operand");
+    // SAFETY: the caller vouches for the words.
+    let pairs = unsafe { std::slice::from_raw_parts(rows.words, steps * ROWS) };
+    vectorised(Widened::<ROWS> { out, pairs });
+    Rows { words, row_stride: 1, step_stride: ROWS, tile_stride: 0 }
 }
 
-/// The numbers of a pair.
-#[inline(always)]
-fn numbers(pair: u32) -> [f32; 2] {
-    [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
-}
-
-/// Neighbours.
-struct WidenedRow<'a> {
+/// Pairs in bf16 as f32: of every `WIDTH` pairs the first numbers, then the second.
+struct Widened<'a, const WIDTH: usize> {
     out: &'a mut [MaybeUninit<f32>],
-    words: &'a [u32],
+    pairs: &'a [u32],
 }
 
-impl Loop for WidenedRow<'_> {
+impl<const WIDTH: usize> Loop for Widened<'_, WIDTH> {
     #[inline(always)]
     fn run(self) {
-        for (out, pair) in self.out.as_chunks_mut::<2>().0.iter_mut().zip(self.words) {
-            *out = numbers(*pair).map(MaybeUninit::new);
-        }
-    }
-}
-
-/// Lines of pairs as lines of f32, of which there are twice as many: those of the first numbers of a step before those of the second.
-struct WidenedLines<'a> {
-    out: &'a mut [MaybeUninit<f32>],
-    lines: &'a [Line],
-}
-
-impl Loop for WidenedLines<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let pairs: &[u32] = bytemuck::cast_slice(self.lines);
-        for (out, pairs) in self.out.chunks_exact_mut(2 * COLUMNS).zip(pairs.chunks_exact(COLUMNS)) {
-            let (first, second) = out.split_at_mut(COLUMNS);
+        for (out, pairs) in self.out.chunks_exact_mut(2 * WIDTH).zip(self.pairs.chunks_exact(WIDTH)) {
+            let (first, second) = out.split_at_mut(WIDTH);
             for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs) {
-                let [low, high] = numbers(*pair);
-                first.write(low);
-                second.write(high);
+                first.write(f32::from_bits(pair << 16));
+                second.write(f32::from_bits(pair & 0xffff_0000));
             }
         }
     }

@@ -62,9 +62,6 @@ pub(crate) enum Kind<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead(*const Line);
 
-// SAFETY: never read, only fetched into the caches, which no address can harm.
-unsafe impl Sync for Ahead {}
-
 impl Ahead {
     /// Nothing is fetched.
     pub(crate) const NONE: Self = Self(std::ptr::null());
